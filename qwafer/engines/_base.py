@@ -1,0 +1,48 @@
+"""What every engine offers: programs, that is circuits made callable for one batch size."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from jaxtyping import Array, Float
+
+from qwafer.circuits import CircuitSpec
+
+Weights = Mapping[str, Array]
+"""The trainable arrays of a circuit by name, of the shapes in `CircuitSpec.weight_shapes()`; radians where they are angles."""
+
+Forward = Callable[[Weights, Array], Array]
+
+
+class Program:
+    """A circuit made executable for one batch size: `(weights, angles (batch, n_qubits)) -> s (batch, n_outputs)`.
+
+    JAX differentiates a program in both arguments (reverse mode, first order), inside `jax.jit` or outside it.
+    Values and gradients have the dtype `spec.dtype`, whatever the engine computes in.
+    """
+
+    def __init__(self, forward: Forward, spec: CircuitSpec, batch: int, info: Mapping[str, Any]):
+        self._forward = forward
+        self.spec = spec
+        self.batch = batch
+        self.info = dict(info)
+        """What was chosen and why (engine, plan, device, batching, reasons): plain JSON data, written into every result."""
+
+    def __call__(
+        self, weights: Weights, angles: Float[Array, "batch n_qubits"]
+    ) -> Float[Array, "batch n_outputs"]:
+        """Return s (batch, n_outputs) for `angles` (batch, n_qubits) in radians."""
+        return self._forward(weights, angles)
+
+
+class Engine(Protocol):
+    """How circuits are executed. Obtain one with `qwafer.engines.get(name, **options)`."""
+
+    name: str
+
+    def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True) -> Program:
+        """Return the program of `spec` for batches of exactly `batch` examples.
+
+        With `gradient=False` the program does no gradient work and differentiating it is an error or undefined.
+        Raises CapabilityError where the engine cannot run `spec`, InputError where it does not fit in memory.
+        """
+        ...
