@@ -1,0 +1,53 @@
+# Two commands do everything: `make demo` runs the main job, `make test` runs every check.
+# Both set up a virtual environment in the checkout with the versions pinned in constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+export MPLBACKEND ?= Agg
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: help demo test test-slow check format lint types layers unit experiments benchmarks clean
+
+help:
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: qwafer needs Python 3.11 or newer; set PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing qwafer and its pinned dependencies into $(VENV) (a few minutes the first time)"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed ## the main job: a paired ablation on synthetic wafer maps, ending in a report
+	$(BIN)/python -m qwafer.ablate --out runs/demo
+
+test: $(VENV)/.installed-dev check unit ## every check: format, lint, types, layers, tests, documented examples
+
+check: $(VENV)/.installed-dev format lint types layers ## the checks that run nothing
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+layers: $(VENV)/.installed-dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow" --durations=15
+
+test-slow: $(VENV)/.installed-dev ## the tests that are too long for `make test`
+	$(BIN)/python -m pytest -m slow --durations=15
+
+clean: ## remove the virtual environment and caches, keep results
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build
