@@ -1,0 +1,234 @@
+"""All metrics of one set of logits, a class and on average, with every degenerate value marked."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qwafer import _io
+from qwafer._checks import check_shape
+from qwafer._errors import InputError
+from qwafer.evaluation import exclusive as exclusive_metrics
+from qwafer.evaluation import metrics
+from qwafer.evaluation.metrics import Floats
+
+EXTREME_RATE = 0.005
+"""A predicted-positive rate below this, or above 1 minus it, is extreme unless the prevalence is extreme too."""
+PREVALENCE_SHARE = 0.1
+"""Of a rare class (or of a rare rest) at least this share of its prevalence must be predicted."""
+CONSTANT_RANGE = 1e-6
+"""Scores whose range is at most this, relative to max(1, largest magnitude), are constant."""
+
+RANKING_METRICS = ("roc_auc", "average_precision", "sep", "loss", "brier", "ece")
+THRESHOLD_METRICS = ("f1", "precision", "recall", "balanced_accuracy", "predicted_positive_rate")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one split. A value that is not defined is NaN (null in JSON), and its class is marked."""
+
+    label_names: tuple[str, ...]
+    """Names of the K classes, in column order."""
+    n_examples: int
+    """Examples evaluated."""
+    n_positive: tuple[int, ...]
+    """Positive examples of each class."""
+    exclusive: bool
+    """Whether exactly one class applies to an example (softmax) or each on its own (sigmoid)."""
+    thresholds: tuple[float, ...] | None
+    """Thresholds in logit units behind the metrics whose names end in `_tuned`; none: not given."""
+    per_class: dict[str, tuple[float, ...]]
+    """Metric name to K values: `roc_auc`, `average_precision`, `sep`, `loss`, `brier`, `ece`; `f1`, `precision`,
+    `recall`, `balanced_accuracy` and `predicted_positive_rate` at p = 0.5 (exclusive: of the arg-max prediction);
+    the same five with the suffix `_tuned` where thresholds are given. A class without a positive example has no
+    ROC-AUC, average precision, sep, F1, precision or recall."""
+    macro: dict[str, float]
+    """Metric name to the mean over the classes where it is defined, which depends on the split alone, so that two heads
+    on one split are averaged over the same classes; and `f1_micro`, `exact_match` (both also `_tuned`); exclusive:
+    `accuracy`, `top_label_ece`, and `loss` is the softmax cross-entropy."""
+    degenerate: tuple[bool, ...]
+    """Whether the metrics of a class at thresholds cannot be trusted, or are undefined."""
+    reasons: tuple[str, ...]
+    """Why, one text a class; empty where nothing is wrong."""
+
+    @property
+    def any_degenerate(self) -> bool:
+        """Whether any class is degenerate."""
+        return any(self.degenerate)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data; NaN becomes None."""
+        return _io.jsonable(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Evaluation":
+        """Return the evaluation that `to_dict` wrote; None becomes NaN."""
+
+        def number(value: float | None) -> float:
+            return np.nan if value is None else float(value)
+
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(data) != names:
+            raise InputError(
+                f"an evaluation must hold the fields {', '.join(sorted(names))}, got {', '.join(sorted(data))}"
+            )
+        thresholds = data["thresholds"]
+        return cls(
+            label_names=tuple(data["label_names"]),
+            n_examples=int(data["n_examples"]),
+            n_positive=tuple(int(count) for count in data["n_positive"]),
+            exclusive=bool(data["exclusive"]),
+            thresholds=None if thresholds is None else tuple(number(value) for value in thresholds),
+            per_class={name: tuple(number(value) for value in values) for name, values in data["per_class"].items()},
+            macro={name: number(value) for name, value in data["macro"].items()},
+            degenerate=tuple(bool(flag) for flag in data["degenerate"]),
+            reasons=tuple(data["reasons"]),
+        )
+
+
+def evaluate(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    label_names: Sequence[str],
+    thresholds: ArrayLike | None = None,
+    exclusive: bool = False,
+) -> Evaluation:
+    """Return every metric of `logits` (N, K) against `labels` (N, K) of 0 and 1, a class and averaged; see
+    `Evaluation`.
+
+    `thresholds` (K,) in logit units, tuned on the validation split, add the metrics `*_tuned`. With `exclusive` the
+    labels are one-hot (N, K) or class indices (N,), predictions are the arg max, per-class metrics are one against the
+    rest (log-odds of the softmax), and thresholds are refused. Degenerate data (a class absent, constant or non-finite
+    logits, extreme predicted-positive rates) are marked and never raise; InputError is for arrays of wrong shape or
+    content.
+    """
+    values = np.asarray(logits)
+    check_shape("logits", values, ("N", "K"))
+    values = values.astype(np.float64, copy=False)
+    n_classes = values.shape[1]
+    if len(label_names) != n_classes:
+        raise InputError(
+            f"`label_names` must name each of the {n_classes} columns of `logits`, got {len(label_names)} names"
+        )
+    if exclusive:
+        if thresholds is not None:
+            raise InputError(
+                "`thresholds` have no effect on exclusive classes (the largest logit is predicted): leave them out"
+            )
+        truth = np.eye(n_classes, dtype=bool)[exclusive_metrics.class_indices(labels, n_classes)]
+        scores = exclusive_metrics.one_vs_rest_logits(values)
+        at_half = np.eye(n_classes, dtype=bool)[values.argmax(axis=1)]
+    else:
+        truth = np.asarray(labels)
+        scores = values
+        at_half = metrics.predict(values)
+    scores, truth, _ = metrics.as_columns(scores, truth, "logits")
+
+    per_class = _ranking_metrics(scores, truth)
+    summary: dict[str, float] = {}
+    decisions = {"": at_half}
+    limits: Floats | None = None
+    if thresholds is not None:
+        limits = np.asarray(thresholds, np.float64)
+        check_shape("thresholds", limits, (n_classes,))
+        decisions["_tuned"] = metrics.predict(values, limits)
+    for suffix, predictions in decisions.items():
+        per_class |= {name + suffix: value for name, value in _threshold_metrics(predictions, truth).items()}
+        summary |= {name + suffix: value for name, value in _joint_metrics(predictions, truth).items()}
+    macro = {name: metrics.nanmean(value) for name, value in per_class.items()} | summary
+    if exclusive:
+        macro["accuracy"] = exclusive_metrics.accuracy(values, truth)
+        macro["loss"] = exclusive_metrics.cross_entropy(values, truth)
+        macro["top_label_ece"] = exclusive_metrics.top_label_ece(values, truth)
+
+    decided = "_tuned" if thresholds is not None else ""
+    what = "the largest logit" if exclusive else "the tuned threshold" if thresholds is not None else "p = 0.5"
+    reasons = [
+        "; ".join(score_reasons(scores[:, k], truth[:, k]) + rate_reasons(rate, truth[:, k], what))
+        for k, rate in enumerate(per_class["predicted_positive_rate" + decided])
+    ]
+    return Evaluation(
+        label_names=tuple(str(name) for name in label_names),
+        n_examples=len(truth),
+        n_positive=tuple(int(count) for count in truth.sum(axis=0)),
+        exclusive=exclusive,
+        thresholds=None if limits is None else tuple(limits.tolist()),
+        per_class={name: tuple(np.asarray(value, np.float64).tolist()) for name, value in per_class.items()},
+        macro={name: float(value) for name, value in macro.items()},
+        degenerate=tuple(bool(reason) for reason in reasons),
+        reasons=tuple(reasons),
+    )
+
+
+def score_reasons(scores: Floats, labels: NDArray[np.bool_]) -> list[str]:
+    """Return what makes the scores (N,) of one label with truth `labels` (N,) degenerate, whatever the threshold."""
+    reasons = []
+    n_pos = int(labels.sum())
+    if n_pos == 0:
+        reasons.append("no positive example")
+    if n_pos == len(labels):
+        reasons.append("no negative example")
+    if not np.isfinite(scores).all():
+        reasons.append("scores are not finite")
+    elif np.ptp(scores) <= CONSTANT_RANGE * max(1.0, float(np.abs(scores).max())):
+        reasons.append("scores are constant")
+    return reasons
+
+
+def rate_reasons(rate: float, labels: NDArray[np.bool_], what: str) -> list[str]:
+    """Return whether the predicted-positive rate is extreme: below min(0.005, prevalence / 10), or the same of the
+    negatives.
+
+    So a class of prevalence 5 % or more may not be predicted for fewer than 0.5 % of the examples, and of a rarer class
+    at least a tenth of its prevalence must be predicted; the share that is predicted negative has the same bounds. A
+    class that is absent has no bound.
+    """
+    prevalence = float(np.mean(labels))
+    if prevalence > 0 and rate < min(EXTREME_RATE, PREVALENCE_SHARE * prevalence):
+        return [f"predicted-positive rate {rate:.2%} at {what}, prevalence {prevalence:.2%}"]
+    if prevalence < 1 and 1 - rate < min(EXTREME_RATE, PREVALENCE_SHARE * (1 - prevalence)):
+        return [f"predicted-positive rate {rate:.2%} at {what}, prevalence {prevalence:.2%}"]
+    return []
+
+
+def _ranking_metrics(scores: Floats, labels: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the metrics that need no threshold, each (K,)."""
+    auc, precision = np.transpose([metrics.ranking(s, y) for s, y in zip(scores.T, labels.T, strict=True)])
+    probabilities = metrics.sigmoid(scores)
+    return {
+        "roc_auc": auc,
+        "average_precision": precision,
+        "sep": metrics.separation(scores, labels),
+        "loss": metrics.bce_loss(scores, labels),
+        "brier": metrics.brier(probabilities, labels),
+        "ece": metrics.expected_calibration_error(probabilities, labels),
+    }
+
+
+def _threshold_metrics(predictions: NDArray[np.bool_], labels: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the metrics of predictions, each (K,); NaN for classes without a positive example."""
+    counts = metrics.confusion(predictions, labels)
+    present = counts.tp + counts.fn > 0
+    values = {
+        "f1": metrics.divide(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn, 0.0),
+        "precision": metrics.divide(counts.tp, counts.tp + counts.fp, 0.0),
+        "recall": metrics.divide(counts.tp, counts.tp + counts.fn, 0.0),
+    }
+    values = {name: np.where(present, value, np.nan) for name, value in values.items()}
+    values["balanced_accuracy"] = metrics.balanced_accuracy(predictions, labels)
+    values["predicted_positive_rate"] = (counts.tp + counts.fp) / len(labels)
+    return values
+
+
+def _joint_metrics(predictions: NDArray[np.bool_], labels: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the metrics of all labels together."""
+    counts = metrics.confusion(predictions, labels)
+    tp, errors = int(counts.tp.sum()), int(counts.fp.sum() + counts.fn.sum())
+    return {
+        "f1_micro": float(metrics.divide(2 * tp, 2 * tp + errors, 0.0)),
+        "exact_match": metrics.exact_match_ratio(predictions, labels),
+    }

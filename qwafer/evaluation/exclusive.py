@@ -1,0 +1,96 @@
+"""Metrics of exclusive classes: one of K applies, p = softmax(l), the prediction is the class of the largest logit."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qwafer._errors import InputError
+from qwafer.evaluation import metrics
+from qwafer.evaluation.metrics import Floats
+
+
+def softmax(logits: ArrayLike) -> Floats:
+    """Return e^l_k / sum_j e^l_j over the last axis, without overflow; (N, K) to (N, K)."""
+    values = np.asarray(logits, np.float64)
+    with np.errstate(invalid="ignore"):  # infinite logits give NaN, which is what they mean
+        weights = np.exp(values - values.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def one_vs_rest_logits(logits: ArrayLike) -> Floats:
+    """Return log(p_k / (1 - p_k)) with p = softmax(l): the logits whose sigmoids are the class probabilities; (N, K) to
+    (N, K).
+
+    With them every binary metric applies to a class against the rest. One class alone has p = 1 and the logit +inf.
+    """
+    values = np.asarray(logits, np.float64)
+    if not np.isfinite(values).all():
+        return np.where(
+            np.isfinite(values).all(axis=-1, keepdims=True), one_vs_rest_logits(np.nan_to_num(values)), np.nan
+        )
+    top = values.argmax(axis=-1, keepdims=True)
+    weights = np.exp(values - np.take_along_axis(values, top, axis=-1))
+    rest = weights.sum(axis=-1, keepdims=True) - weights
+    # For the largest class the difference above cancels; its rest is summed without it.
+    others = weights.copy()
+    np.put_along_axis(others, top, 0, axis=-1)
+    np.put_along_axis(rest, top, others.sum(axis=-1, keepdims=True), axis=-1)
+    with np.errstate(divide="ignore"):
+        return np.log(weights) - np.log(rest)
+
+
+def class_indices(labels: ArrayLike, n_classes: int) -> NDArray[np.int64]:
+    """Return the class of each example from indices (N,) or one-hot rows (N, K); raises InputError on anything else."""
+    array = np.asarray(labels)
+    if array.ndim == 1:
+        if not np.issubdtype(array.dtype, np.integer) or (
+            len(array) and not 0 <= array.min() <= array.max() < n_classes
+        ):
+            raise InputError(f"`labels` must be class indices from 0 to {n_classes - 1}")
+        return array.astype(np.int64)
+    if array.shape[1:] != (n_classes,) or not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
+        raise InputError(
+            f"`labels` of exclusive classes must be one-hot rows of length {n_classes}, or class indices (N,)"
+        )
+    return array.argmax(axis=1)
+
+
+def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, n_classes: int) -> NDArray[np.int64]:
+    """Return counts (K, K): rows true, columns predicted classes; `predictions`, `labels` class indices (N,)."""
+    flat = np.asarray(labels, np.int64) * n_classes + np.asarray(predictions, np.int64)
+    return np.bincount(flat, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Fraction of the examples whose largest logit (the first of equals) is that of their class; `logits` (N, K)."""
+    values = np.asarray(logits)
+    return float((values.argmax(axis=1) == class_indices(labels, values.shape[1])).mean())
+
+
+def macro_f1(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Mean over classes of F1 of the arg-max prediction; classes without an example are left out (NaN if all are)."""
+    values = np.asarray(logits)
+    truth = class_indices(labels, values.shape[1])
+    counts = confusion_matrix(values.argmax(axis=1), truth, values.shape[1])
+    tp, predicted, actual = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
+    return metrics.nanmean(np.where(actual > 0, metrics.divide(2 * tp, predicted + actual, np.nan), np.nan))
+
+
+def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Mean of -log softmax(l)_y in nats; `logits` (N, K), `labels` indices (N,) or one-hot (N, K)."""
+    values = np.asarray(logits, np.float64)
+    truth = class_indices(labels, values.shape[1])
+    if not np.isfinite(values).all():
+        return np.nan
+    shifted = values - values.max(axis=1, keepdims=True)
+    own = np.take_along_axis(shifted, truth[:, None], axis=1)[:, 0]
+    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - own))
+
+
+def top_label_ece(logits: ArrayLike, labels: ArrayLike, n_bins: int = metrics.ECE_BINS) -> float:
+    """Expected calibration error of the confidence max_k p_k in the event that the predicted class is right.
+
+    Bins as in `expected_calibration_error`. Source: Guo et al. 2017, equation 3.
+    """
+    probabilities = softmax(logits)
+    right = probabilities.argmax(axis=1) == class_indices(labels, probabilities.shape[1])
+    return float(metrics.expected_calibration_error(probabilities.max(axis=1), right, n_bins))
