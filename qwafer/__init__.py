@@ -1,7 +1,8 @@
 """qwafer: quantum machine learning on semiconductor wafer maps that you cannot fool yourself with.
 
-Frozen backbone features feed compiled variational heads; probes check a circuit before it is trusted; a comparison ends in a
-paired statistic over seeds. Importing this package is light: JAX, PennyLane and Catalyst load when something needs them.
+Frozen backbone features feed compiled variational heads; probes check a circuit before it is trusted; a comparison
+ends in a paired statistic over seeds. Importing this package is light: JAX, PennyLane and Catalyst load when
+something needs them.
 """
 
 import importlib

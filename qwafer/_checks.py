@@ -18,7 +18,9 @@ def check_positive_int(name: str, value: Any, *, minimum: int = 1) -> None:
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     """Raise unless `value` is one of `choices`; the message names the nearest."""
     if value not in choices:
-        raise InputError(f"`{name}` must be one of {', '.join(sorted(choices))}, got {value!r}{nearest(value, choices)}")
+        raise InputError(
+            f"`{name}` must be one of {', '.join(sorted(choices))}, got {value!r}{nearest(value, choices)}"
+        )
 
 
 def check_interval(

@@ -9,7 +9,8 @@ class InputError(ValueError):
 
 
 class CapabilityError(RuntimeError):
-    """Something that the installed stack (device, compiler, versions) cannot do; the message says what to use instead."""
+    """Something that the installed stack (device, compiler, versions) cannot do; the message says what to use
+    instead."""
 
 
 class PairingError(InputError):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 def run_verb(body: Callable[[], int]) -> int:
     """Run a verb's body; bad input becomes one line on stderr and exit status 2.
 
-    Bad input is InputError, CapabilityError and the operating system's refusals (a missing file, a full disk). Anything else is a defect
-    of qwafer and keeps its traceback.
+    Bad input is InputError, CapabilityError and the operating system's refusals (a missing file, a full disk).
+    Anything else is a defect of qwafer and keeps its traceback.
     """
     from qwafer._errors import CapabilityError, InputError
 
@@ -29,7 +29,8 @@ def run_verb(body: Callable[[], int]) -> int:
 def configure_jax(*, x64: bool = True) -> None:
     """Configure JAX for a verb or worker process: 64 bit available, no asynchronous dispatch on the CPU.
 
-    Asynchronous dispatch can deadlock with host callbacks, on which the catalyst engine rests. Call before any computation.
+    Asynchronous dispatch can deadlock with host callbacks, on which the catalyst engine rests. Call before any
+    computation.
     """
     import jax
 

@@ -26,7 +26,8 @@ class DataConfig:
     task: str = "multilabel"
     """`multilabel`: every label; `any`: defect or none; a label's name: that pattern against the rest."""
     split_by: str = "content"
-    """`content`: stratified, identical maps together; `group`: whole lots together; `time`: oldest to train, newest to test."""
+    """`content`: stratified, identical maps together; `group`: whole lots together; `time`: oldest to train, newest
+    to test."""
     train_fraction: float = 0.7
     """Fraction of the examples that train."""
     val_fraction: float = 0.1
@@ -42,7 +43,9 @@ class DataConfig:
         check_interval("data.train_fraction", self.train_fraction, 0, 1, open_low=True, open_high=True)
         check_interval("data.val_fraction", self.val_fraction, 0, 1, open_low=True, open_high=True)
         if self.train_fraction + self.val_fraction >= 1:
-            raise InputError("`data.train_fraction` + `data.val_fraction` must be less than 1, so that a test split remains")
+            raise InputError(
+                "`data.train_fraction` + `data.val_fraction` must be less than 1, so that a test split remains"
+            )
         if self.limit is not None:
             check_positive_int("data.limit", self.limit, minimum=10)
 
@@ -123,15 +126,16 @@ class HeadConfig:
     standardize: bool = True
     """Shift and scale each feature by its mean and standard deviation on the training split."""
     projection: str = "linear"
-    """Quantum only: `linear` (trained, with bias), `fixed` (a random orthonormal frame, frozen) or `pca` (principal axes of
-    the training split, frozen)."""
+    """Quantum only: `linear` (trained, with bias), `fixed` (a random orthonormal frame, frozen) or `pca` (principal
+    axes of the training split, frozen)."""
     angle_map: str = "tanh"
     """Quantum only: how projected features become angles: `tanh` (angle_scale * tanh(z)), `atan` (angle_scale * 2/pi *
     atan(z)) or `linear` (angle_scale * z)."""
     angle_scale: float = 1.5707963267948966
     """Quantum only: largest angle in radians for the bounded maps, factor for `linear`; pi/2 by default."""
     init_scale: float = 0.1
-    """Quantum only: standard deviation of the initial ansatz angles (radians); `z_vec` weights start at 1/n_qubits plus it."""
+    """Quantum only: standard deviation of the initial ansatz angles (radians); `z_vec` weights start at 1/n_qubits
+    plus it."""
     alpha_mode: str = "softplus"
     """Quantum only: `softplus`: alpha = softplus(a) + 1e-3 > 0; `direct`: alpha = a."""
     alpha_init: float = 4.0
@@ -167,7 +171,8 @@ class ObjectiveConfig:
     focal_gamma: float = 0.0
     """Exponent of the focal loss; must be 0 with `bce`."""
     pos_weight: str = "none"
-    """Weight of positive examples a label: `none` (1), `balanced` (negatives / positives of the training split) or a number."""
+    """Weight of positive examples a label: `none` (1), `balanced` (negatives / positives of the training split) or a
+    number."""
 
     def __post_init__(self) -> None:
         check_choice("objective.loss", self.loss, ("bce", "focal"))
@@ -194,7 +199,8 @@ class SamplingConfig:
     pos_frac: float = 0.5
     """Fraction of positives in a balanced batch (the batch prior pi_b)."""
     importance_weights: bool = True
-    """Weight balanced examples by pi_t/pi_b and (1-pi_t)/(1-pi_b), so that the expected loss is that of the true prior pi_t."""
+    """Weight balanced examples by pi_t/pi_b and (1-pi_t)/(1-pi_b), so that the expected loss is that of the true
+    prior pi_t."""
 
     def __post_init__(self) -> None:
         check_interval("sampling.pos_frac", self.pos_frac, 0, 1, open_low=True, open_high=True)
@@ -284,8 +290,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.sampling.balanced and self.objective.loss == "focal":
             raise InputError(
-                "`objective.loss` = focal cannot be combined with sampling.balanced: both re-weight the classes, so the "
-                "focal effect and the prior shift could not be told apart; use one of them"
+                "`objective.loss` = focal cannot be combined with sampling.balanced: both re-weight the classes, so "
+                "the focal effect and the prior shift could not be told apart; use one of them"
             )
         if self.sampling.balanced and self.data.task == "multilabel":
             raise InputError(

@@ -11,8 +11,8 @@ from qwafer.circuits.spec import CircuitSpec
 def readout_matrix(spec: CircuitSpec, weights: Mapping[str, Array]) -> Float[Array, "n_outputs n_qubits 3"]:
     """Return M with s_k = sum_i M_ki . (<X_i>, <Y_i>, <Z_i>), differentiable in `weights["readout"]`.
 
-    `mean_z_readout` measures Z after RZ(a), RY(b), RZ(c), that is the unit vector m = (-sin b cos a, sin b sin a, cos b) before
-    them; c commutes with Z and drops out.
+    `mean_z_readout` measures Z after RZ(a), RY(b), RZ(c), that is the unit vector m = (-sin b cos a, sin b sin a,
+    cos b) before them; c commutes with Z and drops out.
     """
     n, dtype = spec.n_qubits, spec.dtype
     e_z = jnp.asarray([0, 0, 1], dtype)

@@ -17,7 +17,8 @@ DTYPES = ("float32", "float64")
 class CircuitSpec:
     """A circuit of angle encoding, ansatz and readout on `n_qubits` wires that start in |0>.
 
-    body(x, w) = prod_l [layer_l(w_l)] E(x), or prod_l [layer_l(w_l) E(x)] with `reupload`; s_k(x) = readout of the body.
+    body(x, w) = prod_l [layer_l(w_l)] E(x), or prod_l [layer_l(w_l) E(x)] with `reupload`; s_k(x) = readout of the
+    body.
 
     - Encodings E(x): `ry`: RY(x_i); `rx`: RX(x_i); `rz`: H then RZ(x_i), on every wire i.
     - Ansätze: `strongly_entangling`: on every wire RZ(w0), RY(w1), RZ(w2) in that order (PennyLane's Rot), then CNOTs;
@@ -25,9 +26,9 @@ class CircuitSpec:
       `basic_entangler`: RX(w), then a CNOT ring of range 1. `separable`: RZ, RY, RZ and no entangling gate: the null.
     - Entanglement: `ring`; `linear`: CNOT(i, i+1); `all`: CNOT(i, j) for all i < j; `none`, for `separable` alone.
       Empty stands for the ansatz's own.
-    - Readouts, in [-1, 1] but for `z_vec`: `mean_z` = (1/n) sum_i <Z_i>; `z_vec`: s_k = sum_i w_ki <Z_i>; `mean_z_readout`: per
-      output k and wire i trainable gates RZ, RY, RZ, then mean Z; `z`: the n values <Z_i>; `bloch`: the 3n values
-      <X_0>, <Y_0>, <Z_0>, <X_1>, ....
+    - Readouts, in [-1, 1] but for `z_vec`: `mean_z` = (1/n) sum_i <Z_i>; `z_vec`: s_k = sum_i w_ki <Z_i>;
+      `mean_z_readout`: per output k and wire i trainable gates RZ, RY, RZ, then mean Z; `z`: the n values <Z_i>;
+      `bloch`: the 3n values <X_0>, <Y_0>, <Z_0>, <X_1>, ....
 
     Raises InputError where the combination has no meaning.
     """
@@ -78,7 +79,8 @@ class CircuitSpec:
         return 1 if self.ansatz == "basic_entangler" else 3
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every weight by name: `ansatz` (layers, wires, angles) and, where it exists, `readout`."""
+        """Return the shape of every weight by name: `ansatz` (layers, wires, angles) and, where it exists,
+        `readout`."""
         shapes: dict[str, tuple[int, ...]] = {"ansatz": (self.n_layers, self.n_qubits, self.angles_per_wire)}
         if self.readout == "z_vec":
             shapes["readout"] = (self.n_outputs, self.n_qubits)

@@ -20,8 +20,8 @@ _ENGINES = {
 def get(name: str = "catalyst", **options: Any) -> Engine:
     """Return the engine called `name`: `catalyst`, `xla`, `reference` or `auto`.
 
-    `options` are the engine's own (for `catalyst`: batching, device, shots, diff_method, seed). An option that the engine does not
-    have raises InputError. The engine's packages are imported here, not before.
+    `options` are the engine's own (for `catalyst`: batching, device, shots, diff_method, seed). An option that the
+    engine does not have raises InputError. The engine's packages are imported here, not before.
     """
     check_choice("engine", name, _ENGINES)
     module, attribute = _ENGINES[name]

@@ -8,7 +8,8 @@ from jaxtyping import Array, Float
 from qwafer.circuits import CircuitSpec
 
 Weights = Mapping[str, Array]
-"""The trainable arrays of a circuit by name, of the shapes in `CircuitSpec.weight_shapes()`; radians where they are angles."""
+"""The trainable arrays of a circuit by name, of the shapes in `CircuitSpec.weight_shapes()`; radians where they are
+angles."""
 
 Forward = Callable[[Weights, Array], Array]
 
@@ -25,11 +26,10 @@ class Program:
         self.spec = spec
         self.batch = batch
         self.info = dict(info)
-        """What was chosen and why (engine, plan, device, batching, reasons): plain JSON data, written into every result."""
+        """What was chosen and why (engine, plan, device, batching, reasons): plain JSON data, written into every
+        result."""
 
-    def __call__(
-        self, weights: Weights, angles: Float[Array, "batch n_qubits"]
-    ) -> Float[Array, "batch n_outputs"]:
+    def __call__(self, weights: Weights, angles: Float[Array, "batch n_qubits"]) -> Float[Array, "batch n_outputs"]:
         """Return s (batch, n_outputs) for `angles` (batch, n_qubits) in radians."""
         return self._forward(weights, angles)
 

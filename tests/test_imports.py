@@ -1,0 +1,51 @@
+"""`import qwafer` and every `--help` load nothing heavy, and every public name resolves."""
+
+import subprocess
+import sys
+
+import pytest
+
+import qwafer
+
+HEAVY = {
+    "jax",
+    "pennylane",
+    "catalyst",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "flax",
+    "equinox",
+    "orbax",
+    "optax",
+}
+
+
+def loaded_after(code):
+    program = f"{code}\nimport sys; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].split()
+
+
+def test_importing_qwafer_is_light():
+    assert loaded_after("import qwafer, qwafer.config, qwafer.circuits") == []
+
+
+@pytest.mark.parametrize("verb", ["extract", "ablate", "diagnose"])
+def test_help_is_light(verb):
+    code = f"""
+import qwafer.{verb} as verb
+try:
+    verb.main(["--help"])
+except SystemExit as stop:
+    assert stop.code == 0
+"""
+    assert loaded_after(code) == []
+
+
+def test_every_public_name_resolves():
+    for name in dir(qwafer):
+        getattr(qwafer, name)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        qwafer.nonsense  # noqa: B018
