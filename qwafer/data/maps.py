@@ -1,0 +1,175 @@
+"""`WaferMaps`: labelled wafer maps in memory, however they were read or drawn."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+
+from qwafer._errors import InputError
+
+Maps: TypeAlias = np.ndarray | tuple[np.ndarray, ...]
+"""(N, H, W) uint8, or N arrays (H_i, W_i) uint8 where shapes differ: 0 off the wafer, 1 passing die, 2 failing die."""
+
+CONTENT_ID_DTYPE = np.dtype("<U16")
+
+
+@dataclass(frozen=True, eq=False)
+class WaferMaps:
+    """Wafer maps with their labels and where they come from; checked on construction.
+
+    Raises `InputError` where a map holds a value other than 0, 1, 2, or where lengths, shapes or labels do not fit.
+    """
+
+    maps: Maps
+    """(N, H, W) uint8, or a tuple of N arrays (H_i, W_i) uint8: 0 off the wafer, 1 passing die, 2 failing die."""
+    labels: np.ndarray
+    """(N, K) uint8 of 0 and 1."""
+    label_names: tuple[str, ...]
+    """K names, one a column of `labels`."""
+    content_ids: np.ndarray
+    """(N,) of 16 hex digits; equal for maps that are equal in shape and in every die."""
+    source: str
+    """What was read, in words: a format and a file name, or `synthetic` and its parameters."""
+    sha256: str
+    """SHA-256 of the file, or of the generator's name, version and parameters."""
+    groups: np.ndarray | None = None
+    """(N,) str: the lot of each map."""
+    times: np.ndarray | None = None
+    """(N,) float64, in any unit that orders."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what the reader changed or left out."""
+    exclusive: bool = False
+    """Every map has exactly one label: the columns are classes, one of which may be `none`."""
+
+    def __post_init__(self) -> None:
+        n = len(self.maps)
+        if n == 0:
+            raise InputError(f"{self.source} holds no wafer maps; at least one is needed")
+        _check_maps(self.maps, self.source)
+        check_labels(self.labels, self.label_names, n, self.source, exclusive=self.exclusive)
+        check_rows(self.content_ids, self.groups, self.times, n, self.source)
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def take(self, indices: np.ndarray) -> "WaferMaps":
+        """Return the maps at `indices` ((M,) integers), in that order, with everything that belongs to them."""
+        indices = np.asarray(indices, dtype=np.int64)
+        if isinstance(self.maps, tuple):
+            maps: Maps = tuple(self.maps[i] for i in indices)
+        else:
+            maps = self.maps[indices]
+        return WaferMaps(
+            maps=maps,
+            labels=self.labels[indices],
+            label_names=self.label_names,
+            content_ids=self.content_ids[indices],
+            source=self.source,
+            sha256=self.sha256,
+            groups=None if self.groups is None else self.groups[indices],
+            times=None if self.times is None else self.times[indices],
+            notes=self.notes,
+            exclusive=self.exclusive,
+        )
+
+
+def content_ids(maps: Maps | Sequence[np.ndarray]) -> np.ndarray:
+    """Return (N,) ids of 16 hex digits: the start of the SHA-256 of each map's shape and uint8 bytes (row-major)."""
+    ids = np.empty(len(maps), dtype=CONTENT_ID_DTYPE)
+    for i, wafer in enumerate(maps):
+        state = hashlib.sha256(f"{wafer.shape[0]}x{wafer.shape[1]}:".encode())
+        state.update(np.ascontiguousarray(wafer, dtype=np.uint8).data)
+        ids[i] = state.hexdigest()[:16]
+    return ids
+
+
+def unpack_maps(flat: np.ndarray, shapes: np.ndarray) -> Maps:
+    """Return the maps that lie end to end, row-major, in `flat` (uint8); `shapes` is (N, 2): (H, W) of each.
+
+    One array (N, H, W) where all shapes are equal, else a tuple of views into `flat`.
+    """
+    shapes = np.asarray(shapes, dtype=np.int64)
+    if len(shapes) and np.all(shapes == shapes[0]):
+        return flat.reshape(len(shapes), *(int(side) for side in shapes[0]))
+    ends = np.concatenate([[0], np.cumsum(shapes[:, 0] * shapes[:, 1])]).tolist()
+    sides = shapes.tolist()
+    spans = pairwise(ends)
+    return tuple(flat[start:stop].reshape(side) for (start, stop), side in zip(spans, sides, strict=True))
+
+
+def one_hot(codes: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return (N, n_classes) uint8 with a single 1 a row, in column `codes[i]`."""
+    return (np.asarray(codes)[:, None] == np.arange(n_classes)).astype(np.uint8)
+
+
+def check_labels(
+    labels: np.ndarray, label_names: tuple[str, ...], n: int, source: str, *, exclusive: bool = False
+) -> None:
+    """Raise `InputError` unless `labels` is (n, K) uint8 of 0 and 1, with K names; if `exclusive`, one 1 a row."""
+    if labels.ndim != 2 or labels.shape != (n, len(label_names)):
+        raise InputError(
+            f"`labels` of {source} must have shape ({n}, {len(label_names)}): an example a row, a label a column; "
+            f"got {labels.shape}"
+        )
+    if len(set(label_names)) != len(label_names) or not label_names:
+        raise InputError(f"`label_names` of {source} must be at least one distinct name, got {label_names}")
+    if labels.dtype != np.uint8:
+        raise InputError(f"`labels` of {source} must be uint8, got {labels.dtype}")
+    wrong = np.flatnonzero((labels > 1).any(axis=1))
+    if len(wrong):
+        raise InputError(
+            f"`labels` of {source} must be 0 or 1; {len(wrong)} rows hold something else, first row {wrong[0]}: "
+            f"{labels[wrong[0]].tolist()}"
+        )
+    if exclusive:
+        wrong = np.flatnonzero(labels.sum(axis=1) != 1)
+        if len(wrong):
+            raise InputError(
+                f"`labels` of {source} are exclusive classes, so each row must hold exactly one 1; {len(wrong)} rows "
+                f"do not, first row {wrong[0]}: {labels[wrong[0]].tolist()}"
+            )
+
+
+def check_rows(ids: np.ndarray, groups: np.ndarray | None, times: np.ndarray | None, n: int, source: str) -> None:
+    """Raise `InputError` unless ids and groups are (n,) strings and times are (n,) finite numbers, where given."""
+    for name, column, kinds, what in (
+        ("content_ids", ids, "U", "strings"),
+        ("groups", groups, "U", "strings"),
+        ("times", times, "f", "floats"),
+    ):
+        if column is None:
+            continue
+        if column.shape != (n,) or column.dtype.kind not in kinds:
+            raise InputError(f"`{name}` of {source} must be {n} {what}, got {column.dtype} of shape {column.shape}")
+    if times is not None and not np.isfinite(times).all():
+        row = int(np.flatnonzero(~np.isfinite(times))[0])
+        raise InputError(f"`times` of {source} must be finite; row {row} is {times[row]}")
+
+
+def _check_maps(maps: Maps, source: str) -> None:
+    if isinstance(maps, np.ndarray) and maps.ndim != 3:
+        raise InputError(f"`maps` of {source} must have shape (N, H, W), got {maps.shape}")
+    for i, block in _blocks(maps):
+        if not isinstance(block, np.ndarray) or block.dtype != np.uint8:
+            kind = getattr(block, "dtype", type(block).__name__)
+            raise InputError(f"`maps` of {source} must be uint8 arrays, got {kind} at map {i}")
+        if block.ndim not in (2, 3) or 0 in block.shape:
+            raise InputError(f"`maps` of {source} must be two-dimensional and not empty, got {block.shape} at map {i}")
+        if block.max() > 2:
+            bad = np.argwhere(block > 2)[0]
+            first = i + (int(bad[0]) if block.ndim == 3 else 0)
+            raise InputError(
+                f"`maps` of {source} must hold 0 (off the wafer), 1 (passing) and 2 (failing) only; map {first} holds "
+                f"{int(block[tuple(bad)])}"
+            )
+
+
+def _blocks(maps: Maps) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first index, array): the whole stack at once, or map by map where shapes differ."""
+    if isinstance(maps, np.ndarray):
+        yield 0, maps
+    else:
+        yield from enumerate(maps)

@@ -1,0 +1,285 @@
+"""Train, validation and test: stratified, with identical maps always on one side."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from qwafer._checks import check_choice, check_interval, check_positive_int
+from qwafer._errors import InputError
+from qwafer._io import digest, key_seed
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which rows train, validate and test: a partition of all rows, each part in ascending order."""
+
+    train: np.ndarray
+    """(n_train,) int64."""
+    val: np.ndarray
+    """(n_val,) int64."""
+    test: np.ndarray
+    """(n_test,) int64."""
+    digest: str
+    """16 hex digits over the content ids and the part of each; independent of the order of rows."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what a reader of the results should know: contradictory duplicates, labels absent from a part."""
+
+    def parts(self) -> np.ndarray:
+        """Return (N,) of `train`, `val` and `test`: the part of each row."""
+        names = np.empty(len(self.train) + len(self.val) + len(self.test), dtype="<U5")
+        for part in PARTS:
+            names[getattr(self, part)] = part
+        return names
+
+
+def make_split(
+    labels: np.ndarray,
+    content_ids: np.ndarray,
+    *,
+    seed: int,
+    by: str = "content",
+    train_fraction: float = 0.7,
+    val_fraction: float = 0.1,
+    groups: np.ndarray | None = None,
+    times: np.ndarray | None = None,
+) -> Split:
+    """Return a split of N examples; rows of equal content id are never in two parts.
+
+    - `by="content"`: stratified over label combinations. Every combination is shared out in proportion; what does not
+      divide evenly, and identical maps that must stay together, go by iterative stratification (Sechidis, Tsoumakas and
+      Vlahavas 2011, "On the stratification of multi-label data"): the rarest label first, to the part that lacks most.
+    - `by="group"`: rows of a group stay together, too (groups that share a map become one); each goes, the weightiest
+      first, to the part whose label counts it brings closest to the target.
+    - `by="time"`: oldest to train, newest to test. Identical maps go where the newest of them belongs, so that training
+      never sees anything newer than the cut. The seed has no effect.
+
+    The assignment depends on the content ids and the seed, not on the order of rows.
+
+    Args:
+        labels: (N, K) of 0 and 1.
+        content_ids: (N,) strings.
+        seed: of the run; the split draws from the stream `split` of it.
+        by: `content`, `group` or `time`.
+        train_fraction: of the rows, in (0, 1).
+        val_fraction: of the rows; the rest is the test part.
+        groups: (N,) strings, for `by="group"`.
+        times: (N,) finite numbers, for `by="time"`.
+
+    Raises:
+        InputError: lengths that differ, fractions that leave no test part, groups or times that are needed and absent,
+            or too few distinct maps (or groups) to fill three parts.
+    """
+    labels = np.asarray(labels)
+    content_ids = np.asarray(content_ids)
+    _check(labels, content_ids, seed, by, train_fraction, val_fraction, groups, times)
+    fractions = np.array([train_fraction, val_fraction, 1 - train_fraction - val_fraction])
+    ids, content = np.unique(content_ids, return_inverse=True)
+    rng = np.random.default_rng(key_seed(seed, "split"))
+    unit = _joined(content, np.asarray(groups)) if by == "group" else content
+    n_units = int(unit.max()) + 1
+    if n_units < len(PARTS):
+        what = "groups of rows that share no map" if by == "group" else "distinct maps"
+        raise InputError(
+            f"the split needs at least {len(PARTS)} {what}, one a part; got {n_units} in {len(labels)} rows"
+        )
+    counts = _label_counts(labels, unit, n_units)
+    if by == "time":
+        part_of_unit = _oldest_first(np.asarray(times), unit, n_units, fractions)
+    elif by == "group":
+        part_of_unit = _greedy(counts, fractions, rng)
+    else:
+        part_of_unit = _stratified(labels, unit, counts, fractions, rng)
+    part = part_of_unit[unit]  # (N,)
+    rows = [np.flatnonzero(part == j) for j in range(len(PARTS))]
+    for name, members in zip(PARTS, rows, strict=True):
+        if not len(members):
+            raise InputError(
+                f"the split leaves the {name} part empty: {n_units} distinct {'groups' if by == 'group' else 'maps'} "
+                f"in {len(labels)} rows are too few, or too unequal, for these fractions"
+            )
+    part_of_content = np.zeros(len(ids), dtype=np.int64)
+    part_of_content[content] = part
+    notes = (*_contradictions(labels, content, len(ids)), *_absences(labels, rows), *_deviations(rows, fractions))
+    record = digest(ids, np.bincount(content), part_of_content)
+    return Split(rows[0], rows[1], rows[2], record, notes)
+
+
+def _check(
+    labels: np.ndarray,
+    content_ids: np.ndarray,
+    seed: int,
+    by: str,
+    train_fraction: float,
+    val_fraction: float,
+    groups: np.ndarray | None,
+    times: np.ndarray | None,
+) -> None:
+    check_positive_int("seed", seed, minimum=0)
+    check_choice("by", by, ("content", "group", "time"))
+    check_interval("train_fraction", train_fraction, 0, 1, open_low=True, open_high=True)
+    check_interval("val_fraction", val_fraction, 0, 1, open_low=True, open_high=True)
+    if train_fraction + val_fraction >= 1:
+        raise InputError("`train_fraction` + `val_fraction` must be less than 1, so that a test part remains")
+    if labels.ndim != 2:
+        raise InputError(f"`labels` must have shape (N, K), got {labels.shape}")
+    columns = (("content_ids", content_ids, ""), ("groups", groups, "group"), ("times", times, "time"))
+    for name, column, needed_by in columns:
+        if by == needed_by and column is None:
+            raise InputError(f"a split by {by} needs `{name}`, and these data have none; use `content` instead")
+        if column is not None and np.shape(column) != (len(labels),):
+            raise InputError(f"`{name}` must have one entry a row ({len(labels)}), got shape {np.shape(column)}")
+    if by == "time" and not np.isfinite(np.asarray(times, dtype=np.float64)).all():
+        raise InputError("`times` must be finite for a split by time")
+
+
+def _joined(content: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return (N,) the connected component of each row, where rows of one map or of one group are connected.
+
+    Components are numbered by their smallest content number, so that the order of rows does not matter.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    group = np.unique(groups, return_inverse=True)[1]
+    n_content = int(content.max()) + 1
+    n_nodes = n_content + int(group.max()) + 1
+    links = coo_array((np.ones(len(content), dtype=np.int8), (content, n_content + group)), shape=(n_nodes, n_nodes))
+    component = connected_components(links, directed=False)[1][:n_content]
+    first_seen = np.unique(component, return_index=True)[1]
+    number = np.argsort(np.argsort(first_seen))
+    return number[component][content]
+
+
+def _label_counts(labels: np.ndarray, unit: np.ndarray, n_units: int) -> np.ndarray:
+    """Return (U, K + 2): rows a unit that carry each label, that carry none, and rows in all."""
+    extended = np.column_stack([labels, ~labels.any(axis=1), np.ones(len(labels), dtype=np.uint8)])
+    return np.column_stack([np.bincount(unit, weights=column, minlength=n_units) for column in extended.T])
+
+
+def _stratified(
+    labels: np.ndarray, unit: np.ndarray, counts: np.ndarray, fractions: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return (U,) the part of each unit; see `make_split`."""
+    n_units = len(counts)
+    bits = np.packbits(labels.astype(bool), axis=1)
+    union = np.zeros((n_units, bits.shape[1]), dtype=np.uint8)
+    np.bitwise_or.at(union, unit, bits)  # contradictory duplicates count as the union of their labels
+    stratum = np.unique(union, axis=0, return_inverse=True)[1].ravel()
+    n_strata = int(stratum.max()) + 1
+    size = counts[:, -1].astype(np.int64)
+    part = np.full(n_units, -1, dtype=np.int64)
+    order = rng.permutation(n_units)
+
+    several = order[size[order] > 1]
+    several = several[np.argsort(-size[several], kind="stable")]
+    _iterate(several, part, counts, fractions)
+
+    single = order[size[order] == 1]
+    single = single[np.argsort(stratum[single], kind="stable")]  # stratum by stratum, shuffled within
+    bounds = np.searchsorted(stratum[single], np.arange(n_strata + 1))
+    rows_in_stratum = np.bincount(stratum, weights=size, minlength=n_strata)
+    placed = np.zeros((n_strata, len(PARTS)))
+    np.add.at(placed, (stratum[several], part[several]), size[several])
+    for s, (start, stop) in enumerate(pairwise(bounds.tolist())):
+        lack = np.maximum(rows_in_stratum[s] * fractions - placed[s], 0)
+        if stop == start or not lack.any():
+            continue
+        shares = np.floor(lack * min(1.0, (stop - start) / lack.sum()) + 1e-9).astype(np.int64)
+        part[single[start : start + shares.sum()]] = np.repeat(np.arange(len(PARTS)), shares)
+
+    rest = order[part[order] < 0]
+    _iterate(rest, part, counts, fractions)
+    return part
+
+
+def _iterate(members: np.ndarray, part: np.ndarray, counts: np.ndarray, fractions: np.ndarray) -> None:
+    """Assign `members` (unit numbers, in random order) by iterative stratification, writing into `part`.
+
+    The label (or the absence of all) with the fewest unassigned rows comes first; each of its units goes to the part
+    that lacks most of that label, ties to the part that lacks most rows, then to the first.
+    """
+    if not len(members):
+        return
+    placed = part >= 0
+    lack = np.outer(fractions, counts.sum(axis=0))  # (3, K + 2)
+    np.subtract.at(lack, part[placed], counts[placed])
+    have = counts[members]  # (M, K + 2)
+    open_members = np.ones(len(members), dtype=bool)
+    remaining = have[:, :-1].sum(axis=0)
+    while open_members.any():
+        label = int(np.argmin(np.where(remaining > 0, remaining, np.inf)))
+        chosen = np.flatnonzero(open_members & (have[:, label] > 0))
+        for m in chosen.tolist():
+            wants = [
+                (round(label_lack, 6), round(row_lack, 6)) for label_lack, row_lack in lack[:, [label, -1]].tolist()
+            ]
+            j = wants.index(max(wants))
+            part[members[m]] = j
+            lack[j] -= have[m]
+        open_members[chosen] = False
+        remaining = have[open_members, :-1].sum(axis=0)
+
+
+def _greedy(counts: np.ndarray, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return (U,) the part of each unit, minimising sum_jl ((a_jl - f_j T_l) / T_l)^2 greedily over parts j, labels l.
+
+    a_jl are the rows of label l in part j, T_l all of them. Putting a unit with counts c into part j changes the sum by
+    2 sum_l (a_jl - f_j T_l) c_l / T_l^2 plus a term that is the same for every part.
+    """
+    total = counts.sum(axis=0)
+    scaled = counts[:, total > 0] / total[total > 0]  # (U, L): shares of each label
+    order = rng.permutation(len(counts))
+    order = order[np.argsort(-scaled[order].sum(axis=1), kind="stable")]
+    excess = -np.outer(fractions, np.ones(scaled.shape[1]))  # (3, L)
+    part = np.empty(len(counts), dtype=np.int64)
+    for u in order.tolist():
+        j = int(np.argmin(np.round(excess @ scaled[u], 12)))
+        part[u] = j
+        excess[j] += scaled[u]
+    return part
+
+
+def _oldest_first(times: np.ndarray, unit: np.ndarray, n_units: int, fractions: np.ndarray) -> np.ndarray:
+    """Return (U,) the part of each unit, cut where the cumulated rows come closest to the fractions."""
+    newest = np.full(n_units, -np.inf)
+    np.maximum.at(newest, unit, times.astype(np.float64))
+    order = np.lexsort((np.arange(n_units), newest))
+    size = np.bincount(unit, minlength=n_units)[order]
+    middle = np.cumsum(size) - size / 2
+    part = np.empty(n_units, dtype=np.int64)
+    part[order] = np.searchsorted(np.cumsum(fractions)[:-1] * size.sum(), middle, side="left")
+    return part
+
+
+def _contradictions(labels: np.ndarray, content: np.ndarray, n_contents: int) -> list[str]:
+    """Count the maps that occur with more than one combination of labels."""
+    rows = np.unique(np.column_stack([content, labels]), axis=0)[:, 0]
+    times_seen = np.bincount(rows, minlength=n_contents)
+    maps = np.flatnonzero(times_seen > 1)
+    if not len(maps):
+        return []
+    n_rows = int(np.isin(content, maps).sum())
+    return [f"{len(maps)} maps occur with contradictory labels ({n_rows} rows); they stay together in one part"]
+
+
+def _absences(labels: np.ndarray, rows: list[np.ndarray]) -> list[str]:
+    """Name the labels that have a positive somewhere, but none in some part."""
+    notes = []
+    for name, members in zip(PARTS, rows, strict=True):
+        absent = np.flatnonzero(labels.any(axis=0) & ~labels[members].any(axis=0))
+        if len(absent):
+            notes.append(f"the {name} part holds no positive example of label column {', '.join(map(str, absent))}")
+    return notes
+
+
+def _deviations(rows: list[np.ndarray], fractions: np.ndarray) -> list[str]:
+    """Report parts whose share of the rows is off by more than two percentage points."""
+    n = sum(map(len, rows))
+    return [
+        f"the {name} part holds {len(members) / n:.1%} of the rows instead of {fraction:.1%}"
+        for name, members, fraction in zip(PARTS, rows, fractions, strict=True)
+        if abs(len(members) / n - fraction) > 0.02 and abs(len(members) - fraction * n) > 1
+    ]

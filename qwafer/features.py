@@ -1,0 +1,220 @@
+"""`FeatureSet`: the NPZ that joins the two halves of the library, features of maps in, heads on top."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qwafer._checks import nearest
+from qwafer._errors import InputError
+from qwafer._io import atomic_path, canonical_json, digest, jsonable
+from qwafer.data._files import ZIP_MAGIC, load_npz, npz_keys
+from qwafer.data.maps import check_labels, check_rows
+from qwafer.data.splits import PARTS
+
+REQUIRED_KEYS = ("features", "labels", "label_names", "content_ids", "provenance")
+OPTIONAL_KEYS = ("groups", "times", "exclusive", "split", "feature_names")
+NO_DEFECT_NAMES = ("none", "normal")
+"""Class names, in lower case, that mean a wafer without a defect pattern."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSet:
+    """Features of N examples with their labels; read-only arrays, checked on construction.
+
+    Raises `InputError` where a feature is not finite, or lengths, shapes or labels do not fit.
+    """
+
+    features: np.ndarray
+    """(N, D) float32, finite."""
+    labels: np.ndarray
+    """(N, K) uint8 of 0 and 1."""
+    label_names: tuple[str, ...]
+    """K names."""
+    content_ids: np.ndarray
+    """(N,) str; equal for identical maps, which a split never separates."""
+    provenance: dict[str, Any]
+    """Plain JSON data: backbone, sha256 of its weights, preprocessing, sha256 of the data, versions."""
+    groups: np.ndarray | None = None
+    """(N,) str: the lot of each example."""
+    times: np.ndarray | None = None
+    """(N,) float64, in any unit that orders."""
+    exclusive: bool = False
+    """Every example has exactly one label: the columns are classes, one of which may be `none`."""
+    split: np.ndarray | None = None
+    """(N,) str, `train`, `val` or `test`: a split that came with the data."""
+    feature_names: tuple[str, ...] | None = None
+    """D names."""
+
+    def __post_init__(self) -> None:
+        source = "the feature set"
+        object.__setattr__(self, "label_names", tuple(str(name) for name in self.label_names))
+        if self.feature_names is not None:
+            object.__setattr__(self, "feature_names", tuple(str(name) for name in self.feature_names))
+        if self.features.ndim != 2 or 0 in self.features.shape:
+            raise InputError(f"`features` must have shape (N, D), neither of them 0, got {self.features.shape}")
+        if self.features.dtype != np.float32:
+            raise InputError(f"`features` must be float32, got {self.features.dtype}")
+        n, width = self.features.shape
+        if self.feature_names is not None and len(self.feature_names) != width:
+            raise InputError(f"`feature_names` must name all {width} features, got {len(self.feature_names)} names")
+        check_finite(self.features, self.feature_names)
+        check_labels(self.labels, self.label_names, n, source, exclusive=self.exclusive)
+        check_rows(self.content_ids, self.groups, self.times, n, source)
+        if self.split is not None and (self.split.shape != (n,) or not np.isin(self.split, PARTS).all()):
+            raise InputError(f"`split` must be {n} strings out of {', '.join(PARTS)}")
+        if not isinstance(self.provenance, dict):
+            raise InputError(f"`provenance` must be a dict of JSON data, got {type(self.provenance).__name__}")
+        object.__setattr__(self, "provenance", jsonable(self.provenance))
+        for name in ("features", "labels", "content_ids", "groups", "times", "split"):
+            array = getattr(self, name)
+            if array is not None:
+                view = array.view()
+                view.flags.writeable = False  # the digest is computed once
+                object.__setattr__(self, name, view)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def take(self, indices: np.ndarray) -> "FeatureSet":
+        """Return the examples at `indices` ((M,) integers), in that order, with everything that belongs to them."""
+        indices = np.asarray(indices, dtype=np.int64)
+        per_row = ("features", "labels", "content_ids", "groups", "times", "split")
+        return replace(self, **{k: getattr(self, k)[indices] for k in per_row if getattr(self, k) is not None})
+
+    def digest(self) -> str:
+        """Return 16 hex digits over everything that a run could depend on: all arrays, names and `exclusive`."""
+        cached = self.__dict__.get("_digest")
+        if cached is None:
+            arrays = (self.features, self.labels, self.content_ids)
+            optional = (self.groups, self.times, self.split)
+            names = [self.label_names, self.exclusive, self.feature_names]
+            cached = digest(*arrays, names, *("absent" if array is None else array for array in optional))
+            object.__setattr__(self, "_digest", cached)
+        return cached
+
+    def task(self, name: str) -> "FeatureSet":
+        """Return the same examples under the task `name`.
+
+        `multilabel`: every label, unchanged. `any`: one label `defect`, 1 where any defect is set; a column called
+        `none` or `normal` is no defect. A label's name: that label against the rest.
+
+        Raises:
+            InputError: an unknown name, or a binary task of which only one class occurs.
+        """
+        if name == "multilabel":
+            return self
+        if name == "any":
+            innocent = [label.casefold() in NO_DEFECT_NAMES for label in self.label_names]
+            column = self.labels[:, ~np.array(innocent)].any(axis=1)
+            label = "defect"
+        elif name in self.label_names:
+            column = np.asarray(self.labels[:, self.label_names.index(name)] > 0)
+            label = name
+        else:
+            known = ("multilabel", "any", *self.label_names)
+            raise InputError(f"`task` must be one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
+        positives = int(column.sum())
+        if positives in (0, len(self)):
+            only = "positive" if positives else "negative"
+            raise InputError(
+                f"the task {name} has only {only} examples ({len(self)} of {len(self)}), and a binary task needs both "
+                f"classes; choose another task or other data"
+            )
+        labels = column.astype(np.uint8)[:, None]
+        return replace(self, labels=labels, label_names=(label,), exclusive=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write the set to `path` as NPZ, atomically, without pickles; equal sets give equal bytes."""
+        arrays: dict[str, np.ndarray] = {
+            "features": self.features,
+            "labels": self.labels,
+            "label_names": np.array(self.label_names),
+            "content_ids": self.content_ids,
+            "provenance": np.array(canonical_json(self.provenance)),
+            "exclusive": np.array(self.exclusive),
+        }
+        for key in ("groups", "times", "split"):
+            if getattr(self, key) is not None:
+                arrays[key] = getattr(self, key)
+        if self.feature_names is not None:
+            arrays["feature_names"] = np.array(self.feature_names)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "FeatureSet":
+        """Return the set saved at `path`; raise `InputError`, in one sentence, for anything that does not fit."""
+        arrays = load_npz(path, REQUIRED_KEYS, "a feature set", OPTIONAL_KEYS)
+        features = arrays["features"]
+        if features.dtype.kind not in "fiu":
+            raise InputError(f"{path}: `features` must be numbers, got {features.dtype}")
+        labels = arrays["labels"]
+        if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
+            raise InputError(f"{path}: `labels` must be 0 or 1, got {labels.dtype} with other values")
+        for key in ("label_names", "content_ids", "feature_names", "groups", "split", "provenance"):
+            if key in arrays and arrays[key].dtype.kind != "U":
+                raise InputError(f"{path}: `{key}` must be strings, got {arrays[key].dtype}")
+        times = arrays.get("times")
+        names = arrays.get("feature_names")
+        try:
+            return cls(
+                features=_as_float32(features),
+                labels=labels.astype(np.uint8),
+                label_names=tuple(arrays["label_names"].ravel().tolist()),
+                content_ids=arrays["content_ids"],
+                provenance=_provenance(arrays["provenance"]),
+                groups=arrays.get("groups"),
+                times=None if times is None else times.astype(np.float64),
+                exclusive=bool(np.all(arrays.get("exclusive", False))),
+                split=arrays.get("split"),
+                feature_names=None if names is None else tuple(names.ravel().tolist()),
+            )
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+def looks_like_features(path: str | Path) -> bool:
+    """Return whether the file at `path` is an NPZ with the arrays of a `FeatureSet` (as opposed to wafer maps)."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        if file.read(2) != ZIP_MAGIC:
+            return False
+    try:
+        return "features" in npz_keys(path)
+    except InputError:
+        return False
+
+
+def check_finite(features: np.ndarray, names: tuple[str, ...] | None = None) -> None:
+    """Raise `InputError`, with a count and the first place, if an entry of (N, D) `features` is not finite."""
+    finite = np.isfinite(features)
+    if finite.all():
+        return
+    row, column = np.argwhere(~finite)[0]
+    name = f" ({names[column]})" if names is not None else ""
+    raise InputError(
+        f"`features` must be finite; {int((~finite).sum())} of {features.size} are not, the first is "
+        f"{features[row, column]} at row {row}, column {column}{name}"
+    )
+
+
+def _as_float32(features: np.ndarray) -> np.ndarray:
+    """Convert to float32; what overflows there is caught as non-finite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(features, dtype=np.float32)
+
+
+def _provenance(array: np.ndarray) -> dict[str, Any]:
+    """Return the record in `array`, a single string of JSON."""
+    try:
+        record = json.loads(array.item())
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"`provenance` must be one string of JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise InputError(f"`provenance` must be a JSON object, got {type(record).__name__}")
+    return record
