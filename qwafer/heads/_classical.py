@@ -1,0 +1,76 @@
+"""The classical rivals of the quantum head: a linear map and a network with one hidden layer."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from qwafer._errors import InputError
+from qwafer.config import HeadConfig
+from qwafer.engines import Program
+from qwafer.heads._base import Head, draw
+
+
+class LinearHead(Head):
+    """l = W^T x + b on standardised features x: logistic regression, (D + 1) n_labels parameters."""
+
+    def logits(
+        self,
+        features: Float[Array, "batch D"],
+        program: Program | None,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch n_labels"]:
+        """Return the logits (batch, n_labels); see `Head.logits`."""
+        x = self.standardized(features)
+        return x @ self.params["projection.linear.weight"] + self.params["projection.linear.bias"][None, :]
+
+
+class MlpHead(Head):
+    """l = V^T relu(W^T x + b) + c on standardised features x, with inverted dropout on the hidden units in training."""
+
+    dropout: float = eqx.field(static=True)
+
+    def logits(
+        self,
+        features: Float[Array, "batch D"],
+        program: Program | None,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch n_labels"]:
+        """Return the logits (batch, n_labels); see `Head.logits`."""
+        p = self.params
+        x = self.standardized(features)
+        hidden = jax.nn.relu(x @ p["projection.hidden.weight"] + p["projection.hidden.bias"][None, :])
+        if train and self.dropout > 0:
+            if key is None:
+                raise InputError("`key` is needed to train with dropout")
+            keep = jax.random.bernoulli(key, 1 - self.dropout, hidden.shape)
+            hidden = jnp.where(keep, hidden / (1 - self.dropout), jnp.zeros_like(hidden))
+        return hidden @ p["projection.output.weight"] + p["projection.output.bias"][None, :]
+
+
+def linear_head(n_features: int, n_labels: int, buffers: dict[str, Array], seed: int) -> LinearHead:
+    """Return an untrained `LinearHead`: weights of standard deviation 1/sqrt(D), bias 0."""
+    params = _layer("projection.linear", n_features, n_labels, 1 / math.sqrt(n_features), seed)
+    return LinearHead(params, buffers, n_labels, "float32")
+
+
+def mlp_head(config: HeadConfig, n_features: int, n_labels: int, buffers: dict[str, Array], seed: int) -> MlpHead:
+    """Return an untrained `MlpHead`: He-normal hidden weights (std sqrt(2/D)), output std 1/sqrt(hidden), biases 0."""
+    params = {
+        **_layer("projection.hidden", n_features, config.hidden, math.sqrt(2 / n_features), seed),
+        **_layer("projection.output", config.hidden, n_labels, 1 / math.sqrt(config.hidden), seed),
+    }
+    return MlpHead(params, buffers, n_labels, "float32", config.dropout)
+
+
+def _layer(name: str, n_in: int, n_out: int, scale: float, seed: int) -> dict[str, Array]:
+    return {
+        f"{name}.weight": draw(seed, f"{name}.weight", (n_in, n_out), "float32", scale),
+        f"{name}.bias": jnp.zeros((n_out,), "float32"),
+    }

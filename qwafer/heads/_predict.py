@@ -1,0 +1,40 @@
+"""Logits of any number of examples, through programs of one fixed batch size."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qwafer._errors import InputError
+from qwafer.engines import Program
+from qwafer.heads._base import Head
+
+
+def predict_logits(head: Head, features: np.ndarray, program: Program | None, batch: int) -> np.ndarray:
+    """Return the logits (N, n_labels) of `features` (N, D), `batch` examples a call; the last batch is padded.
+
+    `program` must be one for `batch` examples (None for a classical head). The result does not depend on what pads.
+    """
+    if features.ndim != 2:
+        raise InputError(f"`features` must have shape (examples, D), got {features.shape}")
+    forward = _forward(program)
+    parts = []
+    for start in range(0, len(features), batch):
+        part = features[start : start + batch]
+        padded = np.zeros((batch, features.shape[1]), head.dtype)
+        padded[: len(part)] = part
+        parts.append(np.asarray(forward(head, padded))[: len(part)])
+    return np.concatenate(parts) if parts else np.zeros((0, head.n_labels), head.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _forward(program: Program | None) -> Callable[[Head, Any], jax.Array]:
+    @eqx.filter_jit
+    def forward(head: Head, features: Any) -> jax.Array:
+        return head.logits(jnp.asarray(features, head.dtype), program)
+
+    return forward
