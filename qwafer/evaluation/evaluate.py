@@ -11,18 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from qwafer import _io
 from qwafer._checks import check_shape
 from qwafer._errors import InputError
+from qwafer.evaluation import degeneracy, metrics
 from qwafer.evaluation import exclusive as exclusive_metrics
-from qwafer.evaluation import metrics
 from qwafer.evaluation.metrics import Floats
 
-EXTREME_RATE = 0.005
-"""A predicted-positive rate below this, or above 1 minus it, is extreme unless the prevalence is extreme too."""
-PREVALENCE_SHARE = 0.1
-"""Of a rare class (or of a rare rest) at least this share of its prevalence must be predicted."""
-CONSTANT_RANGE = 1e-6
-"""Scores whose range is at most this, relative to max(1, largest magnitude), are constant."""
-
 RANKING_METRICS = ("roc_auc", "average_precision", "sep", "loss", "brier", "ece")
+_NEED_BOTH_CLASSES = ("roc_auc", "sep", "balanced_accuracy")
+_NEED_POSITIVES = ("average_precision", "f1", "precision", "recall")
 THRESHOLD_METRICS = ("f1", "precision", "recall", "balanced_accuracy", "predicted_positive_rate")
 
 
@@ -126,7 +121,8 @@ def evaluate(
         truth = np.asarray(labels)
         scores = values
         at_half = metrics.predict(values)
-    scores, truth, _ = metrics.as_columns(scores, truth, "logits")
+    # Columns are contiguous from here on: every metric reads one class at a time.
+    scores, truth, _ = metrics.as_columns(np.asfortranarray(scores), np.asfortranarray(truth), "logits")
 
     per_class = _ranking_metrics(scores, truth)
     summary: dict[str, float] = {}
@@ -139,7 +135,7 @@ def evaluate(
     for suffix, predictions in decisions.items():
         per_class |= {name + suffix: value for name, value in _threshold_metrics(predictions, truth).items()}
         summary |= {name + suffix: value for name, value in _joint_metrics(predictions, truth).items()}
-    macro = {name: metrics.nanmean(value) for name, value in per_class.items()} | summary
+    macro = _class_means(per_class, truth) | summary
     if exclusive:
         macro["accuracy"] = exclusive_metrics.accuracy(values, truth)
         macro["loss"] = exclusive_metrics.cross_entropy(values, truth)
@@ -148,7 +144,9 @@ def evaluate(
     decided = "_tuned" if thresholds is not None else ""
     what = "the largest logit" if exclusive else "the tuned threshold" if thresholds is not None else "p = 0.5"
     reasons = [
-        "; ".join(score_reasons(scores[:, k], truth[:, k]) + rate_reasons(rate, truth[:, k], what))
+        "; ".join(
+            degeneracy.score_reasons(scores[:, k], truth[:, k]) + degeneracy.rate_reasons(rate, truth[:, k], what)
+        )
         for k, rate in enumerate(per_class["predicted_positive_rate" + decided])
     ]
     return Evaluation(
@@ -164,38 +162,21 @@ def evaluate(
     )
 
 
-def score_reasons(scores: Floats, labels: NDArray[np.bool_]) -> list[str]:
-    """Return what makes the scores (N,) of one label with truth `labels` (N,) degenerate, whatever the threshold."""
-    reasons = []
-    n_pos = int(labels.sum())
-    if n_pos == 0:
-        reasons.append("no positive example")
-    if n_pos == len(labels):
-        reasons.append("no negative example")
-    if not np.isfinite(scores).all():
-        reasons.append("scores are not finite")
-    elif np.ptp(scores) <= CONSTANT_RANGE * max(1.0, float(np.abs(scores).max())):
-        reasons.append("scores are constant")
-    return reasons
+def _class_means(per_class: Mapping[str, Floats], labels: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the mean of each metric over the classes for which `labels` define it; NaN of bad scores stays visible."""
+    positive, negative = labels.any(axis=0), ~labels.all(axis=0)
+    means = {}
+    for name, values in per_class.items():
+        base = name.removesuffix("_tuned")
+        if base in _NEED_BOTH_CLASSES:
+            values = values[positive & negative]
+        elif base in _NEED_POSITIVES:
+            values = values[positive]
+        means[name] = float(values.mean()) if values.size else np.nan
+    return means
 
 
-def rate_reasons(rate: float, labels: NDArray[np.bool_], what: str) -> list[str]:
-    """Return whether the predicted-positive rate is extreme: below min(0.005, prevalence / 10), or the same of the
-    negatives.
-
-    So a class of prevalence 5 % or more may not be predicted for fewer than 0.5 % of the examples, and of a rarer class
-    at least a tenth of its prevalence must be predicted; the share that is predicted negative has the same bounds. A
-    class that is absent has no bound.
-    """
-    prevalence = float(np.mean(labels))
-    if prevalence > 0 and rate < min(EXTREME_RATE, PREVALENCE_SHARE * prevalence):
-        return [f"predicted-positive rate {rate:.2%} at {what}, prevalence {prevalence:.2%}"]
-    if prevalence < 1 and 1 - rate < min(EXTREME_RATE, PREVALENCE_SHARE * (1 - prevalence)):
-        return [f"predicted-positive rate {rate:.2%} at {what}, prevalence {prevalence:.2%}"]
-    return []
-
-
-def _ranking_metrics(scores: Floats, labels: NDArray[np.bool_]) -> dict[str, Any]:
+def _ranking_metrics(scores: Floats, labels: NDArray[np.bool_]) -> dict[str, Floats]:
     """Return the metrics that need no threshold, each (K,)."""
     auc, precision = np.transpose([metrics.ranking(s, y) for s, y in zip(scores.T, labels.T, strict=True)])
     probabilities = metrics.sigmoid(scores)
@@ -209,7 +190,7 @@ def _ranking_metrics(scores: Floats, labels: NDArray[np.bool_]) -> dict[str, Any
     }
 
 
-def _threshold_metrics(predictions: NDArray[np.bool_], labels: NDArray[np.bool_]) -> dict[str, Any]:
+def _threshold_metrics(predictions: NDArray[np.bool_], labels: NDArray[np.bool_]) -> dict[str, Floats]:
     """Return the metrics of predictions, each (K,); NaN for classes without a positive example."""
     counts = metrics.confusion(predictions, labels)
     present = counts.tp + counts.fn > 0

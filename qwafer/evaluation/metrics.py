@@ -115,8 +115,12 @@ def calibration_bins(
 ) -> tuple[NDArray[np.int64], Floats, Floats]:
     """Return the number of examples, the sum of p and the sum of y in each bin, each (n_bins, K); inputs (N, K)."""
     n_labels = probabilities.shape[1]
-    inner = np.linspace(0, 1, n_bins + 1)[1:-1]
-    bins = np.searchsorted(inner, probabilities) + np.arange(n_labels) * n_bins  # (N, K): one range of bins a label
+    edges = np.linspace(0, 1, n_bins + 1)
+    # A guess by arithmetic, off by at most one through rounding, corrected against the edges: faster than a search.
+    bins = np.clip(np.nan_to_num(probabilities) * n_bins, 0, n_bins - 1).astype(np.int64)
+    bins -= (bins > 0) & (probabilities <= edges[bins])
+    bins += (bins < n_bins - 1) & (probabilities > edges[bins + 1])
+    bins += np.arange(n_labels) * n_bins  # (N, K): one range of bins a label
     size = n_bins * n_labels
     count = np.bincount(bins.ravel(), minlength=size)
     total = np.bincount(bins.ravel(), weights=probabilities.ravel(), minlength=size)
