@@ -107,8 +107,8 @@ class FeatureSet:
         if name == "multilabel":
             return self
         if name == "any":
-            innocent = [label.casefold() in NO_DEFECT_NAMES for label in self.label_names]
-            column = self.labels[:, ~np.array(innocent)].any(axis=1)
+            defects = [k for k, label in enumerate(self.label_names) if label.casefold() not in NO_DEFECT_NAMES]
+            column = np.asarray(self.labels[:, defects].any(axis=1))
             label = "defect"
         elif name in self.label_names:
             column = np.asarray(self.labels[:, self.label_names.index(name)] > 0)

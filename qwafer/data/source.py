@@ -45,7 +45,7 @@ def read_maps(source: str | Path, *, n: int | None = None, seed: int | None = No
                 f"{path} holds features, not wafer maps; give it as --features, or the maps themselves here"
             )
         raise InputError(
-            f"{path} has the arrays {', '.join(keys) or '(none)'}; wafer maps are arr_0, arr_1 (MixedWM38) or flat, shape, "
-            f"label, classes (packed WM-811K)"
+            f"{path} has the arrays {', '.join(keys) or '(none)'}; wafer maps are arr_0, arr_1 (MixedWM38) or flat, "
+            f"shape, label, classes (packed WM-811K)"
         )
     raise InputError(f"{path} is no wafer-map file: expected an NPZ (MixedWM38, packed WM-811K)")

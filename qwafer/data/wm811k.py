@@ -41,7 +41,7 @@ def read_wm811k(path: str | Path) -> WaferMaps:
             f"{int((sides[:, 0] * sides[:, 1]).sum())} (smallest side {sides.min()})"
         )
     codes = codes.astype(np.int64)
-    if n and not (0 <= codes.min() and codes.max() < len(classes)):
+    if n and (codes.min() < 0 or codes.max() >= len(classes)):
         raise InputError(
             f"{path}: `label` must lie in 0..{len(classes) - 1}, one of the {len(classes)} classes, "
             f"got {codes.min()}..{codes.max()}"
