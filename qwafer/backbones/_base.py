@@ -1,0 +1,31 @@
+"""What every backbone looks like to extraction: a frozen function from maps to features, and its record."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Features = np.ndarray
+"""Feature rows: float32, (n, D)."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A frozen backbone bound to its preprocessing and precision.
+
+    Extraction calls `features` with groups of `compute_batch` maps whose composition depends on the data alone (the last
+    group may be shorter), and never with other groups: that is why neither `--batch` nor an interruption can change a bit
+    of the result.
+    """
+
+    name: str
+    """Name of the backbone."""
+    compute_batch: int
+    """Maps a call of `features`."""
+    record: dict[str, Any]
+    """What determines the numbers: weights and their sha256, preprocessing, dtype, device, versions of packages."""
+    features: Callable[[Sequence[np.ndarray]], Features]
+    """Maps, 2-D uint8 arrays of any shapes -> (n, D) float32. Safe to call from several threads at once."""
+    feature_names: tuple[str, ...] | None = None
+    """D names, where features have a meaning of their own."""
