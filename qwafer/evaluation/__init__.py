@@ -1,7 +1,17 @@
 """What results are worth: metrics, thresholds, calibration, intervals and figures. NumPy in, frozen dataclasses out."""
 
+from qwafer.evaluation.calibration import Calibration as Calibration
+from qwafer.evaluation.calibration import Reliability as Reliability
+from qwafer.evaluation.calibration import compare_calibration as compare_calibration
+from qwafer.evaluation.calibration import fit_calibration as fit_calibration
+from qwafer.evaluation.calibration import reliability_curve as reliability_curve
 from qwafer.evaluation.evaluate import Evaluation as Evaluation
 from qwafer.evaluation.evaluate import evaluate as evaluate
+from qwafer.evaluation.intervals import Interval as Interval
+from qwafer.evaluation.intervals import bca_interval as bca_interval
+from qwafer.evaluation.intervals import bca_mean_interval as bca_mean_interval
+from qwafer.evaluation.metric_intervals import bca_metric_differences as bca_metric_differences
+from qwafer.evaluation.metric_intervals import bca_metrics as bca_metrics
 from qwafer.evaluation.metrics import average_precision as average_precision
 from qwafer.evaluation.metrics import balanced_accuracy as balanced_accuracy
 from qwafer.evaluation.metrics import bce_loss as bce_loss
@@ -15,3 +25,5 @@ from qwafer.evaluation.metrics import predict as predict
 from qwafer.evaluation.metrics import recall as recall
 from qwafer.evaluation.metrics import roc_auc as roc_auc
 from qwafer.evaluation.metrics import separation as separation
+from qwafer.evaluation.thresholds import Thresholds as Thresholds
+from qwafer.evaluation.thresholds import tune_thresholds as tune_thresholds

@@ -111,9 +111,7 @@ def evaluate(
         )
     if exclusive:
         if thresholds is not None:
-            raise InputError(
-                "`thresholds` have no effect on exclusive classes (the largest logit is predicted): leave them out"
-            )
+            raise InputError("`thresholds` have no effect on exclusive classes (arg max): leave them out")
         truth = np.eye(n_classes, dtype=bool)[exclusive_metrics.class_indices(labels, n_classes)]
         scores = exclusive_metrics.one_vs_rest_logits(values)
         at_half = np.eye(n_classes, dtype=bool)[values.argmax(axis=1)]
