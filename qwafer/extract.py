@@ -12,8 +12,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
         prog="python -m qwafer.extract",
-        description="Run wafer maps through a frozen backbone, once, and store the features for `python -m qwafer.ablate "
-        "--features`. A killed run is taken up by the same command; its result is that of an unbroken run, bit for bit.",
+        description="Run wafer maps through a frozen backbone, once, and store the features for "
+        "`python -m qwafer.ablate --features`. A killed run is taken up by the same command; the result is that of "
+        "an unbroken run, bit for bit.",
         epilog="Exit status: 0 done (or done before), 2 bad input.",
     )
     parser.add_argument(

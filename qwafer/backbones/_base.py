@@ -14,9 +14,9 @@ Features = np.ndarray
 class Extractor:
     """A frozen backbone bound to its preprocessing and precision.
 
-    Extraction calls `features` with groups of `compute_batch` maps whose composition depends on the data alone (the last
-    group may be shorter), and never with other groups: that is why neither `--batch` nor an interruption can change a bit
-    of the result.
+    Extraction calls `features` with groups of `compute_batch` maps whose composition depends on the data alone (the
+    last group may be shorter), and never with other groups: that is why neither `--batch` nor an interruption can
+    change a bit of the result.
     """
 
     name: str

@@ -20,8 +20,8 @@ MANIFEST = "manifest.json"
 class ChunkStore:
     """The folder `OUT.parts/`: a manifest that says what is extracted, and one .npy a chunk of rows [start, stop).
 
-    A chunk is written atomically and flushed before it counts; chunks of any lengths fit together as long as their ends are
-    multiples of the compute batch, so that a run may be taken up with another `--batch`.
+    A chunk is written atomically and flushed before it counts; chunks of any lengths fit together as long as their ends
+    are multiples of the compute batch, so that a run may be taken up with another `--batch`.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any], n_rows: int) -> None:
@@ -47,7 +47,7 @@ class ChunkStore:
                 if canonical_json(found) != canonical_json(manifest):
                     what = difference(found.get("record", {}), self.record)
                     raise InputError(
-                        f"{self.folder} holds chunks of another extraction ({what}): delete it, or choose another output"
+                        f"{self.folder} holds parts of another extraction ({what}): delete it, or choose another output"
                     )
             else:
                 write_json(path, manifest)

@@ -43,8 +43,8 @@ def extract(
     """Write the features of `maps` to `out` (.npz) and return them, mapped from disk.
 
     Identical maps (equal content ids) are computed once. Chunks of `batch` maps go to `OUT.parts/` as they are done; a
-    killed run is taken up where it stopped, and its arrays are those of an unbroken run, bit for bit. Neither `batch` nor
-    `jobs` (threads) has an influence on the numbers. Memory does not grow with the number of maps, beyond the maps.
+    killed run is taken up where it stopped, and its arrays are those of an unbroken run, bit for bit. Neither `batch`
+    nor `jobs` (threads) has an influence on the numbers. Memory does not grow with the number of maps, beyond the maps.
 
     An `out` that exists with the same provenance is returned as it is; one of other provenance is refused.
 
@@ -141,8 +141,8 @@ def _blocks(backbone: Extractor, maps: Sequence[np.ndarray], pool: ThreadPoolExe
             raise TypeError(f"backbone {backbone.name} returned {rows.dtype}{rows.shape} for {len(group)} maps")
         if not np.isfinite(rows).all():
             raise InputError(
-                f"backbone {backbone.name} gives features that are not finite: its weights do not fit these maps, or dtype "
-                f"{backbone.record['dtype']} is too narrow for them"
+                f"backbone {backbone.name} gives features that are not finite: its weights do not fit these maps, or "
+                f"dtype {backbone.record['dtype']} is too narrow for them"
             )
         yield rows
 
