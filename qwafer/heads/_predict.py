@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +32,7 @@ def predict_logits(head: Head, features: np.ndarray, program: Program | None, ba
 
 @functools.lru_cache(maxsize=64)
 def _forward(program: Program | None) -> Callable[[Head, Any], jax.Array]:
-    @eqx.filter_jit
+    @jax.jit
     def forward(head: Head, features: Any) -> jax.Array:
         return head.logits(jnp.asarray(features, head.dtype), program)
 

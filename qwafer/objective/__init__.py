@@ -1,0 +1,13 @@
+"""What is minimised, and over which batches: losses, class priors, samplers and their importance weights."""
+
+from qwafer.objective._objective import Objective as Objective
+from qwafer.objective._objective import make_objective as make_objective
+from qwafer.objective.batches import Batches as Batches
+from qwafer.objective.batches import Sampler as Sampler
+from qwafer.objective.batches import make_sampler as make_sampler
+from qwafer.objective.batches import order_digest as order_digest
+from qwafer.objective.losses import binary_cross_entropy as binary_cross_entropy
+from qwafer.objective.losses import focal as focal
+from qwafer.objective.priors import class_prior as class_prior
+from qwafer.objective.priors import importance_weights as importance_weights
+from qwafer.objective.priors import positive_weights as positive_weights

@@ -1,0 +1,67 @@
+"""Checkpoints on disk, from which a killed run resumes bit for bit."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from qwafer._errors import InputError
+from qwafer._io import canonical_json
+
+KEPT = 2
+"""Checkpoints kept: the newest, and the one before."""
+
+
+class Checkpoints:
+    """Orbax checkpoints in `directory`/checkpoints, one an epoch; each is whole or absent.
+
+    A checkpoint holds the leaves of a pytree as they are, and a record of plain JSON data. `identity` (JSON data) names the
+    run: checkpoints of another are refused.
+    """
+
+    def __init__(self, directory: Path, identity: Any):
+        import orbax.checkpoint as ocp
+
+        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every save at level WARNING
+        self._ocp = ocp
+        self._identity = canonical_json(identity)
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True, enable_async_checkpointing=False)
+        self._directory = Path(directory).resolve() / "checkpoints"
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    def save(self, epoch: int, tree: Any, record: dict[str, Any]) -> None:
+        """Write the checkpoint of `epoch`; a second one of the same epoch is not written."""
+        if epoch in self._manager.all_steps():
+            return
+        save = self._ocp.args
+        leaves = {f"leaf_{i:04d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
+        record = {"identity": self._identity, **record}
+        self._manager.save(epoch, args=save.Composite(state=save.StandardSave(leaves), record=save.JsonSave(record)))
+        self._manager.wait_until_finished()
+
+    def latest(self, tree: Any) -> tuple[int, Any, dict[str, Any]] | None:
+        """Return epoch, pytree (of the structure of `tree`) and record of the newest checkpoint, or None if there is none.
+
+        Raises InputError where it belongs to another run.
+        """
+        epoch = self._manager.latest_step()
+        if epoch is None:
+            return None
+        restore = self._ocp.args
+        record = self._manager.restore(epoch, args=restore.Composite(record=restore.JsonRestore()))["record"]
+        if record.pop("identity") != self._identity:
+            raise InputError(
+                f"{self._directory} holds checkpoints of a run with another configuration, seed or data: "
+                "choose another directory"
+            )
+        leaves, structure = jax.tree.flatten(tree)
+        blank = {f"leaf_{i:04d}": np.zeros(np.shape(leaf), leaf.dtype) for i, leaf in enumerate(leaves)}
+        saved = self._manager.restore(epoch, args=restore.Composite(state=restore.StandardRestore(blank)))["state"]
+        arrays = [jax.numpy.asarray(saved[name]) for name in blank]
+        return epoch, jax.tree.unflatten(structure, arrays), record
+
+    def close(self) -> None:
+        """Release what orbax holds."""
+        self._manager.close()

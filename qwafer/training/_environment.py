@@ -1,0 +1,78 @@
+"""Where a run ran: versions, revision, machine."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "pennylane",
+    "pennylane-catalyst",
+    "pennylane-lightning",
+    "optax",
+    "equinox",
+    "numpy",
+    "scikit-learn",
+    "qwafer",
+)
+ALLOCATION = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "XLA_FLAGS")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result rests on; `absent` where one is not installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    if found["qwafer"] == "absent":
+        import qwafer  # run from a checkout that is not installed
+
+        found["qwafer"] = qwafer.__version__
+    return found
+
+
+@functools.cache
+def git_revision() -> str | None:
+    """Return the commit of the checkout that holds this package, with `-dirty` if files differ; None outside one."""
+    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def host() -> dict[str, object]:
+    """Return the machine and the settings that move timings or the last bits of a result."""
+    import jax
+
+    return {
+        "name": platform.node(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cpus": os.cpu_count(),
+        "devices": [str(device) for device in jax.devices()],
+        "x64": bool(jax.config.read("jax_enable_x64")),
+        "threads": {name: os.environ[name] for name in THREADS if name in os.environ},
+        "allocator": {name: os.environ[name] for name in ALLOCATION if name in os.environ},
+    }
+
+
+@functools.cache
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

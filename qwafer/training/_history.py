@@ -1,0 +1,91 @@
+"""What a run remembers between evaluations: curves, the best checkpoint, the time spent."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qwafer.config import TrainingConfig
+from qwafer.heads import Head, QuantumHead
+from qwafer.training._optimizer import group_norms, make_schedule
+from qwafer.training._step import State, Totals, evaluated_parameters
+from qwafer.training._validation import Scores
+
+
+@dataclass
+class Sums:
+    """Totals since the last evaluation, in float64 on the host."""
+
+    steps: int = 0
+    loss: float = 0.0
+    weight: float = 0.0
+    gradient: dict[str, float] = field(default_factory=dict)
+
+    def add(self, totals: Totals, steps: int) -> None:
+        """Add the totals of a compiled call of so many steps."""
+        self.steps += steps
+        self.loss += float(totals.loss)
+        self.weight += float(totals.weight)
+        for group, norm in totals.gradient.items():
+            self.gradient[group] = self.gradient.get(group, 0.0) + float(norm)
+
+
+@dataclass
+class History:
+    """Curves, the best evaluation so far, and seconds spent."""
+
+    curves: dict[str, list[Any]] = field(default_factory=dict)
+    best_value: float = -math.inf
+    best_epoch: int = 0
+    since_best: int = 0
+    diverged: bool = False
+    initial: dict[str, Any] = field(default_factory=dict)
+    sums: Sums = field(default_factory=Sums)
+    seconds: dict[str, float] = field(default_factory=lambda: {"compile": 0.0, "training": 0.0, "evaluation": 0.0})
+
+    def record(self) -> dict[str, Any]:
+        """Return a copy of everything as plain JSON data, from which `from_record` restores the same floats."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "History":
+        """Return the history that `record` wrote."""
+        return cls(**{**record, "sums": Sums(**record["sums"])})
+
+    def note_best(self, value: float, epoch: int) -> bool:
+        """Return whether `value` at `epoch` is the best so far; NaN never is."""
+        if value > self.best_value:
+            self.best_value, self.best_epoch, self.since_best = value, epoch, 0
+            return True
+        self.since_best += 1
+        return False
+
+    def append(
+        self, config: TrainingConfig, total_steps: int, epoch: int, head: Head, state: State, scores: Scores
+    ) -> dict[str, Any]:
+        """Add one entry to every curve, clear the sums, and return the entry; `head` holds the initial parameters."""
+        sums, self.sums = self.sums, Sums()
+        params = evaluated_parameters(config, state)
+        moved = {name: value - head.params[name] for name, value in params.items()}
+        last_step = max(int(state.step) - 1, 0)
+        entry: dict[str, Any] = {
+            "epoch": epoch,
+            "step": int(state.step),
+            "train_loss": sums.loss / sums.weight,
+            "val_loss": scores.loss,
+            "val_auc": scores.auc,
+            "val_sep": scores.sep,
+            "val_auc_per_label": scores.auc_per_label,
+            "learning_rate": float(make_schedule(config, total_steps)(last_step)),
+        }
+        for name, norms in (("param_norm", group_norms(params)), ("distance", group_norms(moved))):
+            entry |= {f"{name}.{group}": float(norm) for group, norm in norms.items()}
+        entry |= {f"grad_norm.{group}": total / sums.steps for group, total in sums.gradient.items()}
+        if isinstance(head, QuantumHead):
+            entry["alpha"] = np.asarray(head.with_parameters(params).alpha(), np.float64).tolist()
+        self.diverged = not (math.isfinite(entry["train_loss"]) and math.isfinite(scores.loss))
+        for name, value in entry.items():
+            self.curves.setdefault(name, []).append(value)
+        return entry

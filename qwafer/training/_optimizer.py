@@ -1,0 +1,68 @@
+"""AdamW with a learning rate and a weight decay a parameter group, and the schedules."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from qwafer.config import TrainingConfig
+from qwafer.heads import GROUPS, group_of
+
+Schedule = Callable[[Any], Any]
+
+
+def make_schedule(config: TrainingConfig, total_steps: int) -> Schedule:
+    """Return the learning rate as a function of the step (0, 1, ...), for a run of `total_steps`.
+
+    `constant`; `cosine`: lr (1 + cos(pi t / T)) / 2; `one_cycle`: up to lr over the first 30 % of the steps and down again, by
+    cosines (Smith and Topin 2018), from lr/25 and to lr/10^4 of that.
+    """
+    rate = config.learning_rate
+    if config.schedule == "cosine":
+        schedule = optax.cosine_decay_schedule(rate, total_steps)
+    elif config.schedule == "one_cycle":
+        # Optax divides by the length of each phase: fewer than four steps would leave a phase without any.
+        schedule = optax.cosine_onecycle_schedule(max(total_steps, 4), rate)
+    else:
+        schedule = optax.constant_schedule(rate)
+    # Under 64 bit a schedule is float64 and would make the updates so.
+    return lambda step: jnp.asarray(schedule(step), jnp.float32)
+
+
+def make_optimizer(config: TrainingConfig, total_steps: int, names: Iterable[str]) -> optax.GradientTransformation:
+    """Return clipping by the global norm, then AdamW (Loshchilov and Hutter 2019) for each group of the parameters `names`.
+
+    A group's learning rate is the schedule times its `lr_mult_*`; its weight decay is its own or, where that is none,
+    `weight_decay`. Decay applies to every array of a group, biases included.
+    """
+    schedule = make_schedule(config, total_steps)
+    labels = {name: group_of(name) for name in names}
+    transforms = {
+        group: _adamw(schedule, getattr(config, f"lr_mult_{group}"), group_decay(config, group)) for group in GROUPS
+    }
+    grouped = optax.partition(transforms, labels)
+    if config.grad_clip is None:
+        return grouped
+    return optax.chain(optax.clip_by_global_norm(config.grad_clip), grouped)
+
+
+def group_decay(config: TrainingConfig, group: str) -> float:
+    """Return the weight decay of `group`."""
+    own = getattr(config, f"weight_decay_{group}")
+    return config.weight_decay if own is None else own
+
+
+def group_norms(values: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Return the Euclidean norm of the arrays of each group that occurs among the names of `values`."""
+    squares: dict[str, jax.Array] = {}
+    for name, value in values.items():
+        group = group_of(name)
+        square = jnp.sum(jnp.square(value))
+        squares[group] = squares[group] + square if group in squares else square
+    return {group: jnp.sqrt(square) for group, square in squares.items()}
+
+
+def _adamw(schedule: Schedule, multiplier: float, decay: float) -> optax.GradientTransformation:
+    return optax.adamw(lambda step: jnp.asarray(multiplier, jnp.float32) * schedule(step), weight_decay=decay)

@@ -1,0 +1,123 @@
+"""Optimisation steps, compiled: many in one call where the engine is JAX, one a call where it calls back to the host."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from qwafer.config import TrainingConfig
+from qwafer.engines import Program
+from qwafer.heads import Head
+from qwafer.objective import Objective
+from qwafer.training._optimizer import group_norms, make_optimizer
+
+STEPS_A_CALL = 64
+"""Most steps in one compiled call: short enough that an interrupt is served soon."""
+
+
+class State(NamedTuple):
+    """Everything that an optimisation step reads and writes."""
+
+    params: dict[str, jax.Array]
+    optimizer: Any
+    average: dict[str, jax.Array]
+    """Exponential moving average of the parameters, started at zero; without an entry where it is off."""
+    step: jax.Array
+    """Steps taken, int32."""
+
+
+class Totals(NamedTuple):
+    """Sums over the steps of a call."""
+
+    loss: jax.Array
+    """Loss of each batch times the sum of its weights."""
+    weight: jax.Array
+    gradient: dict[str, jax.Array]
+    """Gradient norm of each group, before clipping."""
+
+
+class Batch(NamedTuple):
+    """The arrays that steps read: the training split on the device, and the batches of an epoch."""
+
+    features: jax.Array
+    labels: jax.Array
+    rows: jax.Array
+    weights: jax.Array
+
+
+Run = Callable[[Head, Objective, State, Batch, jax.Array, Any, Any], tuple[State, Totals]]
+
+
+def calls_host(program: Program | None) -> bool:
+    """Return whether the program leaves JAX for the host, so that steps are compiled one a call."""
+    return program is not None and bool(program.info.get("host_callback", program.info.get("engine") == "catalyst"))
+
+
+def initial_state(config: TrainingConfig, total_steps: int, head: Head) -> State:
+    """Return the state before the first step."""
+    params = head.parameters()
+    average = {} if config.ema_decay is None else {name: jnp.zeros_like(value) for name, value in params.items()}
+    optimizer = make_optimizer(config, total_steps, params).init(params)
+    return State(params, optimizer, average, jnp.asarray(0, jnp.int32))
+
+
+def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.Array]:
+    """Return the parameters that are evaluated: those of the state, or their moving average, corrected for its start at 0."""
+    step = int(state.step)
+    if config.ema_decay is None or step == 0:
+        return state.params
+    correction = 1 - config.ema_decay**step
+    return {name: value / jnp.asarray(correction, value.dtype) for name, value in state.average.items()}
+
+
+@functools.lru_cache(maxsize=16)
+def steps(config: TrainingConfig, total_steps: int, names: tuple[str, ...], program: Program | None) -> Run:
+    """Return the compiled function (head, objective, state, batch, key, start, stop) -> (state, totals).
+
+    It takes the steps of batches `start` to `stop` - 1. Equal arguments return the same function, so that the runs of a sweep
+    share what is compiled. A program that calls the host takes `stop` = `start` + 1 only: the step is not looped.
+    """
+    optimizer = make_optimizer(config, total_steps, names)
+
+    def one(
+        head: Head, objective: Objective, state: State, batch: Batch, key: jax.Array, i: Any
+    ) -> tuple[State, Totals]:
+        rows, weights = batch.rows[i], batch.weights[i]
+        features, labels = jnp.take(batch.features, rows, axis=0), jnp.take(batch.labels, rows, axis=0)
+
+        def loss_of(params: dict[str, jax.Array]) -> jax.Array:
+            step_key = jax.random.fold_in(key, state.step)
+            logits = head.with_parameters(params).logits(features, program, key=step_key, train=True)
+            return objective(logits, labels, weights)
+
+        loss, gradient = jax.value_and_grad(loss_of)(state.params)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if config.ema_decay is not None:
+            average = optax.incremental_update(params, average, 1 - config.ema_decay)
+        weight = jnp.sum(weights)
+        return State(params, optimizer_state, average, state.step + 1), Totals(
+            loss * weight, weight, group_norms(gradient)
+        )
+
+    @jax.jit
+    def run(
+        head: Head, objective: Objective, state: State, batch: Batch, key: jax.Array, start: Any, stop: Any
+    ) -> tuple[State, Totals]:
+        if calls_host(program):
+            return one(head, objective, state, batch, key, start)
+
+        def body(i: Any, carry: tuple[State, Totals]) -> tuple[State, Totals]:
+            state, totals = carry
+            state, step_totals = one(head, objective, state, batch, key, i)
+            return state, jax.tree.map(jnp.add, totals, step_totals)
+
+        zero = jnp.asarray(0, batch.weights.dtype)
+        totals = Totals(zero, zero, {group: jnp.zeros_like(norm) for group, norm in group_norms(state.params).items()})
+        return jax.lax.fori_loop(start, stop, body, (state, totals))
+
+    return run

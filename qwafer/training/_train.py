@@ -1,0 +1,289 @@
+"""`train`: one run from features to `RunResult`."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qwafer._checks import check_positive_int
+from qwafer._io import digest, key_seed
+from qwafer.config import RunConfig
+from qwafer.engines import Program
+from qwafer.evaluation import evaluate
+from qwafer.evaluation.thresholds import tune_thresholds
+from qwafer.features import FeatureSet
+from qwafer.heads import Head, make_head, make_program, predict_logits
+from qwafer.objective import Objective, Sampler, make_objective, make_sampler, order_digest
+from qwafer.training._checkpoint import Checkpoints
+from qwafer.training._environment import git_revision, host, versions
+from qwafer.training._history import History
+from qwafer.training._prepare import Prepared, prepare
+from qwafer.training._step import (
+    STEPS_A_CALL,
+    Batch,
+    Run,
+    State,
+    Totals,
+    calls_host,
+    evaluated_parameters,
+    initial_state,
+    steps,
+)
+from qwafer.training._validation import Scores, validate
+from qwafer.training.predictor import PREDICTION_BATCH, Predictor
+from qwafer.training.result import RunResult
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def train(
+    config: RunConfig,
+    data: FeatureSet,
+    seed: int,
+    *,
+    directory: str | Path | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Train the head that `config` describes on `data`, and evaluate its best checkpoint on validation and test.
+
+    Equal arguments give equal results on one machine. The test split is read once, at the end.
+
+    Args:
+        config: every option; `config.data.source` and what belongs to it have no part in it, `data` being there.
+        data: features and labels, before or after `FeatureSet.task`.
+        seed: every random choice derives from it and a name: split, initial parameters, batches, dropout.
+        directory: where checkpoints lie, if any: every `training.checkpoint_every_epochs`, and one when the run is interrupted. A run
+            whose directory holds its checkpoint resumes there, and continues bit for bit.
+        progress: called after each evaluation with the new entry of the curves, and `epochs`.
+
+    Raises:
+        InputError: options, data or memory that do not allow the run; nothing is compiled by then.
+    """
+    begin = time.perf_counter()
+    check_positive_int("seed", seed, minimum=0)
+    run = _Run(config, prepare(config, data, seed), seed, directory)
+    run.resume()
+    try:
+        run.loop(progress)
+    except KeyboardInterrupt:
+        run.save_checkpoint()
+        raise
+    finally:
+        run.close()
+    return run.result(begin)
+
+
+class _Run:
+    """The moving parts of one call of `train`."""
+
+    def __init__(self, config: RunConfig, prepared: Prepared, seed: int, directory: str | Path | None):
+        self.config, self.prepared, self.seed = config, prepared, seed
+        options = config.training
+        features, labels = prepared.part("train")
+        self.val = prepared.part("val")
+        self.n_labels = labels.shape[1]
+        self.head: Head = make_head(config, features, self.n_labels, seed)
+        self.objective: Objective = make_objective(config.objective, labels)
+        self.sampler: Sampler = make_sampler(
+            config.sampling,
+            labels,
+            batch_size=options.batch_size,
+            seed=seed,
+            fixed_num_batches=options.fixed_num_batches,
+        )
+        self.total_steps = options.epochs * self.sampler.n_batches
+        self.program: Program | None = make_program(config, self.n_labels, options.batch_size)
+        self.forward: Program | None = make_program(config, self.n_labels, PREDICTION_BATCH, gradient=False)
+        self.steps: Run = steps(options, self.total_steps, tuple(self.head.params), self.program)
+        self.features = jnp.asarray(features, self.head.dtype)
+        self.labels = jnp.asarray(labels, self.head.dtype)
+        self.key = jax.random.key(key_seed(seed, "dropout"))
+        self.epoch = 0
+        self.state: State = initial_state(options, self.total_steps, self.head)
+        self.best: dict[str, jax.Array] = self.state.params
+        self.history = History()
+        self.settled: tuple[int, Any, dict[str, Any]] | None = None
+        self.checkpoints: Checkpoints | None = None
+        if directory is not None:
+            digests = {"data": prepared.data_digest, "split": prepared.split.digest}
+            self.checkpoints = Checkpoints(Path(directory), {"config": config.to_dict(), "seed": seed, **digests})
+
+    def loop(self, progress: Progress | None) -> None:
+        """Train until the last epoch, early stopping or divergence."""
+        options = self.config.training
+        if options.preflight_compile:
+            self._timed("compile", self._preflight)
+        if not self.history.initial:
+            scores = self._timed("evaluation", self._validate)
+            self.history.initial = {"loss": scores.loss, "auc": scores.auc, "sep": scores.sep}
+        while self.epoch < options.epochs and not self._stopped():
+            self._timed("training", self._train_epoch)
+            if self.epoch % options.eval_every_epochs == 0 or self.epoch == options.epochs:
+                entry = self._evaluate()
+                if progress is not None:
+                    progress({**entry, "epochs": options.epochs})
+            self._settle()
+            every = options.checkpoint_every_epochs
+            if every and (self.epoch % every == 0 or self.epoch == options.epochs or self._stopped()):
+                self.save_checkpoint()
+
+    def _stopped(self) -> bool:
+        patience = self.config.training.early_stopping
+        return self.history.diverged or (patience is not None and self.history.since_best >= patience)
+
+    def _preflight(self) -> None:
+        """Compile the programs of training and evaluation by calling them; nothing of the run changes."""
+        batch = self._batch(1)
+        # A looped call of no steps compiles everything and computes nothing; one that calls the host compiles as it runs.
+        jax.block_until_ready(self._steps(self.state, batch, 0, 1 if calls_host(self.program) else 0))
+        predict_logits(self.head, self.val[0][:1], self.forward, PREDICTION_BATCH)
+
+    def _batch(self, epoch: int) -> Batch:
+        batches = self.sampler.epoch(epoch)
+        weights = jnp.asarray(batches.weights, self.head.dtype)
+        return Batch(self.features, self.labels, jnp.asarray(batches.rows), weights)
+
+    def _train_epoch(self) -> None:
+        """Take the steps of the next epoch."""
+        batch, state = self._batch(self.epoch + 1), self.state
+        on_host = calls_host(self.program)
+        width = 1 if on_host else STEPS_A_CALL
+        for start in range(0, self.sampler.n_batches, width):
+            stop = min(start + width, self.sampler.n_batches)
+            state, totals = self._steps(state, batch, start, stop)
+            self.history.sums.add(totals, stop - start)  # reads the totals, and so waits for the call to end
+        self.state, self.epoch = state, self.epoch + 1
+
+    def _steps(self, state: State, batch: Batch, start: int, stop: int) -> tuple[State, Totals]:
+        bounds = np.int32(start), np.int32(stop)
+        return self.steps(self.head, self.objective, state, batch, self.key, *bounds)
+
+    def _validate(self) -> Scores:
+        params = evaluated_parameters(self.config.training, self.state)
+        logits = predict_logits(self.head.with_parameters(params), self.val[0], self.forward, PREDICTION_BATCH)
+        return validate(self.objective, logits, self.val[1])
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Evaluate on validation, extend the curves, and keep the parameters if they are the best."""
+        options = self.config.training
+        scores = self._timed("evaluation", self._validate)
+        entry = self.history.append(options, self.total_steps, self.epoch, self.head, self.state, scores)
+        if self.history.note_best(scores.value(options.val_objective), self.epoch):
+            self.best = evaluated_parameters(options, self.state)
+        return entry
+
+    def _timed(self, what: str, action: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        try:
+            return action()
+        finally:
+            self.history.seconds[what] += time.perf_counter() - start
+
+    def _settle(self) -> None:
+        """Remember the run as it is between two epochs: what an interrupt, wherever it strikes, leaves on disk."""
+        self.settled = (self.epoch, (self.state, self.best), self.history.record())
+
+    def save_checkpoint(self) -> None:
+        """Write the last whole epoch to the directory, if there is one of both."""
+        if self.checkpoints is not None and self.settled is not None:
+            self.checkpoints.save(*self.settled)
+
+    def resume(self) -> None:
+        """Continue from the newest checkpoint in the directory, if there is one."""
+        found = None if self.checkpoints is None else self.checkpoints.latest((self.state, self.best))
+        if found is not None:
+            self.epoch, (self.state, self.best), record = found
+            self.history = History.from_record(record)
+            self._settle()
+
+    def close(self) -> None:
+        """Release the checkpoints."""
+        if self.checkpoints is not None:
+            self.checkpoints.close()
+
+    def result(self, begin: float) -> RunResult:
+        """Evaluate the best checkpoint on validation and, for the only time, on test."""
+        notes, best_epoch = list(self.prepared.notes), self.history.best_epoch
+        if self.history.diverged:
+            notes.append(
+                f"training diverged: the loss of epoch {self.epoch} is not finite, and nothing was trained after it"
+            )
+        if best_epoch == 0 and not self.history.diverged:
+            self.best, best_epoch = evaluated_parameters(self.config.training, self.state), self.epoch
+            notes.append(
+                f"training.val_objective = {self.config.training.val_objective} is undefined on the validation split, so "
+                "the last epoch was taken instead of the best"
+            )
+        head = self.head.with_parameters(self.best)
+        parts = {"val": self.val, "test": self.prepared.part("test")}
+        logits = self._timed(
+            "evaluation",
+            lambda: {
+                name: predict_logits(head, features, self.forward, PREDICTION_BATCH)
+                for name, (features, _) in parts.items()
+            },
+        )
+        names = self.prepared.data.label_names
+        thresholds = tune_thresholds(logits["val"], self.val[1])
+        metrics: dict[str, dict[str, Any]] = {"initial": self.history.initial}
+        degenerate = self.history.diverged
+        outputs: dict[str, np.ndarray] = {}
+        for name, (_, labels) in parts.items():
+            evaluation = evaluate(logits[name], labels, label_names=names, thresholds=thresholds.values)
+            metrics[name] = evaluation.to_dict()
+            degenerate = degenerate or evaluation.any_degenerate
+            outputs |= {f"{name}_logits": logits[name], f"{name}_labels": labels}
+            outputs[f"{name}_rows"] = getattr(self.prepared.split, name)
+        return RunResult(
+            config=self.config.to_dict(),
+            seed=self.seed,
+            label_names=names,
+            metrics=metrics,
+            best_epoch=best_epoch,
+            epochs_run=self.epoch,
+            curves=self.history.curves,
+            digests=self._digests(),
+            n_parameters=self.head.count(),
+            degenerate=degenerate,
+            notes=tuple(notes),
+            timings=self._timings(begin),
+            engine={} if self.program is None else dict(self.program.info),
+            compile_cache=_cache_statistics(),
+            versions=versions(),
+            git_revision=git_revision(),
+            host=host(),
+            predictor=Predictor(self.config, head, names, thresholds.values),
+            outputs=outputs,
+        )
+
+    def _digests(self) -> dict[str, Any]:
+        initial = {
+            f"{name}{list(value.shape)}": digest(np.asarray(value)) for name, value in self.head.parameters().items()
+        }
+        return {
+            "data": self.prepared.data_digest,
+            "split": self.prepared.split.digest,
+            "batches": order_digest(self.sampler, self.config.training.epochs),
+            "parameters": initial,
+        }
+
+    def _timings(self, begin: float) -> dict[str, float]:
+        seconds, n_steps = self.history.seconds, self.epoch * self.sampler.n_batches
+        return {
+            **seconds,
+            "total": time.perf_counter() - begin,
+            "steps": float(n_steps),
+            "steps_per_second": n_steps / seconds["training"] if seconds["training"] > 0 else 0.0,
+        }
+
+
+def _cache_statistics() -> dict[str, Any]:
+    """Return the statistics of the engines' compile cache."""
+    from qwafer import engines
+
+    statistics = getattr(engines, "cache_info", None)
+    return {} if statistics is None else dict(statistics())

@@ -1,0 +1,56 @@
+"""What is measured on the validation split while training."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qwafer.evaluation import roc_auc, separation
+from qwafer.evaluation.metrics import nanmean
+from qwafer.objective import Objective
+
+LOSS_BLOCK = 1024
+
+
+class Scores(NamedTuple):
+    """Validation loss, and ROC-AUC and separation a label and over all (NaN where a class is absent)."""
+
+    loss: float
+    auc: float
+    sep: float
+    auc_per_label: list[float]
+
+    def value(self, objective: str) -> float:
+        """Return what to maximise under `training.val_objective` = `objective`."""
+        return -self.loss if objective == "loss" else float(getattr(self, objective))
+
+
+def validate(objective: Objective, logits: np.ndarray, labels: np.ndarray) -> Scores:
+    """Return the scores of `logits` (N, n_labels) against `labels` (N, n_labels), under the natural prior."""
+    auc = roc_auc(logits, labels)
+    return Scores(
+        loss=mean_loss(objective, logits, labels),
+        auc=nanmean(auc),
+        sep=nanmean(separation(logits, labels)),
+        auc_per_label=np.asarray(auc).tolist(),
+    )
+
+
+def mean_loss(objective: Objective, logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the objective over all examples, in blocks of at most 1,024 that each span the whole split."""
+    n_blocks = math.ceil(len(logits) / LOSS_BLOCK)
+    total = 0.0
+    for block in range(n_blocks):
+        part = slice(block, None, n_blocks)
+        pad = (-len(logits[part])) % (LOSS_BLOCK if n_blocks > 1 else 1)
+        weights = np.pad(np.ones(len(logits[part]), logits.dtype), (0, pad))
+        rows = [jnp.asarray(np.pad(array[part], ((0, pad), (0, 0)))) for array in (logits, labels)]
+        total += float(_loss(objective, rows[0], rows[1], jnp.asarray(weights))) * float(weights.sum())
+    return total / len(logits)
+
+
+@jax.jit
+def _loss(objective: Objective, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    return objective(logits, labels, weights)

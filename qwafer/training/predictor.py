@@ -1,0 +1,79 @@
+"""`Predictor`: a trained head ready to use, and its file."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from qwafer._errors import InputError
+from qwafer._io import atomic_path, canonical_json
+from qwafer.config import RunConfig
+from qwafer.heads import Head, make_head, make_program, predict_logits
+
+PREDICTION_BATCH = 256
+"""Examples a call; the last batch is padded, so that one program serves any number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A trained head with what is needed to run it: features (N, D) in, logits and probabilities (N, n_labels) out."""
+
+    config: RunConfig
+    """The configuration of its run."""
+    head: Head
+    """The head at the best checkpoint."""
+    label_names: tuple[str, ...]
+    """Its labels."""
+    thresholds: tuple[float, ...]
+    """Logit above which each label is predicted, tuned on validation."""
+
+    def logits(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
+        """Return the logits of `features`, which must be those that the head's backbone makes."""
+        program = make_program(self.config, self.head.n_labels, PREDICTION_BATCH, gradient=False)
+        return predict_logits(self.head, np.asarray(features), program, PREDICTION_BATCH)
+
+    def probabilities(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
+        """Return sigmoid(logits), each label on its own."""
+        from qwafer.evaluation.metrics import sigmoid
+
+        return sigmoid(self.logits(features))
+
+    def save(self, path: str | Path) -> None:
+        """Write the head, its configuration, labels and thresholds to `path` as NPZ, atomically, without pickles."""
+        arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in self.head.params.items()}
+        arrays |= {f"buffers/{name}": np.asarray(value) for name, value in self.head.buffers.items()}
+        record = {"config": self.config.to_dict(), "label_names": self.label_names, "thresholds": self.thresholds}
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, record=np.array(canonical_json(record)), **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Predictor":
+        """Return the predictor saved at `path`; raises InputError where the file is not one."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            record = json.loads(arrays.pop("record").item())
+            sections = {item.name: item.default_factory for item in dataclasses.fields(RunConfig)}
+            config = RunConfig(**{name: sections[name](**values) for name, values in record["config"].items()})  # type: ignore[operator]
+            saved: dict[str, dict[str, Any]] = {"params": {}, "buffers": {}}
+            for name, value in arrays.items():
+                kind, key = name.split("/", 1)
+                saved[kind][key] = jnp.asarray(value)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is not a saved predictor ({error})") from error
+        n_labels = len(record["label_names"])
+        head = _like(config, saved, n_labels)
+        return cls(config, head, tuple(record["label_names"]), tuple(record["thresholds"]))
+
+
+def _like(config: RunConfig, saved: dict[str, dict[str, Any]], n_labels: int) -> Head:
+    """Return the head of `config` with the saved arrays."""
+    widths = {"quantum": "projection.weight", "linear": "projection.linear.weight", "mlp": "projection.hidden.weight"}
+    weight = {**saved["params"], **saved["buffers"]}[widths[config.head.name]]
+    blank = make_head(config, np.eye(weight.shape[0], dtype=np.float32), n_labels, seed=0)
+    return dataclasses.replace(blank, params=saved["params"], buffers=saved["buffers"])
