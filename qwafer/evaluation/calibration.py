@@ -250,10 +250,12 @@ def _fit_platt(scores: Floats, labels: NDArray[np.bool_]) -> tuple[float, float,
         hessian = (design * (p * (1 - p))[:, None]).T @ design / len(scores) + 1e-12 * np.eye(2)
         direction = np.linalg.solve(hessian, gradient)
         size = 1.0
-        while size > 1e-10 and not (trial := loss(weights - size * direction)) < current:
+        # Near the minimum the loss cannot tell steps apart and the full step is the best one: allow for rounding.
+        while loss(weights - size * direction) > current + 1e-14 * (1 + current):
             size /= 2
-        if size <= 1e-10:
-            break  # no smaller loss in floating point: this is the minimum
-        weights, current = weights - size * direction, trial
+        weights = weights - size * direction
+        current = loss(weights)
+        if size * np.abs(direction).max() <= 1e-15 * max(1.0, float(np.abs(weights).max())):
+            break
     slope = float(weights[0] / spread)
     return slope, float(weights[1] - slope * centre), ""

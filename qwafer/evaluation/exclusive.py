@@ -27,15 +27,19 @@ def one_vs_rest_logits(logits: ArrayLike) -> Floats:
         return np.where(
             np.isfinite(values).all(axis=-1, keepdims=True), one_vs_rest_logits(np.nan_to_num(values)), np.nan
         )
+    if values.shape[-1] == 1:
+        return np.full(values.shape, np.inf)
     top = values.argmax(axis=-1, keepdims=True)
-    weights = np.exp(values - np.take_along_axis(values, top, axis=-1))
-    rest = weights.sum(axis=-1, keepdims=True) - weights
-    # For the largest class the difference above cancels; its rest is summed without it.
-    others = weights.copy()
-    np.put_along_axis(others, top, 0, axis=-1)
-    np.put_along_axis(rest, top, others.sum(axis=-1, keepdims=True), axis=-1)
-    with np.errstate(divide="ignore"):
-        return np.log(weights) - np.log(rest)
+    shifted = values - np.take_along_axis(values, top, axis=-1)  # at most 0, and 0 for the largest
+    weights = np.exp(shifted)
+    logits_out = shifted - np.log(np.maximum(weights.sum(axis=-1, keepdims=True) - weights, 1))
+    # For the largest class the sum of the others may underflow; it is taken relative to the second largest.
+    others = shifted.copy()
+    np.put_along_axis(others, top, -np.inf, axis=-1)
+    second = others.max(axis=-1, keepdims=True)
+    rest = second + np.log(np.exp(others - second).sum(axis=-1, keepdims=True))
+    np.put_along_axis(logits_out, top, -rest, axis=-1)
+    return logits_out
 
 
 def class_indices(labels: ArrayLike, n_classes: int) -> NDArray[np.int64]:

@@ -87,7 +87,7 @@ def bca_interval(
 def bca_mean_interval(
     values: ArrayLike, *, level: float = 0.95, n_resamples: int = 10_000, seed: int | np.random.Generator = 0
 ) -> Interval:
-    """Return the BCa interval of the mean of `values` (n,), say of paired differences over seeds; see `bca_interval`."""
+    """Return the BCa interval of the mean of `values` (n,), such as paired differences of seeds; see `bca_interval`."""
     return bca_interval(values, "mean", level=level, n_resamples=n_resamples, seed=seed)
 
 
