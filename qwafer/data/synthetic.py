@@ -150,21 +150,21 @@ def _donut(wafer: _Wafer, rng: np.random.Generator) -> np.ndarray:
 
 def _loc(wafer: _Wafer, rng: np.random.Generator) -> np.ndarray:
     direction = rng.uniform(-np.pi, np.pi)
-    distance = rng.uniform(0.3, 0.7)
+    distance = rng.uniform(0.35, 0.8)
     tilt = rng.uniform(0, np.pi)
-    long, short = rng.uniform(0.08, 0.2), rng.uniform(0.06, 0.12)
+    long, short = rng.uniform(0.12, 0.26), rng.uniform(0.09, 0.16)
     dx = wafer.x - distance * np.cos(direction)
     dy = wafer.y - distance * np.sin(direction)
     u = dx * np.cos(tilt) + dy * np.sin(tilt)
     v = dy * np.cos(tilt) - dx * np.sin(tilt)
-    return _strength(rng) * np.exp(-((u / long) ** 2 + (v / short) ** 2) / 2)
+    return rng.uniform(0.45, 0.98) * np.exp(-((u / long) ** 2 + (v / short) ** 2) / 2)
 
 
 def _scratch(wafer: _Wafer, rng: np.random.Generator) -> np.ndarray:
     """A path whose direction drifts, marked die by die; some dies on it are skipped."""
     size = wafer.on.shape[0]
     step = 0.5 / size  # a quarter of a die, so that the line has no holes of its own
-    n_steps = int(rng.uniform(0.5, 1.5) / step)
+    n_steps = int(rng.uniform(0.6, 1.6) / step)
     start_angle, start_radius = rng.uniform(-np.pi, np.pi), rng.uniform(0, 0.75)
     turn = rng.normal(0, 1.2)
     wobble = np.cumsum(rng.normal(0, 0.02, n_steps))
@@ -177,7 +177,7 @@ def _scratch(wafer: _Wafer, rng: np.random.Generator) -> np.ndarray:
     rows, columns = (np.concatenate([row, row + 1]), np.concatenate([column, column])) if thick else (row, column)
     inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
     field = np.zeros(wafer.on.shape)
-    field[rows[inside], columns[inside]] = rng.uniform(0.6, 0.98)
+    field[rows[inside], columns[inside]] = rng.uniform(0.7, 1)
     return field
 
 

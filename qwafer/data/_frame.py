@@ -1,0 +1,172 @@
+"""A pandas DataFrame put together from the `Record`s of its pickle, without pandas and whatever its version was."""
+
+import functools
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+
+from qwafer._errors import InputError
+from qwafer.data._unpickle import Record
+
+_TYPE = re.compile(r"(b1|[iu][1248]|f[248]|[SU][0-9]{1,6}|O[48]?)\Z")
+_NEWEST_LAYOUT = "0.14.1"
+"""The pandas version by which block managers name the layout of their state."""
+
+
+def frame_columns(frame: Any) -> dict[str, np.ndarray]:
+    """Return the columns of a recorded DataFrame by name: (N,) arrays; object columns hold plain data and `Record`s.
+
+    Raises:
+        InputError: the record is of another object, or its parts do not fit together.
+    """
+    if _is(frame, "_reconstructor") and frame.args and getattr(frame.args[0], "__name__", "") == "DataFrame":
+        name = "DataFrame"
+    else:
+        name = frame.name if isinstance(frame, Record) else type(frame).__name__
+    if name != "DataFrame" or not isinstance(frame.state, dict):
+        raise InputError(f"the pickle holds a {name}, not a pandas DataFrame")
+    manager = frame.state.get("_mgr", frame.state.get("_data"))
+    axes, blocks = _manager(manager)
+    names = [str(name) for name in _index(axes[0])]
+    columns: dict[str, np.ndarray] = {}
+    for values, placement in blocks:
+        positions = _positions(placement, len(names))
+        rows = _values(values)
+        if rows.ndim == 1:
+            rows = rows[None]
+        if rows.ndim != 2 or len(rows) != len(positions):
+            raise InputError(f"a block of shape {rows.shape} stands for {len(positions)} columns of the DataFrame")
+        columns.update((names[p], row) for p, row in zip(positions, rows, strict=True))
+    if len({len(column) for column in columns.values()}) > 1:
+        raise InputError("the columns of the DataFrame differ in length")
+    return columns
+
+
+def to_array(record: Any) -> np.ndarray:
+    """Return the array that a `Record` of numpy stands for; objects in it stay as they are.
+
+    Raises:
+        InputError: it is no record of an array, its dtype is not plain, or shape and bytes do not fit.
+    """
+    if _is(record, "_frombuffer") and len(record.args) == 4:
+        raw, dtype_record, shape, memory_order = record.args
+        fortran = memory_order == "F"
+    elif _is(record, "_reconstruct") and isinstance(record.state, tuple) and len(record.state) == 5:
+        _, shape, dtype_record, fortran, raw = record.state
+    else:
+        raise InputError(f"expected an array in the pickle, found {_describe(record)}")
+    if not (isinstance(shape, tuple) and len(shape) <= 4 and all(type(side) is int and side >= 0 for side in shape)):
+        raise InputError(f"an array in the pickle has the impossible shape {shape!r}")
+    dtype = _dtype(dtype_record)
+    order: Literal["F", "C"] = "F" if fortran else "C"
+    if dtype.hasobject:
+        if not isinstance(raw, list) or len(raw) != math.prod(shape):
+            raise InputError(f"an array of {math.prod(shape)} objects in the pickle does not list as many")
+        flat = np.empty(len(raw), dtype=object)
+        for i, item in enumerate(raw):
+            flat[i] = item
+        return flat.reshape(shape, order=order)
+    raw = _bytes(raw)
+    if len(raw) != math.prod(shape) * dtype.itemsize:
+        raise InputError(f"an array of shape {shape} and type {dtype} in the pickle has {len(raw)} bytes")
+    return np.frombuffer(raw, dtype=dtype).reshape(shape, order=order)
+
+
+def to_scalar(value: Any) -> Any:
+    """Return the plain value of a recorded numpy scalar; other values as they are."""
+    if not _is(value, "scalar"):
+        return value
+    if len(value.args) != 2:
+        raise InputError("a numpy scalar in the pickle is damaged")
+    dtype = _dtype(value.args[0])
+    raw = b"" if dtype.hasobject else _bytes(value.args[1])
+    if dtype.hasobject or len(raw) != dtype.itemsize:
+        raise InputError(f"a numpy scalar of type {dtype} in the pickle has {len(raw)} bytes")
+    return np.frombuffer(raw, dtype=dtype)[0].item()
+
+
+def _manager(manager: Any) -> tuple[list[Any], Iterator[tuple[Any, Any]]]:
+    """Return the axes of a recorded BlockManager, and (values, placement) of each block."""
+    if not _is(manager, "BlockManager"):
+        raise InputError(f"the DataFrame in the pickle keeps its data in {_describe(manager)}, not in a BlockManager")
+    if len(manager.args) == 2:  # pandas >= 1.3: BlockManager(blocks, axes)
+        blocks, axes = manager.args
+        if all(_is(block, "_unpickle_block") and len(block.args) == 3 for block in blocks):
+            return list(axes), ((block.args[0], block.args[1]) for block in blocks)
+    state = manager.state
+    if isinstance(state, tuple) and len(state) >= 4 and isinstance(state[3], dict) and _NEWEST_LAYOUT in state[3]:
+        layout = state[3][_NEWEST_LAYOUT]
+        return list(layout["axes"]), ((block["values"], block["mgr_locs"]) for block in layout["blocks"])
+    raise InputError("the DataFrame in the pickle has a layout of blocks that is not known (pandas < 0.14.1?)")
+
+
+def _index(record: Any) -> list[Any]:
+    """Return the entries of a recorded Index."""
+    if _is(record, "_new_Index") and len(record.args) == 2 and isinstance(record.args[1], dict):
+        data = record.args[1].get("data")
+        if data is not None:
+            return [to_scalar(item) for item in _values(data).tolist()]
+    raise InputError(f"the columns of the DataFrame in the pickle are {_describe(record)}, not an Index of names")
+
+
+def _values(record: Any) -> np.ndarray:
+    """Return the array of a block or an index: of numpy, or behind a pandas string array."""
+    if _is(record, "__pyx_unpickle_NDArrayBacked") and isinstance(record.state, tuple):
+        arrays = [part for part in record.state if _is(part, "_reconstruct") or _is(part, "_frombuffer")]
+        if len(arrays) == 1:
+            return to_array(arrays[0])
+    return to_array(record)
+
+
+def _positions(placement: Any, n_columns: int) -> list[int]:
+    """Return the column numbers that a block stands for."""
+    if _is(placement, "slice") and all(part is None or type(part) is int for part in placement.args):
+        found = list(range(n_columns))[slice(*placement.args)]
+    else:
+        found = [int(position) for position in to_array(placement)]
+    if any(not 0 <= position < n_columns for position in found):
+        raise InputError(f"a block of the DataFrame stands for columns {found}, of {n_columns}")
+    return found
+
+
+def _dtype(record: Any) -> np.dtype:
+    """Return the dtype of a record, out of the plain ones: bool, integers, floats, bytes, text and objects."""
+    text = record.args[0] if _is(record, "dtype") and record.args else record
+    if not isinstance(text, str):
+        raise InputError(f"the pickle holds an array of type {text!r}; only plain numbers, text and objects are read")
+    big_endian = isinstance(record, Record) and isinstance(record.state, tuple) and record.state[1:2] == (">",)
+    return _plain_dtype(text, big_endian)
+
+
+@functools.lru_cache(maxsize=256)
+def _plain_dtype(text: str, big_endian: bool) -> np.dtype:
+    if not _TYPE.match(text):
+        raise InputError(f"the pickle holds an array of type {text!r}; only plain numbers, text and objects are read")
+    return np.dtype(object) if text.startswith("O") else np.dtype((">" if big_endian else "<") + text)
+
+
+def _bytes(raw: Any) -> bytes:
+    """Return raw bytes, however this version of Python pickled them."""
+    if _is(raw, "encode") and len(raw.args) == 2 and isinstance(raw.args[0], str):
+        raw = raw.args[0]
+    elif _is(raw, "bytes") and not raw.args:
+        raw = b""
+    if isinstance(raw, str):
+        try:
+            return raw.encode("latin-1")
+        except UnicodeEncodeError as error:
+            raise InputError("the raw bytes of an array in the pickle are text") from error
+    if isinstance(raw, (bytes, bytearray)):
+        return bytes(raw)
+    raise InputError(f"expected the raw bytes of an array in the pickle, found {_describe(raw)}")
+
+
+def _is(value: Any, name: str) -> bool:
+    return isinstance(value, Record) and value.name == name
+
+
+def _describe(value: Any) -> str:
+    return f"a {value.name if isinstance(value, Record) else type(value).__name__}"

@@ -1,0 +1,105 @@
+"""An unpickler that runs nothing: it admits the names by which numpy and pandas rebuild their objects, and records.
+
+A pickle is a program: it names callables and has them called. Here every admitted name stands for a `Record`, an inert
+class that keeps the arguments and the state it is given; nothing of numpy or pandas runs while the file is read, and
+what the records mean is worked out afterwards (`_frame`). Every other name is refused before anything is called.
+"""
+
+import gc
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from qwafer._errors import InputError
+
+_NUMPY_CORE = ("numpy.core", "numpy._core")
+
+_NAMES: dict[str, tuple[str, ...]] = {
+    "_reconstruct": tuple(f"{core}.multiarray" for core in _NUMPY_CORE),
+    "scalar": tuple(f"{core}.multiarray" for core in _NUMPY_CORE),
+    "_frombuffer": tuple(f"{core}.numeric" for core in _NUMPY_CORE),
+    "ndarray": ("numpy",),
+    "dtype": ("numpy",),
+    "DataFrame": ("pandas.core.frame", "pandas"),
+    "BlockManager": ("pandas.core.internals", "pandas.core.internals.managers"),
+    "_unpickle_block": ("pandas._libs.internals",),
+    "_new_Index": ("pandas.core.index", "pandas.indexes.base", "pandas.core.indexes.base"),
+    "Index": ("pandas.core.index", "pandas.indexes.base", "pandas.core.indexes.base", "pandas"),
+    "Int64Index": ("pandas.core.index", "pandas.indexes.numeric", "pandas.core.indexes.numeric"),
+    "RangeIndex": ("pandas.core.index", "pandas.indexes.range", "pandas.core.indexes.range", "pandas"),
+    "StringArray": ("pandas.arrays", "pandas.core.arrays.string_"),
+    "StringDtype": ("pandas", "pandas.core.arrays.string_"),
+    "__pyx_unpickle_NDArrayBacked": ("pandas._libs.arrays",),
+    "_reconstructor": ("copy_reg", "copyreg"),
+    "object": ("__builtin__", "builtins"),
+    "slice": ("__builtin__", "builtins"),
+    "bytes": ("__builtin__", "builtins"),
+    "encode": ("_codecs",),
+}
+
+ALLOWED = frozenset(f"{module}.{name}" for name, modules in _NAMES.items() for module in modules)
+"""Every name that is admitted: reconstruction of arrays, frames, indexes and strings, in old and in new spelling."""
+
+
+class Record:
+    """What a pickle said about one object: the callable's name is the class's name; see `args` and `state`."""
+
+    __slots__ = ("args", "state")
+
+    args: tuple[Any, ...]
+    """What the callable was called with."""
+    state: Any
+    """What was set on the object afterwards, or None."""
+
+    def __new__(cls, *args: Any) -> "Record":
+        record = object.__new__(cls)
+        record.args = args
+        record.state = None
+        return record
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    @property
+    def name(self) -> str:
+        """The name of the callable, without its module."""
+        return type(self).__name__
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        # Python 2 pickled raw bytes as its `str`; Latin-1 gives each byte its own character.
+        super().__init__(file, encoding="latin-1")
+        self._path = path
+        self._classes: dict[str, type[Record]] = {}
+
+    def find_class(self, module: str, name: str) -> type[Record]:
+        if f"{module}.{name}" not in ALLOWED or "." in name:
+            raise InputError(
+                f"{self._path}: the pickle asks for {module}.{name}, which is not among the numpy and pandas "
+                f"names that a table of wafer maps needs; nothing was run, and the file is refused"
+            )
+        # One class a name and a file: what a pickle might do to a class dies with it.
+        return self._classes.setdefault(name, type(name, (Record,), {"__slots__": ()}))
+
+
+def load_records(path: Path) -> Any:
+    """Return the content of the pickle at `path`: plain data and `Record`s.
+
+    Raises:
+        InputError: a name outside `ALLOWED` (it is named), or a file that is no whole pickle.
+    """
+    collecting = gc.isenabled()
+    gc.disable()  # millions of small records, none of them garbage: the collector would go over them again and again
+    try:
+        with path.open("rb") as file:
+            return _Unpickler(file, path).load()
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"{path} does not fit into memory") from error
+    except Exception as error:  # a damaged pickle can make the unpickler raise nearly anything
+        raise InputError(f"{path} is not a whole pickle ({type(error).__name__}: {error})") from error
+    finally:
+        if collecting:
+            gc.enable()
