@@ -11,8 +11,9 @@ from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, digest, jsonable
 from qwafer.data._files import ZIP_MAGIC, load_npz, npz_keys
+from qwafer.data.edge_iiot import Table
 from qwafer.data.maps import check_labels, check_rows
-from qwafer.data.splits import PARTS
+from qwafer.data.splits import PARTS, Split
 
 REQUIRED_KEYS = ("features", "labels", "label_names", "content_ids", "provenance")
 OPTIONAL_KEYS = ("groups", "times", "exclusive", "split", "feature_names")
@@ -153,7 +154,9 @@ class FeatureSet:
             raise InputError(f"{path}: `features` must be numbers, got {features.dtype}")
         labels = arrays["labels"]
         if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
-            raise InputError(f"{path}: `labels` must be 0 or 1, got {labels.dtype} with other values")
+            raise InputError(
+                f"{path}: `labels` must be 0 or 1, and the {labels.dtype} array there holds something else"
+            )
         for key in ("label_names", "content_ids", "feature_names", "groups", "split", "provenance"):
             if key in arrays and arrays[key].dtype.kind != "U":
                 raise InputError(f"{path}: `{key}` must be strings, got {arrays[key].dtype}")
@@ -176,6 +179,49 @@ class FeatureSet:
             raise InputError(f"{path}: {error}") from error
 
 
+def from_table(table: Table, split: Split) -> FeatureSet:
+    """Return the features of a table: its numbers, then each categorical column one-hot; `split` is recorded.
+
+    The categories are those of the training part alone, in sorted order, so that nothing about the other parts leaks
+    into the features; one that occurs only elsewhere becomes all zeros and is counted in `provenance["unseen"]`.
+
+    Raises:
+        InputError: a split of another number of rows, or numbers beyond float32.
+    """
+    parts = split.parts()
+    if len(parts) != len(table):
+        raise InputError(f"the split has {len(parts)} rows, the table {len(table)}; make it from this table")
+    blocks = [_as_float32(table.numeric)]
+    names = list(table.numeric_names)
+    categories: dict[str, list[str]] = {}
+    unseen: dict[str, int] = {}
+    for name, column in zip(table.categorical_names, table.categorical, strict=True):
+        known = np.unique(column[split.train])
+        encoded = column[:, None] == known
+        blocks.append(encoded.astype(np.float32))
+        names.extend(f"{name}={category}" for category in known.tolist())
+        categories[name] = known.tolist()
+        unseen[name] = int((~encoded.any(axis=1)).sum())
+    return FeatureSet(
+        features=np.concatenate(blocks, axis=1),
+        labels=table.labels,
+        label_names=table.label_names,
+        content_ids=table.content_ids,
+        provenance={
+            "backbone": "table",
+            "data": {"source": table.source, "sha256": table.sha256, "n_rows": len(table), "notes": table.notes},
+            "dropped": dict(table.dropped),
+            "categories": categories,
+            "unseen": unseen,
+            "split": split.digest,
+            "versions": {"numpy": np.__version__},
+        },
+        times=table.times,
+        split=parts,
+        feature_names=tuple(names),
+    )
+
+
 def looks_like_features(path: str | Path) -> bool:
     """Return whether the file at `path` is an NPZ with the arrays of a `FeatureSet` (as opposed to wafer maps)."""
     path = Path(path)
@@ -192,15 +238,22 @@ def looks_like_features(path: str | Path) -> bool:
 
 def check_finite(features: np.ndarray, names: tuple[str, ...] | None = None) -> None:
     """Raise `InputError`, with a count and the first place, if an entry of (N, D) `features` is not finite."""
-    finite = np.isfinite(features)
-    if finite.all():
-        return
-    row, column = np.argwhere(~finite)[0]
-    name = f" ({names[column]})" if names is not None else ""
-    raise InputError(
-        f"`features` must be finite; {int((~finite).sum())} of {features.size} are not, the first is "
-        f"{features[row, column]} at row {row}, column {column}{name}"
-    )
+    rows = max(1, 2**22 // features.shape[1])  # a few MB at a time, for features that lie on disk
+    bad = 0
+    first: tuple[int, int] | None = None
+    for start in range(0, len(features), rows):
+        finite = np.isfinite(features[start : start + rows])
+        if not finite.all():
+            bad += int((~finite).sum())
+            if first is None:
+                row, column = np.argwhere(~finite)[0]
+                first = start + int(row), int(column)
+    if first is not None:
+        name = f" ({names[first[1]]})" if names is not None else ""
+        raise InputError(
+            f"`features` must be finite; {bad} of {features.size} are not, the first is {features[first]} at row "
+            f"{first[0]}, column {first[1]}{name}"
+        )
 
 
 def _as_float32(features: np.ndarray) -> np.ndarray:

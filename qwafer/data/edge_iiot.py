@@ -1,7 +1,8 @@
 """Reader of Edge-IIoTset CSV files (Ferrag et al. 2022, doi 10.1109/ACCESS.2022.3165809) into a `Table`."""
 
 import hashlib
-import warnings
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ DROPPED: dict[str, str] = {
     "http.file_data": "payload",
     "http.request.uri.query": "payload",
     "http.referer": "payload",
+    "http.tls_port": "identifier: port",
     "http.request.full_uri": "payload",
     "tcp.ack": "identifier: counter of a connection",
     "tcp.ack_raw": "identifier: counter of a connection",
@@ -51,8 +53,6 @@ DROPPED: dict[str, str] = {
 CATEGORICAL = (
     "http.request.method",
     "http.request.version",
-    "http.response",
-    "http.tls_port",
     "dns.qry.name.len",
     "mqtt.conack.flags",
     "mqtt.protoname",
@@ -65,6 +65,7 @@ NUMERIC = (
     "arp.hw.size",
     "icmp.unused",
     "http.content_length",
+    "http.response",
     "tcp.connection.fin",
     "tcp.connection.rst",
     "tcp.connection.syn",
@@ -92,6 +93,9 @@ NUMERIC = (
 
 COLUMNS = (*DROPPED, *CATEGORICAL, *NUMERIC, LABEL)
 """All 63 columns, in no particular order."""
+
+CHUNK_ROWS = 100_000
+"""Rows read at a time, which bounds memory: the text of all 63 columns takes far more of it than the result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +134,7 @@ class Table:
         if self.numeric.shape != (n, len(self.numeric_names)) or not np.isfinite(self.numeric).all():
             raise InputError(f"`numeric` of {self.source} must be finite and of shape ({n}, {len(self.numeric_names)})")
         if len(self.categorical) != len(self.categorical_names) or any(c.shape != (n,) for c in self.categorical):
-            raise InputError(f"`categorical` of {self.source} must be {len(self.categorical_names)} columns of {n} entries")
+            raise InputError(f"`categorical` of {self.source} must be {len(self.categorical_names)} columns of {n}")
         check_labels(self.labels, self.label_names, n, self.source)
         check_rows(self.content_ids, None, self.times, n, self.source)
 
@@ -141,9 +145,10 @@ class Table:
 def read_edge_iiot(path: str | Path) -> Table:
     """Return the rows of an Edge-IIoTset CSV under the binary label `Attack_label`.
 
-    Of the 63 columns, identifiers, payloads, times and the attack's type are dropped (`DROPPED`, listed in the result with
-    the reason); of the rest, `CATEGORICAL` stay text, and `NUMERIC` become float64: decimal, or hexadecimal after 0x;
-    what is empty or no finite number becomes 0, counted in `notes`. `frame.time` gives `times` where every row has one.
+    Of the 63 columns, identifiers, payloads, times and the attack's type are dropped (`DROPPED`, listed in the result
+    with the reason). Of the rest, `CATEGORICAL` stay text, and `NUMERIC` become float64: decimal, or hexadecimal after
+    0x; what is empty or no finite number becomes 0, counted in `notes`. `frame.time` gives `times` where every row has
+    a whole date; the published files have lost the day, and then there are no times.
 
     Raises:
         InputError: not a CSV, columns that are missing or unknown (named), or a label other than 0 and 1.
@@ -151,34 +156,76 @@ def read_edge_iiot(path: str | Path) -> Table:
     import pandas as pd
 
     path = check_file(path)
+    parts: list[_Chunk] = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more entries than the header
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8")
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        _check_columns(path, list(pd.read_csv(path, nrows=0, index_col=False).columns))
+        wanted = ["frame.time", *CATEGORICAL, *NUMERIC, LABEL]
+        with pd.read_csv(
+            path, usecols=wanted, dtype=str, keep_default_na=False, index_col=False, chunksize=CHUNK_ROWS
+        ) as chunks:
+            for chunk in chunks:
+                first_row = sum(len(part.labels) for part in parts)
+                parts.append(_chunk({str(name): column for name, column in chunk.items()}, path, first_row))
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a whole CSV file: {str(error).strip()}") from error
-    _check_columns(path, list(frame.columns))
-    columns = {name: frame[name].to_numpy(dtype=object) for name in COLUMNS}
-    notes: list[str] = []
-    numeric = np.empty((len(frame), len(NUMERIC)))
-    for j, name in enumerate(NUMERIC):
-        numeric[:, j], bad = _numbers(columns[name])
-        if bad:
-            notes.append(f"{bad} entries of {name} are no finite numbers and became 0")
-    categorical = tuple(_categories(columns[name]) for name in CATEGORICAL)
+    if not parts:
+        raise InputError(f"{path} has a header and no rows; at least one is needed")
+    bad = np.sum([part.bad for part in parts], axis=0)
+    notes = [
+        f"{count} entries of {name} are no finite numbers and became 0"
+        for name, count in zip(NUMERIC, bad.tolist(), strict=True)
+        if count
+    ]
+    times = [part.times for part in parts if part.times is not None]
+    if len(times) < len(parts):
+        notes.append("frame.time has no whole date in some rows, so there are no times to split by")
+    categorical = zip(*(part.categorical for part in parts), strict=True)
     return Table(
-        numeric=numeric,
+        numeric=np.concatenate([part.numeric for part in parts]),
         numeric_names=NUMERIC,
-        categorical=categorical,
+        categorical=tuple(np.concatenate(column) for column in categorical),
         categorical_names=CATEGORICAL,
-        labels=_labels(path, columns[LABEL]),
+        labels=np.concatenate([part.labels for part in parts]),
         label_names=("attack",),
-        content_ids=_row_ids(numeric, categorical),
+        content_ids=np.concatenate([part.content_ids for part in parts]),
         dropped=tuple(DROPPED.items()),
         source=f"Edge-IIoTset ({path.name})",
         sha256=file_sha256(path),
-        times=_times(columns["frame.time"]),
+        times=np.concatenate(times) if len(times) == len(parts) else None,
         notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """So many rows of the file, converted."""
+
+    numeric: np.ndarray
+    bad: list[int]
+    categorical: tuple[np.ndarray, ...]
+    labels: np.ndarray
+    content_ids: np.ndarray
+    times: np.ndarray | None
+
+
+def _chunk(columns: dict[str, Any], path: Path, first_row: int) -> _Chunk:
+    """Convert some rows, given as pandas columns of text; `first_row` numbers them in messages."""
+    numbers = [_numbers(columns[name]) for name in NUMERIC]
+    numeric = np.column_stack([values for values, _ in numbers])
+    categorical = tuple(_by_distinct(columns[name], _category) for name in CATEGORICAL)
+    labels = _by_distinct(columns[LABEL], _number)
+    wrong = np.flatnonzero(~np.isin(labels, (0, 1)))
+    if len(wrong):
+        raise InputError(
+            f"{path}: {LABEL} must be 0 or 1; data row {first_row + wrong[0]} has {columns[LABEL].iloc[wrong[0]]!r}"
+        )
+    return _Chunk(
+        numeric=numeric,
+        bad=[count for _, count in numbers],
+        categorical=categorical,
+        labels=labels.astype(np.uint8)[:, None],
+        content_ids=_row_ids(numeric, categorical),
+        times=_times(columns["frame.time"]),
     )
 
 
@@ -195,59 +242,50 @@ def _check_columns(path: Path, found: list[str]) -> None:
     raise InputError(f"{path} has {len(found)} columns, Edge-IIoTset has {len(COLUMNS)}; {'; '.join(complaints)}")
 
 
-def _numbers(column: np.ndarray) -> tuple[np.ndarray, int]:
+def _by_distinct(column: Any, convert: Callable[[str], Any]) -> np.ndarray:
+    """Return (N,) `convert` of each entry of a pandas column of text, called once for each distinct entry."""
+    codes, distinct = column.fillna("").factorize()
+    return np.array([convert(str(entry)) for entry in distinct])[codes]
+
+
+def _numbers(column: Any) -> tuple[np.ndarray, int]:
     """Return (N,) float64 of a column of text, and how many entries were no finite number (they become 0)."""
-    text, inverse = np.unique(column.astype(np.str_), return_inverse=True)
-    values = np.array([_number(entry) for entry in text.tolist()])
+    values = _by_distinct(column, _number)
     bad = ~np.isfinite(values)
-    return np.where(bad, 0, values)[inverse], int(bad[inverse].sum())
+    return np.where(bad, 0, values), int(bad.sum())
 
 
 def _number(text: str) -> float:
+    """Return the number that a text spells, NaN if none."""
     text = text.strip()
     try:
         return float(int(text, 16)) if text[:2].lower() == "0x" else float(text)
     except (ValueError, OverflowError):
-        return np.nan
-
-
-def _categories(column: np.ndarray) -> np.ndarray:
-    """Return (N,) str with one spelling of each category: numbers that are whole lose their ".0", "" stays "nothing"."""
-    text, inverse = np.unique(column.astype(np.str_), return_inverse=True)
-    return np.array([_category(entry) for entry in text.tolist()], dtype=np.str_)[inverse]
+        return math.nan
 
 
 def _category(text: str) -> str:
+    """Return one spelling of a category: whole numbers, which the files write as 0 and as 0.0, lose their fraction."""
     text = text.strip()
     number = _number(text)
-    return str(int(number)) if np.isfinite(number) and number == int(number) else text
+    return str(int(number)) if math.isfinite(number) and number == int(number) else text
 
 
-def _labels(path: Path, column: np.ndarray) -> np.ndarray:
-    values = np.array([_number(entry) for entry in column.tolist()])
-    wrong = np.flatnonzero(~np.isin(values, (0, 1)))
-    if len(wrong):
-        raise InputError(
-            f"{path}: {LABEL} must be 0 or 1; {len(wrong)} rows have something else, the first is {column[wrong[0]]!r} "
-            f"at data row {wrong[0]}"
-        )
-    return values.astype(np.uint8)[:, None]
+def _times(column: Any) -> np.ndarray | None:
+    """Return (N,) seconds since 1970 if all entries are ISO 8601 or Wireshark dates ("Nov 21, 2021 11:44:10.08 CET").
 
-
-def _times(column: np.ndarray) -> np.ndarray | None:
-    """Return (N,) seconds since 1970 of Wireshark's times (" 2021 11:44:10.081753000 "), or None unless all rows have one.
-
-    The published files have cut "month day," off at the comma, so that they order within a day only; whole dates are read too.
+    Names of time zones are ignored: they shift all times alike, and times serve for their order.
     """
     import pandas as pd
 
-    text = pd.Series(column.astype(np.str_)).str.strip()
-    short = text.str.fullmatch(r"\d{4} \d{1,2}:\d{2}:\d{2}(\.\d+)?")
-    text = text.where(~short, text.str.replace(" ", "-01-01 ", n=1, regex=False))
-    parsed: Any = pd.to_datetime(text, errors="coerce", utc=True, format="mixed")
-    if parsed.isna().any():
-        return None
-    return (parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds().to_numpy(dtype=np.float64)
+    text = column.fillna("").str.strip().str.replace(r"(\d) [A-Z][A-Za-z ]*$", r"\1", regex=True)
+    for layout in ("ISO8601", "%b %d, %Y %H:%M:%S.%f"):
+        dated = text.str.match(r"\d{4}-\d{2}-\d{2}[ T]\d") if layout == "ISO8601" else text.str.match(r"[A-Z][a-z]{2} ")
+        if dated.all():
+            parsed = pd.to_datetime(text, errors="coerce", utc=True, format=layout)
+            if not parsed.isna().any():
+                return np.asarray((parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), dtype=np.float64)
+    return None
 
 
 def _row_ids(numeric: np.ndarray, categorical: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -255,8 +293,8 @@ def _row_ids(numeric: np.ndarray, categorical: tuple[np.ndarray, ...]) -> np.nda
     texts = [column.tolist() for column in categorical]
     numbers = np.ascontiguousarray(numeric + 0.0, dtype="<f8")  # + 0.0 turns -0.0 into 0.0
     ids = np.empty(len(numeric), dtype=CONTENT_ID_DTYPE)
-    for i in range(len(numeric)):
-        state = hashlib.sha256(numbers[i].tobytes())
+    for i, row in enumerate(numbers):
+        state = hashlib.sha256(row.tobytes())
         state.update("\0".join(text[i] for text in texts).encode())
         ids[i] = state.hexdigest()[:16]
     return ids

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from qwafer._errors import InputError
 from qwafer.data._files import ZIP_MAGIC, check_file, npz_keys
+from qwafer.data.lswmd import read_lswmd
 from qwafer.data.maps import WaferMaps
 from qwafer.data.mixedwm38 import read_mixedwm38
 from qwafer.data.synthetic import synthetic_maps
@@ -11,6 +12,8 @@ from qwafer.data.wm811k import read_wm811k
 
 SYNTHETIC = "synthetic"
 DEFAULT_N = 2000
+PICKLE_STARTS = (b"\x80", b"ccopy_reg", b"ccopyreg", b"cpandas", b"(")
+"""How pickles begin: protocols 2 and up with their number, older ones with the first name or a mark."""
 
 
 def read_maps(source: str | Path, *, n: int | None = None, seed: int | None = None) -> WaferMaps:
@@ -48,4 +51,15 @@ def read_maps(source: str | Path, *, n: int | None = None, seed: int | None = No
             f"{path} has the arrays {', '.join(keys) or '(none)'}; wafer maps are arr_0, arr_1 (MixedWM38) or flat, "
             f"shape, label, classes (packed WM-811K)"
         )
-    raise InputError(f"{path} is no wafer-map file: expected an NPZ (MixedWM38, packed WM-811K)")
+    if start.startswith(PICKLE_STARTS):
+        return read_lswmd(path)
+    first_line = start.split(b"\n")[0]
+    if b"," in first_line and b"\0" not in start:
+        raise InputError(
+            f"{path} looks like a CSV table, not wafer maps; read Edge-IIoTset with qwafer.data.read_edge_iiot and "
+            f"qwafer.features.from_table, and give the FeatureSet instead"
+        )
+    raise InputError(
+        f"{path} is no wafer-map file (it starts with {start[:8]!r}); expected a MixedWM38 or packed WM-811K NPZ, or "
+        f"LSWMD.pkl"
+    )
