@@ -21,8 +21,8 @@ GROUPS = ("projection", "circuit", "readout", "alpha")
 class Head(eqx.Module):
     """A map from features (batch, D) to logits (batch, n_labels), as a JAX pytree.
 
-    `params` holds what is trained and `buffers` what is not (standardisation, frozen projections, a frozen alpha), both by
-    name. A name's part before the first dot is its group; classical layers belong to `projection`.
+    `params` holds what is trained and `buffers` what is not (standardisation, frozen projections, a frozen alpha),
+    both by name. A name's part before the first dot is its group; classical layers belong to `projection`.
     """
 
     params: dict[str, Array]
@@ -40,8 +40,8 @@ class Head(eqx.Module):
     ) -> Float[Array, "batch n_labels"]:
         """Return the logits (batch, n_labels) of `features` (batch, D).
 
-        `program` executes the circuit of a quantum head for exactly this batch size; classical heads ignore it. `key` drives
-        dropout and is needed only with `train=True` and a positive rate.
+        `program` executes the circuit of a quantum head for exactly this batch size; classical heads ignore it. `key`
+        drives dropout and is needed only with `train=True` and a positive rate.
         """
         raise TypeError(f"{type(self).__name__} must define logits")
 
@@ -54,13 +54,17 @@ class Head(eqx.Module):
         return eqx.tree_at(lambda head: head.params, self, {name: params[name] for name in self.params})
 
     def count(self) -> dict[str, int]:
-        """Return the number of `trainable` parameters, and of those `frozen` in the head (statistics and frozen arrays)."""
+        """Return the number of `trainable` parameters, and of those `frozen` in the head (statistics and frozen
+        arrays).
+        """
         trainable = sum(math.prod(value.shape) for value in self.params.values())
         frozen = sum(math.prod(value.shape) for value in self.buffers.values())
         return {"trainable": trainable, "frozen": frozen, "total": trainable + frozen}
 
     def standardized(self, features: Float[Array, "batch D"]) -> Float[Array, "batch D"]:
-        """Return (features - mean) / scale in the head's dtype; features as they are where the head does not standardise."""
+        """Return (features - mean) / scale in the head's dtype; features as they are where the head does not
+        standardise.
+        """
         features = jnp.asarray(features, self.dtype)
         if "standardize.mean" not in self.buffers:
             return features
@@ -70,7 +74,8 @@ class Head(eqx.Module):
 def draw(seed: int, name: str, shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> Array:
     """Return the initial normal values of the parameter `name`, of standard deviation `scale`.
 
-    They depend on the seed, the name and the shape alone, so that two arms share the start of every parameter that both have.
+    They depend on the seed, the name and the shape alone, so that two arms share the start of every parameter that
+    both have.
     """
     values = np.random.default_rng(key_seed(seed, f"parameter/{name}")).standard_normal(shape)
     return jnp.asarray(scale * values, dtype)

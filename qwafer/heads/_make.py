@@ -19,19 +19,20 @@ from qwafer.heads._quantum import quantum_head
 def make_head(config: RunConfig, train_features: np.ndarray, n_labels: int, seed: int) -> Head:
     """Return the untrained head that `config.head` and `config.circuit` describe.
 
-    `train_features` (M, D) are those of the training split alone: they give the standardisation and the principal axes. Classical
-    heads are float32; a quantum head has the dtype of its circuit. Raises InputError where the parts do not fit together.
+    `train_features` (M, D) are those of the training split alone: they give the standardisation and the principal
+    axes. Classical heads are float32; a quantum head has the dtype of its circuit. Raises InputError where the parts
+    do not fit together.
     """
     check_positive_int("n_labels", n_labels)
     check_features(train_features)
     features = np.asarray(train_features)
     dtype = config.circuit.dtype if config.head.name == "quantum" else "float32"
+    check_x64(dtype)
     buffers = standardization(features, dtype) if config.head.standardize else {}
     if config.head.name == "linear":
         return linear_head(features.shape[1], n_labels, buffers, seed)
     if config.head.name == "mlp":
         return mlp_head(config.head, features.shape[1], n_labels, buffers, seed)
-    check_x64(dtype)
     spec = config.circuit.spec(n_labels)
     if config.head.standardize and config.head.projection == "pca":
         mean, scale = (np.asarray(buffers[f"standardize.{name}"], np.float64) for name in ("mean", "scale"))

@@ -24,7 +24,9 @@ def check_memory(spec: CircuitSpec) -> None:
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return the bytes that a process can still take, by the kernel's estimate and the container's limit; None if unknown."""
+    """Return the bytes that a process can still take, by the kernel's estimate and the container's limit; None if
+    unknown.
+    """
     limits = []
     if meminfo.is_file():
         for line in meminfo.read_text().splitlines():

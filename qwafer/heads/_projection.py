@@ -21,7 +21,9 @@ ANGLE_MAPS: dict[str, AngleMap] = {
 
 
 def orthonormal_frame(n_features: int, n_wires: int, seed: int) -> np.ndarray:
-    """Return a random frame Q (D, n_wires) with Q^T Q = 1, uniform over all frames (QR of a normal matrix, Mezzadri 2007)."""
+    """Return a random frame Q (D, n_wires) with Q^T Q = 1, uniform over all frames (QR of a normal matrix, Mezzadri
+    2007).
+    """
     _check_width("fixed", n_features, n_wires)
     normal = np.random.default_rng(key_seed(seed, "projection/frame")).standard_normal((n_features, n_wires))
     q, r = np.linalg.qr(normal)
@@ -31,7 +33,8 @@ def orthonormal_frame(n_features: int, n_wires: int, seed: int) -> np.ndarray:
 def principal_axes(
     features: Float[np.ndarray, "M D"], n_wires: int
 ) -> tuple[Float[np.ndarray, "D n_wires"], Float[np.ndarray, " n_wires"]]:
-    """Return (V, c) such that z = V^T x + c are the first principal components of `features` (M, D), centred, of unit variance.
+    """Return (V, c) such that z = V^T x + c are the first principal components of `features` (M, D), centred, of unit
+    variance.
 
     An axis's sign makes its largest coefficient positive. A component without variance stays 0: its column of V is 0.
     """

@@ -25,9 +25,9 @@ READOUT_NAMES = {"z_vec": "readout.weights", "mean_z_readout": "readout.angles"}
 class QuantumHead(Head):
     """l(x) = alpha (s(x) + bias) with s the readout of a circuit at angles = angle_scale * map(P^T x + c).
 
-    x are the standardised features, P (D, n_qubits) and c (n_qubits,) the projection. The bias (one a label, trained) starts at 0.
-    Alpha is one number, or one a label: softplus(a) + 1e-3 with `alpha.raw` = a, or `alpha.value` itself (mode `direct`, which may
-    cross zero and then inverts the ranking).
+    x are the standardised features, P (D, n_qubits) and c (n_qubits,) the projection. The bias (one a label, trained)
+    starts at 0. Alpha is one number, or one a label: softplus(a) + 1e-3 with `alpha.raw` = a, or `alpha.value` itself
+    (mode `direct`, which may cross zero and then inverts the ranking).
     """
 
     spec: CircuitSpec = eqx.field(static=True)
@@ -81,10 +81,10 @@ def quantum_head(
 ) -> QuantumHead:
     """Return an untrained `QuantumHead` for `spec.n_outputs` labels.
 
-    `features` (M, D) are the training features after standardisation. Initial values: projection weights of standard deviation
-    1/sqrt(D), biases 0, ansatz angles and readout angles normal of standard deviation `init_scale`, `z_vec` weights 1/n_qubits
-    plus such a number. Readout angles do not start at 0: there every label would be the same mean Z, and the
-    first angle of a wire would have no gradient.
+    `features` (M, D) are the training features after standardisation. Initial values: projection weights of standard
+    deviation 1/sqrt(D), biases 0, ansatz angles and readout angles normal of standard deviation `init_scale`, `z_vec`
+    weights 1/n_qubits plus such a number. Readout angles do not start at 0: there every label would be the same mean
+    Z, and the first angle of a wire would have no gradient.
     """
     n_features, n, dtype, scale = features.shape[1], spec.n_qubits, spec.dtype, config.init_scale
     params = {"circuit.ansatz": draw(seed, "circuit.ansatz", spec.weight_shapes()["ansatz"], dtype, scale)}

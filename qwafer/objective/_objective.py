@@ -23,7 +23,8 @@ class Objective(eqx.Module):
         labels: Float[Array, "batch n_labels"],
         weights: Float[Array, " batch"],
     ) -> Float[Array, ""]:
-        """Return sum_i w_i mean_k loss_ik / sum_i w_i; an example of weight 0, as those that pad a batch, has no effect.
+        """Return sum_i w_i mean_k loss_ik / sum_i w_i; an example of weight 0, as those that pad a batch, has no
+        effect.
 
         The weights of a balanced batch have mean one by construction, so that the denominator is the number of
         real examples.
@@ -43,6 +44,8 @@ class Objective(eqx.Module):
 
 
 def make_objective(config: ObjectiveConfig, train_labels: UInt8[np.ndarray, "M n_labels"]) -> Objective:
-    """Return the objective that `config` describes; `train_labels` (M, n_labels) of the training split give its weights."""
+    """Return the objective that `config` describes; `train_labels` (M, n_labels) of the training split give its
+    weights.
+    """
     pos_weight = positive_weights(config.pos_weight, train_labels)
     return Objective(jnp.asarray(pos_weight, "float32"), config.loss, config.focal_gamma)

@@ -129,8 +129,8 @@ def make_sampler(
         )
     if not 0 < n_positive < batch_size:
         raise InputError(
-            f"`training.batch_size` = {batch_size} has no room for both classes at sampling.pos_frac = {config.pos_frac}: "
-            "use larger batches"
+            f"`training.batch_size` = {batch_size} has no room for both classes at sampling.pos_frac = "
+            f"{config.pos_frac}: use larger batches"
         )
     w_pos, w_neg = 1.0, 1.0
     if config.importance_weights:

@@ -23,9 +23,9 @@ def focal(
 ) -> Float[Array, "batch n_labels"]:
     """Return (1 - p_t)^gamma times the binary cross-entropy, p_t the probability of the true value (Lin et al. 2017).
 
-    1 - p_t enters as exp(-softplus(l)) of a positive, and exp(-softplus(-l)) of a negative, which keeps value and gradient
-    finite where p_t rounds to 1. At l = 0 and gamma = 2 the loss is log(2) / 4 = 0.1733: a stall there is a model that says
-    nothing, not one that has learned.
+    1 - p_t enters as exp(-softplus(l)) of a positive, and exp(-softplus(-l)) of a negative, which keeps value and
+    gradient finite where p_t rounds to 1. At l = 0 and gamma = 2 the loss is log(2) / 4 = 0.1733: a stall there is a
+    model that says nothing, not one that has learned.
     """
     gain, cost = jax.nn.softplus(logits), jax.nn.softplus(-logits)
     positive = pos_weight[None, :] * labels * jnp.exp(-gamma * gain) * cost

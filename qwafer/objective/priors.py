@@ -15,7 +15,8 @@ def class_prior(labels: UInt8[np.ndarray, "M n_labels"]) -> Float[np.ndarray, " 
 
 
 def importance_weights(pi_t: float, pi_b: float) -> tuple[float, float]:
-    """Return (w_pos, w_neg) = (pi_t / pi_b, (1 - pi_t) / (1 - pi_b)) for batches of prior `pi_b` from data of prior `pi_t`.
+    """Return (w_pos, w_neg) = (pi_t / pi_b, (1 - pi_t) / (1 - pi_b)) for batches of prior `pi_b` from data of prior
+    `pi_t`.
 
     With positives and negatives drawn uniformly, the expected weighted loss of a batch is that of the data:
     pi_b w_pos E[l | y = 1] + (1 - pi_b) w_neg E[l | y = 0] = pi_t E[l | y = 1] + (1 - pi_t) E[l | y = 0].
@@ -29,8 +30,8 @@ def importance_weights(pi_t: float, pi_b: float) -> tuple[float, float]:
 def positive_weights(option: str, labels: UInt8[np.ndarray, "M n_labels"]) -> Float[np.ndarray, " n_labels"]:
     """Return the weight of positive examples of each label under `objective.pos_weight` = `option`.
 
-    `none`: 1; `balanced`: negatives / positives of the training labels (M, n_labels), 1 for a label that has only one of
-    the two; a number: that number for every label.
+    `none`: 1; `balanced`: negatives / positives of the training labels (M, n_labels), 1 for a label that has only one
+    of the two; a number: that number for every label.
     """
     if option == "none":
         return np.ones(labels.shape[1])

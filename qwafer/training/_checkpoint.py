@@ -17,8 +17,8 @@ KEPT = 2
 class Checkpoints:
     """Orbax checkpoints in `directory`/checkpoints, one an epoch; each is whole or absent.
 
-    A checkpoint holds the leaves of a pytree as they are, and a record of plain JSON data. `identity` (JSON data) names the
-    run: checkpoints of another are refused.
+    A checkpoint holds the leaves of a pytree as they are, and a record of plain JSON data. `identity` (JSON data)
+    names the run: checkpoints of another are refused.
     """
 
     def __init__(self, directory: Path, identity: Any):
@@ -42,7 +42,8 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def latest(self, tree: Any) -> tuple[int, Any, dict[str, Any]] | None:
-        """Return epoch, pytree (of the structure of `tree`) and record of the newest checkpoint, or None if there is none.
+        """Return epoch, pytree (of the structure of `tree`) and record of the newest checkpoint, or None if there is
+        none.
 
         Raises InputError where it belongs to another run.
         """

@@ -16,8 +16,8 @@ Schedule = Callable[[Any], Any]
 def make_schedule(config: TrainingConfig, total_steps: int) -> Schedule:
     """Return the learning rate as a function of the step (0, 1, ...), for a run of `total_steps`.
 
-    `constant`; `cosine`: lr (1 + cos(pi t / T)) / 2; `one_cycle`: up to lr over the first 30 % of the steps and down again, by
-    cosines (Smith and Topin 2018), from lr/25 and to lr/10^4 of that.
+    `constant`; `cosine`: lr (1 + cos(pi t / T)) / 2; `one_cycle`: up to lr over the first 30 % of the steps and down
+    again, by cosines (Smith and Topin 2018), from lr/25 and to lr/10^4 of that.
     """
     rate = config.learning_rate
     if config.schedule == "cosine":
@@ -32,7 +32,8 @@ def make_schedule(config: TrainingConfig, total_steps: int) -> Schedule:
 
 
 def make_optimizer(config: TrainingConfig, total_steps: int, names: Iterable[str]) -> optax.GradientTransformation:
-    """Return clipping by the global norm, then AdamW (Loshchilov and Hutter 2019) for each group of the parameters `names`.
+    """Return clipping by the global norm, then AdamW (Loshchilov and Hutter 2019) for each group of the parameters
+    `names`.
 
     A group's learning rate is the schedule times its `lr_mult_*`; its weight decay is its own or, where that is none,
     `weight_decay`. Decay applies to every array of a group, biases included.

@@ -34,8 +34,8 @@ def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
     """Return `data` limited, split and under its task, as `config.data` says.
 
     The split is drawn before the task is applied, so that runs of one seed share it whatever their tasks. Its seed is
-    `config.data.split_seed`, or the run's. A split that came with the data is kept: features such as category codes may rest on it.
-    Raises InputError where the training split of a binary task has one class only.
+    `config.data.split_seed`, or the run's. A split that came with the data is kept: features such as category codes
+    may rest on it. Raises InputError where the training split of a binary task has one class only.
     """
     split_seed = seed if config.data.split_seed is None else config.data.split_seed
     notes: tuple[str, ...] = ()
@@ -61,8 +61,8 @@ def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
     if data.labels.shape[1] == 1 and len(np.unique(train_labels)) < 2:
         only = "positive" if train_labels[0, 0] else "negative"
         raise InputError(
-            f"the training split of the task {config.data.task} holds only {only} examples ({len(train_labels)}): use more "
-            "data, or another task or split"
+            f"the training split of the task {config.data.task} holds only {only} examples ({len(train_labels)}): "
+            "use more data, or another task or split"
         )
     return Prepared(data, split, data.digest(), (*notes, *split.notes))
 

@@ -1,4 +1,4 @@
-"""Optimisation steps, compiled: many in one call where the engine is JAX, one a call where it calls back to the host."""
+"""Optimisation steps, compiled: many in one call, or one a call where the engine calls back to the host."""
 
 import functools
 from collections.abc import Callable
@@ -65,7 +65,9 @@ def initial_state(config: TrainingConfig, total_steps: int, head: Head) -> State
 
 
 def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.Array]:
-    """Return the parameters that are evaluated: those of the state, or their moving average, corrected for its start at 0."""
+    """Return the parameters that are evaluated: those of the state, or their moving average, corrected for its start
+    at 0.
+    """
     step = int(state.step)
     if config.ema_decay is None or step == 0:
         return state.params
@@ -77,8 +79,9 @@ def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.
 def steps(config: TrainingConfig, total_steps: int, names: tuple[str, ...], program: Program | None) -> Run:
     """Return the compiled function (head, objective, state, batch, key, start, stop) -> (state, totals).
 
-    It takes the steps of batches `start` to `stop` - 1. Equal arguments return the same function, so that the runs of a sweep
-    share what is compiled. A program that calls the host takes `stop` = `start` + 1 only: the step is not looped.
+    It takes the steps of batches `start` to `stop` - 1. Equal arguments return the same function, so that the runs of
+    a sweep share what is compiled. A program that calls the host takes `stop` = `start` + 1 only: the step is not
+    looped.
     """
     optimizer = make_optimizer(config, total_steps, names)
 

@@ -56,8 +56,8 @@ def train(
         config: every option; `config.data.source` and what belongs to it have no part in it, `data` being there.
         data: features and labels, before or after `FeatureSet.task`.
         seed: every random choice derives from it and a name: split, initial parameters, batches, dropout.
-        directory: where checkpoints lie, if any: every `training.checkpoint_every_epochs`, and one when the run is interrupted. A run
-            whose directory holds its checkpoint resumes there, and continues bit for bit.
+        directory: where checkpoints lie, if any: every `training.checkpoint_every_epochs`, and one when the run is
+            interrupted. A run whose directory holds its checkpoint resumes there, and continues bit for bit.
         progress: called after each evaluation with the new entry of the curves, and `epochs`.
 
     Raises:
@@ -138,7 +138,7 @@ class _Run:
     def _preflight(self) -> None:
         """Compile the programs of training and evaluation by calling them; nothing of the run changes."""
         batch = self._batch(1)
-        # A looped call of no steps compiles everything and computes nothing; one that calls the host compiles as it runs.
+        # A looped call of no steps compiles everything and computes nothing; the host compiles as it runs.
         jax.block_until_ready(self._steps(self.state, batch, 0, 1 if calls_host(self.program) else 0))
         predict_logits(self.head, self.val[0][:1], self.forward, PREDICTION_BATCH)
 
@@ -215,7 +215,7 @@ class _Run:
         if best_epoch == 0 and not self.history.diverged:
             self.best, best_epoch = evaluated_parameters(self.config.training, self.state), self.epoch
             notes.append(
-                f"training.val_objective = {self.config.training.val_objective} is undefined on the validation split, so "
+                f"training.val_objective = {self.config.training.val_objective} is undefined on the validation split: "
                 "the last epoch was taken instead of the best"
             )
         head = self.head.with_parameters(self.best)

@@ -28,26 +28,31 @@ class RunResult:
     label_names: tuple[str, ...]
     """The labels of the task, in the order of every list a label."""
     metrics: dict[str, dict[str, Any]]
-    """`val` and `test`: the `Evaluation` at the best checkpoint (thresholds tuned on validation); `initial`: loss, auc and sep
-    on validation before the first step."""
+    """`val` and `test`: the `Evaluation` at the best checkpoint (thresholds tuned on validation); `initial`: loss,
+    auc and sep on validation before the first step."""
     best_epoch: int
-    """Epoch of the checkpoint that was evaluated, the best on validation by `training.val_objective`; 0: before any step."""
+    """Epoch of the checkpoint that was evaluated, the best on validation by `training.val_objective`; 0: before any
+    step."""
     epochs_run: int
     """Epochs trained."""
     curves: dict[str, list[Any]]
-    """One entry an evaluation: `epoch`, `step`, `train_loss` (mean over the batches since the last evaluation), `val_loss`,
-    `val_auc`, `val_sep` (macro), `val_auc_per_label`, `learning_rate`, and `grad_norm.G` (mean over those batches, before
-    clipping), `param_norm.G`, `distance.G` (from the initial values) for each group G; `alpha` (one a label)."""
+    """One entry an evaluation: `epoch`, `step`, `train_loss` (mean over the batches since the last evaluation),
+    `val_loss`, `val_auc`, `val_sep` (macro), `val_auc_per_label`, `learning_rate`, and `grad_norm.G` (mean over those
+    batches, before clipping), `param_norm.G`, `distance.G` (from the initial values) for each group G; `alpha` (one a
+    label)."""
     digests: dict[str, Any]
-    """`data`, `split`, `batches`, and `parameters`: digest of the initial value of each parameter, keyed by name and shape."""
+    """`data`, `split`, `batches`, and `parameters`: digest of the initial value of each parameter, keyed by name and
+    shape."""
     n_parameters: dict[str, int]
     """`trainable`, `frozen` and `total` numbers in the head."""
     degenerate: bool
-    """Whether thresholded metrics of some label cannot be trusted, or training diverged; `notes` and the evaluations say why."""
+    """Whether thresholded metrics of some label cannot be trusted, or training diverged; `notes` and the evaluations
+    say why."""
     notes: tuple[str, ...]
     """What a reader should know, one sentence each."""
     timings: dict[str, float]
-    """Wall seconds: `compile` (before the clock starts), `training`, `evaluation`, `total`; and `steps`, `steps_per_second`."""
+    """Wall seconds: `compile` (before the clock starts), `training`, `evaluation`, `total`; and `steps`,
+    `steps_per_second`."""
     engine: dict[str, Any]
     """What executed the circuit (`Program.info` of the training program); empty for classical heads."""
     compile_cache: dict[str, Any]
@@ -74,7 +79,9 @@ class RunResult:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "RunResult":
-        """Return the result that `to_dict` wrote, without `predictor` and `outputs`; raises InputError on anything else."""
+        """Return the result that `to_dict` wrote, without `predictor` and `outputs`; raises InputError on anything
+        else.
+        """
         if data.get("format") != FORMAT:
             raise InputError(f"a run result must have format {FORMAT}, got {data.get('format')!r}: run it again")
         values = {name: value for name, value in data.items() if name != "format"}
