@@ -1,0 +1,252 @@
+"""`Experiment`: a base configuration, named arms that override it, and the seeds that pair them; read from TOML."""
+
+import dataclasses
+import importlib.metadata
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwafer._checks import nearest
+from qwafer._errors import InputError
+from qwafer._io import digest
+from qwafer.config import RunConfig
+from qwafer.overrides import (
+    effective_options,
+    flat_config,
+    flatten,
+    no_effect,
+    parse_assignment,
+    sections,
+    with_options,
+)
+
+DEFAULT_EXPERIMENT = "mean_z_vs_readout"
+"""The experiment that `python -m qwafer.ablate` runs when it is given none."""
+
+TEXT_KEYS = ("name", "title", "description", "expected", "reference", "metric", "baseline")
+ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms to be compared over seeds: everything that defines the runs, nothing about how they are executed."""
+
+    name: str
+    """Short name; the default output directory is `runs/NAME`."""
+    arms: Mapping[str, RunConfig]
+    """The resolved configuration of every arm by name, in the order of the file."""
+    baseline: str
+    """The arm that every other arm is compared with."""
+    seeds: tuple[int, ...]
+    """Seeds of the runs; every arm has one run a seed."""
+    metric: str = "test.roc_auc"
+    """What is compared: `test.` or `val.` and the name of an average in `Evaluation.macro`."""
+    title: str = ""
+    """One line for the head of the report."""
+    description: str = ""
+    """What is asked, and why the base is as it is."""
+    expected: str = ""
+    """What the author expects to see, and what it costs."""
+    reference: str = ""
+    """Where the question comes from."""
+
+    def __post_init__(self) -> None:
+        if len(self.arms) < 2:
+            raise InputError(f"experiment {self.name} needs at least two arms to compare, got {len(self.arms)}")
+        if self.baseline not in self.arms:
+            raise InputError(
+                f"`baseline` must be one of the arms {', '.join(self.arms)}, got {self.baseline!r}"
+                f"{nearest(self.baseline, self.arms)}"
+            )
+        check_seeds(self.seeds)
+        for arm in self.arms:
+            if not ARM_NAME.fullmatch(arm):
+                raise InputError(
+                    "the name of an arm must be letters, digits, `_`, `.`, `+` or `-`, starting with a letter or "
+                    f"digit, got {arm!r}"
+                )
+        seen: dict[str, str] = {}
+        for arm, config in self.arms.items():
+            key = digest(effective_options(config))
+            if key in seen:
+                raise InputError(
+                    f"the arms {seen[key]} and {arm} resolve to the same configuration, so there is nothing to "
+                    "compare: give one of them an option that has an effect"
+                )
+            seen[key] = arm
+
+    def digest(self) -> str:
+        """Return 16 hex digits of what defines the runs and their comparison: arms, baseline and metric.
+
+        Neither the seeds, which may be extended, nor the texts count, nor the place of the data (their own digest
+        does).
+        """
+        return digest({arm: config_digest(config) for arm, config in self.arms.items()}, self.baseline, self.metric)
+
+    def changes(self, arm: str) -> dict[str, Any]:
+        """Return the effective options of `arm` that differ from the baseline's, by dotted name; None for one it
+        lacks.
+        """
+        own, base = effective_options(self.arms[arm]), effective_options(self.arms[self.baseline])
+        names = [name for name in {**base, **own} if own.get(name) != base.get(name) or (name in own) != (name in base)]
+        return {name: own.get(name) for name in names}
+
+
+def config_digest(config: RunConfig) -> str:
+    """Return the digest of a run's configuration, without the place of its data: a file may move."""
+    options = flat_config(config)
+    synthetic = options.pop("data.source") == "synthetic"
+    return digest(options, synthetic)
+
+
+def load_experiment(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Return the experiment of a TOML file, or of the name of one that comes with qwafer, with "option=value"
+    overrides.
+
+    The overrides apply to every arm, after the arm's own options. Layout of the file (all but the arms is optional):
+
+        title = "..."            # also name, description, expected, reference: texts for the report
+        seeds = 8                # 0 to 7; or "3:11" (3 to 10), or a list
+        metric = "test.roc_auc"
+        baseline = "mean_z"      # the first arm, if absent
+        head = "mlp"             # a section's name by itself sets its `name`
+        [circuit]                # the base: [data] [circuit] [engine] [head] [objective] [sampling] [training]
+        n_qubits = 4
+        [arms.mean_z]            # an arm's options, dotted or as tables
+        circuit.readout = "mean_z"
+
+    Raises InputError, in one sentence, for a file that cannot be read, an unknown option (naming the nearest), a value
+    of the wrong type or range, an option without effect (in an arm, or given as an override and without effect in every
+    arm, or in the base and without effect in every arm of the file), and arms that resolve to the same configuration.
+    """
+    path = find_experiment(path_or_name)
+    table = _read_toml(path)
+    unknown = set(table) - {*TEXT_KEYS, *sections(), "seeds", "arms"}
+    if unknown:
+        key = min(unknown)
+        raise InputError(f"{path}: there is no key `{key}`{nearest(key, [*TEXT_KEYS, *sections(), 'seeds', 'arms'])}")
+    for key in TEXT_KEYS:
+        if not isinstance(table.get(key, ""), str):
+            raise InputError(f"{path}: `{key}` must be a text, got {table[key]!r}")
+    arm_tables = table.get("arms", {})
+    if not isinstance(arm_tables, dict) or not all(isinstance(options, dict) for options in arm_tables.values()):
+        raise InputError(f"{path}: `arms` must hold one table an arm, [arms.NAME]")
+
+    where = f" (in {path.name})"
+    base_options = flatten({key: table[key] for key in sections() if key in table}, where=where)
+    arm_options = {arm: flatten(options, where=f" (in arm {arm})") for arm, options in arm_tables.items()}
+    base = with_options(RunConfig(), base_options)
+    as_filed = {arm: with_options(base, options) for arm, options in arm_options.items()}
+    _refuse_without_effect(base_options, as_filed.values(), f"any arm of {path.name}")
+
+    set_options = parse_overrides(overrides)
+    arms = {arm: with_options(base, {**options, **set_options}) for arm, options in arm_options.items()}
+    _refuse_without_effect(set_options, arms.values(), "any arm")
+    for arm, options in arm_options.items():
+        _refuse_without_effect(options, [arms[arm]], f"arm {arm}")
+    return Experiment(
+        name=table.get("name", path.stem),
+        arms=arms,
+        baseline=table.get("baseline", next(iter(arms), "")),
+        seeds=parse_seeds(table.get("seeds", 8)),
+        **{key: table[key] for key in TEXT_KEYS[1:-1] if key in table},
+    )
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the options of "option=value" texts by dotted name; raise InputError where one is given twice."""
+    options: dict[str, Any] = {}
+    for text in overrides:
+        name, value = parse_assignment(text)
+        if name in options:
+            raise InputError(f"`{name}` is set twice, to {options[name]!r} and to {value!r}: keep one")
+        options[name] = value
+    return options
+
+
+def parse_seeds(value: Any) -> tuple[int, ...]:
+    """Return the seeds that `value` stands for: N (0 to N-1), "a:b" (a to b-1, as in Python), "1,5,9", or a list."""
+    seeds: tuple[Any, ...] | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        seeds = tuple(range(value))
+    elif isinstance(value, (list, tuple)):
+        seeds = tuple(value)
+    elif isinstance(value, str):
+        text = value.replace(" ", "")
+        if re.fullmatch(r"\d+", text):
+            seeds = tuple(range(int(text)))
+        elif match := re.fullmatch(r"(\d+):(\d+)", text):
+            seeds = tuple(range(int(match[1]), int(match[2])))
+        elif re.fullmatch(r"\d+(,\d+)*,?", text):
+            seeds = tuple(int(item) for item in text.split(",") if item)
+    if seeds is None:
+        raise InputError(f"`seeds` must be a number N, a range a:b, or a list such as 1,5,9, got {value!r}")
+    check_seeds(seeds)
+    return seeds
+
+
+def check_seeds(seeds: Sequence[Any]) -> None:
+    """Raise InputError unless `seeds` are distinct non-negative integers, at least one and at most 10,000."""
+    if not seeds or len(seeds) > 10_000:
+        raise InputError(f"`seeds` must be between 1 and 10000 seeds, got {len(seeds)}")
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise InputError(f"`seeds` must be integers from 0 on, got {seed!r}")
+    if len(set(seeds)) != len(seeds):
+        raise InputError("`seeds` must not repeat: a run counted twice is not two runs")
+
+
+def find_experiment(path_or_name: str | Path) -> Path:
+    """Return the file of an experiment: a path as it is, or the name of one that comes with qwafer."""
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    name = str(path_or_name)
+    if path.suffix != ".toml" and path.name == name:
+        known = {file.stem: file for file in shipped_experiments()}
+        if name in known:
+            return known[name]
+        raise InputError(
+            f"there is no experiment {name!r}: give the path of a TOML file, or one of "
+            f"{', '.join(sorted(known)) or 'none'}"
+        )
+    raise InputError(f"{path} does not exist: give the path of an experiment's TOML file")
+
+
+def shipped_experiments() -> list[Path]:
+    """Return the experiment files that come with qwafer: those of the checkout, or those that the wheel installed."""
+    folder = Path(__file__).resolve().parents[1] / "experiments"
+    if (folder / f"{DEFAULT_EXPERIMENT}.toml").is_file():
+        return sorted(folder.glob("*.toml"))
+    try:
+        files = importlib.metadata.files("qwafer") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    located = [
+        Path(str(file.locate())) for file in files if file.suffix == ".toml" and file.parent.name == "experiments"
+    ]
+    return sorted(path.resolve() for path in located if path.is_file())
+
+
+def with_seeds(experiment: Experiment, seeds: tuple[int, ...]) -> Experiment:
+    """Return the same experiment over other seeds."""
+    return dataclasses.replace(experiment, seeds=seeds)
+
+
+def _refuse_without_effect(options: Iterable[str], configs: Iterable[RunConfig], where: str) -> None:
+    """Raise InputError for the first of `options` that has no effect in any of `configs`."""
+    configs = list(configs)
+    for name in options:
+        reasons = [no_effect(config, name) for config in configs]
+        if reasons and all(reason is not None for reason in reasons):
+            raise InputError(f"`{name}` has no effect in {where}: {reasons[0]}")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error
