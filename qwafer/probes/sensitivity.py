@@ -1,0 +1,120 @@
+"""Does moving a parameter move the output, and does the gradient know? Each is live, dead, inert or ghost."""
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from qwafer.probes._evidence import Evidence
+from qwafer.probes._report import Report, Verdict, parameter_name, summarize_names
+from qwafer.probes._structure import inert_by_structure
+
+QUESTION = "Does every parameter move the output, and does its gradient say so?"
+
+Parameter = tuple[str, tuple[int, ...]]
+
+
+def classify(evidence: Evidence) -> dict[Parameter, str]:
+    """Return {(group, index): class} of every parameter and input, over all points, examples and outputs.
+
+    `live`: the output moves under a displacement of +-pi/2 and the gradient is not zero. `dead`: the output moves,
+    the gradient is zero everywhere: it will never be trained. `inert`: neither. `ghost`: a gradient, though nothing
+    moves: the optimiser walks on noise. "Zero" is below the tolerance of `Evidence`.
+    """
+    classes: dict[Parameter, str] = {}
+    value_tolerance = evidence.value_tolerance()
+    for group, shape in evidence.subject.group_shapes().items():
+        tolerance = 2 * value_tolerance
+        for position, index in enumerate(np.ndindex(*shape)):
+            moved = max(float(np.max(point.moved[group][position])) for point in evidence.points)
+            gradient = max(float(np.max(np.abs(point.jacobian[group][..., position]))) for point in evidence.points)
+            moves, has_gradient = moved > value_tolerance, gradient > tolerance
+            label = {(True, True): "live", (True, False): "dead", (False, False): "inert", (False, True): "ghost"}
+            classes[group, tuple(index)] = label[moves, has_gradient]
+    return classes
+
+
+def sensitivity(evidence: Evidence, *, exclude: Collection[str] = ()) -> Report:
+    """Report the class of every parameter: fail on dead and ghost ones, warn on inert ones.
+
+    Inert parameters are explained by the light cone and commutation argument where it applies. Parameters named in
+    `exclude` (`ansatz[1, 0, 2]`) are another probe's finding and are left out.
+    """
+    classes = {
+        parameter: label
+        for parameter, label in classify(evidence).items()
+        if parameter_name(*parameter) not in set(exclude)
+    }
+    by_label: dict[str, list[Parameter]] = {"live": [], "dead": [], "inert": [], "ghost": []}
+    for parameter, label in classes.items():
+        by_label[label].append(parameter)
+    shapes = evidence.subject.group_shapes()
+    spec = evidence.subject.spec
+    reasons = inert_by_structure(spec) if spec is not None and by_label["inert"] else None
+    text = {label: summarize_names(found, shapes) for label, found in by_label.items()}
+
+    verdict: Verdict = "pass"
+    blames: list[Parameter] = []
+    if by_label["dead"] or by_label["ghost"]:
+        verdict, blames = "fail", by_label["dead"] + by_label["ghost"]
+        faults = []
+        if by_label["dead"]:
+            faults.append(f"dead: {text['dead']} (the output moves, the gradient is zero)")
+        if by_label["ghost"]:
+            faults.append(f"ghost: {text['ghost']} (a gradient, but nothing moves)")
+        headline = "; ".join(faults)
+    elif by_label["inert"]:
+        verdict = "warn"
+        headline = f"inert: {text['inert']} {_why(by_label['inert'], reasons)}"
+    else:
+        headline = f"all {len(classes)} parameters and inputs are live"
+    return Report(
+        name="sensitivity",
+        question=QUESTION,
+        verdict=verdict,
+        headline=headline,
+        numbers={
+            "counts": {label: len(found) for label, found in by_label.items()},
+            "parameters": {label: text[label] for label in ("dead", "ghost", "inert") if by_label[label]},
+            "reasons": {parameter_name(*p): (reasons or {}).get(p, "") for p in by_label["inert"]},
+            "left_to_other_probes": sorted(exclude),
+            "points": len(evidence.points),
+            **_extremes(evidence, classes),
+        },
+        tolerance=(
+            f"moves: by more than {evidence.value_tolerance():.2g} under +-pi/2; gradient: more than "
+            f"{2 * evidence.value_tolerance():.2g}, at any of {len(evidence.points)} random points"
+        ),
+        meaning=(
+            "A dead parameter changes predictions but is never trained; a ghost is trained on noise; an inert one is "
+            "counted as a parameter and does nothing."
+        ),
+        remedy=(
+            "Dead or ghost: do not train on this route; use readout gates or an outside contraction, or another "
+            "engine. Inert: leave it, or drop the gate; do not count it as capacity."
+        ),
+        blames=tuple(parameter_name(*parameter) for parameter in blames),
+    )
+
+
+def _why(inert: list[Parameter], reasons: dict[Parameter, str] | None) -> str:
+    """Return the structural reason of the inert parameters, or the admission that none is known."""
+    if reasons is None:
+        return "(found numerically at every point; no gate list small enough to argue on)"
+    unexplained = [parameter for parameter in inert if parameter not in reasons]
+    if unexplained:
+        return (
+            f"({len(unexplained)} of them without a structural reason: a coincidence of these points, or a broken gate)"
+        )
+    return f"by structure ({' or '.join(sorted({reasons[parameter] for parameter in inert}))})"
+
+
+def _extremes(evidence: Evidence, classes: dict[Parameter, str]) -> dict[str, Any]:
+    """Return by group the smallest and largest movement and gradient, for the report's table."""
+    table = {}
+    for group in evidence.subject.group_shapes():
+        moved = np.max([point.moved[group] for point in evidence.points], axis=(0, 2, 3))
+        gradient = np.max([np.abs(point.jacobian[group]) for point in evidence.points], axis=(0, 1, 2))
+        if moved.size:
+            table[group] = {"moved": [float(moved.min()), float(moved.max())], "gradient": gradient.tolist()}
+    return {"groups": table, "live": sum(label == "live" for label in classes.values())}

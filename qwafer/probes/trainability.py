@@ -1,0 +1,230 @@
+"""Does the gradient survive more wires and layers? Its variance over random weights, and its rate of decay."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from qwafer._errors import InputError
+from qwafer._io import key_seed
+from qwafer.circuits import CircuitSpec
+from qwafer.probes._linear import CHUNK_AMPLITUDES
+from qwafer.probes._report import Report, Verdict
+from qwafer.probes._statevector import bloch_vectors, states
+
+COSTS = ("local", "global")
+PLATEAU_SIGMA = 1e-4
+"""A standard deviation of the gradient below this is lost in float32 rounding and in any affordable number of shots."""
+PLATEAU_RATE = 1.0
+"""Bits of variance a wire; 1 is the rate of a 2-design, the barren plateau of McClean et al. 2018."""
+
+States = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Decay:
+    """A fitted law Var = 2^(a - rate n) with its bootstrap interval."""
+
+    rate: float
+    """Bits of variance lost a step of the axis (a wire, or a layer)."""
+    low: float
+    """Lower end of the 95 % interval of the rate."""
+    high: float
+    """Upper end."""
+    intercept: float
+    """a."""
+
+
+def expectation_cost(state: np.ndarray, cost: str) -> np.ndarray:
+    """Return the cost of states (..., 2^n): `local`, the mean <Z_i> over wires; `global`, |<0...0|psi>|^2.
+
+    The two costs of Cerezo et al. 2021 (Nature Communications 12, 1791) up to sign and constants.
+    """
+    if cost == "global":
+        return np.abs(state[..., 0]) ** 2
+    n = int(state.shape[-1]).bit_length() - 1
+    return bloch_vectors(state, n)[..., 2].mean(axis=-1)
+
+
+def gradient_samples(
+    states_of: States,
+    shapes: Mapping[str, tuple[int, ...]],
+    n_inputs: int,
+    parameter: tuple[str, tuple[int, ...]],
+    *,
+    cost: str = "local",
+    n_samples: int = 500,
+    seed: int = 0,
+    scale: float | None = None,
+) -> Float[np.ndarray, " n_samples"]:
+    """Return dC/d(parameter) by the parameter-shift rule at random weights and inputs.
+
+    `states_of` maps weights (S, ...) and angles (S, n_inputs) to amplitudes (S, 2^n). Weights are uniform over a
+    turn, or normal of standard deviation `scale`; inputs are uniform in +-pi/2.
+    """
+    if cost not in COSTS:
+        raise InputError(f"`cost` must be one of {', '.join(COSTS)}, got {cost!r}")
+    group, index = parameter
+    draws = {}
+    for name, shape in shapes.items():
+        generator = np.random.default_rng(key_seed(seed, f"plateau/{name}"))
+        size = (n_samples, *shape)
+        draws[name] = (
+            generator.uniform(-np.pi, np.pi, size) if scale is None else scale * generator.standard_normal(size)
+        )
+    angles = np.random.default_rng(key_seed(seed, "plateau/angles")).uniform(
+        -np.pi / 2, np.pi / 2, (n_samples, n_inputs)
+    )
+    costs = []
+    for sign in (1, -1):
+        shifted: dict[str, Any] = {name: np.array(value) for name, value in draws.items()}
+        shifted[group][(slice(None), *index)] += sign * np.pi / 2
+        costs.append(expectation_cost(states_of(shifted, angles), cost))
+    return (costs[0] - costs[1]) / 2
+
+
+def spec_gradient_samples(
+    spec: CircuitSpec,
+    *,
+    cost: str = "local",
+    n_samples: int = 500,
+    seed: int = 0,
+    scale: float | None = None,
+) -> Float[np.ndarray, " n_samples"]:
+    """Return `gradient_samples` of the body of `spec` by a rotation in the middle of its ansatz: layer L // 2, wire 0.
+
+    The RY of Rot, or the RX of the basic entangler: a generator that does not commute with the readout. The first
+    layer would hide the plateau behind its light cone, the last likewise.
+    """
+    chunk = max(1, CHUNK_AMPLITUDES >> spec.n_qubits)
+    angle = 1 if spec.angles_per_wire == 3 else 0
+    samples = []
+    for start in range(0, n_samples, chunk):
+        samples.append(
+            gradient_samples(
+                lambda weights, angles: states(spec, weights, angles),
+                {"ansatz": spec.weight_shapes()["ansatz"]},
+                spec.n_qubits,
+                ("ansatz", (spec.n_layers // 2, 0, angle)),
+                cost=cost,
+                n_samples=min(chunk, n_samples - start),
+                seed=key_seed(seed, f"chunk/{start}"),
+                scale=scale,
+            )
+        )
+    return np.concatenate(samples)
+
+
+def fit_decay(
+    positions: Sequence[int], samples: Sequence[np.ndarray], *, n_resamples: int = 500, seed: int = 0
+) -> Decay:
+    """Return the least-squares line of log2 Var against `positions`, with a bootstrap interval over the samples.
+
+    `samples` holds the gradients (S,) at each position; the interval is the 2.5th to the 97.5th percentile of the
+    slope over resamples of all of them.
+    """
+    x = np.asarray(positions, np.float64)
+    if len(x) < 2:
+        raise InputError(f"`positions` must hold at least two sizes for a rate, got {len(x)}")
+    generator = np.random.default_rng(seed)
+    floor = np.finfo(np.float64).tiny
+
+    def slope(variances: np.ndarray) -> np.ndarray:
+        y = np.log2(np.maximum(variances, floor))
+        return ((x - x.mean()) @ (y - y.mean(axis=0))) / ((x - x.mean()) ** 2).sum()
+
+    observed = np.array([np.var(values) for values in samples])
+    resampled = np.array(
+        [values[generator.integers(0, len(values), (n_resamples, len(values)))].var(axis=1) for values in samples]
+    )
+    rates = -slope(resampled)
+    rate = float(-slope(observed))
+    intercept = float(np.log2(np.maximum(observed, floor)).mean() + rate * x.mean())
+    low, high = np.percentile(rates, [2.5, 97.5])
+    return Decay(rate, float(low), float(high), intercept)
+
+
+def trainability(
+    spec: CircuitSpec,
+    *,
+    qubits: Sequence[int] = (2, 3, 4, 5, 6),
+    layers: Sequence[int] = (),
+    n_samples: int = 300,
+    init_scale: float | None = None,
+    seed: int = 0,
+    progress: Callable[[], None] = lambda: None,
+) -> Report:
+    """Report the variance of the gradient against wires and layers, for a local and a global cost, with fitted decay
+    rates.
+
+    The rate of the local cost is that of sum_i <Z_i>: the factor 1/n of mean Z is no plateau. Weights are uniform
+    over a turn and, where `init_scale` is given, also normal of that standard deviation, as training starts; the
+    verdict is about the latter then. Fails where the standard deviation of mean Z's gradient at the spec's own size
+    is below 1e-4; warns where the local cost loses as much as a 2-design, one bit a wire (lower end of the interval).
+    `progress` is called four times (twice without `init_scale`).
+    """
+    if spec.n_layers == 0:
+        return Report("barren plateau", _QUESTION, "skip", "the circuit has no trainable layer")
+    layers = layers or tuple(sorted({1, spec.n_layers, 2 * spec.n_layers}))
+    scales = {"uniform": None} if init_scale is None else {"uniform": None, "initial": init_scale}
+    rows: list[dict[str, Any]] = []
+    fits: dict[str, Decay] = {}
+    for weights, scale in scales.items():
+        for cost in COSTS:
+
+            def sample(n: int, depth: int, cost: str = cost, weights: str = weights, scale: Any = scale) -> np.ndarray:
+                samples = _resized_samples(spec, n, depth, cost=cost, n_samples=n_samples, seed=seed, scale=scale)
+                size = {"n_qubits": n, "n_layers": depth}
+                rows.append({**size, "cost": cost, "weights": weights, "variance": float(samples.var())})
+                return samples * n if cost == "local" else samples
+
+            by_size = [sample(n, spec.n_layers) for n in qubits]
+            fits[f"{cost}, {weights} weights, a wire"] = fit_decay(qubits, by_size, seed=seed)
+            if len(layers) > 1:
+                by_depth = [sample(spec.n_qubits, depth) for depth in layers]
+                fits[f"{cost}, {weights} weights, a layer"] = fit_decay(layers, by_depth, seed=seed)
+            progress()
+    own = list(scales)[-1]
+    sigma = float(
+        _resized_samples(
+            spec, spec.n_qubits, spec.n_layers, cost="local", n_samples=n_samples, seed=seed, scale=scales[own]
+        ).std()
+    )
+    local, other = (fits[f"{cost}, {own} weights, a wire"] for cost in COSTS)
+    verdict: Verdict = "pass"
+    rates = (
+        f"local cost loses {local.rate:.2f} [{local.low:.2f}, {local.high:.2f}] bits a wire, global {other.rate:.2f}"
+    )
+    headline = f"gradient s.d. {sigma:.2g} at {own} weights; {rates}"
+    if sigma < PLATEAU_SIGMA:
+        verdict, headline = "fail", f"gradient s.d. {sigma:.1e} at {own} weights: nothing to follow; {rates}"
+    elif local.low >= PLATEAU_RATE:
+        verdict = "warn"
+    return Report(
+        name="barren plateau",
+        question=_QUESTION,
+        verdict=verdict,
+        headline=headline,
+        numbers={
+            "variances": rows,
+            "decay": {name: dataclasses.asdict(fit) for name, fit in fits.items()},
+            "sigma_at_own_size": sigma,
+            "init_scale": init_scale,
+            "n_samples": n_samples,
+        },
+        tolerance=f"fail: s.d. below {PLATEAU_SIGMA:g}; warn: local cost loses at least {PLATEAU_RATE:g} bit a wire",
+        meaning="An exponentially small gradient cannot be told from rounding or shot noise: more wires train worse.",
+        remedy="Use fewer layers or wires, small initial weights, or a local readout (mean Z, not a global projector).",
+    )
+
+
+_QUESTION = "Does the gradient survive more wires and layers?"
+
+
+def _resized_samples(spec: CircuitSpec, n_qubits: int, n_layers: int, *, seed: int, **options: Any) -> np.ndarray:
+    """Return gradient samples of `spec` at another size."""
+    resized = dataclasses.replace(spec, n_qubits=n_qubits, n_layers=n_layers, readout="mean_z", n_outputs=1)
+    return spec_gradient_samples(resized, seed=key_seed(seed, f"{n_qubits}/{n_layers}"), **options)
