@@ -1,6 +1,7 @@
 """Checkpoints on disk, from which a killed run resumes bit for bit."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Checkpoints:
         if epoch in self._manager.all_steps():
             return
         save = self._ocp.args
-        leaves = {f"leaf_{i:04d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
+        leaves = {name: np.asarray(leaf) for name, leaf in _named(jax.tree.leaves(tree)).items() if np.size(leaf)}
         record = {"identity": self._identity, **record}
         self._manager.save(epoch, args=save.Composite(state=save.StandardSave(leaves), record=save.JsonSave(record)))
         self._manager.wait_until_finished()
@@ -58,11 +59,17 @@ class Checkpoints:
                 "choose another directory"
             )
         leaves, structure = jax.tree.flatten(tree)
-        blank = {f"leaf_{i:04d}": np.zeros(np.shape(leaf), leaf.dtype) for i, leaf in enumerate(leaves)}
-        saved = self._manager.restore(epoch, args=restore.Composite(state=restore.StandardRestore(blank)))["state"]
-        arrays = [jax.numpy.asarray(saved[name]) for name in blank]
+        blank = {name: np.zeros(np.shape(leaf), leaf.dtype) for name, leaf in _named(leaves).items()}
+        stored = {name: leaf for name, leaf in blank.items() if leaf.size}
+        saved = self._manager.restore(epoch, args=restore.Composite(state=restore.StandardRestore(stored)))["state"]
+        arrays = [jax.numpy.asarray({**blank, **saved}[name]) for name in blank]
         return epoch, jax.tree.unflatten(structure, arrays), record
 
     def close(self) -> None:
         """Release what orbax holds."""
         self._manager.close()
+
+
+def _named(leaves: Iterable[Any]) -> dict[str, Any]:
+    """Return the leaves by name, in order; orbax refuses those without elements, so that they are left out above."""
+    return {f"leaf_{i:04d}": leaf for i, leaf in enumerate(leaves)}

@@ -1,0 +1,109 @@
+"""A run that was interrupted and resumed equals the unbroken one, bit for bit."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from qwafer import InputError
+from qwafer.config import CircuitConfig, DataConfig, EngineConfig, HeadConfig, RunConfig, TrainingConfig
+from qwafer.features import FeatureSet
+from qwafer.training import Checkpoints, train
+
+
+def features():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 5)).astype(np.float32)
+    y = (x[:, :2] + 0.3 * rng.normal(size=(120, 2)) > 0.2).astype(np.uint8)
+    return FeatureSet(x, y, ("a", "b"), np.array([f"m{i}" for i in range(120)]), {})
+
+
+def config(head="mlp", engine="reference", **training):
+    training = {"epochs": 5, "batch_size": 20, "eval_every_epochs": 2, "ema_decay": 0.9, **training}
+    return RunConfig(
+        data=DataConfig(task="a"),
+        head=HeadConfig(name=head, hidden=6, dropout=0.3 if head == "mlp" else 0.0),
+        circuit=CircuitConfig(n_qubits=2, n_layers=1),
+        engine=EngineConfig(name=engine),
+        training=TrainingConfig(schedule="cosine", **training),
+    )
+
+
+def substance(result):
+    """Everything but clocks."""
+    data = {**result.to_dict(), "timings": None, "compile_cache": None, "config": None}
+    return data, {name: value.tobytes() for name, value in result.outputs.items()}
+
+
+def interrupt_at(epoch):
+    def progress(entry):
+        if entry["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize(("head", "engine"), [("mlp", "reference"), ("quantum", "reference"), ("quantum", "xla")])
+def test_an_interrupted_run_resumes_bit_for_bit(head, engine, tmp_path):
+    chosen = config(head, engine)
+    unbroken = train(chosen, features(), seed=1)
+    # The interrupt strikes within epoch 4: what is whole is epoch 3, whose batches no evaluation has seen yet.
+    with pytest.raises(KeyboardInterrupt):
+        train(chosen, features(), seed=1, directory=tmp_path, progress=interrupt_at(4))
+    epochs = []
+    resumed = train(
+        chosen, features(), seed=1, directory=tmp_path, progress=lambda entry: epochs.append(entry["epoch"])
+    )
+    assert epochs == [4, 5]
+    assert substance(resumed) == substance(unbroken)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_killed_run_resumes_from_its_last_checkpoint(every, tmp_path):
+    chosen = config(checkpoint_every_epochs=every)
+    unbroken = train(chosen, features(), seed=1)
+    train(chosen, features(), seed=1, directory=tmp_path)
+    # A kill after epoch 4 leaves the checkpoints up to there.
+    for path in (tmp_path / "checkpoints").iterdir():
+        if path.name == "5":
+            for file in sorted(path.rglob("*"), reverse=True):
+                file.rmdir() if file.is_dir() else file.unlink()
+            path.rmdir()
+    resumed = train(chosen, features(), seed=1, directory=tmp_path)
+    assert substance(resumed) == substance(unbroken)
+    complete = train(chosen, features(), seed=1, directory=tmp_path)
+    assert substance(complete) == substance(unbroken)
+
+
+def test_an_interrupt_in_the_first_epoch_leaves_nothing_to_resume(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(config(eval_every_epochs=1), features(), seed=1, directory=tmp_path, progress=interrupt_at(1))
+    assert train(config(eval_every_epochs=1), features(), seed=1, directory=tmp_path).epochs_run == 5
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    chosen = config(checkpoint_every_epochs=1, epochs=1)
+    train(chosen, features(), seed=1, directory=tmp_path)
+    changed = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, learning_rate=0.5))
+    for other, seed in ((changed, 1), (chosen, 2)):
+        with pytest.raises(InputError, match="checkpoints of a run with another configuration"):
+            train(other, features(), seed=seed, directory=tmp_path)
+
+
+def test_checkpoints_hold_what_they_were_given(tmp_path):
+    tree = {"a": np.arange(3, dtype=np.float32), "b": (np.int32(4), np.ones((2, 0)))}
+    record = {"values": [0.1, float("nan"), -float("inf")], "none": None}
+    checkpoints = Checkpoints(tmp_path, {"seed": 1})
+    assert checkpoints.latest(tree) is None
+    for epoch in (1, 2, 3):
+        checkpoints.save(epoch, tree, record)
+    epoch, found, written = checkpoints.latest(tree)
+    checkpoints.close()
+    assert epoch == 3
+    np.testing.assert_array_equal(found["a"], tree["a"])
+    assert found["b"][0].dtype == np.int32
+    assert found["b"][1].shape == (2, 0)
+    assert written["values"][0] == 0.1
+    assert np.isnan(written["values"][1])
+    assert written["values"][2] == -np.inf
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
