@@ -1,0 +1,140 @@
+"""Calling compiled Catalyst programs from the host: one lock, NumPy in and out, seeds a call, Ctrl-C deferred."""
+
+import ctypes
+import functools
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from qwafer._errors import CapabilityError
+
+LOCK = threading.RLock()
+"""Held while a program is traced, compiled or executed: Catalyst's runtime has one context a process."""
+
+
+class HostProgram:
+    """A function compiled by `catalyst.qjit`, called with NumPy arrays, returning NumPy arrays.
+
+    Catalyst's own call makes JAX arrays of the results; inside a host callback that can deadlock, so the compiled
+    function is
+    called directly, with argument descriptors that are made once. `seed` seeds every source of randomness of each
+    call (a
+    program without a seed opens the system's random device once per circuit execution); a call may bring its own.
+    """
+
+    def __init__(self, function: Callable[..., Any], arguments: Sequence[tuple[tuple[int, ...], Any]], *, seed: int):
+        import catalyst
+        from catalyst.utils.exceptions import CompileError
+
+        start = time.perf_counter()
+        function.__annotations__ = {}  # Catalyst would read type hints as the signature to compile for
+        self._buffers = [np.zeros(shape, dtype) for shape, dtype in arguments]
+        with LOCK:
+            qjit = catalyst.qjit(function, seed=seed)
+            try:
+                qjit.jit_compile(tuple(self._buffers))
+            except CompileError as error:
+                raise CapabilityError(
+                    f"Catalyst {catalyst.__version__} cannot compile {function.__name__} "
+                    f"({str(error).strip().splitlines()[0]}); use engine `xla` or `reference` for this circuit"
+                ) from error
+            compiled = qjit.compiled_function
+            self._library = compiled.shared_object
+            # Descriptors point into self._buffers and are good for every call. Nothing else of the QJIT object is
+            # kept: its
+            # intermediate representations are megabytes a program.
+            descriptors, held = compiled.args_to_memref_descs(compiled.restype, tuple(self._buffers))
+            self._descriptors = tuple(descriptors)
+            self._held = {array.ctypes.data: array for array in held}
+            self._out_type = compiled.out_type
+            self.library_bytes = Path(self._library.shared_object_file).stat().st_size
+        self._seed = seed
+        self.compile_seconds = time.perf_counter() - start
+
+    def __call__(self, *arguments: np.ndarray, seed: int | None = None) -> list[np.ndarray]:
+        """Return the outputs for `arguments`, which are copied and cast to the shapes and dtypes of the program."""
+        from catalyst.utils import wrapper
+
+        _defer_interrupts()
+        with LOCK:
+            for buffer, argument in zip(self._buffers, arguments, strict=True):
+                if buffer.shape != argument.shape:
+                    raise ValueError(f"`argument` must have shape {buffer.shape}, got {argument.shape}")
+                np.copyto(buffer, argument, casting="same_kind")
+            _initialize(self._seed if seed is None else seed)
+            try:
+                results = wrapper.wrap(
+                    self._library.function,
+                    self._descriptors,
+                    type(self._descriptors[0].contents),
+                    self._library.mem_transfer,
+                    self._held,
+                )
+            finally:
+                self._library.teardown()
+        return [result for result, (_, keep) in zip(results, self._out_type, strict=True) if keep]
+
+    def __del__(self) -> None:
+        library = self.__dict__.get("_library")
+        if library is not None and not sys.is_finalizing():
+            library.close()
+
+
+@functools.cache
+def _runtime() -> Any:
+    import catalyst
+
+    return ctypes.CDLL(str(Path(catalyst.__file__).parent / "lib" / "librt_capi.so"))
+
+
+def _initialize(seed: int) -> None:
+    """Start Catalyst's runtime context with `seed`: what a program's own `setup` does with the seed of its
+    compilation.
+    """
+    value = ctypes.c_uint32(seed & 0xFFFFFFFF)
+    _runtime().__catalyst__rt__initialize(ctypes.byref(value))
+
+
+_interrupt_ready = False
+
+
+def _defer_interrupts() -> None:
+    """Make Ctrl-C wait for the end of the host callback it arrives in.
+
+    A KeyboardInterrupt raised inside a callback reaches the caller as an XlaRuntimeError that no one can tell from a
+    defect, and could
+    skip the runtime's teardown. From the first compiled call on, the process's SIGINT handler, whatever it was, is not
+    run inside a callback; the signal is sent again once the main thread has left it.
+    """
+    global _interrupt_ready
+    if _interrupt_ready or threading.current_thread() is not threading.main_thread():
+        return
+    previous = signal.getsignal(signal.SIGINT)
+    _interrupt_ready = True
+    if not callable(previous):
+        return  # ignored, or left to the system
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if _inside_callback(frame):
+            timer = threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+            timer.daemon = True
+            timer.start()
+            return
+        previous(number, frame)
+
+    signal.signal(signal.SIGINT, handler)
+
+
+def _inside_callback(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code is HostProgram.__call__.__code__ or frame.f_code.co_filename.endswith("jax/_src/callback.py"):
+            return True
+        frame = frame.f_back
+    return False

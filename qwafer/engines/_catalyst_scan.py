@@ -1,0 +1,116 @@
+"""`batching="scan"`: compiled programs that execute the circuit an example at a time, in a `lax.scan`."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Complex, Float
+
+from qwafer.circuits import CircuitSpec
+from qwafer.engines._catalyst_plan import GatePlan
+from qwafer.engines._catalyst_runtime import HostProgram
+
+CHUNK_AMPLITUDES = 1 << 20
+"""States come back to the host; so many amplitudes (16 bytes each) at a time at most."""
+
+
+def chunk_size(n_qubits: int, batch: int) -> int:
+    """Return how many examples one call of a state program takes."""
+    return max(1, min(batch, CHUNK_AMPLITUDES >> n_qubits))
+
+
+def states_program(spec: CircuitSpec, plan: GatePlan, batch: int, *, device: str, seed: int) -> HostProgram:
+    """Return the program theta (batch, n_slots) -> (states (batch, 2^n_qubits) complex128,)."""
+    import jax
+    import pennylane as qml
+
+    @qml.qnode(qml.device(device, wires=spec.n_qubits), diff_method=None)
+    def circuit(theta: Any) -> Any:
+        apply_gates(plan, theta)
+        return qml.state()
+
+    def states(theta: Any) -> Any:
+        return jax.lax.scan(lambda _, row: (None, circuit(row)), None, theta)[1]
+
+    return HostProgram(states, [((batch, plan.n_slots), np.float64)], seed=seed)
+
+
+def gradient_program(
+    spec: CircuitSpec, plan: GatePlan, batch: int, *, z_only: bool, device: str, diff_method: str, seed: int
+) -> HostProgram:
+    """Return the program (theta (batch, n_slots), c (batch, n_terms)) -> (d/dtheta of sum_j c_j <P_j> an example,).
+
+    P_j are Z_0, Z_1, ... if `z_only`, else X_0, Y_0, Z_0, X_1, .... The coefficients are an argument that Catalyst
+    differentiates
+    too (an argument left out does not compile) with a derivative that is always 0 and is dropped: one adjoint sweep
+    an example.
+    """
+    import catalyst
+    import jax
+    import pennylane as qml
+
+    terms = [pauli(i) for i in range(spec.n_qubits) for pauli in ((qml.Z,) if z_only else (qml.X, qml.Y, qml.Z))]
+
+    @qml.qnode(qml.device(device, wires=spec.n_qubits), diff_method=diff_method)
+    def circuit(theta: Any, coefficients: Any) -> Any:
+        apply_gates(plan, theta)
+        return qml.expval(qml.Hamiltonian(coefficients, terms))
+
+    derivative = catalyst.grad(circuit, argnums=(0, 1))
+
+    def gradient(theta: Any, coefficients: Any) -> Any:
+        return jax.lax.scan(lambda _, row: (None, derivative(*row)[0]), None, (theta, coefficients))[1]
+
+    return HostProgram(gradient, [((batch, plan.n_slots), np.float64), ((batch, len(terms)), np.float64)], seed=seed)
+
+
+def apply_gates(plan: GatePlan, theta: Any) -> None:
+    """Queue the gates of `plan` with the angles `theta` (n_slots,) in the circuit that is being traced."""
+    import pennylane as qml
+
+    rotations = {"RX": qml.RX, "RY": qml.RY, "RZ": qml.RZ}
+    fixed = {"H": qml.Hadamard, "CNOT": qml.CNOT}
+    for gate in plan.gates:
+        if gate.slot is None:
+            fixed[gate.name](wires=gate.wires)
+        else:
+            rotations[gate.name](theta[gate.slot], wires=gate.wires[0])
+
+
+def bloch_vectors(states: Complex[np.ndarray, "batch dim"], *, z_only: bool) -> Float[np.ndarray, "batch n_terms"]:
+    """Return (<Z_0>, <Z_1>, ...) or (<X_0>, <Y_0>, <Z_0>, <X_1>, ...) of each state."""
+    batch, dim = states.shape
+    n = dim.bit_length() - 1
+    probabilities = states.real**2 + states.imag**2
+    z = probabilities @ _signs(n)  # (batch, n)
+    if z_only:
+        return z
+    bloch = np.empty((batch, n, 3))
+    bloch[..., 2] = z
+    for wire in range(n):
+        pairs = states.reshape(batch, 1 << wire, 2, -1)
+        # rho_01 of the wire, conjugated: <X> = 2 Re, <Y> = 2 Im.
+        coherence = np.einsum("bij,bij->b", pairs[:, :, 0].conj(), pairs[:, :, 1])
+        bloch[:, wire, 0] = 2 * coherence.real
+        bloch[:, wire, 1] = 2 * coherence.imag
+    return bloch.reshape(batch, 3 * n)
+
+
+@functools.lru_cache(maxsize=32)
+def _signs(n: int) -> Float[np.ndarray, "dim n"]:
+    index = np.arange(1 << n)[:, None]
+    return 1.0 - 2.0 * ((index >> np.arange(n - 1, -1, -1)[None, :]) & 1)
+
+
+def in_chunks(program: Callable[..., list[np.ndarray]], chunk: int, arrays: tuple[np.ndarray, ...]) -> Any:
+    """Yield the first output of `program` for slices of `chunk` rows of `arrays`; the last is padded with its last
+    row.
+    """
+    batch = len(arrays[0])
+    for start in range(0, batch, chunk):
+        rows = [array[start : start + chunk] for array in arrays]
+        have = len(rows[0])
+        if have < chunk:
+            rows = [np.concatenate([part, np.repeat(part[-1:], chunk - have, axis=0)]) for part in rows]
+        yield program(*rows)[0][:have]
