@@ -9,6 +9,7 @@ from qwafer.circuits.spec import ANSATZE, DTYPES, ENCODINGS, ENTANGLEMENTS, Circ
 
 ENGINES = ("auto", "catalyst", "xla", "reference")
 HEADS = ("quantum", "linear", "mlp")
+LOSSES = ("bce", "focal", "asymmetric", "softmax", "auc")
 
 
 @dataclass(frozen=True)
@@ -167,27 +168,57 @@ class ObjectiveConfig:
     """What is minimised."""
 
     loss: str = "bce"
-    """`bce`: binary cross-entropy a label; `focal`: (1 - p_t)^gamma times it."""
+    """`bce`: binary cross-entropy a label; `focal`: (1 - p_t)^gamma times it; `asymmetric`: focal with exponents of its
+    own for positives and negatives; `softmax`: cross-entropy of exclusive classes; `auc`: a surrogate of ROC-AUC."""
     focal_gamma: float = 0.0
-    """Exponent of the focal loss; must be 0 with `bce`."""
+    """Exponent of the focal loss; must be 0 with every other loss."""
+    asymmetric_gamma_pos: float = 0.0
+    """Asymmetric only: exponent of positives."""
+    asymmetric_gamma_neg: float = 4.0
+    """Asymmetric only: exponent of negatives."""
+    asymmetric_clip: float = 0.05
+    """Asymmetric only: probability below which a negative costs nothing."""
     pos_weight: str = "none"
-    """Weight of positive examples a label: `none` (1), `balanced` (negatives / positives of the training split) or a
-    number."""
+    """Weight of positive examples a label, for `bce`, `focal` and `asymmetric`: `none` (1), `balanced` (negatives /
+    positives of the training split), `effective` (the same of effective numbers), a number, or one a label (1,2.5)."""
+    class_weights: str = "none"
+    """Weight of each label's term (`softmax`: of the examples of each class): `none` (1), `balanced` (inverse to the
+    positives of the training split), `effective` (to their effective numbers), both with mean one, or one a label."""
+    effective_beta: float = 0.999
+    """Beta of the effective number (1 - beta^n) / (1 - beta) of n examples; without effect unless one is asked for."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread evenly over its values (`softmax`: over the classes); 0 with `auc`."""
 
     def __post_init__(self) -> None:
-        check_choice("objective.loss", self.loss, ("bce", "focal"))
-        check_interval("objective.focal_gamma", self.focal_gamma, 0, 20)
+        check_choice("objective.loss", self.loss, LOSSES)
+        for option in ("focal_gamma", "asymmetric_gamma_pos", "asymmetric_gamma_neg"):
+            check_interval(f"objective.{option}", getattr(self, option), 0, 20)
+        check_interval("objective.asymmetric_clip", self.asymmetric_clip, 0, 1, open_high=True)
+        check_interval("objective.effective_beta", self.effective_beta, 0, 1, open_low=True, open_high=True)
+        check_interval("objective.label_smoothing", self.label_smoothing, 0, 1, open_high=True)
         if (self.loss == "focal") != (self.focal_gamma > 0):
-            raise InputError("`objective.focal_gamma` must be positive with loss focal and 0 with loss bce")
-        if self.pos_weight not in ("none", "balanced"):
-            try:
-                positive = float(self.pos_weight) > 0
-            except ValueError:
-                positive = False
-            if not positive:
+            raise InputError(
+                "`objective.focal_gamma` must be positive with loss focal and 0 with every other, "
+                f"got {self.focal_gamma} with {self.loss}"
+            )
+        for option in ("pos_weight", "class_weights"):
+            text = getattr(self, option)
+            if text not in ("none", "balanced", "effective") and not _positive_numbers(text):
                 raise InputError(
-                    f"`objective.pos_weight` must be none, balanced or a positive number, got {self.pos_weight!r}"
+                    f"`objective.{option}` must be none, balanced, effective or positive numbers (1,2.5), got {text!r}"
                 )
+        if self.pos_weight != "none" and self.loss in ("softmax", "auc"):
+            raise InputError(f"`objective.pos_weight` has no effect on loss {self.loss}: use class_weights, or none")
+        if self.label_smoothing > 0 and self.loss == "auc":
+            raise InputError("`objective.label_smoothing` has no effect on loss auc, which compares pairs: set it to 0")
+
+
+def _positive_numbers(text: str) -> bool:
+    """Return whether `text` holds positive finite numbers, separated by commas."""
+    try:
+        return all(0 < float(part) < float("inf") for part in text.split(","))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -288,10 +319,16 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        if self.sampling.balanced and self.objective.loss == "focal":
+        loss = self.objective.loss
+        if self.sampling.balanced and loss in ("focal", "asymmetric"):
             raise InputError(
-                "`objective.loss` = focal cannot be combined with sampling.balanced: both re-weight the classes, so "
-                "the focal effect and the prior shift could not be told apart; use one of them"
+                f"`objective.loss` = {loss} cannot be combined with sampling.balanced: both re-weight the classes, so "
+                f"the {loss} effect and the prior shift could not be told apart; use one of them"
+            )
+        if loss == "softmax" and self.data.task != "multilabel":
+            raise InputError(
+                f"`objective.loss` = softmax needs all classes, got data.task = {self.data.task}: set it to "
+                "multilabel, or use loss bce"
             )
         if self.sampling.balanced and self.data.task == "multilabel":
             raise InputError(

@@ -172,8 +172,8 @@ def no_effect(config: RunConfig, name: str) -> str | None:
         return _no_effect_circuit(config, option)
     if section == "head":
         return _no_effect_head(config, option)
-    if name == "objective.focal_gamma" and config.objective.loss != "focal":
-        return f"objective.loss is {config.objective.loss}; the exponent belongs to focal"
+    if section == "objective":
+        return _no_effect_objective(config, option)
     if section == "sampling" and option != "balanced" and not config.sampling.balanced:
         return "sampling.balanced is false"
     if section == "training":
@@ -216,6 +216,23 @@ def _no_effect_head(config: RunConfig, option: str) -> str | None:
         return "head.alpha_train is false; alpha keeps its initial value"
     if option == "alpha_per_label" and config.data.task != "multilabel":
         return f"data.task is {config.data.task}, which has one label"
+    return None
+
+
+def _no_effect_objective(config: RunConfig, option: str) -> str | None:
+    objective = config.objective
+    if option == "focal_gamma" and objective.loss != "focal":
+        return f"objective.loss is {objective.loss}; the exponent belongs to focal"
+    if option.startswith("asymmetric_") and objective.loss != "asymmetric":
+        return f"objective.loss is {objective.loss}; the option belongs to asymmetric"
+    if option == "effective_beta" and "effective" not in (objective.pos_weight, objective.class_weights):
+        return "neither objective.pos_weight nor objective.class_weights is effective"
+    if option == "pos_weight" and objective.loss in ("softmax", "auc"):
+        return f"objective.loss is {objective.loss}, which has no negative terms to set positives against"
+    if option == "class_weights" and config.data.task != "multilabel":
+        return f"data.task is {config.data.task}, which has one label"
+    if option == "label_smoothing" and objective.loss == "auc":
+        return "objective.loss is auc, which compares pairs"
     return None
 
 

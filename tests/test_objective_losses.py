@@ -38,7 +38,7 @@ def test_example_weights_and_padding():
     weights = np.where(np.arange(50) < 40, RNG.random(50), 0.0)
     padded = jnp.asarray(np.where(np.arange(50)[:, None] < 40, LOGITS, 1e30))
     loss = objective()(padded, jnp.asarray(LABELS), jnp.asarray(weights))
-    each = np.asarray(objective().per_label(jnp.asarray(LOGITS), jnp.asarray(LABELS))).mean(axis=1)
+    each = np.asarray(objective().per_example(jnp.asarray(LOGITS), jnp.asarray(LABELS)))
     np.testing.assert_allclose(loss, (weights * each).sum() / weights.sum(), rtol=1e-12)
 
 
@@ -50,16 +50,16 @@ def test_positive_weights():
     np.testing.assert_allclose(balanced * positives, 50 - positives)
     one_class = np.column_stack([np.zeros(4), np.ones(4)]).astype(np.uint8)
     np.testing.assert_array_equal(positive_weights("balanced", one_class), np.ones(2))
-    loss = objective(pos_weight="3.0").per_label(jnp.asarray(LOGITS), jnp.asarray(LABELS))
-    plain = objective().per_label(jnp.asarray(LOGITS), jnp.asarray(LABELS))
-    np.testing.assert_allclose(loss, np.asarray(plain) * np.where(LABELS, 3, 1), rtol=1e-12)
+    loss = objective(pos_weight="3.0").per_example(jnp.asarray(LOGITS), jnp.asarray(LABELS))
+    plain = np.asarray(binary_cross_entropy(jnp.asarray(LOGITS), jnp.asarray(LABELS), ONES))
+    np.testing.assert_allclose(loss, (plain * np.where(LABELS, 3, 1)).mean(axis=1), rtol=1e-12)
 
 
 def test_focal_is_the_modulated_cross_entropy():
     p = 1 / (1 + np.exp(-LOGITS))
     p_t = np.where(LABELS, p, 1 - p)
-    loss = objective(loss="focal", focal_gamma=1.7).per_label(jnp.asarray(LOGITS), jnp.asarray(LABELS))
-    np.testing.assert_allclose(loss, (1 - p_t) ** 1.7 * -np.log(p_t), rtol=1e-10)
+    loss = objective(loss="focal", focal_gamma=1.7).per_example(jnp.asarray(LOGITS), jnp.asarray(LABELS))
+    np.testing.assert_allclose(loss, ((1 - p_t) ** 1.7 * -np.log(p_t)).mean(axis=1), rtol=1e-10)
     plain = binary_cross_entropy(jnp.asarray(LOGITS), jnp.asarray(LABELS), ONES)
     np.testing.assert_allclose(focal(jnp.asarray(LOGITS), jnp.asarray(LABELS), 0.0, ONES), plain, rtol=1e-12)
 

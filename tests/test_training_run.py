@@ -136,7 +136,7 @@ def test_compiling_early_changes_nothing_but_the_clock():
     early, late = (train(config("mlp", training={"preflight_compile": on}), features(), seed=1) for on in (True, False))
     ignored = {"config": None, "timings": None, "compile_cache": None}
     assert {**early.to_dict(), **ignored} == {**late.to_dict(), **ignored}
-    assert early.timings["compile"] > 0 == late.timings["compile"]
+    assert early.timings["compile"] > late.timings["compile"]
 
 
 def test_steps_compile_once_for_all_batches_epochs_and_seeds():
@@ -266,11 +266,37 @@ def test_balanced_batches_with_importance_weights_train():
 
 
 @pytest.mark.parametrize(
-    "objective", [{"loss": "focal", "focal_gamma": 2.0}, {"pos_weight": "balanced"}, {"pos_weight": "3"}]
+    "objective",
+    [
+        {"loss": "focal", "focal_gamma": 2.0},
+        {"loss": "asymmetric"},
+        {"loss": "auc"},
+        {"pos_weight": "balanced", "class_weights": "effective"},
+        {"pos_weight": "3", "label_smoothing": 0.1},
+    ],
 )
 def test_objectives_train(objective):
     result = train(config(objective=ObjectiveConfig(**objective)), features(), seed=0)
     assert result.curves["val_loss"][-1] < result.metrics["initial"]["loss"]
+
+
+def test_exclusive_classes_train_with_softmax():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 4)).astype(np.float32)
+    classes = (x[:, :3] + 0.2 * rng.normal(size=(200, 3))).argmax(axis=1)
+    labels, ids = np.eye(3, dtype=np.uint8)[classes], np.array([str(i) for i in range(200)])
+    data = FeatureSet(x, labels, ("p", "q", "r"), ids, {}, exclusive=True)
+    training = {"epochs": 10, "learning_rate": 0.1}
+    chosen = config(objective=ObjectiveConfig(loss="softmax", class_weights="balanced"), training=training)
+    result = train(chosen, data, seed=0)
+    assert result.metrics["test"]["exclusive"]
+    assert result.metrics["test"]["macro"]["accuracy"] > 0.8
+    np.testing.assert_allclose(result.metrics["val"]["macro"]["roc_auc"], max(result.curves["val_auc"]))
+    np.testing.assert_allclose(result.predictor.probabilities(x).sum(axis=1), np.ones(200), rtol=1e-6)
+    with pytest.raises(InputError, match="needs exclusive classes"):
+        train(chosen, dataclasses.replace(data, exclusive=False), seed=0)
+    with pytest.raises(InputError, match="needs all classes"):
+        config(objective=ObjectiveConfig(loss="softmax"), data=DataConfig(task="any"))
 
 
 def test_results_are_plain_data_on_the_host(quantum):

@@ -6,8 +6,14 @@ from qwafer.objective.batches import Batches as Batches
 from qwafer.objective.batches import Sampler as Sampler
 from qwafer.objective.batches import make_sampler as make_sampler
 from qwafer.objective.batches import order_digest as order_digest
+from qwafer.objective.losses import asymmetric as asymmetric
 from qwafer.objective.losses import binary_cross_entropy as binary_cross_entropy
 from qwafer.objective.losses import focal as focal
+from qwafer.objective.losses import pairwise_logistic as pairwise_logistic
+from qwafer.objective.losses import softmax_cross_entropy as softmax_cross_entropy
 from qwafer.objective.priors import class_prior as class_prior
+from qwafer.objective.priors import class_weights as class_weights
+from qwafer.objective.priors import effective_number as effective_number
+from qwafer.objective.priors import example_weights as example_weights
 from qwafer.objective.priors import importance_weights as importance_weights
 from qwafer.objective.priors import positive_weights as positive_weights

@@ -30,3 +30,57 @@ def focal(
     gain, cost = jax.nn.softplus(logits), jax.nn.softplus(-logits)
     positive = pos_weight[None, :] * labels * jnp.exp(-gamma * gain) * cost
     return positive + (1 - labels) * jnp.exp(-gamma * cost) * gain
+
+
+def asymmetric(
+    logits: Float[Array, "batch n_labels"],
+    labels: Float[Array, "batch n_labels"],
+    gamma_pos: float,
+    gamma_neg: float,
+    clip: float,
+    pos_weight: Float[Array, " n_labels"],
+) -> Float[Array, "batch n_labels"]:
+    """Return -w y (1 - p)^gamma_pos log(p) - (1 - y) q^gamma_neg log(1 - q), q = max(p - clip, 0), p = sigmoid(l).
+
+    Negatives below the probability `clip` cost nothing, and easy ones little: for labels that most examples lack.
+    Source: Ridnik et al. 2021, "Asymmetric loss for multi-label classification", equations 4 to 7.
+    """
+    gain, cost = jax.nn.softplus(logits), jax.nn.softplus(-logits)
+    positive = pos_weight[None, :] * labels * jnp.exp(-gamma_pos * gain) * cost
+    shifted = jax.nn.sigmoid(logits) - clip
+    # Both branches of a `where` are differentiated: where the shifted probability is negative, neither may see it.
+    counts = shifted > 0
+    safe = jnp.where(counts, shifted, jnp.full_like(shifted, 0.5))
+    # log(1 - q): without a clip it is -softplus(l), which is exact in the tail where 1 - q rounds to 0.
+    log_rest = -gain if clip == 0 else jnp.log1p(-safe)
+    negative = jnp.where(counts, -(safe**gamma_neg) * log_rest, jnp.zeros_like(shifted))
+    return positive + (1 - labels) * negative
+
+
+def softmax_cross_entropy(
+    logits: Float[Array, "batch n_labels"], labels: Float[Array, "batch n_labels"]
+) -> Float[Array, " batch"]:
+    """Return -sum_k y_k log softmax(l)_k of each example (batch,); rows of `labels` are distributions over the
+    classes.
+    """
+    return -jnp.sum(labels * jax.nn.log_softmax(logits, axis=1), axis=1)
+
+
+def pairwise_logistic(
+    logits: Float[Array, "batch n_labels"],
+    labels: Float[Array, "batch n_labels"],
+    weights: Float[Array, " batch"],
+) -> tuple[Float[Array, " n_labels"], Float[Array, " n_labels"]]:
+    """Return, a label, the mean of log(1 + exp(l_j - l_i)) over all pairs of a positive i and a negative j, and whether
+    there is a pair (1 or 0; the mean is 0 where there is none).
+
+    A pair weighs w_i w_j. The mean bounds log(2) (1 - ROC-AUC) of the batch from above and is consistent with it (Gao
+    and Zhou 2015). It depends on differences alone: the bias of a label has no gradient, and its logits no zero.
+    """
+    margin = logits[:, None, :] - logits[None, :, :]  # (positive, negative, n_labels)
+    positive, negative = weights[:, None] * labels, weights[:, None] * (1 - labels)
+    pairs = positive[:, None, :] * negative[None, :, :]
+    total = jnp.sum(pairs, axis=(0, 1))
+    present = total > 0
+    mean = jnp.sum(pairs * jax.nn.softplus(-margin), axis=(0, 1)) / jnp.where(present, total, jnp.ones_like(total))
+    return mean, present.astype(logits.dtype)

@@ -27,17 +27,81 @@ def importance_weights(pi_t: float, pi_b: float) -> tuple[float, float]:
     return pi_t / pi_b, (1 - pi_t) / (1 - pi_b)
 
 
-def positive_weights(option: str, labels: UInt8[np.ndarray, "M n_labels"]) -> Float[np.ndarray, " n_labels"]:
+def effective_number(counts: Float[np.ndarray, " n"], beta: float) -> Float[np.ndarray, " n"]:
+    """Return (1 - beta^n) / (1 - beta) of n = `counts` examples: n for few, at most 1 / (1 - beta) for many.
+
+    Source: Cui et al. 2019, "Class-balanced loss based on effective number of samples", equation 2.
+    """
+    # expm1 keeps the digits that 1 - beta^n loses for small n.
+    return -np.expm1(np.asarray(counts, np.float64) * np.log(beta)) / (1 - beta)
+
+
+def positive_weights(
+    option: str, labels: UInt8[np.ndarray, "M n_labels"], beta: float = 0.999
+) -> Float[np.ndarray, " n_labels"]:
     """Return the weight of positive examples of each label under `objective.pos_weight` = `option`.
 
     `none`: 1; `balanced`: negatives / positives of the training labels (M, n_labels), 1 for a label that has only one
-    of the two; a number: that number for every label.
+    of the two; `effective`: the same of effective numbers; numbers: one for every label, or one a label.
     """
-    if option == "none":
-        return np.ones(labels.shape[1])
-    if option == "balanced":
-        positives = np.asarray(labels, np.float64).sum(axis=0)
-        negatives = len(labels) - positives
-        both = (positives > 0) & (negatives > 0)
-        return np.where(both, negatives, 1) / np.where(both, positives, 1)
-    return np.full(labels.shape[1], float(option))
+    numbers = _numbers("pos_weight", option, labels.shape[1])
+    if numbers is not None:
+        return numbers
+    positives = np.asarray(labels, np.float64).sum(axis=0)
+    negatives = len(labels) - positives
+    both = (positives > 0) & (negatives > 0)
+    if option == "effective":
+        positives, negatives = effective_number(positives, beta), effective_number(negatives, beta)
+    return np.where(both, negatives, 1) / np.where(both, positives, 1)
+
+
+def class_weights(
+    option: str, labels: UInt8[np.ndarray, "M n_labels"], beta: float = 0.999
+) -> Float[np.ndarray, " n_labels"]:
+    """Return the weight of each label's term under `objective.class_weights` = `option`; see `example_weights`.
+
+    `balanced` and `effective` have mean one over the labels.
+    """
+    weights = _rarity(option, labels, beta)
+    return weights if _is_given(option) else weights / weights.mean()
+
+
+def example_weights(
+    option: str, labels: UInt8[np.ndarray, "M n_classes"], beta: float = 0.999
+) -> Float[np.ndarray, " n_classes"]:
+    """Return the weight of the examples of each exclusive class under `objective.class_weights` = `option`.
+
+    `none`: 1; `balanced`: inverse to the class's examples among the training labels (M, n_classes); `effective`:
+    inverse to their effective number; both with mean one over the training examples, so that `balanced` is M /
+    (n_classes n_k) as in scikit-learn. A class without an example weighs as if it had one. Numbers: one for all, or
+    one a class, as they are.
+    """
+    weights = _rarity(option, labels, beta)
+    if _is_given(option):
+        return weights
+    counts = np.asarray(labels, np.float64).sum(axis=0)
+    return weights * counts.sum() / (weights * counts).sum()
+
+
+def _rarity(option: str, labels: np.ndarray, beta: float) -> np.ndarray:
+    numbers = _numbers("class_weights", option, labels.shape[1])
+    if numbers is not None:
+        return numbers
+    counts = np.maximum(np.asarray(labels, np.float64).sum(axis=0), 1)
+    return 1 / (effective_number(counts, beta) if option == "effective" else counts)
+
+
+def _is_given(option: str) -> bool:
+    return option not in ("balanced", "effective")
+
+
+def _numbers(name: str, option: str, n_labels: int) -> np.ndarray | None:
+    """Return the numbers that `option` gives, one a label; None where the training labels decide."""
+    if not _is_given(option):
+        return None
+    values = [1.0] if option == "none" else [float(part) for part in option.split(",")]
+    if len(values) not in (1, n_labels):
+        raise InputError(
+            f"`objective.{name}` must hold one number, or one for each of {n_labels} labels, got {len(values)}"
+        )
+    return np.broadcast_to(np.asarray(values, np.float64), (n_labels,)).copy()

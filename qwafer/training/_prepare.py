@@ -57,6 +57,11 @@ def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
             times=data.times,
         )
     data = data.task(config.data.task)
+    if config.objective.loss == "softmax" and not (data.exclusive and data.labels.shape[1] > 1):
+        raise InputError(
+            "`objective.loss` = softmax needs exclusive classes, one for each example, and these labels are not: "
+            "use bce"
+        )
     train_labels = data.labels[split.train]
     if data.labels.shape[1] == 1 and len(np.unique(train_labels)) < 2:
         only = "positive" if train_labels[0, 0] else "negative"

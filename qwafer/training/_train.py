@@ -96,8 +96,8 @@ class _Run:
             fixed_num_batches=options.fixed_num_batches,
         )
         self.total_steps = options.epochs * self.sampler.n_batches
-        self.program: Program | None = make_program(config, self.n_labels, options.batch_size)
-        self.forward: Program | None = make_program(config, self.n_labels, PREDICTION_BATCH, gradient=False)
+        self.history = History()
+        self.program, self.forward = self._timed("compile", self._programs)
         self.steps: Run = steps(options, self.total_steps, tuple(self.head.params), self.program)
         self.features = jnp.asarray(features, self.head.dtype)
         self.labels = jnp.asarray(labels, self.head.dtype)
@@ -105,7 +105,6 @@ class _Run:
         self.epoch = 0
         self.state: State = initial_state(options, self.total_steps, self.head)
         self.best: dict[str, jax.Array] = self.state.params
-        self.history = History()
         self.settled: tuple[int, Any, dict[str, Any]] | None = None
         self.checkpoints: Checkpoints | None = None
         if directory is not None:
@@ -130,6 +129,14 @@ class _Run:
             every = options.checkpoint_every_epochs
             if every and (self.epoch % every == 0 or self.epoch == options.epochs or self._stopped()):
                 self.save_checkpoint()
+
+    def _programs(self) -> tuple[Program | None, Program | None]:
+        """Return the programs of training and of evaluation; some engines compile here."""
+        batch = self.config.training.batch_size
+        return (
+            make_program(self.config, self.n_labels, batch),
+            make_program(self.config, self.n_labels, PREDICTION_BATCH, gradient=False),
+        )
 
     def _stopped(self) -> bool:
         patience = self.config.training.early_stopping
@@ -197,7 +204,9 @@ class _Run:
         found = None if self.checkpoints is None else self.checkpoints.latest((self.state, self.best))
         if found is not None:
             self.epoch, (self.state, self.best), record = found
+            spent = self.history.seconds["compile"]
             self.history = History.from_record(record)
+            self.history.seconds["compile"] += spent
             self._settle()
 
     def close(self) -> None:
@@ -228,12 +237,13 @@ class _Run:
             },
         )
         names = self.prepared.data.label_names
-        thresholds = tune_thresholds(logits["val"], self.val[1])
+        exclusive = self.config.objective.loss == "softmax"
+        thresholds = None if exclusive else tune_thresholds(logits["val"], self.val[1]).values
         metrics: dict[str, dict[str, Any]] = {"initial": self.history.initial}
         degenerate = self.history.diverged
         outputs: dict[str, np.ndarray] = {}
         for name, (_, labels) in parts.items():
-            evaluation = evaluate(logits[name], labels, label_names=names, thresholds=thresholds.values)
+            evaluation = evaluate(logits[name], labels, label_names=names, thresholds=thresholds, exclusive=exclusive)
             metrics[name] = evaluation.to_dict()
             degenerate = degenerate or evaluation.any_degenerate
             outputs |= {f"{name}_logits": logits[name], f"{name}_labels": labels}
@@ -256,7 +266,7 @@ class _Run:
             versions=versions(),
             git_revision=git_revision(),
             host=host(),
-            predictor=Predictor(self.config, head, names, thresholds.values),
+            predictor=Predictor(self.config, head, names, thresholds or ()),
             outputs=outputs,
         )
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qwafer.evaluation import roc_auc, separation
+from qwafer.evaluation.exclusive import one_vs_rest_logits
 from qwafer.evaluation.metrics import nanmean
 from qwafer.objective import Objective
 
@@ -28,12 +29,16 @@ class Scores(NamedTuple):
 
 
 def validate(objective: Objective, logits: np.ndarray, labels: np.ndarray) -> Scores:
-    """Return the scores of `logits` (N, n_labels) against `labels` (N, n_labels), under the natural prior."""
-    auc = roc_auc(logits, labels)
+    """Return the scores of `logits` (N, n_labels) against `labels` (N, n_labels), under the natural prior.
+
+    Exclusive classes (loss `softmax`) are scored one against the rest, as in `evaluate`.
+    """
+    scores = one_vs_rest_logits(logits) if objective.config.loss == "softmax" else logits
+    auc = roc_auc(scores, labels)
     return Scores(
         loss=mean_loss(objective, logits, labels),
         auc=nanmean(auc),
-        sep=nanmean(separation(logits, labels)),
+        sep=nanmean(separation(scores, labels)),
         auc_per_label=np.asarray(auc).tolist(),
     )
 

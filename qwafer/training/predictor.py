@@ -30,7 +30,7 @@ class Predictor:
     label_names: tuple[str, ...]
     """Its labels."""
     thresholds: tuple[float, ...]
-    """Logit above which each label is predicted, tuned on validation."""
+    """Logit above which each label is predicted, tuned on validation; empty for exclusive classes (largest logit)."""
 
     def logits(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
         """Return the logits of `features`, which must be those that the head's backbone makes."""
@@ -38,10 +38,14 @@ class Predictor:
         return predict_logits(self.head, np.asarray(features), program, PREDICTION_BATCH)
 
     def probabilities(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
-        """Return sigmoid(logits), each label on its own."""
+        """Return sigmoid(logits), each label on its own; softmax(logits) where the head was trained for exclusive
+        classes.
+        """
+        from qwafer.evaluation.exclusive import softmax
         from qwafer.evaluation.metrics import sigmoid
 
-        return sigmoid(self.logits(features))
+        logits = self.logits(features)
+        return softmax(logits) if self.config.objective.loss == "softmax" else sigmoid(logits)
 
     def save(self, path: str | Path) -> None:
         """Write the head, its configuration, labels and thresholds to `path` as NPZ, atomically, without pickles."""

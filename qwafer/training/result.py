@@ -51,8 +51,8 @@ class RunResult:
     notes: tuple[str, ...]
     """What a reader should know, one sentence each."""
     timings: dict[str, float]
-    """Wall seconds: `compile` (before the clock starts), `training`, `evaluation`, `total`; and `steps`,
-    `steps_per_second`."""
+    """Wall seconds: `compile` (making and compiling programs before the clock starts), `training`, `evaluation`,
+    `total`; and `steps`, `steps_per_second`."""
     engine: dict[str, Any]
     """What executed the circuit (`Program.info` of the training program); empty for classical heads."""
     compile_cache: dict[str, Any]
