@@ -240,6 +240,7 @@ def test_ten_rows_fill_three_parts() -> None:
         ({"content_ids": np.array(["a", "b"] * 10)}, "needs at least 3 distinct maps, one a part; got 2"),
         ({"content_ids": np.array(["a"])}, "`content_ids` must have one entry a row"),
         ({"labels": np.ones(20, np.uint8)}, "`labels` must have shape (N, K)"),
+        ({"labels": np.ones((0, 1), np.uint8), "content_ids": np.array([], "U1")}, "at least one row"),
         ({"seed": -1}, "`seed` must be at least 0"),
     ],
 )

@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Iterator
+import sys
 from typing import Any, Literal
 
 import numpy as np
@@ -29,8 +29,11 @@ def frame_columns(frame: Any) -> dict[str, np.ndarray]:
     if name != "DataFrame" or not isinstance(frame.state, dict):
         raise InputError(f"the pickle holds a {name}, not a pandas DataFrame")
     manager = frame.state.get("_mgr", frame.state.get("_data"))
-    axes, blocks = _manager(manager)
-    names = [str(name) for name in _index(axes[0])]
+    try:
+        axes, blocks = _manager(manager)
+        names = _index(axes[0])
+    except (KeyError, IndexError, TypeError) as error:
+        raise InputError("the DataFrame in the pickle lacks parts of its blocks or axes") from error
     columns: dict[str, np.ndarray] = {}
     for values, placement in blocks:
         positions = _positions(placement, len(names))
@@ -59,7 +62,7 @@ def to_array(record: Any) -> np.ndarray:
     else:
         raise InputError(f"expected an array in the pickle, found {_describe(record)}")
     if not (isinstance(shape, tuple) and len(shape) <= 4 and all(type(side) is int and side >= 0 for side in shape)):
-        raise InputError(f"an array in the pickle has the impossible shape {shape!r}")
+        raise InputError("an array in the pickle has an impossible shape")
     dtype = _dtype(dtype_record)
     order: Literal["F", "C"] = "F" if fortran else "C"
     if dtype.hasobject:
@@ -72,43 +75,58 @@ def to_array(record: Any) -> np.ndarray:
     raw = _bytes(raw)
     if len(raw) != math.prod(shape) * dtype.itemsize:
         raise InputError(f"an array of shape {shape} and type {dtype} in the pickle has {len(raw)} bytes")
-    return np.frombuffer(raw, dtype=dtype).reshape(shape, order=order)
+    array = np.frombuffer(raw, dtype=dtype)
+    if dtype.kind == "U" and array.size and array.view(f"{dtype.str[0]}u4").max() > sys.maxunicode:
+        raise InputError("an array of text in the pickle holds what is no character")
+    return array.reshape(shape, order=order)
 
 
 def to_scalar(value: Any) -> Any:
-    """Return the plain value of a recorded numpy scalar; other values as they are."""
+    """Return the plain value of a recorded numpy scalar or of recorded bytes; other values as they are."""
+    if _is(value, "encode") or _is(value, "bytes"):
+        return _bytes(value)
     if not _is(value, "scalar"):
         return value
     if len(value.args) != 2:
         raise InputError("a numpy scalar in the pickle is damaged")
     dtype = _dtype(value.args[0])
     raw = b"" if dtype.hasobject else _bytes(value.args[1])
-    if dtype.hasobject or len(raw) != dtype.itemsize:
+    if dtype.kind not in "biuf" or len(raw) != dtype.itemsize:
         raise InputError(f"a numpy scalar of type {dtype} in the pickle has {len(raw)} bytes")
     return np.frombuffer(raw, dtype=dtype)[0].item()
 
 
-def _manager(manager: Any) -> tuple[list[Any], Iterator[tuple[Any, Any]]]:
+def plain_text(value: Any, what: str) -> str:
+    """Return `value`, a text or a number, as text; raise `InputError` about `what` if it is anything else."""
+    value = to_scalar(value)
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise InputError(f"{what} is {_describe(value)}; expected text")
+
+
+def _manager(manager: Any) -> tuple[list[Any], list[tuple[Any, Any]]]:
     """Return the axes of a recorded BlockManager, and (values, placement) of each block."""
     if not _is(manager, "BlockManager"):
         raise InputError(f"the DataFrame in the pickle keeps its data in {_describe(manager)}, not in a BlockManager")
     if len(manager.args) == 2:  # pandas >= 1.3: BlockManager(blocks, axes)
         blocks, axes = manager.args
         if all(_is(block, "_unpickle_block") and len(block.args) == 3 for block in blocks):
-            return list(axes), ((block.args[0], block.args[1]) for block in blocks)
+            return list(axes), [(block.args[0], block.args[1]) for block in blocks]
     state = manager.state
     if isinstance(state, tuple) and len(state) >= 4 and isinstance(state[3], dict) and _NEWEST_LAYOUT in state[3]:
         layout = state[3][_NEWEST_LAYOUT]
-        return list(layout["axes"]), ((block["values"], block["mgr_locs"]) for block in layout["blocks"])
+        return list(layout["axes"]), [(block["values"], block["mgr_locs"]) for block in layout["blocks"]]
     raise InputError("the DataFrame in the pickle has a layout of blocks that is not known (pandas < 0.14.1?)")
 
 
-def _index(record: Any) -> list[Any]:
-    """Return the entries of a recorded Index."""
+def _index(record: Any) -> list[str]:
+    """Return the entries of a recorded Index of names."""
     if _is(record, "_new_Index") and len(record.args) == 2 and isinstance(record.args[1], dict):
         data = record.args[1].get("data")
         if data is not None:
-            return [to_scalar(item) for item in _values(data).tolist()]
+            return [plain_text(item, "a column's name") for item in _values(data).tolist()]
     raise InputError(f"the columns of the DataFrame in the pickle are {_describe(record)}, not an Index of names")
 
 
@@ -126,9 +144,12 @@ def _positions(placement: Any, n_columns: int) -> list[int]:
     if _is(placement, "slice") and all(part is None or type(part) is int for part in placement.args):
         found = list(range(n_columns))[slice(*placement.args)]
     else:
-        found = [int(position) for position in to_array(placement)]
+        numbers = to_array(placement)
+        if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+            raise InputError("a block of the DataFrame does not say for which columns it stands")
+        found = numbers.tolist()
     if any(not 0 <= position < n_columns for position in found):
-        raise InputError(f"a block of the DataFrame stands for columns {found}, of {n_columns}")
+        raise InputError(f"a block of the DataFrame stands for columns beyond the {n_columns} that there are")
     return found
 
 
@@ -136,7 +157,7 @@ def _dtype(record: Any) -> np.dtype:
     """Return the dtype of a record, out of the plain ones: bool, integers, floats, bytes, text and objects."""
     text = record.args[0] if _is(record, "dtype") and record.args else record
     if not isinstance(text, str):
-        raise InputError(f"the pickle holds an array of type {text!r}; only plain numbers, text and objects are read")
+        raise InputError(f"the pickle holds an array whose type is {_describe(text)}, not the name of one")
     big_endian = isinstance(record, Record) and isinstance(record.state, tuple) and record.state[1:2] == (">",)
     return _plain_dtype(text, big_endian)
 
@@ -144,7 +165,7 @@ def _dtype(record: Any) -> np.dtype:
 @functools.lru_cache(maxsize=256)
 def _plain_dtype(text: str, big_endian: bool) -> np.dtype:
     if not _TYPE.match(text):
-        raise InputError(f"the pickle holds an array of type {text!r}; only plain numbers, text and objects are read")
+        raise InputError(f"the pickle holds an array of type {text[:20]!r}; only numbers, text and objects are read")
     return np.dtype(object) if text.startswith("O") else np.dtype((">" if big_endian else "<") + text)
 
 

@@ -6,9 +6,13 @@ what the records mean is worked out afterwards (`_frame`). Every other name is r
 """
 
 import gc
+import mmap
 import pickle
+import struct
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, ClassVar
 
 from qwafer._errors import InputError
 
@@ -66,12 +70,25 @@ class Record:
         return type(self).__name__
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+class _Unpickler(pickle._Unpickler):
+    """The standard library's unpickler in Python: the one in C allocates whatever size a damaged file claims."""
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
+    read: Callable[[int], bytes]
+    append: Callable[[Any], None]
+
+    def __init__(self, content: mmap.mmap, path: Path) -> None:
         # Python 2 pickled raw bytes as its `str`; Latin-1 gives each byte its own character.
-        super().__init__(file, encoding="latin-1")
+        super().__init__(content, encoding="latin-1")
         self._path = path
         self._classes: dict[str, type[Record]] = {}
+
+    def _load_bytearray8(self) -> None:
+        """Read bytes for a bytearray: only as many as the file has, where the standard method allocates first."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(self.read(min(size, sys.maxsize)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray8
 
     def find_class(self, module: str, name: str) -> type[Record]:
         if f"{module}.{name}" not in ALLOWED or "." in name:
@@ -92,14 +109,15 @@ def load_records(path: Path) -> Any:
     collecting = gc.isenabled()
     gc.disable()  # millions of small records, none of them garbage: the collector would go over them again and again
     try:
-        with path.open("rb") as file:
-            return _Unpickler(file, path).load()
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _Unpickler(content, path).load()
     except InputError:
         raise
     except MemoryError as error:
         raise InputError(f"{path} does not fit into memory") from error
     except Exception as error:  # a damaged pickle can make the unpickler raise nearly anything
-        raise InputError(f"{path} is not a whole pickle ({type(error).__name__}: {error})") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a whole pickle ({type(error).__name__}: {reason})") from error
     finally:
         if collecting:
             gc.enable()

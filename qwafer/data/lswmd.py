@@ -8,7 +8,7 @@ import numpy as np
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
 from qwafer.data._files import check_file
-from qwafer.data._frame import frame_columns, to_array, to_scalar
+from qwafer.data._frame import frame_columns, plain_text, to_array, to_scalar
 from qwafer.data._unpickle import Record, load_records
 from qwafer.data.maps import Maps, WaferMaps, content_ids, one_hot
 
@@ -29,8 +29,9 @@ def read_lswmd(path: str | Path) -> WaferMaps:
             map with values outside 0..2.
     """
     path = check_file(path)
+    content = load_records(path)
     try:
-        columns = frame_columns(load_records(path))
+        columns = frame_columns(content)
         missing = [name for name in REQUIRED_COLUMNS if name not in columns]
         if missing:
             raise InputError(
@@ -42,9 +43,9 @@ def read_lswmd(path: str | Path) -> WaferMaps:
         codes = np.array([_class_number(names[i], i) for i in labelled], dtype=np.int64)
         maps = tuple(_map(columns["waferMap"][i], i) for i in labelled)
         lots = columns.get("lotName")
-        groups = None if lots is None else np.array([str(to_scalar(lots[i])) for i in labelled], dtype=np.str_)
+        groups = None if lots is None else np.array([plain_text(lots[i], "lotName") for i in labelled], dtype=np.str_)
     except InputError as error:
-        raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
     if not labelled:
         raise InputError(
             f"{path}: none of the {len(names)} rows has a failureType; at least one labelled map is needed"
@@ -67,7 +68,7 @@ def read_lswmd(path: str | Path) -> WaferMaps:
 def _nested_text(cell: Any) -> str:
     """Return the text inside nested arrays or lists of one entry each, "" where they are empty."""
     for _ in range(8):
-        if isinstance(cell, Record) and cell.name != "scalar":
+        if isinstance(cell, Record) and cell.name in ("_reconstruct", "_frombuffer"):
             cell = to_array(cell)
         if isinstance(cell, (np.ndarray, list, tuple)):
             entries = cell.ravel().tolist() if isinstance(cell, np.ndarray) else list(cell)
@@ -79,19 +80,15 @@ def _nested_text(cell: Any) -> str:
         else:
             break
     cell = to_scalar(cell)
-    if isinstance(cell, bytes):
-        cell = cell.decode("latin-1")
     if cell is None or isinstance(cell, (int, float)):  # NaN, or the 0 that some copies have for "unlabelled"
         return ""
-    if not isinstance(cell, str):
-        raise InputError(f"failureType holds a {type(cell).__name__}; expected the name of a class")
-    return cell.strip()
+    return plain_text(cell, "failureType").strip()
 
 
 def _class_number(name: str, row: int) -> int:
     spelled = "none" if name.casefold() == "none" else name
     if spelled not in CLASSES:
-        raise InputError(f"row {row} has the failureType {name!r}; expected one of {', '.join(CLASSES)}")
+        raise InputError(f"row {row} has the failureType {name[:40]!r}; expected one of {', '.join(CLASSES)}")
     return CLASSES.index(spelled)
 
 

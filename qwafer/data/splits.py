@@ -119,8 +119,8 @@ def _check(
     check_interval("val_fraction", val_fraction, 0, 1, open_low=True, open_high=True)
     if train_fraction + val_fraction >= 1:
         raise InputError("`train_fraction` + `val_fraction` must be less than 1, so that a test part remains")
-    if labels.ndim != 2:
-        raise InputError(f"`labels` must have shape (N, K), got {labels.shape}")
+    if labels.ndim != 2 or not len(labels):
+        raise InputError(f"`labels` must have shape (N, K) with at least one row, got {labels.shape}")
     columns = (("content_ids", content_ids, ""), ("groups", groups, "group"), ("times", times, "time"))
     for name, column, needed_by in columns:
         if by == needed_by and column is None:
