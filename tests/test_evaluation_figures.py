@@ -80,6 +80,22 @@ def test_learning_curves_are_legible(heads):
         figures.learning_curves(steps, {"Loss": {"mlp": np.zeros(29)}})
 
 
+@pytest.mark.parametrize("k", [2, 9, 12])
+def test_counts_of_a_confusion_matrix_fit_their_cells(k):
+    figure = draw("class confusion", k)
+    assert figures.text_problems(figure) == []
+    axis = figure.axes[0]
+    cell = abs(axis.transData.transform((1, 0))[0] - axis.transData.transform((0, 0))[0])
+    assert max(text.get_window_extent().width for text in axis.texts) < cell
+    assert min(text.get_fontsize() for text in axis.texts) >= 5
+
+
+def test_the_mark_of_a_degenerate_label_survives_a_long_name():
+    logits, labels = data(8)
+    figure = figures.label_confusion(logits > 0, labels, ["x" * 99] * 8, degenerate=[True] + [False] * 7)
+    assert [axis.get_title().endswith("†") for axis in figure.axes] == [True] + [False] * 7
+
+
 def test_learning_curves_of_one_evaluation_and_of_nothing_finite_raise_nothing():
     figures.text_problems(figures.learning_curves([1], {"Loss": {"mlp": [0.5]}}))
     figures.text_problems(figures.learning_curves([1, 2], {"Loss": {"mlp": np.full((3, 2), np.nan)}}))

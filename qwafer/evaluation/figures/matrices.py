@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 COUNTED_CLASSES = 12
 """Up to so many exclusive classes the cells show their counts."""
+SMALLEST_COUNT = 5.0
+"""Where counts would have to be smaller than this, in points, to fit a column's cells, the figure is a page wide."""
 
 
 def label_confusion(
@@ -36,7 +38,8 @@ def label_confusion(
         for k, axis in enumerate(axes):
             matrix = np.array([[counts.tn[k], counts.fp[k]], [counts.fn[k], counts.tp[k]]])
             _draw(axis, matrix, numbers=True, size=look.SMALL_SIZE if len(axes) > 3 else look.TEXT_SIZE)
-            name = look.fit_text(str(label_names[k]) + (" †" if marked[k] else ""), width, look.SMALL_SIZE, lines=2)
+            mark = " †" if marked[k] else ""
+            name = look.fit_text(str(label_names[k]), width - look.text_width(mark), look.SMALL_SIZE, lines=2) + mark
             axis.set_title(name, fontsize=look.SMALL_SIZE if len(axes) > 3 else look.TEXT_SIZE)
             axis.set_xticks((0.5, 1.5), ("no", "yes"))
             axis.set_yticks((0.5, 1.5), ("no", "yes"))
@@ -57,16 +60,18 @@ def class_confusion(predictions: ArrayLike, labels: ArrayLike, label_names: Sequ
     matrix = exclusive.confusion_matrix(predictions, labels, n_classes)
     with look.house_style():
         counted = n_classes <= COUNTED_CLASSES
-        size = look.SMALL_SIZE
-        names = [look.fit_text(str(name), 1.0 if counted else 1.3, size) for name in label_names]
-        room = max(look.text_width(name, size) for name in names)
-        if counted:
-            width, height = look.COLUMN, min(2.55, 0.8 + 0.6 * n_classes) + room
+        names = [look.fit_text(str(name), 1.0 if counted else 1.3, look.SMALL_SIZE) for name in label_names]
+        room = 0.45 + max(look.text_width(name, look.SMALL_SIZE) for name in names)  # beside the matrix
+        widest = look.text_width(str(matrix.max()), 1.0)
+        width, size = look.COLUMN, look.SMALL_SIZE
+        if not counted or 0.85 * (look.COLUMN - room) / n_classes < SMALLEST_COUNT * widest:
+            width = look.PAGE
         else:
-            width, height = look.PAGE, look.PAGE - 0.35
+            size = min(size, 0.85 * (look.COLUMN - room) / n_classes / widest)
+        height = min(width - 0.35, 0.35 + 0.6 * n_classes + room)
         figure = look.new_figure(width, height)
         axis = figure.subplots()
-        mesh = _draw(axis, matrix, numbers=counted, size=min(size, 60 / n_classes))
+        mesh = _draw(axis, matrix, numbers=counted, size=size)
         places = np.arange(n_classes) + 0.5
         axis.set_xticks(places, names, rotation=90 if n_classes > 1 else 0)
         axis.set_yticks(places, names)
