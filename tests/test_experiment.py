@@ -257,6 +257,7 @@ def test_every_option_has_an_effect_somewhere():
             {"head.name": "mlp"},
             {"data.task": "any", "sampling.balanced": True},
             {"objective.loss": "focal", "objective.focal_gamma": 2.0},
+            {"objective.loss": "asymmetric", "objective.pos_weight": "effective"},
         )
     ]
     for name in option_types():
