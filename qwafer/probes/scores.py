@@ -139,29 +139,32 @@ def output_rank(
     )
 
 
-def linear_equality(scores: Float[np.ndarray, "N K"], features: Float[np.ndarray, "N D"]) -> Report:
-    """Report whether the scores are an affine function of the features: R^2 of least squares, fitted and read on
-    halves.
+def linear_equality(
+    scores: Float[np.ndarray, "N K"],
+    features: Float[np.ndarray, "N D"],
+    fit_scores: Float[np.ndarray, "M K"],
+    fit_features: Float[np.ndarray, "M D"],
+) -> Report:
+    """Report whether the scores are an affine function of the features: R^2 of the best one, the linear null.
 
-    The best linear null. A score that is affine in its features could have been a linear head's.
+    Least squares on `fit_scores` and `fit_features` (the training split), R^2 on `scores` and `features` (held out).
+    A score that is affine in its features could have been a linear head's.
     """
     name, question = "linear null equality", "Are the scores a linear function of the features?"
-    scores, features = np.asarray(scores, np.float64), np.asarray(features, np.float64)
-    half = len(scores) // 2
-    if half <= features.shape[1] + 1:
-        return Report(
-            name, question, "skip", f"needs more than {2 * (features.shape[1] + 1)} examples, got {len(scores)}"
-        )
-    scale = features.std(axis=0)
+    fit_features = np.asarray(fit_features, np.float64)
+    mean, scale = fit_features.mean(axis=0), fit_features.std(axis=0)
     kept = scale > 0
-    design = np.column_stack(
-        [(features[:, kept] - features[:, kept].mean(axis=0)) / scale[kept], np.ones(len(features))]
-    )
-    rows = np.random.default_rng(0).permutation(len(scores))
-    fit, held = rows[:half], rows[half:]
-    weights = np.linalg.lstsq(design[fit], scores[fit], rcond=None)[0]
-    residual = ((scores[held] - design[held] @ weights) ** 2).sum(axis=0)
-    total = ((scores[held] - scores[held].mean(axis=0)) ** 2).sum(axis=0)
+
+    def design(values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values, np.float64)
+        return np.column_stack([(values[:, kept] - mean[kept]) / scale[kept], np.ones(len(values))])
+
+    if len(fit_features) <= 2 * (int(kept.sum()) + 1):
+        return Report(name, question, "skip", f"{len(fit_features)} examples are too few to fit {kept.sum()} features")
+    weights = np.linalg.lstsq(design(fit_features), np.asarray(fit_scores, np.float64), rcond=None)[0]
+    scores = np.asarray(scores, np.float64)
+    residual = ((scores - design(features) @ weights) ** 2).sum(axis=0)
+    total = ((scores - scores.mean(axis=0)) ** 2).sum(axis=0)
     if not total.any():
         return Report(name, question, "skip", "the scores are constant; see `score spread`")
     r2 = 1 - residual / np.where(total > 0, total, np.inf)
@@ -170,7 +173,9 @@ def linear_equality(scores: Float[np.ndarray, "N K"], features: Float[np.ndarray
         name=name,
         question=question,
         verdict="warn" if r2.min() >= LINEAR_R2 else "pass",
-        headline=f"an affine function of the features explains {r2[best]:.1%} of output {best}'s variance",
+        headline=(
+            f"the best linear function of the features explains {max(r2[best], 0):.1%} of output {best}'s variance"
+        ),
         numbers={"r2": r2},
         tolerance=f"warn: R^2 of every output at least {LINEAR_R2}",
         meaning="The head computes what a linear head computes: nothing in its result is due to the circuit.",

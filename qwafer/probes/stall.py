@@ -15,14 +15,14 @@ LOGIT_TOLERANCE = 0.1
 """Separation of the classes, in logit units, below which the scores are near zero."""
 
 
-def stall_level(gamma: float, *, pos_weight: float = 1.0, prior: float = 0.5) -> float:
-    """Return the loss of logits that are all 0: (1/2)^gamma log 2 (pos_weight prior + 1 - prior).
+def stall_level(gamma: float) -> float:
+    """Return the loss of logits that are all 0: (1/2)^gamma log 2.
 
     0.6931 for cross-entropy, 0.1733 for the focal loss at gamma = 2 (Lin et al. 2017, arXiv:1708.02002, eq. 4 at p_t
     = 1/2).
     """
     check_interval("gamma", gamma, 0, 20)
-    return 0.5**gamma * math.log(2) * (pos_weight * prior + 1 - prior)
+    return 0.5**gamma * math.log(2)
 
 
 class StallWatch:

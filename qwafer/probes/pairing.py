@@ -1,0 +1,213 @@
+"""Does the comparison compare anything? Bit-identical arms, digests that must agree, options without effect."""
+
+import itertools
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from qwafer._io import digest
+from qwafer.circuits import operations, readout_operations
+from qwafer.config import RunConfig
+from qwafer.features import FeatureSet
+from qwafer.heads import make_head, make_program
+from qwafer.objective import make_objective, make_sampler, order_digest
+from qwafer.probes._report import Report
+from qwafer.training import RunResult, prepare
+
+ADDRESS = re.compile(r"0x[0-9a-f]+|\bid=\d+")
+"""What differs between two printings of one program."""
+
+LOOP_OPTIONS = ("eval_every_epochs", "early_stopping", "val_objective", "checkpoint_every_epochs", "preflight_compile")
+"""Options of the loop around the program: they choose when to evaluate and which checkpoint counts."""
+
+Runs = Mapping[str, Mapping[int, RunResult]]
+"""Results by arm and seed."""
+
+
+def identical_arms(runs: Runs, *, exclude: Collection[tuple[str, str]] = ()) -> Report:
+    """Report arms whose configurations differ and whose results are bit-identical on every seed that both have.
+
+    Compared are all curves and metrics, to the last bit. Pairs in `exclude` are another probe's finding already.
+    """
+    prints = {
+        arm: {seed: digest(run.curves, run.metrics) for seed, run in results.items()} for arm, results in runs.items()
+    }
+    equal = []
+    for first, second in itertools.combinations(runs, 2):
+        common = prints[first].keys() & prints[second].keys()
+        known = (first, second) in exclude or (second, first) in exclude
+        if common and not known and all(prints[first][seed] == prints[second][seed] for seed in common):
+            equal.append((first, second))
+    listed = "; ".join(f"{a} and {b}" for a, b in equal)
+    return Report(
+        name="identical arms",
+        question="Do arms with different configurations give different results?",
+        verdict="skip" if len(runs) < 2 else "fail" if equal else "pass",
+        headline=(
+            f"bit-identical though their configurations differ: {listed}"
+            if equal
+            else f"{len(runs)} arms, no two alike"
+            if len(runs) > 1
+            else "one arm: nothing to compare"
+        ),
+        numbers={"identical": equal},
+        tolerance="fail: all curves and metrics equal to the last bit on every common seed",
+        meaning="The option that tells the arms apart never reached the program: the comparison compares nothing.",
+        remedy="Trace the option from the configuration to the program; see `ineffective options`.",
+    )
+
+
+def digests_agree(runs: Runs) -> Report:
+    """Report digests that must agree between arms of one seed and do not: data, split, batches, shared initial values.
+
+    Digests may differ where the arms' own options ask for it (`data.*`, `sampling.*`, batch size, epochs,
+    `init_scale`); those are left to `qwafer.ablation`, which knows which option determines which digest. Here arms
+    with equal options of that kind are compared.
+    """
+    differing: list[str] = []
+    compared = 0
+    for first, second in itertools.combinations(runs, 2):
+        for seed in sorted(runs[first].keys() & runs[second].keys()):
+            a, b = runs[first][seed], runs[second][seed]
+            for what in ("data", "split", "batches"):
+                if _same_inputs(a.config, b.config, what):
+                    compared += 1
+                    if a.digests[what] != b.digests[what]:
+                        differing.append(f"{what} of {first} and {second}, seed {seed}")
+            if _same_inputs(a.config, b.config, "parameters"):
+                for name in sorted(a.digests["parameters"].keys() & b.digests["parameters"].keys()):
+                    compared += 1
+                    if a.digests["parameters"][name] != b.digests["parameters"][name]:
+                        differing.append(f"initial {name} of {first} and {second}, seed {seed}")
+    return Report(
+        name="digests",
+        question="Do arms of one seed share data, split, batches and initial values?",
+        verdict="fail" if differing else "pass" if compared else "skip",
+        headline=(
+            f"must agree and do not: {'; '.join(differing[:3])}"
+            + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
+            if differing
+            else f"{compared} digests compared, all equal"
+            if compared
+            else "no two arms with a seed in common"
+        ),
+        numbers={"differing": differing, "compared": compared},
+        tolerance="fail: any digest that differs between arms whose options do not ask for it",
+        meaning=(
+            "The arms did not see the same examples, order or start: their difference is not due to the option alone."
+        ),
+        remedy="Run the arms again from one version of code and data, into one directory.",
+    )
+
+
+def program_fingerprint(config: RunConfig, data: FeatureSet, seed: int = 0) -> dict[str, str]:
+    """Return digests of all that a run of `config` computes: program, initial values, data, split, batches, loop.
+
+    `program` is the jaxpr of loss and gradient of one batch and of the optimiser's update (with addresses removed),
+    together with the circuit's gates where the engine hides them behind a host callback. Two configurations with
+    equal fingerprints are one run.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from qwafer.training import make_optimizer, make_schedule
+
+    prepared = prepare(config, data, seed)
+    features, labels = prepared.part("train")
+    head = make_head(config, features, labels.shape[1], seed)
+    objective = make_objective(config.objective, labels)
+    options = config.training
+    sampler = make_sampler(
+        config.sampling,
+        labels,
+        batch_size=options.batch_size,
+        seed=seed,
+        fixed_num_batches=options.fixed_num_batches,
+    )
+    program = make_program(config, labels.shape[1], options.batch_size)
+    params = head.parameters()
+    total = options.epochs * sampler.n_batches
+    optimizer = make_optimizer(options, total, params)
+    batch = sampler.epoch(1)
+    rows, weights = jnp.asarray(batch.rows[0]), jnp.asarray(batch.weights[0], head.dtype)
+
+    def step(params: Any, state: Any, features: Any, labels: Any, weights: Any) -> Any:
+        def loss(params: Any) -> Any:
+            key = jax.random.key(0)
+            logits = head.with_parameters(params).logits(features, program, key=key, train=True)
+            return objective(logits, labels, weights)
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        return value, optimizer.update(gradient, state, params)
+
+    inputs = jnp.asarray(features, head.dtype)[rows], jnp.asarray(labels, head.dtype)[rows], weights
+    jaxpr = ADDRESS.sub("", str(jax.make_jaxpr(step)(params, optimizer.init(params), *inputs)))
+    spec = getattr(program, "spec", None)
+    gates = [] if spec is None else [str(op) for op in (*operations(spec), *readout_operations(spec, 0))]
+    schedule = make_schedule(options, total)
+    rates = [float(schedule(i)) for i in range(0, total, max(1, total // 16))]
+    info = {} if program is None else {k: v for k, v in program.info.items() if not isinstance(v, float)}
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((head.params, head.buffers, objective))]
+    return {
+        "program": digest(jaxpr, gates, [] if spec is None else [spec.readout, spec.dtype], info, rates),
+        "initial": digest(*leaves),
+        "data": prepared.data_digest,
+        "split": prepared.split.digest,
+        "batches": digest(order_digest(sampler, options.epochs), np.asarray(batch.rows), np.asarray(batch.weights)),
+        "loop": digest([getattr(options, name) for name in LOOP_OPTIONS], options.ema_decay, total),
+    }
+
+
+def ineffective_options(arms: Mapping[str, RunConfig], data: FeatureSet, baseline: str, *, seed: int = 0) -> Report:
+    """Report arms whose options change neither the program nor its data: same jaxpr, initial values, split and batches.
+
+    Each arm's fingerprint is compared with that of `baseline`; nothing is trained.
+    """
+    base = program_fingerprint(arms[baseline], data, seed)
+    changed = {}
+    for arm, config in arms.items():
+        if arm != baseline:
+            own = program_fingerprint(config, data, seed)
+            changed[arm] = [what for what in base if own[what] != base[what]]
+    without = [arm for arm, what in changed.items() if not what]
+    options = {arm: _different_options(arms[baseline], arms[arm]) for arm in changed}
+    listed = "; ".join(
+        f"{arm}: {', '.join(options[arm]) or 'nothing'} changes nothing against {baseline}" for arm in without
+    )
+    effects = "; ".join(f"{arm} changes {', '.join(what)}" for arm, what in changed.items())
+    return Report(
+        name="ineffective options",
+        question="Does every arm's option change the program or its data?",
+        verdict="skip" if not changed else "fail" if without else "pass",
+        headline=listed or effects or "one arm: nothing to compare",
+        numbers={"changed": changed, "options": options, "without_effect": [[arm, baseline] for arm in without]},
+        tolerance="fail: equal jaxpr, gates, learning rates, initial values, data, split, batches and loop options",
+        meaning="The override was accepted and did nothing: the arm is the baseline under another name.",
+        remedy="Check the option's name and section, and that the head, engine or sampling in force reads it.",
+    )
+
+
+def _different_options(first: RunConfig, second: RunConfig) -> list[str]:
+    a, b = first.to_dict(), second.to_dict()
+    return [f"{section}.{name}" for section in a for name in a[section] if a[section][name] != b[section][name]]
+
+
+_INPUTS = {
+    "data": ("data",),
+    "split": ("data",),
+    "batches": ("data", "sampling", "training.batch_size", "training.epochs", "training.fixed_num_batches"),
+    "parameters": ("data", "head", "circuit.n_qubits", "circuit.n_layers", "circuit.ansatz", "circuit.dtype"),
+}
+"""Options on which each digest may rest."""
+
+
+def _same_inputs(first: Mapping[str, Any], second: Mapping[str, Any], what: str) -> bool:
+    """Return whether two runs' configurations agree in every option that the digest `what` may rest on."""
+    for name in _INPUTS[what]:
+        section, _, option = name.partition(".")
+        a, b = first[section], second[section]
+        if (a[option] != b[option]) if option else (a != b):
+            return False
+    return True

@@ -1,0 +1,172 @@
+"""Which probes run on what: a circuit, a trained head, a table of data. One defect, one red line."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from qwafer.config import RunConfig
+from qwafer.features import FeatureSet
+from qwafer.heads import QuantumHead
+from qwafer.objective import make_objective
+from qwafer.probes import controls, scores, stall
+from qwafer.probes._evidence import Evidence, gather
+from qwafer.probes._linear import spec_jacobian
+from qwafer.probes._report import Report
+from qwafer.probes._subject import Subject
+from qwafer.probes.data import Table
+from qwafer.probes.dimension import fisher_report
+from qwafer.probes.expressivity import expressive_power
+from qwafer.probes.fourier import fourier_spectrum
+from qwafer.probes.gradients import gradient_agreement
+from qwafer.probes.lie import lie_algebra
+from qwafer.probes.readout import readout_identity, value_agreement
+from qwafer.probes.routes import gradient_identity
+from qwafer.probes.sensitivity import sensitivity
+from qwafer.probes.trainability import trainability
+from qwafer.training import Prepared, RunResult, prepare, train
+
+Progress = Callable[[str], None]
+
+MOST_EXAMPLES = 5000
+"""Training examples that the best linear null is fitted on, at most."""
+QUICK_EXAMPLES = 128
+"""Examples at which the output Jacobian and the Gram matrix are taken."""
+
+
+def _silent(text: str) -> None:
+    """Show nothing."""
+
+
+def probe_gradients(evidence: Evidence) -> list[Report]:
+    """Return the reports on values, readout, sensitivity and gradients of one subject.
+
+    They run from the specific to the general, and a parameter that one has found at fault is left out by those after
+    it: a dead readout coefficient is one finding, not three.
+    """
+    identity = gradient_identity(evidence)
+    moving = sensitivity(evidence, exclude=identity.blames)
+    agreement = gradient_agreement(evidence, exclude=(*identity.blames, *moving.blames))
+    return [value_agreement(evidence), readout_identity(evidence), identity, moving, agreement]
+
+
+def probe_power(
+    subject: Subject, *, init_scale: float | None = None, thorough: bool = False, seed: int = 0
+) -> list[Report]:
+    """Return the reports on trainability and expressive power of one subject."""
+    reports = []
+    if subject.spec is not None:
+        samples = {"n_samples": 2000, "qubits": (2, 3, 4, 5, 6, 7, 8)} if thorough else {"n_samples": 300}
+        reports.append(trainability(subject.spec, init_scale=init_scale, seed=seed, **samples))
+    small = subject.spec is None or subject.spec.n_qubits <= 8
+    reports += expressive_power(subject, n_pairs=50_000 if thorough and small else 5000 if small else 500, seed=seed)
+    reports.append(fourier_spectrum(subject, n_points=16 if thorough else 4, seed=seed))
+    n_weights, n_inputs = (100, 64) if thorough else (24, 24)
+    reports.append(fisher_report(subject, n_weights=n_weights, n_inputs=n_inputs, seed=seed))
+    reports.append(lie_algebra(subject))
+    return reports
+
+
+def probe_circuit(
+    subject: Subject,
+    *,
+    init_scale: float | None = None,
+    thorough: bool = False,
+    seed: int = 0,
+    progress: Progress = _silent,
+) -> list[Report]:
+    """Return the reports of every probe of a circuit; those that need more than the subject has are skipped.
+
+    `init_scale` is the standard deviation of the initial weights, if known. `progress` is told what comes next.
+    """
+    progress("values and gradients")
+    reports = probe_gradients(gather(subject, points=6 if thorough else 2, seed=seed))
+    progress("trainability and expressive power")
+    return reports + probe_power(subject, init_scale=init_scale, thorough=thorough, seed=seed)
+
+
+def probe_run(run: RunResult, data: FeatureSet, *, seed: int = 0) -> list[Report]:
+    """Return the reports on the scores of a trained head: `run` must hold its predictor and outputs, as `train`
+    returns it.
+    """
+    assert run.predictor is not None
+    config, head = run.predictor.config, run.predictor.head
+    prepared = prepare(config, data, run.seed)
+    outputs, names = run.outputs, run.label_names
+    logits = np.concatenate([outputs["val_logits"], outputs["test_logits"]])
+    held = prepared.data.features[np.concatenate([outputs["val_rows"], outputs["test_rows"]])]
+    fitted = prepared.data.features[prepared.split.train[:MOST_EXAMPLES]]
+    test = {"logits": outputs["test_logits"], "labels": outputs["test_labels"]}
+    val = {"logits": outputs["val_logits"], "labels": outputs["val_labels"]}
+    gamma = config.objective.focal_gamma
+    reports = [
+        scores.score_spread(test["logits"], test["labels"], run.predictor.thresholds, names),
+        scores.score_sign(test["logits"], test["labels"], run.curves.get("alpha", ()), names),
+        stall.focal_stall(run.curves, gamma, level=stall_level_of(prepared, config)),
+        scores.linear_equality(logits, held, run.predictor.logits(fitted), fitted),
+        scores.threshold_fragility(val, test, names, seed=seed),
+    ]
+    if isinstance(head, QuantumHead):
+        bound = 1.0
+        if head.spec.readout == "z_vec":
+            bound = float(np.abs(np.asarray(head.circuit_weights()["readout"])).sum(axis=-1).max())
+        bias = np.asarray(head.params["readout.bias"], np.float64)
+        readout = logits / np.asarray(head.alpha(), np.float64) - bias
+        reports.insert(1, scores.score_range(readout, bound=bound))
+        jacobian, gram = _jacobian_and_gram(head, held[:QUICK_EXAMPLES])
+        reports.append(scores.output_rank(jacobian, gram=gram))
+    return reports
+
+
+def stall_level_of(prepared: Prepared, config: RunConfig) -> float:
+    """Return the loss of logits that are all 0 under the objective of `config` on the training split.
+
+    (1/2)^gamma log 2 without class weights, which raise or lower it.
+    """
+    import jax.numpy as jnp
+
+    labels = jnp.asarray(prepared.part("train")[1], "float32")
+    objective = make_objective(config.objective, prepared.part("train")[1])
+    return float(objective(jnp.zeros(labels.shape, "float32"), labels, jnp.ones((len(labels),), "float32")))
+
+
+def table_of(prepared: Prepared, *, stratified: bool = True) -> Table:
+    """Return the data of a run as the data probes look at it."""
+    data = prepared.data
+    return Table(
+        features=np.asarray(data.features),
+        labels=np.asarray(data.labels),
+        split=prepared.split,
+        content_ids=np.asarray(data.content_ids),
+        label_names=tuple(data.label_names),
+        feature_names=tuple(data.feature_names or ()),
+        groups=data.groups,
+        times=data.times,
+        stratified=stratified,
+    )
+
+
+def head_fit(config: RunConfig, data: FeatureSet, seed: int) -> controls.Fit:
+    """Return the pipeline of `config` as a fit for `label_permutation`: `train` on `data` with the table's labels."""
+
+    def fit(table: Table) -> tuple[np.ndarray, np.ndarray]:
+        permuted = dataclasses.replace(data, labels=np.asarray(table.labels), split=table.split.parts())
+        run = train(config, permuted, seed)
+        return run.outputs["test_logits"], run.outputs["test_labels"]
+
+    return fit
+
+
+def _jacobian_and_gram(head: QuantumHead, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the output Jacobian at the data and the fidelity matrix of the encoded and processed states."""
+    import jax.numpy as jnp
+
+    from qwafer.probes._statevector import states
+
+    angles = np.asarray(head.angles(jnp.asarray(features, head.dtype)), np.float64)
+    weights: Mapping[str, np.ndarray] = {
+        name: np.asarray(value, np.float64) for name, value in head.circuit_weights().items()
+    }
+    amplitudes = states(head.spec, {"ansatz": weights["ansatz"]}, angles)
+    gram = np.abs(amplitudes.conj() @ amplitudes.T) ** 2
+    return spec_jacobian(head.spec, weights, angles), gram

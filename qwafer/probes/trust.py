@@ -1,0 +1,222 @@
+"""The trust table: every probe that applies to the arms of an experiment, its data and its pairing, in one list."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qwafer._errors import InputError
+from qwafer.circuits import CircuitSpec
+from qwafer.config import RunConfig
+from qwafer.features import FeatureSet
+from qwafer.probes import controls, pairing
+from qwafer.probes._report import Report, Verdict, merge, worst
+from qwafer.probes._subject import circuit_subject
+from qwafer.probes.data import probe_data
+from qwafer.probes.nulls import run_nulls
+from qwafer.probes.suite import head_fit, probe_circuit, probe_run, table_of
+from qwafer.training import RunResult, prepare, train
+
+QUICK_BATCHES = 100
+"""Most batches an epoch of the short training that the quick table looks at."""
+QUICK_EPOCHS = 5
+"""Most epochs of it."""
+NULL_SEEDS = 5
+"""Seeds of the nulls of a thorough table."""
+
+Progress = Callable[[str], None]
+
+
+def _silent(text: str) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """The reports on one matter."""
+
+    title: str
+    """`gradients and circuit`, `scores`, `data`, `pairing`, `nulls`."""
+    reports: tuple[Report, ...]
+    """In the order in which they ran."""
+
+
+@dataclass(frozen=True)
+class TrustTable:
+    """What the probes say about an experiment."""
+
+    sections: tuple[Section, ...]
+    """By matter."""
+    subject: Mapping[str, Any]
+    """Plain data on what was probed: arms, engine, seed, examples, thorough or not."""
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """All reports."""
+        return tuple(report for section in self.sections for report in section.reports)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict of all."""
+        return worst(report.verdict for report in self.reports)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many reports have each verdict."""
+        return {
+            verdict: sum(r.verdict == verdict for r in self.reports) for verdict in ("pass", "warn", "fail", "skip")
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON data."""
+        return {
+            "verdict": self.verdict,
+            "counts": self.counts(),
+            "subject": dict(self.subject),
+            "sections": {section.title: [r.to_dict() for r in section.reports] for section in self.sections},
+        }
+
+
+def trust_table(
+    arms: Mapping[str, RunConfig],
+    data: Mapping[str, FeatureSet],
+    *,
+    baseline: str = "",
+    seed: int = 0,
+    thorough: bool = False,
+    progress: Progress = _silent,
+) -> TrustTable:
+    """Run every probe that applies to `arms` and return the trust table.
+
+    A circuit that several arms share is probed once; the reports of different circuits, and of the arms' heads, are
+    merged into one line a probe, with the worst verdict. Scores are those of a short training of each arm (at most 5
+    epochs of 100 batches; `thorough` trains as configured, takes more samples, and trains the nulls over 5 seeds).
+    Data are probed as the baseline sees them.
+
+    Args:
+        arms: configurations by name.
+        data: features of each arm, before the task is applied.
+        baseline: the arm that the others are compared with; the first by default.
+        seed: of split, initial values, batches and random points.
+        thorough: more samples, and nulls.
+        progress: told what comes next.
+    """
+    if not arms:
+        raise InputError("`arms` must hold at least one configuration")
+    baseline = baseline or next(iter(arms))
+    short = {arm: config if thorough else _shortened(config, len(data[arm])) for arm, config in arms.items()}
+    prepared = prepare(arms[baseline], data[baseline], seed)
+    table = table_of(prepared, stratified=arms[baseline].data.split_by == "content" and data[baseline].split is None)
+
+    circuits = _circuit_reports(arms, data, seed=seed, thorough=thorough, progress=progress)
+    runs: dict[str, RunResult] = {}
+    head_reports: dict[str, list[Report]] = {}
+    for arm, config in short.items():
+        progress(f"scores of {arm}")
+        runs[arm] = train(config, data[arm], seed)
+        head_reports[arm] = probe_run(runs[arm], data[arm], seed=seed)
+    progress("data")
+    data_reports = probe_data(table)
+    fit = head_fit(short[baseline], prepared.data, seed)
+    data_reports += [controls.label_permutation(table, fit, seed=seed), controls.split_by_origin(table, seed=seed)]
+    progress("pairing")
+    pairing_reports = _pairing_reports(arms, runs, data, baseline, seed)
+    sections = [
+        Section("gradients and circuit", tuple(circuits)),
+        Section("scores", tuple(_merged(head_reports))),
+        Section("data", tuple(data_reports)),
+        Section("pairing", tuple(pairing_reports)),
+    ]
+    if thorough and arms[baseline].head.name == "quantum":
+        null = run_nulls(
+            arms[baseline],
+            data[baseline],
+            range(seed, seed + NULL_SEEDS),
+            progress=lambda name, null_seed: progress(f"null {name}, seed {null_seed}"),
+        )
+        sections.append(Section("nulls", (null,)))
+    return TrustTable(
+        tuple(sections),
+        {
+            "arms": {arm: config.to_dict() for arm, config in arms.items()},
+            "baseline": baseline,
+            "engine": {arm: run.engine for arm, run in runs.items()},
+            "seed": seed,
+            "thorough": thorough,
+            "n_examples": len(prepared.data),
+            "n_features": prepared.data.features.shape[1],
+            "labels": list(prepared.data.label_names),
+            "versions": next(iter(runs.values())).versions,
+        },
+    )
+
+
+def _circuit_reports(
+    arms: Mapping[str, RunConfig],
+    data: Mapping[str, FeatureSet],
+    *,
+    seed: int,
+    thorough: bool,
+    progress: Progress,
+) -> list[Report]:
+    """Return the merged reports of the distinct circuits of the arms."""
+    done: dict[tuple[CircuitSpec, Any, float], str] = {}
+    reports: dict[str, list[Report]] = {}
+    for arm, config in arms.items():
+        if config.head.name != "quantum":
+            continue
+        spec = config.circuit.spec(data[arm].task(config.data.task).labels.shape[1])
+        key = (spec, config.engine, config.head.init_scale)
+        if key in done:
+            continue
+        done[key] = arm
+        options: dict[str, Any] = config.engine.options()
+        subject = circuit_subject(spec, config.engine.name, **options)
+        reports[arm] = probe_circuit(
+            subject,
+            init_scale=config.head.init_scale,
+            thorough=thorough,
+            seed=seed,
+            progress=lambda text, arm=arm: progress(f"{text} of {arm}"),  # type: ignore[misc]
+        )
+    return _merged(reports)
+
+
+def _pairing_reports(
+    arms: Mapping[str, RunConfig],
+    runs: Mapping[str, RunResult],
+    data: Mapping[str, FeatureSet],
+    baseline: str,
+    seed: int,
+) -> list[Report]:
+    """Return the reports on the pairing; `runs` may come from shortened configurations, which then may coincide."""
+    if len(arms) < 2:
+        return []
+    shared = {arm: config for arm, config in arms.items() if data[arm] is data[baseline]}
+    options = pairing.ineffective_options(shared, data[baseline], baseline, seed=seed)
+    by_seed = {arm: {seed: run} for arm, run in runs.items()}
+    known = [(first, second) for first, second in options.numbers.get("without_effect", [])]
+    known += [(a, b) for a, b in itertools.combinations(runs, 2) if runs[a].config == runs[b].config]
+    return [options, pairing.identical_arms(by_seed, exclude=known), pairing.digests_agree(by_seed)]
+
+
+def _merged(reports: Mapping[str, Sequence[Report]]) -> list[Report]:
+    """Return one report a probe, over all subjects that have it, in the order of the first subject."""
+    names = list(dict.fromkeys(report.name for own in reports.values() for report in own))
+    merged = []
+    for name in names:
+        found = {subject: report for subject, own in reports.items() for report in own if report.name == name}
+        merged.append(merge(found))
+    return merged
+
+
+def _shortened(config: RunConfig, n_examples: int) -> RunConfig:
+    """Return `config` with a training of at most `QUICK_EPOCHS` epochs of `QUICK_BATCHES` batches."""
+    options = config.training
+    a_pass = n_examples * config.data.train_fraction / options.batch_size
+    batches = options.fixed_num_batches
+    if (a_pass if batches is None else batches) > QUICK_BATCHES:
+        batches = QUICK_BATCHES
+    epochs = min(options.epochs, QUICK_EPOCHS)
+    training = dataclasses.replace(options, epochs=epochs, fixed_num_batches=batches, checkpoint_every_epochs=0)
+    return dataclasses.replace(config, training=training)
