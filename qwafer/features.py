@@ -161,6 +161,11 @@ class FeatureSet:
             if key in arrays and arrays[key].dtype.kind != "U":
                 raise InputError(f"{path}: `{key}` must be strings, got {arrays[key].dtype}")
         times = arrays.get("times")
+        if times is not None and times.dtype.kind not in "fiu":
+            raise InputError(f"{path}: `times` must be numbers, got {times.dtype}")
+        exclusive = arrays.get("exclusive", np.array(False))
+        if exclusive.shape != () or exclusive.dtype != np.bool_:
+            raise InputError(f"{path}: `exclusive` must be one truth value, got {exclusive.dtype} {exclusive.shape}")
         names = arrays.get("feature_names")
         try:
             return cls(
@@ -171,7 +176,7 @@ class FeatureSet:
                 provenance=_provenance(arrays["provenance"]),
                 groups=arrays.get("groups"),
                 times=None if times is None else times.astype(np.float64),
-                exclusive=bool(np.all(arrays.get("exclusive", False))),
+                exclusive=bool(exclusive),
                 split=arrays.get("split"),
                 feature_names=None if names is None else tuple(names.ravel().tolist()),
             )

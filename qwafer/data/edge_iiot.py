@@ -159,16 +159,16 @@ def read_edge_iiot(path: str | Path) -> Table:
     parts: list[_Chunk] = []
     try:
         _check_columns(path, list(pd.read_csv(path, nrows=0, index_col=False).columns))
-        wanted = ["frame.time", *CATEGORICAL, *NUMERIC, LABEL]
-        with pd.read_csv(
-            path, usecols=wanted, dtype=str, keep_default_na=False, index_col=False, chunksize=CHUNK_ROWS
-        ) as chunks:
+        # All columns, although few are kept: only so does pandas see rows that are longer than the header.
+        with pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=CHUNK_ROWS) as chunks:
             for chunk in chunks:
+                if not isinstance(chunk.index, pd.RangeIndex):
+                    raise InputError(f"{path} is not a whole CSV file: its rows have more entries than its header")
                 first_row = sum(len(part.labels) for part in parts)
                 parts.append(_chunk({str(name): column for name, column in chunk.items()}, path, first_row))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a whole CSV file: {str(error).strip()}") from error
-    if not parts:
+    if not any(len(part.labels) for part in parts):
         raise InputError(f"{path} has a header and no rows; at least one is needed")
     bad = np.sum([part.bad for part in parts], axis=0)
     notes = [
