@@ -8,6 +8,8 @@ from qwafer._errors import InputError
 from qwafer.engines._base import Engine as Engine
 from qwafer.engines._base import Program as Program
 from qwafer.engines._base import Weights as Weights
+from qwafer.engines.cache import cache_clear as cache_clear
+from qwafer.engines.cache import cache_info as cache_info
 
 _ENGINES = {
     "catalyst": ("qwafer.engines.catalyst", "CatalystEngine"),

@@ -1,7 +1,7 @@
 """The gates that the catalyst engine really applies: merged rotations, inert ones left out, angles as one vector."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -43,7 +43,7 @@ class GatePlan:
         return len(self.from_angles)
 
     def theta(
-        self, weights: dict[str, np.ndarray], angles: Float[np.ndarray, "batch n_qubits"]
+        self, weights: Mapping[str, np.ndarray], angles: Float[np.ndarray, "batch n_qubits"]
     ) -> Float[np.ndarray, "batch n_slots"]:
         """Return the gate angles of every example (batch, n_slots), radians, float64."""
         theta = angles.astype(np.float64) @ self.from_angles.T

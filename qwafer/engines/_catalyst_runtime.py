@@ -54,7 +54,10 @@ class HostProgram:
             self._descriptors = tuple(descriptors)
             self._held = {array.ctypes.data: array for array in held}
             self._out_type = compiled.out_type
-            self.library_bytes = Path(self._library.shared_object_file).stat().st_size
+            library_bytes = Path(self._library.shared_object_file).stat().st_size
+            # Results live twice for a moment: in the program's own memory and in the array made of it.
+            results = sum(2 * aval.size * aval.dtype.itemsize for aval, keep in compiled.out_type if keep)
+            self.nbytes = library_bytes + results + sum(buffer.nbytes for buffer in self._buffers)
         self._seed = seed
         self.compile_seconds = time.perf_counter() - start
 

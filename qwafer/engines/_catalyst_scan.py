@@ -1,12 +1,13 @@
 """`batching="scan"`: compiled programs that execute the circuit an example at a time, in a `lax.scan`."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Complex, Float
 
+from qwafer._errors import CapabilityError
 from qwafer.circuits import CircuitSpec
 from qwafer.engines._catalyst_plan import GatePlan
 from qwafer.engines._catalyst_runtime import HostProgram
@@ -25,44 +26,94 @@ def states_program(spec: CircuitSpec, plan: GatePlan, batch: int, *, device: str
     import jax
     import pennylane as qml
 
-    @qml.qnode(qml.device(device, wires=spec.n_qubits), diff_method=None)
     def circuit(theta: Any) -> Any:
         apply_gates(plan, theta)
         return qml.state()
 
+    node = qml.QNode(circuit, open_device(device, spec.n_qubits), diff_method=None)
+
     def states(theta: Any) -> Any:
-        return jax.lax.scan(lambda _, row: (None, circuit(row)), None, theta)[1]
+        return jax.lax.scan(lambda _, row: (None, node(row)), None, theta)[1]
 
     return HostProgram(states, [((batch, plan.n_slots), np.float64)], seed=seed)
 
 
+def expectation_program(
+    spec: CircuitSpec, plan: GatePlan, batch: int, *, paulis: str, device: str, shots: int | None, seed: int
+) -> HostProgram:
+    """Return the program theta (batch, n_slots) -> (the expectation values of `paulis` on every wire, measured,)."""
+    import jax
+    import jax.numpy as jnp
+    import pennylane as qml
+
+    terms = pauli_terms(spec.n_qubits, paulis)
+
+    def circuit(theta: Any) -> Any:
+        apply_gates(plan, theta)
+        return [qml.expval(term) for term in terms]
+
+    node = qml.set_shots(qml.QNode(circuit, open_device(device, spec.n_qubits), diff_method=None), shots)
+
+    def expectations(theta: Any) -> Any:
+        return jax.lax.scan(lambda _, row: (None, jnp.stack(node(row))), None, theta)[1]
+
+    return HostProgram(expectations, [((batch, plan.n_slots), np.float64)], seed=seed)
+
+
 def gradient_program(
-    spec: CircuitSpec, plan: GatePlan, batch: int, *, z_only: bool, device: str, diff_method: str, seed: int
+    spec: CircuitSpec,
+    plan: GatePlan,
+    batch: int,
+    *,
+    paulis: str,
+    device: str,
+    diff_method: str,
+    shots: int | None,
+    seed: int,
 ) -> HostProgram:
     """Return the program (theta (batch, n_slots), c (batch, n_terms)) -> (d/dtheta of sum_j c_j <P_j> an example,).
 
-    P_j are Z_0, Z_1, ... if `z_only`, else X_0, Y_0, Z_0, X_1, .... The coefficients are an argument that Catalyst
-    differentiates
-    too (an argument left out does not compile) with a derivative that is always 0 and is dropped: one adjoint sweep
-    an example.
+    P_j runs over the letters of `paulis` on wire 0, then on wire 1, .... The coefficients are an argument that Catalyst
+    differentiates too (an argument left out does not compile), with a derivative that is always 0 and is dropped; one
+    adjoint sweep, or one set of shifted circuits, an example.
     """
     import catalyst
     import jax
     import pennylane as qml
 
-    terms = [pauli(i) for i in range(spec.n_qubits) for pauli in ((qml.Z,) if z_only else (qml.X, qml.Y, qml.Z))]
+    terms = pauli_terms(spec.n_qubits, paulis)
 
-    @qml.qnode(qml.device(device, wires=spec.n_qubits), diff_method=diff_method)
     def circuit(theta: Any, coefficients: Any) -> Any:
         apply_gates(plan, theta)
         return qml.expval(qml.Hamiltonian(coefficients, terms))
 
-    derivative = catalyst.grad(circuit, argnums=(0, 1))
+    node = qml.set_shots(qml.QNode(circuit, open_device(device, spec.n_qubits), diff_method=diff_method), shots)
+    derivative = catalyst.grad(node, argnums=(0, 1))
 
     def gradient(theta: Any, coefficients: Any) -> Any:
         return jax.lax.scan(lambda _, row: (None, derivative(*row)[0]), None, (theta, coefficients))[1]
 
     return HostProgram(gradient, [((batch, plan.n_slots), np.float64), ((batch, len(terms)), np.float64)], seed=seed)
+
+
+def open_device(name: str, n_qubits: int) -> Any:
+    """Return the PennyLane device; raise CapabilityError where it is not installed."""
+    import pennylane as qml
+
+    try:
+        return qml.device(name, wires=n_qubits)
+    except (qml.exceptions.DeviceError, ImportError) as error:
+        install = f"install pennylane-{name.replace('.', '-')} or " if name.startswith("lightning.") else ""
+        raise CapabilityError(
+            f"device {name} cannot be opened ({str(error).strip().splitlines()[0]}): {install}use lightning.qubit"
+        ) from error
+
+
+def pauli_terms(n_qubits: int, paulis: str) -> list[Any]:
+    """Return the operators of the letters of `paulis` on wire 0, then on wire 1, ...."""
+    import pennylane as qml
+
+    return [getattr(qml, pauli)(wire) for wire in range(n_qubits) for pauli in paulis]
 
 
 def apply_gates(plan: GatePlan, theta: Any) -> None:
@@ -103,14 +154,11 @@ def _signs(n: int) -> Float[np.ndarray, "dim n"]:
     return 1.0 - 2.0 * ((index >> np.arange(n - 1, -1, -1)[None, :]) & 1)
 
 
-def in_chunks(program: Callable[..., list[np.ndarray]], chunk: int, arrays: tuple[np.ndarray, ...]) -> Any:
-    """Yield the first output of `program` for slices of `chunk` rows of `arrays`; the last is padded with its last
-    row.
-    """
-    batch = len(arrays[0])
-    for start in range(0, batch, chunk):
-        rows = [array[start : start + chunk] for array in arrays]
-        have = len(rows[0])
+def in_chunks(program: HostProgram, chunk: int, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the first output of `program` for slices of `chunk` rows; the last slice is padded with its last row."""
+    for start in range(0, len(rows), chunk):
+        part = rows[start : start + chunk]
+        have = len(part)
         if have < chunk:
-            rows = [np.concatenate([part, np.repeat(part[-1:], chunk - have, axis=0)]) for part in rows]
-        yield program(*rows)[0][:have]
+            part = np.concatenate([part, np.repeat(part[-1:], chunk - have, axis=0)])
+        yield program(part)[0][:have]

@@ -1,38 +1,36 @@
 """The `catalyst` engine: circuits compiled by PennyLane Catalyst, differentiated by its adjoint sweeps."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from qwafer._checks import check_choice, check_positive_int, check_shape
+from qwafer._errors import CapabilityError
 from qwafer.circuits import CircuitSpec
-from qwafer.circuits.readouts import readout_matrix
-from qwafer.engines import _catalyst_scan as scan
 from qwafer.engines._base import Program, Weights
-from qwafer.engines._catalyst_plan import gate_plan
+from qwafer.engines._catalyst_kernels import Kernel, measured_kernel, scan_kernel
+from qwafer.engines.cache import CACHE, ProgramKey
 
-Z_READOUTS = ("mean_z", "z_vec", "z")
-
-
-class Kernel(NamedTuple):
-    """What a batching gives the engine: host functions on NumPy arrays.
-
-    Terms are (<Z_0>, <Z_1>, ...) for readouts of Z alone and (<X_0>, <Y_0>, <Z_0>, <X_1>, ...) for the others.
-    """
-
-    values: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    """(ansatz weights, angles (batch, n_qubits)) -> terms (batch, n_terms)."""
-    pull_back: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    """(ansatz weights, angles, cotangent of the terms (batch, n_terms)) -> gradients of weights and angles."""
-    info: dict[str, Any]
+SIMULATORS = ("lightning.qubit", "lightning.kokkos", "lightning.gpu", "lightning.amdgpu")
+"""Devices whose exact state can be read."""
 
 
 class CatalystEngine:
-    """Circuits compiled by PennyLane Catalyst."""
+    """Circuits compiled by PennyLane Catalyst (`qjit`), on `device`.
+
+    - `batching`: `scan`: an example at a time, any circuit.
+    - `shots`: an expectation value is estimated from so many; None: exact.
+    - `diff_method`: `adjoint` (exact simulators; the default there) or `parameter-shift` (anywhere).
+    - `seed`: seed of the shot noise; without effect on exact results.
+
+    Programs compute in double precision, whatever `spec.dtype` they take and return. Compiled programs are kept in the
+    process-wide cache (`qwafer.engines.cache_info()`). One program runs at a time in a process: Catalyst's runtime has
+    one context. Raises CapabilityError for what this stack cannot do.
+    """
 
     name = "catalyst"
 
@@ -45,92 +43,110 @@ class CatalystEngine:
         seed: int = 0,
     ):
         check_choice("batching", batching, ("scan",))
+        exact = device in SIMULATORS and shots is None
         if shots is not None:
             check_positive_int("shots", shots)
+        if diff_method is None:
+            diff_method = "adjoint" if exact else "parameter-shift"
+        check_choice("diff_method", diff_method, ("adjoint", "parameter-shift"))
+        if diff_method == "adjoint" and not exact:
+            # With shots, Catalyst runs the adjoint sweep on the exact state without a word: noise in the values, none
+            # in the gradients.
+            raise CapabilityError(
+                "diff_method adjoint needs the exact state of a simulator (lightning.*, shots none): "
+                "use parameter-shift"
+            )
         self.batching = batching
         self.device = device
         self.shots = shots
         self.diff_method = diff_method
         self.seed = seed
+        self._exact = exact
 
     def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True) -> Program:
-        """Return the program of `spec` for `batch` examples; see `Engine.program`."""
+        """Return the program of `spec` for `batch` examples, compiled; see `Engine.program`."""
         check_positive_int("batch", batch)
-        kernel = self._scan(spec, batch, gradient=gradient)
+        key = ProgramKey(
+            spec=spec,
+            batch=batch,
+            gradient=gradient,
+            device=self.device,
+            diff_method=self.diff_method,
+            shots=self.shots,
+            batching=self.batching,
+            seed=self.seed,
+        )
+        return CACHE.get(key, lambda: self._compile(spec, batch, gradient)).program
+
+    def _compile(self, spec: CircuitSpec, batch: int, gradient: bool) -> "_Compiled":
+        if self._exact:
+            kernel = scan_kernel(
+                spec, batch, gradient=gradient, device=self.device, diff_method=self.diff_method, seed=self.seed
+            )
+        else:
+            kernel = measured_kernel(
+                spec,
+                batch,
+                gradient=gradient,
+                device=self.device,
+                diff_method=self.diff_method,
+                shots=self.shots,
+                seed=self.seed,
+            )
         info = {
             "engine": self.name,
-            "device": self.device,
             "batching": self.batching,
+            "device": self.device,
+            "shots": self.shots,
+            "diff_method": self.diff_method if gradient else None,
             "state_dtype": "complex128",
             "gradient": gradient,
             **kernel.info,
         }
-        return Program(_forward(spec, batch, kernel), spec, batch, info)
+        return _Compiled(Program(_forward(spec, batch, kernel), spec, batch, info), kernel.nbytes)
 
-    def _scan(self, spec: CircuitSpec, batch: int, *, gradient: bool) -> Kernel:
-        z_only = spec.readout in Z_READOUTS
-        plan = gate_plan(spec, z_only=z_only)
-        chunk = scan.chunk_size(spec.n_qubits, batch)
-        states = scan.states_program(spec, plan, chunk, device=self.device, seed=self.seed)
-        sweep = None
-        if gradient:
-            sweep = scan.gradient_program(
-                spec, plan, batch, z_only=z_only, device=self.device, diff_method="adjoint", seed=self.seed
-            )
-        shapes = {"ansatz": spec.weight_shapes()["ansatz"]}
 
-        def values(ansatz: np.ndarray, angles: np.ndarray) -> np.ndarray:
-            theta = plan.theta({"ansatz": ansatz}, angles)
-            parts = [scan.bloch_vectors(part, z_only=z_only) for part in scan.in_chunks(states, chunk, (theta,))]
-            return np.concatenate(parts)
-
-        def pull_back(ansatz: np.ndarray, angles: np.ndarray, cotangent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            assert sweep is not None
-            (d_theta,) = sweep(plan.theta({"ansatz": ansatz}, angles), cotangent)
-            d_weights, d_angles = plan.pull_back(shapes, d_theta)
-            return d_weights["ansatz"], d_angles
-
-        return Kernel(values, pull_back, {"value": "state", "gradients": "adjoint"})
+@dataclasses.dataclass(frozen=True)
+class _Compiled:
+    program: Program
+    nbytes: int
 
 
 def _forward(spec: CircuitSpec, batch: int, kernel: Kernel) -> Callable[[Weights, jax.Array], jax.Array]:
-    """Return (weights, angles) -> s with `kernel` behind host callbacks and the readout contracted by JAX."""
-    dtype = spec.dtype
-    z_only = spec.readout in Z_READOUTS
-    n_terms = spec.n_qubits * (1 if z_only else 3)
-    shapes = spec.weight_shapes()
+    """Return (weights, angles) -> s: `kernel` behind host callbacks, with the derivative that it brings."""
+    dtype, names, shapes = spec.dtype, kernel.weights, spec.weight_shapes()
 
-    def host_values(ansatz: np.ndarray, angles: np.ndarray) -> np.ndarray:
-        return _joined(dtype, kernel.values(np.asarray(ansatz), np.asarray(angles)))
+    def host_values(*operands: np.ndarray) -> np.ndarray:
+        *weights, angles = map(np.asarray, operands)
+        return _joined(dtype, kernel.values(dict(zip(names, weights, strict=True)), angles))
 
-    def host_pull_back(ansatz: np.ndarray, angles: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
-        return _joined(dtype, *kernel.pull_back(np.asarray(ansatz), np.asarray(angles), np.asarray(cotangent)))
+    def host_pull_back(*operands: np.ndarray) -> np.ndarray:
+        *weights, angles, cotangent = map(np.asarray, operands)
+        d_weights, d_angles = kernel.pull_back(dict(zip(names, weights, strict=True)), angles, cotangent)
+        return _joined(dtype, *(d_weights[name] for name in names), d_angles)
 
     @jax.custom_vjp
-    def terms(ansatz: jax.Array, angles: jax.Array) -> jax.Array:
-        return _call(host_values, dtype, [(batch, n_terms)], ansatz, angles)[0]
+    def terms(*operands: jax.Array) -> jax.Array:
+        return _call(host_values, dtype, [(batch, kernel.n_terms)], *operands)[0]
 
-    def terms_forward(ansatz: jax.Array, angles: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        return terms(ansatz, angles), (ansatz, angles)
+    def terms_forward(*operands: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        return terms(*operands), operands
 
-    def terms_backward(residual: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-        d_ansatz, d_angles = _call(host_pull_back, dtype, [array.shape for array in residual], *residual, cotangent)
-        return d_ansatz, d_angles
+    def terms_backward(operands: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(_call(host_pull_back, dtype, [operand.shape for operand in operands], *operands, cotangent))
 
     terms.defvjp(terms_forward, terms_backward)
 
     @jax.jit
-    def contracted(weights: Weights, angles: jax.Array) -> jax.Array:
-        values = terms(weights["ansatz"].astype(dtype), angles.astype(dtype))
-        matrix = readout_matrix(spec, weights).astype(dtype)  # (n_outputs, n_qubits, 3)
-        matrix = matrix[..., 2] if z_only else matrix.reshape(matrix.shape[0], -1)
-        return values @ matrix.T
+    def checked(weights: Weights, angles: jax.Array) -> jax.Array:
+        weights = {name: weight.astype(dtype) for name, weight in weights.items()}
+        return kernel.finish(weights, terms(*(weights[name] for name in names), angles.astype(dtype)))
 
     def forward(weights: Weights, angles: jax.Array) -> jax.Array:
         check_shape("angles", angles, (batch, spec.n_qubits))
         for name, shape in shapes.items():
             check_shape(f"weights[{name!r}]", weights[name], shape)
-        return contracted({name: weights[name] for name in shapes}, angles)
+        return checked({name: weights[name] for name in shapes}, angles)
 
     return forward
 
@@ -141,16 +157,16 @@ def _call(
     """Return the arrays of `shapes` that `host` computes from `operands` and joins to one vector.
 
     The vector has one entry more than is read: XLA (jaxlib 0.7.1, CPU) aborts while it compiles a module whose root
-    is a host
-    callback and which holds a product of small matrices, and the slices keep the callback from being the root.
+    is a
+    host callback and which holds a product of small matrices, and the slices keep the callback from being the root.
     """
     sizes = [math.prod(shape) for shape in shapes]
     result = jax.ShapeDtypeStruct((sum(sizes) + 1,), jnp.dtype(dtype))
     joined = jax.pure_callback(host, result, *operands, vmap_method="sequential")
-    ends = np.cumsum(sizes)
+    ends = np.cumsum(sizes).tolist()
     return [
         jax.lax.slice_in_dim(joined, end - size, end).reshape(shape)
-        for size, end, shape in zip(sizes, ends.tolist(), shapes, strict=True)
+        for size, end, shape in zip(sizes, ends, shapes, strict=True)
     ]
 
 
