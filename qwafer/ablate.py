@@ -173,17 +173,22 @@ def _progress_bar(*, quiet: bool) -> Iterator["Callable[[Progress], None] | None
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     # The speed of runs is that of the whole sweep, not of the last half minute.
     bars = Bars(*columns, *times, console=Console(file=sys.stderr), speed_estimate_period=3600)
-    with bars:
-        tasks: dict[str, Any] = {}
+    tasks: dict[str, Any] = {}
 
-        def show(state: "Progress") -> None:
-            if state.stage not in tasks:
-                tasks[state.stage] = bars.add_task(state.stage, total=state.total, count="")
-            failed = f", {state.failed} failed" if state.failed else ""
-            count = f"{int(state.done):,} of {state.total:,}{failed}"
-            bars.update(tasks[state.stage], completed=state.done, total=state.total, count=count)
+    def show(state: "Progress") -> None:
+        if not tasks:
+            bars.start()  # not before there is something to show: bad input is one line
+        if state.stage not in tasks:
+            tasks[state.stage] = bars.add_task(state.stage, total=state.total, count="")
+        failed = f", {state.failed} failed" if state.failed else ""
+        count = f"{int(state.done):,} of {state.total:,}{failed}"
+        bars.update(tasks[state.stage], completed=state.done, total=state.total, count=count)
 
+    try:
         yield show
+    finally:
+        if tasks:
+            bars.stop()
 
 
 if __name__ == "__main__":

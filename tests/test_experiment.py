@@ -18,6 +18,7 @@ from qwafer.experiment import (
 )
 from qwafer.features import FeatureSet
 from qwafer.overrides import (
+    PARAMETER_GROUPS,
     checked_value,
     effective_options,
     flat_config,
@@ -196,11 +197,11 @@ def test_arms_that_differ_without_effect_are_equal():
     base = RunConfig()
     pairs = [
         ({"circuit.entanglement": "ring"}, {"circuit.entanglement": ""}),
-        ({"training.weight_decay": 0.1}, {f"training.weight_decay_{g}": 0.1 for g in ("projection", "circuit", "readout", "alpha")}),
+        ({"training.weight_decay": 0.1}, {f"training.weight_decay_{group}": 0.1 for group in PARAMETER_GROUPS}),
         ({"head.name": "linear", "circuit.n_qubits": 3}, {"head.name": "linear"}),
         ({"head.hidden": 3}, {}),
         ({"sampling.pos_frac": 0.2}, {}),
-    ]  # fmt: skip
+    ]
     for first, second in pairs:
         configs = [with_options(base, options) for options in (first, second)]
         with pytest.raises(InputError, match="resolve to the same configuration"):

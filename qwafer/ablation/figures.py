@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwafer.ablation.summary import ordered_groups
-from qwafer.evaluation.figures import learning_curves, new_figure, save_figure, style
-from qwafer.evaluation.figures.style import COLUMN, INK, MUTED, PAGE, fit_text, line_style
+from qwafer.evaluation.figures import house_style, learning_curves, new_figure, save_figure
+from qwafer.evaluation.figures.style import (
+    COLUMN,
+    INK,
+    MUTED,
+    PAGE,
+    fit_text,
+    line_style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +71,7 @@ def paired_figure(summary: Mapping[str, Any]) -> "Figure | None":
     values = np.array([[_nan(arm["values"].get(seed)) for arm in arms.values()] for seed in seeds])  # (seeds, arms)
     if not np.isfinite(values).any():
         return None
-    with style():
+    with house_style():
         width = COLUMN if len(arms) <= 6 else PAGE
         figure = new_figure(width, 2.4)
         axis = figure.subplots()
@@ -88,7 +95,7 @@ def differences_figure(summary: Mapping[str, Any]) -> "Figure | None":
     if not comparisons:
         return None
     arms = list(summary["arms"])
-    with style():
+    with house_style():
         figure = new_figure(COLUMN, 0.6 + 0.4 * len(comparisons))
         axis = figure.subplots()
         axis.axvline(0, color=INK, linewidth=0.7)
@@ -131,7 +138,7 @@ def learning_figure(results: "Results") -> "Figure | None":
     if not groups:
         return None
     epochs = sorted({epoch for run in every for epoch in run.curves["epoch"]})
-    with style():
+    with house_style():
         figure = new_figure(PAGE if len(groups) > 2 else COLUMN, 2.9)
         axes = figure.subplots(len(LEARNING), len(groups), squeeze=False, sharex=True)
         handles: dict[str, Any] = {}

@@ -18,9 +18,8 @@ def check_metric(metric: str) -> None:
     """Raise InputError unless `metric` is PART.NAME with a part in `PARTS` and a name in `METRICS`."""
     known = [f"{part}.{name}" for part in PARTS for name in METRICS]
     if metric not in known:
-        raise InputError(
-            f"`metric` must be test. or val. and one of {', '.join(METRICS)}, got {metric!r}{nearest(metric, known)}"
-        )
+        hint = nearest(metric if "." in metric else f"test.{metric}", known)
+        raise InputError(f"`metric` must be test. or val. and one of {', '.join(METRICS)}, got {metric!r}{hint}")
 
 
 def metric_value(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> float | None:

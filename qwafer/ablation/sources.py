@@ -40,9 +40,13 @@ def provide_features(
         key = source_key(config.data)
         if key not in found:
             if looks_like_features(config.data.source):
-                found[key] = _given(Path(config.data.source))
+                path, origin = Path(config.data.source), {"file": Path(config.data.source).name}
+                features = FeatureSet.load(path)
             else:
-                found[key] = _extracted(experiment, arm, config.data, directory, progress)
+                path, origin, features = _extracted(experiment, arm, config.data, directory, progress)
+            for task in {c.data.task for c in experiment.arms.values() if source_key(c.data) == key}:
+                features.task(task)  # refuses a task that these labels do not have, before anything runs
+            found[key] = Source(path.resolve(), _record(features, origin))
         sources[arm] = found[key]
     return sources
 
@@ -54,18 +58,13 @@ def source_key(data: DataConfig) -> tuple[Any, ...]:
     return (data.source, data.backbone)
 
 
-def _given(path: Path) -> Source:
-    features = FeatureSet.load(path)
-    return Source(path.resolve(), _record(features, {"file": path.name}))
-
-
 def _extracted(
     experiment: Experiment,
     arm: str,
     data: DataConfig,
     directory: OutputDirectory,
     progress: Callable[[int, int], None] | None,
-) -> Source:
+) -> tuple[Path, dict[str, Any], FeatureSet]:
     from qwafer.backbones import extract
     from qwafer.data import read_maps
 
@@ -75,8 +74,7 @@ def _extracted(
     directory.check_owner(experiment, {arm: origin})
     stem = f"synthetic-{data.n_maps}-{data.seed}" if synthetic else f"{Path(data.source).stem}-{maps.sha256[:8]}"
     path = directory.path / FEATURES / f"{stem}-{data.backbone}.npz"
-    features = extract(maps, data.backbone, path, progress=progress)
-    return Source(path.resolve(), _record(features, origin))
+    return path, origin, extract(maps, data.backbone, path, progress=progress)
 
 
 def _record(features: FeatureSet, origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,163 @@
+"""Digests that must agree, digests that may differ, and results that are suspiciously equal."""
+
+import numpy as np
+import pytest
+
+from qwafer._errors import InputError, PairingError
+from qwafer.ablation.pairing import DETERMINED_BY, INITIAL_DETERMINED_BY, check_pairing, identical_arms
+from qwafer.config import RunConfig
+from qwafer.features import FeatureSet
+from qwafer.overrides import option_types, with_options
+
+
+def digests(**changed):
+    parameters = {"circuit.ansatz[2, 4, 3]": "a", "readout.bias[1]": "b"} | changed.pop("parameters", {})
+    return {"data": "d", "split": "s", "batches": "o", **changed, "parameters": parameters}
+
+
+def configs(**options):
+    """The arms a (as it is) and b (with options)."""
+    return {"a": RunConfig(), "b": with_options(RunConfig(), {k.replace("__", "."): v for k, v in options.items()})}
+
+
+def check(first, second, arms):
+    return check_pairing({"a": {0: first, 3: first}, "b": {0: first, 3: second}}, arms, "runs/x")
+
+
+def test_equal_digests_pair():
+    readout = {"parameters": {"readout.angles[1, 4, 3]": "r"}}
+    pairing = check(digests(), digests(**readout), configs(circuit__readout="z_vec"))
+    assert pairing.n_seeds == 2
+    assert pairing.equal == ("data", "split", "batches")
+    assert pairing.differences == ()
+    assert pairing.shared_parameters == ("circuit.ansatz[2, 4, 3]", "readout.bias[1]")
+
+
+@pytest.mark.parametrize("what", ["data", "split", "batches"])
+def test_a_digest_that_differs_without_reason_is_refused(what):
+    with pytest.raises(PairingError) as error:
+        check(digests(), digests(**{what: "x"}), configs(circuit__readout="z_vec"))
+    assert isinstance(error.value, InputError)
+    for text in ("a and b", "seed 3", f"`{what}` digest", "runs/x"):
+        assert text in str(error.value)
+
+
+def test_an_initial_value_that_differs_without_reason_is_refused():
+    other = digests(parameters={"circuit.ansatz[2, 4, 3]": "x"})
+    with pytest.raises(PairingError, match=r"initial value of `circuit.ansatz\[2, 4, 3\]`"):
+        check(digests(), other, configs(circuit__readout="z_vec"))
+    with pytest.raises(PairingError, match="initial value"):
+        check(
+            digests(parameters={"new.name[2]": "a"}),
+            digests(parameters={"new.name[2]": "b"}),
+            configs(head__projection="pca"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("what", "options"),
+    [
+        ("data", {"data__backbone": "other"}),
+        ("data", {"data__task": "any"}),
+        ("split", {"data__split_by": "group"}),
+        ("split", {"data__train_fraction": 0.5}),
+        ("split", {"data__n_maps": 500}),
+        ("batches", {"training__batch_size": 32}),
+        ("batches", {"training__fixed_num_batches": 5}),
+        ("batches", {"data__task": "any", "sampling__balanced": True}),
+    ],
+)
+def test_a_digest_may_differ_where_its_options_do(what, options):
+    pairing = check(digests(), digests(**{what: "x"}), configs(**options))
+    assert what not in pairing.equal
+    (difference,) = pairing.differences
+    assert difference.arms == ("a", "b")
+    assert difference.what == what
+    # An option that only one arm has (pos_frac, of balanced batches) is one in which they differ.
+    assert set(difference.options) & {name.replace("__", ".") for name in options}
+
+
+def test_options_that_explain_one_digest_do_not_explain_another():
+    for what, options in (("split", {"training__batch_size": 32}), ("split", {"data__task": "any"}),
+                          ("data", {"data__split_by": "group"}), ("batches", {"data__task": "any"}),
+                          ("data", {"sampling__balanced": False, "training__epochs": 3})):  # fmt: skip
+        with pytest.raises(PairingError):
+            check(digests(), digests(**{what: "x"}), configs(**options))
+
+
+def test_initial_values_may_differ_with_the_options_that_make_them():
+    other = digests(parameters={"circuit.ansatz[2, 4, 3]": "x"})
+    pairing = check(digests(), other, configs(head__init_scale=0.5))
+    assert pairing.shared_parameters == ("readout.bias[1]",)
+    assert pairing.differences[0].what == "initial circuit.ansatz[2, 4, 3]"
+    assert pairing.differences[0].options == ("head.init_scale",)
+
+
+def test_a_seed_that_one_arm_lacks_proves_nothing():
+    pairing = check_pairing({"a": {0: digests()}, "b": {1: digests(split="x")}}, configs(circuit__readout="z_vec"))
+    assert pairing.n_seeds == 0
+    assert pairing.equal == ()
+
+
+def test_rules_name_options_that_exist():
+    for names in (*DETERMINED_BY.values(), *INITIAL_DETERMINED_BY.values()):
+        assert set(names) <= set(option_types())
+
+
+def test_identical_arms():
+    prints = {"a": {0: "x", 1: "y"}, "b": {0: "x", 1: "y"}, "c": {0: "x", 1: "z"}, "d": {1: "y", 2: "w"}, "e": {}}
+    assert identical_arms(prints) == (("a", "b"), ("a", "d"), ("b", "d"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"data.task": "any", "sampling.balanced": True}),
+        ({"circuit.readout": "mean_z"}, {"circuit.readout": "z_vec", "head.projection": "fixed"}),
+        ({}, {"data.split_by": "group", "training.epochs": 2}),
+        ({}, {"training.batch_size": 16, "head.init_scale": 0.3, "head.alpha_init": 2.0}),
+        ({"head.name": "linear"}, {"head.name": "mlp", "head.hidden": 8}),
+        ({}, {"circuit.n_qubits": 2, "circuit.dtype": "float64"}),
+        ({}, {"data.limit": 60, "training.fixed_num_batches": 3}),
+        ({}, {"head.alpha_mode": "direct", "head.alpha_per_label": False, "training.ema_decay": 0.9}),
+    ],
+)
+def test_rules_hold_for_the_digests_that_training_makes(first, second):
+    """The digests of real heads, splits and samplers never differ without an option that the rules know."""
+    from qwafer._io import digest
+    from qwafer.heads import make_head
+    from qwafer.objective import make_sampler, order_digest
+    from qwafer.training import prepare
+
+    rng = np.random.default_rng(0)
+    data = FeatureSet(
+        features=rng.standard_normal((120, 5)).astype(np.float32),
+        labels=rng.integers(0, 2, (120, 1)).astype(np.uint8),
+        label_names=("Scratch",),
+        content_ids=np.array([str(i) for i in range(120)]),
+        provenance={},
+        groups=np.array([str(i // 3) for i in range(120)]),
+    )
+
+    def made(config, seed):
+        prepared = prepare(config, data, seed)
+        features, labels = prepared.part("train")
+        training = config.training
+        sampler = make_sampler(
+            config.sampling,
+            labels,
+            batch_size=training.batch_size,
+            seed=seed,
+            fixed_num_batches=training.fixed_num_batches,
+        )
+        head = make_head(config, features, labels.shape[1], seed)
+        return {
+            "data": prepared.data_digest,
+            "split": prepared.split.digest,
+            "batches": order_digest(sampler, training.epochs),
+            "parameters": {f"{k}{list(v.shape)}": digest(np.asarray(v)) for k, v in head.parameters().items()},
+        }
+
+    arms = {name: with_options(RunConfig(), options) for name, options in (("a", first), ("b", second))}
+    pairing = check_pairing({arm: {seed: made(config, seed) for seed in (0, 1)} for arm, config in arms.items()}, arms)
+    assert pairing.n_seeds == 2
