@@ -38,7 +38,7 @@ def config(head="linear", **sections):
     return RunConfig(
         head=HeadConfig(name=head, hidden=8, **sections.pop("head_options", {})),
         circuit=CIRCUIT,
-        engine=EngineConfig(name="reference"),
+        engine=EngineConfig(name="xla"),
         training=TrainingConfig(**training),
         **sections,
     )
@@ -78,7 +78,7 @@ def test_every_group_learns(quantum):
     assert all(len(curve) == 3 for curve in quantum.curves.values())
     assert quantum.curves["epoch"] == [1, 2, 3]
     assert quantum.n_parameters["trainable"] == 6 * 2 + 2 + 6 + 6 + 1 + 1
-    assert quantum.engine["engine"] == "reference"
+    assert quantum.engine["engine"] == "xla"
 
 
 def test_the_metrics_are_those_of_the_logits_at_the_best_epoch(quantum):
