@@ -97,8 +97,9 @@ def test_identifiers_payloads_times_and_the_attack_type_are_dropped(tmp_path: Pa
 
 def test_rows_that_differ_only_in_what_is_dropped_are_the_same_content(tmp_path: Path) -> None:
     rows = [ROWS[0], {**ROWS[0], "ip.src_host": "192.168.0.128", "tcp.srcport": "1883"}, {**ROWS[0], "tcp.len": "15"}]
+    rows.append({**ROWS[0], "mqtt.len": "-0.0"})
     ids = read_edge_iiot(write(tmp_path / "t.csv", rows)).content_ids
-    assert ids[0] == ids[1] != ids[2]
+    assert ids[0] == ids[1] == ids[3] != ids[2]
 
 
 def test_chunks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
