@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +21,12 @@ Report = Callable[..., None]
 
 
 def main() -> int:
-    """Serve tasks from stdin until it closes."""
+    """Serve the tasks of a sweep."""
+    return serve({"run": run, "check": check})
+
+
+def serve(actions: Mapping[str, Callable[[dict[str, Any], Report], None]]) -> int:
+    """Do the tasks that come from stdin, each by the action that its `do` names, until stdin closes."""
     tasks, answers = _take_pipes()
     configure_jax()
 
@@ -32,7 +37,7 @@ def main() -> int:
     for line in iter(tasks.get, None):
         message = json.loads(line)
         try:
-            {"run": run, "check": check}[message["do"]](message, report)
+            actions[message["do"]](message, report)
         except Exception as error:
             # Whatever a run raises is its result: the parent records it, and the sweep goes on.
             report(

@@ -54,11 +54,16 @@ def run_experiment(
     *,
     jobs: int = 2,
     progress: Callable[[Progress], None] | None = None,
+    worker: Sequence[str] | None = None,
+    fresh: bool = False,
 ) -> Outcome:
     """Do the runs of `experiment` that `out` does not hold yet, and write `summary.json`, `report.md` and the figures.
 
     A run that fails is recorded with its error, tried again by the next call, and left out of the comparisons. Results
     do not depend on `jobs`, the number of worker processes, nor on how often the sweep was killed.
+
+    `worker` is the command of another worker process, which may store more beside a run; with `fresh` every run has a
+    process of its own.
 
     Raises:
         InputError: data, a configuration or a machine that cannot do some arm at all; an output directory that belongs
@@ -78,10 +83,10 @@ def run_experiment(
         records = {arm: dict(source.record) for arm, source in sources.items()}
         directory.check_owner(experiment, records)
         pending = directory.pending(experiment)
-        with WorkerPool(WORKER, jobs=jobs, environment=sweep_environment()) as pool:
+        with WorkerPool(worker or WORKER, jobs=jobs, environment=sweep_environment()) as pool:
             _check_arms(experiment, sources, sorted({arm for arm, _ in pending}, key=list(experiment.arms).index), pool)
             directory.claim(experiment, records)
-            _do_runs(experiment, directory, sources, pending, pool, report)
+            _do_runs(experiment, directory, sources, pending, pool, report, fresh=fresh)
         summary = write_summary(experiment, directory)
         path = write_report(experiment, directory, summary)
     n_failed = sum(len(arm["failed"]) for arm in summary["arms"].values())
@@ -130,6 +135,8 @@ def _do_runs(
     pending: Sequence[tuple[str, int]],
     pool: WorkerPool,
     report: Callable[[Progress], None],
+    *,
+    fresh: bool,
 ) -> None:
     tasks = []
     for arm, seed in pending:
@@ -142,7 +149,7 @@ def _do_runs(
             "directory": None if checkpoints is None else str(checkpoints.resolve()),
         }
         # A finite-shot simulator draws from a stream that goes on from run to run of one process.
-        tasks.append(Task((arm, seed), message, fresh=config.engine.shots is not None))
+        tasks.append(Task((arm, seed), message, fresh=fresh or config.engine.shots is not None))
     fractions: dict[tuple[str, int], float] = {}
     failed = 0
 
