@@ -17,9 +17,7 @@ FEATURES = RNG.normal(2.0, 3.0, size=(30, 5)).astype(np.float32)
 
 def config(head=None, **circuit):
     circuit = {"n_qubits": 3, "n_layers": 0, "dtype": "float64", "readout": "mean_z", **circuit}
-    return RunConfig(
-        head=HeadConfig(**(head or {})), circuit=CircuitConfig(**circuit), engine=EngineConfig(name="reference")
-    )
+    return RunConfig(head=HeadConfig(**(head or {})), circuit=CircuitConfig(**circuit), engine=EngineConfig(name="xla"))
 
 
 def standardized(features):

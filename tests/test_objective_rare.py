@@ -86,7 +86,9 @@ def test_the_auc_surrogate_sees_neither_padding_nor_labels_without_a_pair():
     weights = (np.arange(60) < 40).astype(float)
     wild = np.where(np.arange(60)[:, None] < 40, LOGITS, 1e6)
     objective = make_objective(ObjectiveConfig(loss="auc"), LABELS)
-    value, gradient = jax.value_and_grad(objective)(jnp.asarray(wild), jnp.asarray(labels), jnp.asarray(weights))
+    value, gradient = jax.jit(jax.value_and_grad(objective))(
+        jnp.asarray(wild), jnp.asarray(labels), jnp.asarray(weights)
+    )
     means, _ = pairwise_logistic(jnp.asarray(LOGITS[:40]), jnp.asarray(labels[:40], float), jnp.ones(40))
     np.testing.assert_allclose(value, (means[0] + means[2]) / 2, rtol=1e-9)
     assert np.isfinite(gradient).all()
@@ -121,7 +123,7 @@ def test_values_and_gradients_are_finite_in_the_tails(options, dtype):
     logits = jnp.asarray([[-1e4, -200.0, -3.0], [0.0, 90.0, 1e4], [1.0, 2.0, 3.0]], dtype)
     objective = make_objective(ObjectiveConfig(**options), ONE_HOT)
     for labels in (jnp.eye(3, dtype=dtype), jnp.eye(3, dtype=dtype)[::-1]):
-        value, gradient = jax.value_and_grad(objective)(logits, labels, jnp.ones(3, dtype))
+        value, gradient = jax.jit(jax.value_and_grad(objective))(logits, labels, jnp.ones(3, dtype))
         assert np.isfinite(value)
         assert value.dtype == dtype
         assert np.isfinite(gradient).all()
