@@ -16,8 +16,8 @@ def test_the_script_of_the_readme_runs(capsys):
     words = capsys.readouterr().out.split()
     assert words[:2] == ["test", "ROC-AUC"]
     assert 0.5 < float(words[2]) <= 1
-    # 4 wires: the projection of 95 features and its bias, 2 layers of Rot, the readout gates, alpha, one bias
-    assert int(words[4]) == 95 * 4 + 4 + 2 * 4 * 3 + 4 * 3 + 1 + 1
+    # 4 wires: the projection of 88 features and its bias, 2 layers of Rot, the readout gates, alpha, one bias
+    assert int(words[4]) == 88 * 4 + 4 + 2 * 4 * 3 + 4 * 3 + 1 + 1
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(((?!http)[^)]+)\)", README))))
