@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from qwafer import InputError
 from qwafer.data import content_ids, read_lswmd, read_maps
-from qwafer.data._unpickle import ALLOWED
+from qwafer.data._unpickle import ALLOWED, load_records
 from qwafer.data.lswmd import CLASSES
 
 WAFERS = [
@@ -245,6 +245,23 @@ def test_admitted_names_are_not_run_either(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match="not a pandas DataFrame"):
             read_lswmd(write(tmp_path / "a.pkl", b"\x80\x02" + content + b"."))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\x80\x02(U\x01aq\x00U\x01bq\x01h\x00h\x01t.", ("a", "b", "a", "b")),
+        (b"\x80\x02(U\x01aq\x01U\x01bq\x02h\x01h\x02t.", ("a", "b", "a", "b")),  # Python 2 counts from 1
+        (b"\x80\x04(\x8c\x01a\x94\x8c\x01b\x94h\x00h\x01t.", ("a", "b", "a", "b")),
+        (b"\x80\x02(U\x01ar\xff\xff\xff\xffU\x01bq\x07j\xff\xff\xff\xffh\x07t.", ("a", "b", "a", "b")),
+    ],
+)
+def test_the_memo_in_every_numbering(tmp_path: Path, content: bytes, expected: tuple[str, ...]) -> None:
+    assert load_records(write(tmp_path / "a.pkl", content)) == expected
+    if b"\xff" not in content:  # there the unpickler in C claims gigabytes
+        assert pickle.loads(content, encoding="latin-1") == expected
+    with pytest.raises(InputError, match="is not a whole pickle"):
+        load_records(write(tmp_path / "a.pkl", content.replace(b"h", b"h\x09h", 1)))
 
 
 def test_only_reconstruction_is_admitted() -> None:

@@ -70,16 +70,49 @@ class Record:
         return type(self).__name__
 
 
+class _Memo:
+    """The unpickler's memo as a list: a table of wafer maps has millions of entries, numbered one after the other.
+
+    Numbers that are not in order, as only a damaged file has them, go to a dict, so that none of them claims memory.
+    """
+
+    def __init__(self) -> None:
+        self._items: list[Any] = [_UNSET]  # number 0, which Python 2 leaves out
+        self._others: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._items) - (self._items[0] is _UNSET) + len(self._others)
+
+    def __setitem__(self, number: int, value: Any) -> None:
+        if number == len(self._items):
+            self._items.append(value)
+        elif number < len(self._items):
+            self._items[number] = value
+        else:
+            self._others[number] = value
+
+    def __getitem__(self, number: int) -> Any:
+        value = self._items[number] if 0 <= number < len(self._items) else self._others[number]
+        if value is _UNSET:
+            raise KeyError(number)
+        return value
+
+
+_UNSET = object()
+
+
 class _Unpickler(pickle._Unpickler):
     """The standard library's unpickler in Python: the one in C allocates whatever size a damaged file claims."""
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
     read: Callable[[int], bytes]
     append: Callable[[Any], None]
+    memo: Any
 
     def __init__(self, content: mmap.mmap, path: Path) -> None:
         # Python 2 pickled raw bytes as its `str`; Latin-1 gives each byte its own character.
         super().__init__(content, encoding="latin-1")
+        self.memo = _Memo()
         self._path = path
         self._classes: dict[str, type[Record]] = {}
 
