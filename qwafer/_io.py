@@ -79,7 +79,7 @@ def digest(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             state.update(f"{part.dtype.str}{part.shape}".encode())
-            state.update(np.ascontiguousarray(part).tobytes())
+            state.update(np.ascontiguousarray(part).view(np.uint8).data if part.size else b"")
         else:
             state.update(canonical_json(part).encode())
         state.update(b"\0")
