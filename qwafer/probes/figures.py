@@ -8,11 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwafer.evaluation.figures.style import COLUMN, INK, MUTED, PALETTE, house_style, new_figure, save_figure
+from qwafer.evaluation.figures.style import (
+    COLUMN,
+    INK,
+    MUTED,
+    PALETTE,
+    SMALL_SIZE,
+    house_style,
+    new_figure,
+    save_figure,
+)
 from qwafer.probes._report import Report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def _log_axis(axis: Any) -> None:
+    """Label a logarithmic y axis in plain text: the house style does not parse mathematics."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.yaxis.set_major_locator(LogLocator(numticks=7))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e"))
+    )
+    axis.grid(axis="y")
 
 
 def plateau_figure(numbers: Mapping[str, Any]) -> "Figure":
@@ -36,8 +57,8 @@ def plateau_figure(numbers: Mapping[str, Any]) -> "Figure":
         axis.set_xlabel("Wires")
         axis.set_ylabel("Variance of the gradient")
         axis.set_xticks(sorted({row["n_qubits"] for row in rows}))
-        axis.grid(axis="y")
-        axis.legend()
+        _log_axis(axis)
+        axis.legend(fontsize=SMALL_SIZE)
         return figure
 
 
@@ -56,7 +77,7 @@ def spectrum_figure(numbers: Mapping[str, Any]) -> "Figure":
         axis.set_xlabel("Frequency")
         axis.set_ylabel("Largest coefficient")
         axis.set_xticks(range(power.shape[1]))
-        axis.grid(axis="y")
+        _log_axis(axis)
         axis.legend(ncols=2)
         return figure
 
@@ -68,20 +89,12 @@ def fisher_figure(numbers: Mapping[str, Any]) -> "Figure":
         figure = new_figure(COLUMN, 2.0)
         axis = figure.subplots()
         axis.semilogy(np.arange(1, len(values) + 1), np.maximum(values, 1e-12), "o-", color=PALETTE[0], markersize=3)
-        axis.axvline(numbers["effective_dimension"], color=PALETTE[1], linestyle="--", linewidth=0.9)
-        axis.annotate(
-            "effective dimension",
-            (numbers["effective_dimension"], 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(-3, -3),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            color=INK,
-        )
+        mark = {"color": PALETTE[1], "linestyle": "--", "linewidth": 0.9, "label": "effective dimension"}
+        axis.axvline(numbers["effective_dimension"], **mark)
+        axis.legend(loc="lower left")
         axis.set_xlabel("Direction")
         axis.set_ylabel("Fisher eigenvalue")
-        axis.grid(axis="y")
+        _log_axis(axis)
         return figure
 
 
@@ -96,7 +109,7 @@ def singular_figure(numbers: Mapping[str, Any]) -> "Figure":
         axis.axhline(1e-6, color=MUTED, linestyle="--", linewidth=0.8)
         axis.set_xlabel("Direction")
         axis.set_ylabel("Singular value / largest")
-        axis.grid(axis="y")
+        _log_axis(axis)
         return figure
 
 

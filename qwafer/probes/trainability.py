@@ -53,69 +53,70 @@ def gradient_samples(
     states_of: States,
     shapes: Mapping[str, tuple[int, ...]],
     n_inputs: int,
-    parameter: tuple[str, tuple[int, ...]],
+    parameters: Sequence[tuple[str, tuple[int, ...]]],
     *,
-    cost: str = "local",
     n_samples: int = 500,
     seed: int = 0,
     scale: float | None = None,
-) -> Float[np.ndarray, " n_samples"]:
-    """Return dC/d(parameter) by the parameter-shift rule at random weights and inputs.
+) -> dict[str, Float[np.ndarray, "S P"]]:
+    """Return dC/dw (n_samples, len(parameters)) of each cost, by the parameter-shift rule at random weights and inputs.
 
-    `states_of` maps weights (S, ...) and angles (S, n_inputs) to amplitudes (S, 2^n). Weights are uniform over a
-    turn, or normal of standard deviation `scale`; inputs are uniform in +-pi/2.
+    `states_of` maps weights (S, ...) and angles (S, n_inputs) to amplitudes (S, 2^n). `parameters` are (group, index)
+    pairs. Weights are uniform over a turn, or normal of standard deviation `scale`; inputs are uniform in +-pi/2.
     """
-    if cost not in COSTS:
-        raise InputError(f"`cost` must be one of {', '.join(COSTS)}, got {cost!r}")
-    group, index = parameter
-    draws = {}
+    draws: dict[str, Any] = {}
     for name, shape in shapes.items():
         generator = np.random.default_rng(key_seed(seed, f"plateau/{name}"))
         size = (n_samples, *shape)
         draws[name] = (
             generator.uniform(-np.pi, np.pi, size) if scale is None else scale * generator.standard_normal(size)
         )
-    angles = np.random.default_rng(key_seed(seed, "plateau/angles")).uniform(
-        -np.pi / 2, np.pi / 2, (n_samples, n_inputs)
-    )
-    costs = []
-    for sign in (1, -1):
-        shifted: dict[str, Any] = {name: np.array(value) for name, value in draws.items()}
-        shifted[group][(slice(None), *index)] += sign * np.pi / 2
-        costs.append(expectation_cost(states_of(shifted, angles), cost))
-    return (costs[0] - costs[1]) / 2
+    generator = np.random.default_rng(key_seed(seed, "plateau/angles"))
+    angles = generator.uniform(-np.pi / 2, np.pi / 2, (n_samples, n_inputs))
+    samples = {cost: np.empty((n_samples, len(parameters))) for cost in COSTS}
+    for column, (group, index) in enumerate(parameters):
+        displaced = []
+        for sign in (1, -1):
+            shifted = dict(draws)
+            shifted[group] = np.array(draws[group])
+            shifted[group][(slice(None), *index)] += sign * np.pi / 2
+            displaced.append(states_of(shifted, angles))
+        for cost in COSTS:
+            plus, minus = (expectation_cost(state, cost) for state in displaced)
+            samples[cost][:, column] = (plus - minus) / 2
+    return samples
 
 
 def spec_gradient_samples(
-    spec: CircuitSpec,
-    *,
-    cost: str = "local",
-    n_samples: int = 500,
-    seed: int = 0,
-    scale: float | None = None,
-) -> Float[np.ndarray, " n_samples"]:
-    """Return `gradient_samples` of the body of `spec` by a rotation in the middle of its ansatz: layer L // 2, wire 0.
+    spec: CircuitSpec, *, n_samples: int = 500, seed: int = 0, scale: float | None = None
+) -> dict[str, Float[np.ndarray, "S n_qubits"]]:
+    """Return `gradient_samples` of the body of `spec` by one rotation a wire in the middle of its ansatz, layer L // 2.
 
-    The RY of Rot, or the RX of the basic entangler: a generator that does not commute with the readout. The first
-    layer would hide the plateau behind its light cone, the last likewise.
+    The RY of Rot, or the RX of the basic entangler: a generator that does not commute with the readout. The first and
+    the last layer would hide a plateau behind their light cones.
     """
-    chunk = max(1, CHUNK_AMPLITUDES >> spec.n_qubits)
     angle = 1 if spec.angles_per_wire == 3 else 0
-    samples = []
+    middle = [("ansatz", (spec.n_layers // 2, wire, angle)) for wire in range(spec.n_qubits)]
+    chunk = max(1, CHUNK_AMPLITUDES >> spec.n_qubits)
+    parts = []
     for start in range(0, n_samples, chunk):
-        samples.append(
+        parts.append(
             gradient_samples(
                 lambda weights, angles: states(spec, weights, angles),
                 {"ansatz": spec.weight_shapes()["ansatz"]},
                 spec.n_qubits,
-                ("ansatz", (spec.n_layers // 2, 0, angle)),
-                cost=cost,
+                middle,
                 n_samples=min(chunk, n_samples - start),
                 seed=key_seed(seed, f"chunk/{start}"),
                 scale=scale,
             )
         )
-    return np.concatenate(samples)
+    return {cost: np.concatenate([part[cost] for part in parts]) for cost in COSTS}
+
+
+def gradient_variance(samples: Float[np.ndarray, "S P"]) -> float:
+    """Return the variance of the gradient over samples (S, P), averaged over the parameters."""
+    return float(np.var(samples, axis=0).mean())
 
 
 def fit_decay(
@@ -123,8 +124,8 @@ def fit_decay(
 ) -> Decay:
     """Return the least-squares line of log2 Var against `positions`, with a bootstrap interval over the samples.
 
-    `samples` holds the gradients (S,) at each position; the interval is the 2.5th to the 97.5th percentile of the
-    slope over resamples of all of them.
+    `samples` holds the gradients (S, P) at each position; the interval is the 2.5th to the 97.5th percentile of the
+    slope over resamples of the rows of each.
     """
     x = np.asarray(positions, np.float64)
     if len(x) < 2:
@@ -136,14 +137,14 @@ def fit_decay(
         y = np.log2(np.maximum(variances, floor))
         return ((x - x.mean()) @ (y - y.mean(axis=0))) / ((x - x.mean()) ** 2).sum()
 
-    observed = np.array([np.var(values) for values in samples])
-    resampled = np.array(
-        [values[generator.integers(0, len(values), (n_resamples, len(values)))].var(axis=1) for values in samples]
-    )
-    rates = -slope(resampled)
+    observed = np.array([gradient_variance(values) for values in samples])
+    resampled = np.empty((len(samples), n_resamples))
+    for row, values in enumerate(samples):
+        counts = generator.multinomial(len(values), np.full(len(values), 1 / len(values)), n_resamples) / len(values)
+        resampled[row] = (counts @ values**2 - (counts @ values) ** 2).mean(axis=1)  # weighted variances, no copies
     rate = float(-slope(observed))
     intercept = float(np.log2(np.maximum(observed, floor)).mean() + rate * x.mean())
-    low, high = np.percentile(rates, [2.5, 97.5])
+    low, high = np.percentile(-slope(resampled), [2.5, 97.5])
     return Decay(rate, float(low), float(high), intercept)
 
 
@@ -155,7 +156,6 @@ def trainability(
     n_samples: int = 300,
     init_scale: float | None = None,
     seed: int = 0,
-    progress: Callable[[], None] = lambda: None,
 ) -> Report:
     """Report the variance of the gradient against wires and layers, for a local and a global cost, with fitted decay
     rates.
@@ -164,35 +164,34 @@ def trainability(
     over a turn and, where `init_scale` is given, also normal of that standard deviation, as training starts; the
     verdict is about the latter then. Fails where the standard deviation of mean Z's gradient at the spec's own size
     is below 1e-4; warns where the local cost loses as much as a 2-design, one bit a wire (lower end of the interval).
-    `progress` is called four times (twice without `init_scale`).
+
     """
     if spec.n_layers == 0:
         return Report("barren plateau", _QUESTION, "skip", "the circuit has no trainable layer")
-    layers = layers or tuple(sorted({1, spec.n_layers, 2 * spec.n_layers}))
+    layers = tuple(sorted({*(layers or (1, 2 * spec.n_layers)), spec.n_layers}))
     scales = {"uniform": None} if init_scale is None else {"uniform": None, "initial": init_scale}
     rows: list[dict[str, Any]] = []
     fits: dict[str, Decay] = {}
+    sigma = 0.0
     for weights, scale in scales.items():
+
+        def sample(n: int, depth: int, weights: str = weights, scale: float | None = scale) -> dict[str, np.ndarray]:
+            resized = dataclasses.replace(spec, n_qubits=n, n_layers=depth, readout="mean_z", n_outputs=1)
+            stream = key_seed(seed, f"{n}/{depth}")
+            samples = spec_gradient_samples(resized, n_samples=n_samples, seed=stream, scale=scale)
+            size = {"n_qubits": n, "n_layers": depth, "weights": weights}
+            rows.extend({**size, "cost": cost, "variance": gradient_variance(samples[cost])} for cost in COSTS)
+            return {"local": samples["local"] * n, "global": samples["global"]}
+
+        by_size = [sample(n, spec.n_layers) for n in qubits]
+        by_depth = [sample(spec.n_qubits, depth) for depth in layers]
         for cost in COSTS:
-
-            def sample(n: int, depth: int, cost: str = cost, weights: str = weights, scale: Any = scale) -> np.ndarray:
-                samples = _resized_samples(spec, n, depth, cost=cost, n_samples=n_samples, seed=seed, scale=scale)
-                size = {"n_qubits": n, "n_layers": depth}
-                rows.append({**size, "cost": cost, "weights": weights, "variance": float(samples.var())})
-                return samples * n if cost == "local" else samples
-
-            by_size = [sample(n, spec.n_layers) for n in qubits]
-            fits[f"{cost}, {weights} weights, a wire"] = fit_decay(qubits, by_size, seed=seed)
+            fits[f"{cost}, {weights} weights, a wire"] = fit_decay(qubits, [s[cost] for s in by_size], seed=seed)
             if len(layers) > 1:
-                by_depth = [sample(spec.n_qubits, depth) for depth in layers]
-                fits[f"{cost}, {weights} weights, a layer"] = fit_decay(layers, by_depth, seed=seed)
-            progress()
+                fits[f"{cost}, {weights} weights, a layer"] = fit_decay(layers, [s[cost] for s in by_depth], seed=seed)
+        own_size = by_depth[layers.index(spec.n_layers)]
+        sigma = gradient_variance(own_size["local"]) ** 0.5 / spec.n_qubits
     own = list(scales)[-1]
-    sigma = float(
-        _resized_samples(
-            spec, spec.n_qubits, spec.n_layers, cost="local", n_samples=n_samples, seed=seed, scale=scales[own]
-        ).std()
-    )
     local, other = (fits[f"{cost}, {own} weights, a wire"] for cost in COSTS)
     verdict: Verdict = "pass"
     rates = (
@@ -222,9 +221,3 @@ def trainability(
 
 
 _QUESTION = "Does the gradient survive more wires and layers?"
-
-
-def _resized_samples(spec: CircuitSpec, n_qubits: int, n_layers: int, *, seed: int, **options: Any) -> np.ndarray:
-    """Return gradient samples of `spec` at another size."""
-    resized = dataclasses.replace(spec, n_qubits=n_qubits, n_layers=n_layers, readout="mean_z", n_outputs=1)
-    return spec_gradient_samples(resized, seed=key_seed(seed, f"{n_qubits}/{n_layers}"), **options)
