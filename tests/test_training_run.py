@@ -104,9 +104,21 @@ def test_the_predictor_is_the_best_checkpoint_and_survives_its_file(quantum, tmp
     assert loaded.label_names == ("a",)
     assert loaded.thresholds == quantum.predictor.thresholds
     np.testing.assert_allclose(loaded.probabilities(data.features[rows]), 1 / (1 + np.exp(-logits.astype(float))))
-    (tmp_path / "other.npz").write_bytes(b"no archive")
-    with pytest.raises(InputError, match="is not a saved predictor"):
-        Predictor.load(tmp_path / "other.npz")
+    whole = (tmp_path / "head.npz").read_bytes()
+    for content in (b"no archive", b"", whole[: len(whole) // 2]):
+        (tmp_path / "other.npz").write_bytes(content)
+        with pytest.raises(InputError, match="is not a saved predictor"):
+            Predictor.load(tmp_path / "other.npz")
+
+
+def test_a_predictor_with_principal_axes_survives_its_file(tmp_path):
+    head = {"projection": "pca", "alpha_train": False}
+    result = train(config("quantum", head_options=head, training={"epochs": 1}), features(), seed=0)
+    result.predictor.save(tmp_path / "head.npz")
+    loaded = Predictor.load(tmp_path / "head.npz")
+    np.testing.assert_array_equal(
+        loaded.logits(features().features[:5]), result.predictor.logits(features().features[:5])
+    )
 
 
 def test_a_result_survives_its_file(quantum, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
+from qwafer._io import key_seed
 from qwafer.circuits import CircuitSpec
 from qwafer.config import EngineConfig, RunConfig
 from qwafer.engines import Program
@@ -40,23 +41,28 @@ def make_head(config: RunConfig, train_features: np.ndarray, n_labels: int, seed
     return quantum_head(config.head, spec, features, buffers, seed)
 
 
-def make_program(config: RunConfig, n_labels: int, batch: int, *, gradient: bool = True) -> Program | None:
+def make_program(
+    config: RunConfig, n_labels: int, batch: int, *, gradient: bool = True, seed: int = 0
+) -> Program | None:
     """Return the program that executes the head's circuit for `batch` examples; None for a classical head.
 
-    Equal requests return the same object, so that what JAX compiled around it serves again. Raises InputError where a
-    state does not fit in memory, before anything is compiled.
+    With finite shots the engine draws from a stream of the run `seed`; without, the seed plays no part. Equal requests
+    return the same object, so that what JAX compiled around it serves again. Raises InputError where a state does not
+    fit in memory, before anything is compiled.
     """
     if config.head.name != "quantum":
         return None
     check_x64(config.circuit.dtype)
     spec = config.circuit.spec(n_labels)
     check_memory(spec)
-    return _program(config.engine, spec, batch, gradient)
+    stream = None if config.engine.shots is None else key_seed(seed, "shots")
+    return _program(config.engine, spec, batch, gradient, stream)
 
 
 @functools.lru_cache(maxsize=64)
-def _program(engine: EngineConfig, spec: CircuitSpec, batch: int, gradient: bool) -> Program:
-    return get_engine(engine.name, **engine.options()).program(spec, batch, gradient=gradient)
+def _program(engine: EngineConfig, spec: CircuitSpec, batch: int, gradient: bool, stream: int | None) -> Program:
+    options = engine.options() if stream is None else {**engine.options(), "seed": stream}
+    return get_engine(engine.name, **options).program(spec, batch, gradient=gradient)
 
 
 def check_x64(dtype: str) -> None:

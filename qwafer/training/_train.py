@@ -1,5 +1,6 @@
 """`train`: one run from features to `RunResult`."""
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ from qwafer.training._step import (
     initial_state,
     steps,
 )
-from qwafer.training._validation import Scores, validate
+from qwafer.training._validation import Scores, mean_loss, validate
 from qwafer.training.predictor import PREDICTION_BATCH, Predictor
 from qwafer.training.result import RunResult
 
@@ -66,15 +67,15 @@ def train(
     begin = time.perf_counter()
     check_positive_int("seed", seed, minimum=0)
     run = _Run(config, prepare(config, data, seed), seed, directory)
-    run.resume()
     try:
+        run.resume()
         run.loop(progress)
+        return run.result(begin)
     except KeyboardInterrupt:
         run.save_checkpoint()
         raise
     finally:
         run.close()
-    return run.result(begin)
 
 
 class _Run:
@@ -132,11 +133,8 @@ class _Run:
 
     def _programs(self) -> tuple[Program | None, Program | None]:
         """Return the programs of training and of evaluation; some engines compile here."""
-        batch = self.config.training.batch_size
-        return (
-            make_program(self.config, self.n_labels, batch),
-            make_program(self.config, self.n_labels, PREDICTION_BATCH, gradient=False),
-        )
+        make = functools.partial(make_program, self.config, self.n_labels, seed=self.seed)
+        return make(self.config.training.batch_size), make(PREDICTION_BATCH, gradient=False)
 
     def _stopped(self) -> bool:
         patience = self.config.training.early_stopping
@@ -148,6 +146,7 @@ class _Run:
         # A looped call of no steps compiles everything and computes nothing; the host compiles as it runs.
         jax.block_until_ready(self._steps(self.state, batch, 0, 1 if calls_host(self.program) else 0))
         predict_logits(self.head, self.val[0][:1], self.forward, PREDICTION_BATCH)
+        mean_loss(self.objective, np.zeros(self.val[1].shape, self.head.dtype), self.val[1])
 
     def _batch(self, epoch: int) -> Batch:
         batches = self.sampler.epoch(epoch)
@@ -266,7 +265,7 @@ class _Run:
             versions=versions(),
             git_revision=git_revision(),
             host=host(),
-            predictor=Predictor(self.config, head, names, thresholds or ()),
+            predictor=Predictor(self.config, head, names, thresholds or (), self.seed),
             outputs=outputs,
         )
 

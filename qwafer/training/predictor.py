@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,12 @@ class Predictor:
     """Its labels."""
     thresholds: tuple[float, ...]
     """Logit above which each label is predicted, tuned on validation; empty for exclusive classes (largest logit)."""
+    seed: int = 0
+    """The seed of its run; it matters for finite shots alone."""
 
     def logits(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
         """Return the logits of `features`, which must be those that the head's backbone makes."""
-        program = make_program(self.config, self.head.n_labels, PREDICTION_BATCH, gradient=False)
+        program = make_program(self.config, self.head.n_labels, PREDICTION_BATCH, gradient=False, seed=self.seed)
         return predict_logits(self.head, np.asarray(features), program, PREDICTION_BATCH)
 
     def probabilities(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
@@ -51,7 +54,12 @@ class Predictor:
         """Write the head, its configuration, labels and thresholds to `path` as NPZ, atomically, without pickles."""
         arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in self.head.params.items()}
         arrays |= {f"buffers/{name}": np.asarray(value) for name, value in self.head.buffers.items()}
-        record = {"config": self.config.to_dict(), "label_names": self.label_names, "thresholds": self.thresholds}
+        record = {
+            "config": self.config.to_dict(),
+            "label_names": self.label_names,
+            "thresholds": self.thresholds,
+            "seed": self.seed,
+        }
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, record=np.array(canonical_json(record)), **arrays)
 
@@ -59,8 +67,8 @@ class Predictor:
     def load(cls, path: str | Path) -> "Predictor":
         """Return the predictor saved at `path`; raises InputError where the file is not one."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = dict(archive)
             record = json.loads(arrays.pop("record").item())
             sections = {item.name: item.default_factory for item in dataclasses.fields(RunConfig)}
             config = RunConfig(**{name: sections[name](**values) for name, values in record["config"].items()})  # type: ignore[operator]
@@ -68,16 +76,18 @@ class Predictor:
             for name, value in arrays.items():
                 kind, key = name.split("/", 1)
                 saved[kind][key] = jnp.asarray(value)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is not a saved predictor ({error})") from error
         n_labels = len(record["label_names"])
         head = _like(config, saved, n_labels)
-        return cls(config, head, tuple(record["label_names"]), tuple(record["thresholds"]))
+        return cls(config, head, tuple(record["label_names"]), tuple(record["thresholds"]), record["seed"])
 
 
 def _like(config: RunConfig, saved: dict[str, dict[str, Any]], n_labels: int) -> Head:
     """Return the head of `config` with the saved arrays."""
     widths = {"quantum": "projection.weight", "linear": "projection.linear.weight", "mlp": "projection.hidden.weight"}
     weight = {**saved["params"], **saved["buffers"]}[widths[config.head.name]]
-    blank = make_head(config, np.eye(weight.shape[0], dtype=np.float32), n_labels, seed=0)
+    # The saved arrays replace those of the blank head, whatever its projection: `linear` needs no decomposition.
+    trained = dataclasses.replace(config, head=dataclasses.replace(config.head, projection="linear"))
+    blank = make_head(trained, np.zeros((1, weight.shape[0]), np.float32), n_labels, seed=0)
     return dataclasses.replace(blank, params=saved["params"], buffers=saved["buffers"])
