@@ -22,11 +22,12 @@ LOCK = threading.RLock()
 class HostProgram:
     """A function compiled by `catalyst.qjit`, called with NumPy arrays, returning NumPy arrays.
 
-    Catalyst's own call makes JAX arrays of the results; inside a host callback that can deadlock, so the compiled
-    function is
-    called directly, with argument descriptors that are made once. `seed` seeds every source of randomness of each
-    call (a
-    program without a seed opens the system's random device once per circuit execution); a call may bring its own.
+    The compiled function is called directly, with argument descriptors that are made once. Catalyst's own call makes
+    JAX arrays of the results, which can deadlock inside a host callback; and it installs, for good, a SIGINT handler
+    that throws a C++ exception from wherever the signal arrives, so that Ctrl-C aborts the process.
+
+    `seed` seeds every source of randomness of each call (a program without a seed opens the system's random device
+    once per circuit execution); a call may bring its own.
     """
 
     def __init__(self, function: Callable[..., Any], arguments: Sequence[tuple[tuple[int, ...], Any]], *, seed: int):
@@ -47,24 +48,20 @@ class HostProgram:
                 ) from error
             compiled = qjit.compiled_function
             self._library = compiled.shared_object
-            # Descriptors point into self._buffers and are good for every call. Nothing else of the QJIT object is
-            # kept: its
-            # intermediate representations are megabytes a program.
-            descriptors, held = compiled.args_to_memref_descs(compiled.restype, tuple(self._buffers))
-            self._descriptors = tuple(descriptors)
-            self._held = {array.ctypes.data: array for array in held}
-            self._out_type = compiled.out_type
+            # Descriptors point into self._buffers and are good for every call. Nothing else of the QJIT object is kept:
+            # its intermediate representations are megabytes a program.
+            (self._results, self._arguments), _ = compiled.args_to_memref_descs(compiled.restype, tuple(self._buffers))
+            kept = [(index, aval) for index, (aval, keep) in enumerate(compiled.out_type) if keep]
+            self._outputs = [(f"f{index}", aval.shape, aval.dtype) for index, aval in kept]
             library_bytes = Path(self._library.shared_object_file).stat().st_size
-            # Results live twice for a moment: in the program's own memory and in the array made of it.
-            results = sum(2 * aval.size * aval.dtype.itemsize for aval, keep in compiled.out_type if keep)
-            self.nbytes = library_bytes + results + sum(buffer.nbytes for buffer in self._buffers)
+        # Results live twice for a moment: in the memory of Catalyst's runtime and in the array made of it.
+        results = sum(2 * aval.size * aval.dtype.itemsize for _, aval in kept)
+        self.nbytes = library_bytes + results + sum(buffer.nbytes for buffer in self._buffers)
         self._seed = seed
         self.compile_seconds = time.perf_counter() - start
 
     def __call__(self, *arguments: np.ndarray, seed: int | None = None) -> list[np.ndarray]:
         """Return the outputs for `arguments`, which are copied and cast to the shapes and dtypes of the program."""
-        from catalyst.utils import wrapper
-
         _defer_interrupts()
         with LOCK:
             for buffer, argument in zip(self._buffers, arguments, strict=True):
@@ -73,21 +70,28 @@ class HostProgram:
                 np.copyto(buffer, argument, casting="same_kind")
             _initialize(self._seed if seed is None else seed)
             try:
-                results = wrapper.wrap(
-                    self._library.function,
-                    self._descriptors,
-                    type(self._descriptors[0].contents),
-                    self._library.mem_transfer,
-                    self._held,
-                )
+                self._library.function(self._results, self._arguments)
+                return [_copied(getattr(self._results.contents, name), *rest) for name, *rest in self._outputs]
             finally:
-                self._library.teardown()
-        return [result for result, (_, keep) in zip(results, self._out_type, strict=True) if keep]
+                self._library.teardown()  # frees the runtime's copy of the results
 
     def __del__(self) -> None:
         library = self.__dict__.get("_library")
         if library is not None and not sys.is_finalizing():
             library.close()
+
+
+def _copied(descriptor: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Return a copy of the array that an MLIR memref descriptor points to."""
+    address = ctypes.cast(descriptor.aligned, ctypes.c_void_p).value
+    size = int(np.prod(shape))
+    if address is None or size == 0:
+        return np.zeros(shape, dtype)
+    start = address + descriptor.offset * dtype.itemsize
+    memory = (ctypes.c_char * (size * dtype.itemsize)).from_address(start)
+    if shape and tuple(descriptor.strides) != tuple(size // int(np.prod(shape[: i + 1])) for i in range(len(shape))):
+        raise CapabilityError("Catalyst returned an array that is not contiguous; qwafer knows catalyst 0.15")
+    return np.ndarray(shape, dtype, memoryview(memory)).copy()
 
 
 @functools.cache
@@ -112,9 +116,8 @@ def _defer_interrupts() -> None:
     """Make Ctrl-C wait for the end of the host callback it arrives in.
 
     A KeyboardInterrupt raised inside a callback reaches the caller as an XlaRuntimeError that no one can tell from a
-    defect, and could
-    skip the runtime's teardown. From the first compiled call on, the process's SIGINT handler, whatever it was, is not
-    run inside a callback; the signal is sent again once the main thread has left it.
+    defect. From the first compiled call on, the process's SIGINT handler, whatever it was, is not run inside a
+    callback, but as soon as the main thread has left it.
     """
     global _interrupt_ready
     if _interrupt_ready or threading.current_thread() is not threading.main_thread():
@@ -125,12 +128,18 @@ def _defer_interrupts() -> None:
         return  # ignored, or left to the system
 
     def handler(number: int, frame: FrameType | None) -> None:
-        if _inside_callback(frame):
-            timer = threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
-            timer.daemon = True
-            timer.start()
+        if not _inside_callback(frame):
+            previous(number, frame)
             return
-        previous(number, frame)
+        profile = sys.getprofile()
+
+        def left(frame: FrameType, event: str, argument: Any) -> None:
+            if not _inside_callback(frame):
+                sys.setprofile(profile)
+                previous(number, frame)
+
+        # The next Python call or return outside the callback runs `left`: nothing else tells when XLA has returned.
+        sys.setprofile(left)
 
     signal.signal(signal.SIGINT, handler)
 
