@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 PACKAGES = (
@@ -17,7 +18,6 @@ PACKAGES = (
     "equinox",
     "numpy",
     "scikit-learn",
-    "qwafer",
 )
 ALLOCATION = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "XLA_FLAGS")
@@ -32,10 +32,8 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "absent"
-    if found["qwafer"] == "absent":
-        import qwafer  # run from a checkout that is not installed
-
-        found["qwafer"] = qwafer.__version__
+    # The code that runs may be a checkout that is not the installed version, or not installed. Its package is loaded.
+    found["qwafer"] = sys.modules["qwafer"].__version__
     return found
 
 

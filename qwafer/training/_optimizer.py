@@ -56,10 +56,13 @@ def group_decay(config: TrainingConfig, group: str) -> float:
 
 
 def group_norms(values: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Return the Euclidean norm of the arrays of each group that occurs among the names of `values`."""
+    """Return the Euclidean norm of the arrays of each group that occurs among the names of `values`.
+
+    The bias of a readout counts as the group `bias` here: in the readout's norm it would hide a readout that is dead.
+    """
     squares: dict[str, jax.Array] = {}
     for name, value in values.items():
-        group = group_of(name)
+        group = "bias" if name == "readout.bias" else group_of(name)
         square = jnp.sum(jnp.square(value))
         squares[group] = squares[group] + square if group in squares else square
     return {group: jnp.sqrt(square) for group, square in squares.items()}
