@@ -75,3 +75,8 @@ def test_group_norms():
         {"circuit.a": jnp.asarray([3.0]), "circuit.b": jnp.asarray([[4.0]]), "alpha.raw": jnp.asarray(-2.0)}
     )
     assert {group: float(norm) for group, norm in norms.items()} == {"circuit": 5.0, "alpha": 2.0}
+
+
+def test_a_bias_does_not_hide_a_dead_readout():
+    norms = group_norms({"readout.angles": jnp.zeros((1, 2, 3)), "readout.bias": jnp.asarray([2.0])})
+    assert {group: float(norm) for group, norm in norms.items()} == {"readout": 0.0, "bias": 2.0}

@@ -38,9 +38,8 @@ class RunResult:
     curves: dict[str, list[Any]]
     """One entry an evaluation: `epoch`, `step`, `train_loss` (mean over the batches since the last evaluation),
     `val_loss`, `val_auc`, `val_sep` (macro), `val_auc_per_label`, `learning_rate`, and `grad_norm.G` (mean over those
-    batches, before clipping), `param_norm.G`, `distance.G` (from the initial values) for each group G, the bias of a readout
-    being a group `bias` of its own; `alpha` (one a
-    label)."""
+    batches, before clipping), `param_norm.G`, `distance.G` (from the initial values) for each group G, the bias of a
+    readout being the group `bias`; `alpha` (one a label)."""
     digests: dict[str, Any]
     """`data`, `split`, `batches`, and `parameters`: digest of the initial value of each parameter, keyed by name and
     shape."""
