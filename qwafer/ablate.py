@@ -139,7 +139,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
     experiment, arms = summary["experiment"], summary["arms"]
     console = Console()
     table = Table(title=experiment["title"] or experiment["name"], show_lines=True)
-    table.add_column("arm", overflow="fold")
+    table.add_column("arm", no_wrap=max(map(len, arms)) <= 20, overflow="fold")
     for column in (experiment["metric"], "difference", "p"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict")

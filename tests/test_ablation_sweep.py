@@ -323,7 +323,7 @@ def test_a_missing_experiment(capsys):
 
 
 def test_maps_are_extracted_once_into_the_output_directory(tmp_path):
-    """Arms that share maps and backbone share one file, which stays; other maps are refused before they are extracted."""
+    """Arms that share maps and backbone share one file, which stays; other maps are refused unextracted."""
     overrides = ["data.source=synthetic", "data.n_maps=60", "data.task=any", "training.epochs=1"]
     (tmp_path / "two.toml").write_text(TOML)
     experiment = load_experiment(tmp_path / "two.toml", overrides)

@@ -67,8 +67,8 @@ def run_experiment(
 
     Raises:
         InputError: data, a configuration or a machine that cannot do some arm at all; an output directory that belongs
-        to
-            another experiment; PairingError: arms that cannot be compared. Runs that are complete stay where they are.
+            to another experiment; PairingError: arms that cannot be compared. Runs that are complete stay where they
+            are.
     """
     check_metric(experiment.metric)
     report = progress or (lambda _: None)
