@@ -9,7 +9,7 @@ import numpy as np
 
 from qwafer.circuits import CircuitSpec
 from qwafer.engines._base import Weights
-from qwafer.engines._xla import wiring
+from qwafer.engines._xla import arrays, wiring
 
 
 def euler(spec: CircuitSpec, weights: Weights) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -60,29 +60,49 @@ def kron_blocks(matrices: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
     return result
 
 
-def apply_blocks(matrices: Sequence[jax.Array], state: jax.Array) -> jax.Array:
-    """Apply the Kronecker product of `matrices` to the first axis of `state` (D, ...), block after block."""
-    shape = state.shape
-    left = 1
-    for matrix in matrices:
-        rows, columns = matrix.shape
-        right = state.size // (left * columns)
-        if left == 1:
-            state = matrix @ state.reshape(columns, right)
-        elif right == 1:
-            state = state.reshape(left, columns) @ matrix.T
-        else:
-            repeated = jnp.broadcast_to(matrix, (left, rows, columns))
-            state = jnp.matmul(repeated, state.reshape(left, columns, right))
-        left *= rows
-    return state.reshape(-1, *shape[1:])
+def hadamards(size: int) -> np.ndarray:
+    """Return the Kronecker product of `size` Hadamard matrices."""
+    h = np.array([[1, 1], [1, -1]]) / np.sqrt(2)
+    return functools.reduce(np.kron, [h] * size)
+
+
+def first_columns(spec: CircuitSpec, weights: Weights) -> jax.Array:
+    """Return W (n, 4, 2): the state of wire i after encoding and the first layer's rotations is W_i (cos x/2, sin x/2).
+
+    Rows: real and imaginary part of amplitude 0, then of amplitude 1. Encoded states are V (cos x/2, sin x/2) with V = 1 for `ry`,
+    diag(1, -i) for `rx` and [[1, -i], [1, i]] / sqrt(2) for `rz`.
+    """
+    r = np.sqrt(0.5)
+    encoded = {"ry": [[1, 0], [0, 1]], "rx": [[1, 0], [0, -1j]], "rz": [[r, -1j * r], [r, 1j * r]]}
+    v = np.array(encoded[spec.encoding])
+    if spec.n_layers == 0:
+        columns = np.stack([v[0].real, v[0].imag, v[1].real, v[1].imag])
+        return jnp.broadcast_to(jnp.asarray(columns, spec.dtype), (spec.n_qubits, 4, 2))
+    a, b, c = (angles[0] for angles in euler(spec, weights))
+    plus, minus = (a + c) / 2, (a - c) / 2
+    cos, sin = jnp.cos(b / 2), jnp.sin(b / 2)
+    # RZ(c) RY(b) RZ(a) = [[e^(-i plus) cos, -e^(i minus) sin], [e^(-i minus) sin, e^(i plus) cos]]
+    re = jnp.stack([jnp.cos(plus) * cos, -jnp.cos(minus) * sin, jnp.cos(minus) * sin, jnp.cos(plus) * cos], -1)
+    im = jnp.stack([-jnp.sin(plus) * cos, -jnp.sin(minus) * sin, -jnp.sin(minus) * sin, jnp.sin(plus) * cos], -1)
+    re, im = re.reshape(-1, 2, 2), im.reshape(-1, 2, 2)
+    vr, vi = jnp.asarray(v.real, spec.dtype), jnp.asarray(v.imag, spec.dtype)
+    return jnp.stack([re @ vr - im @ vi, re @ vi + im @ vr], 2).reshape(-1, 4, 2)
+
+
+def groups(columns: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
+    """Return the product states (2^k, 2, batch) of consecutive groups of wires; `columns` (n, 2, 2, batch)."""
+    result, start = [], 0
+    for size in sizes:
+        result.append(arrays.pinned(arrays.kron_columns([columns[start + i] for i in range(size)])))
+        start += size
+    return result
 
 
 def permute(state: jax.Array, p: np.ndarray | None) -> jax.Array:
     """Return `state[p]` along the first axis; its transpose is a gather by the inverse, which is faster than a scatter on CPU."""
     if p is None:
         return state
-    inverse = np.argsort(p).astype(np.int32)
+    inverse = wiring.inverse(p)
     return _gather(lambda: (p, inverse), state)
 
 

@@ -1,113 +1,204 @@
-"""Plan `schroedinger`: the states of the whole batch, (2^n, 2, batch) real, evolved layer by layer."""
+"""Plan `schroedinger`: a spec as steps on the states of the batch, and its weights as their tables."""
 
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from qwafer.circuits import CircuitSpec
 from qwafer.circuits.readouts import readout_matrix
 from qwafer.engines._base import Weights
-from qwafer.engines._xla import gates, wiring
+from qwafer.engines._xla import arrays, evolve, gates, wiring
 
-BLOCK = 5
+BLOCK = 4
+"""Most wires in a Kronecker block: products of 16 x 16 matrices cost least on CPU (measured at 4, 5 and 6)."""
 
-
-def multiply_phase(state: jax.Array, phase: jax.Array) -> jax.Array:
-    """Return e^(i phase) state; `state` (2^n, 2, batch) holds real and imaginary parts, `phase` (2^n, batch or 1)."""
-    sign = jnp.asarray([-1, 1], state.dtype)[None, :, None]
-    cos, sin = lax.optimization_barrier((jnp.cos(phase), jnp.sin(phase)))
-    return cos[:, None, :] * state + (sin[:, None, :] * sign) * lax.rev(state, (1,))
+Term = tuple[str, int, Any]
+"""One part of a phase: angles `a`, `c` (index: layer), `readout` (index: output) or `quarter` (RZ(index pi/2)), and a permutation."""
 
 
-def rotate(state: jax.Array, angles: jax.Array) -> jax.Array:
-    """Apply RY(angles_i) to every wire i."""
-    sizes = wiring.blocks(angles.shape[0], BLOCK)
-    matrices = lax.optimization_barrier(gates.kron_blocks(gates.ry_matrices(angles), sizes))
-    return gates.apply_blocks(matrices, state)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """The steps of a spec and where their tables come from."""
+
+    circuit: evolve.Circuit
+    phases: tuple[tuple[tuple[Term, ...], np.ndarray | None], ...]
+    """For each phase table its terms and the order of storage."""
+    rotations: tuple[tuple[str, int], ...]
+    """For each Kronecker product: `b` (layer), `readout` (output) or `hadamard`."""
+    diagonals: tuple[tuple[str, Any], ...]
+    """For each diagonal: the Pauli axis it reads (`x`, `y`, `z`) or `mean`, and the order of storage."""
 
 
-def hadamards(state: jax.Array) -> jax.Array:
-    """Apply a Hadamard gate to every wire."""
-    n = int(np.log2(state.shape[0]))
-    h = np.array([[1, 1], [1, -1]]) / np.sqrt(2)
-    matrices = [functools.reduce(np.kron, [h] * size) for size in wiring.blocks(n, BLOCK)]
-    return gates.apply_blocks([jnp.asarray(m, state.dtype) for m in matrices], state)
+class _Builder:
+    """Collects steps; keeps track of the order in which blocks of wires are stored."""
+
+    def __init__(self, spec: CircuitSpec):
+        self.spec, self.sizes = spec, wiring.blocks(spec.n_qubits, BLOCK)
+        self.order = wiring.reversed_blocks(self.sizes)
+        self.swaps = len(self.sizes) > 1
+        self.phases: list[Any] = []
+        self.rotations: list[tuple[str, int]] = []
+        self.diagonals: list[Any] = []
+
+    def step(
+        self,
+        is_reversed: bool,
+        p: np.ndarray | None,
+        terms: list[Term],
+        rotation: tuple[str, int],
+        by_example: bool = False,
+    ) -> tuple[evolve.Step, bool]:
+        """Return the step that permutes by `p`, multiplies the phases `terms`, rotates; and the order it leaves."""
+        gather = None
+        if p is not None:
+            # Place k of a reversed state holds amplitude order[k]; the reversal of the reversal is not itself.
+            gather = wiring.inverse(self.order)[p] if is_reversed else p
+            is_reversed = False
+        phase = None
+        if terms:
+            phase = len(self.phases)
+            self.phases.append((tuple(terms), self.order if is_reversed else None))
+        if rotation not in self.rotations:
+            self.rotations.append(rotation)
+        step = evolve.Step(
+            matrices=self.rotations.index(rotation),
+            gather=gather,
+            gather_back=None if gather is None else wiring.inverse(gather),
+            phase=phase,
+            by_example=by_example,
+            is_reversed=is_reversed,
+            trained=rotation[0] != "hadamard",
+        )
+        return step, is_reversed != self.swaps
+
+    def diagonal(self, kind: str, is_reversed: bool, p: np.ndarray | None) -> int:
+        """Return the index of the diagonal `kind`, read after the permutation `p` of the stored state."""
+        index = None if p is None else wiring.inverse(p)
+        if is_reversed:
+            index = self.order if index is None else index[self.order]
+        self.diagonals.append((kind, index))
+        return len(self.diagonals) - 1
 
 
-def wire_states(spec: CircuitSpec, angles: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return real and imaginary parts (n_qubits, 2, batch) of the encoded state of each wire; `angles` (batch, n_qubits)."""
-    half = angles.T / 2
-    c, s = jnp.cos(half), jnp.sin(half)
-    zero = jnp.zeros_like(c)
-    if spec.encoding == "ry":
-        return jnp.stack([c, s], 1), jnp.stack([zero, zero], 1)
-    if spec.encoding == "rx":
-        return jnp.stack([c, zero], 1), jnp.stack([zero, -s], 1)
-    r = np.sqrt(0.5)
-    return jnp.stack([c * r, c * r], 1), jnp.stack([-s * r, s * r], 1)
-
-
-def product_state(re: jax.Array, im: jax.Array) -> jax.Array:
-    """Return the product state (2^n, 2, batch) of wire states with parts `re`, `im` (n, 2, batch)."""
-
-    def kron(a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        ar, ai, br, bi = a[0][:, None], a[1][:, None], b[0][None], b[1][None]
-        shape = (-1, ar.shape[-1])
-        return (ar * br - ai * bi).reshape(shape), (ar * bi + ai * br).reshape(shape)
-
-    n = re.shape[0]
-    wires = [(re[i], im[i]) for i in range(n)]
-    halves = [functools.reduce(kron, part) for part in (wires[: n // 2], wires[n // 2 :]) if part]
-    halves = lax.optimization_barrier(halves)
-    parts = functools.reduce(kron, halves)
-    return jnp.stack(parts, 1)
-
-
-def forward(spec: CircuitSpec, weights: Weights, angles: jax.Array) -> jax.Array:
-    """Return s (batch, n_outputs)."""
-    a, b, c = gates.euler(spec, weights)
-    state = product_state(*wire_states(spec, angles))
-    pending = None
+def layout(spec: CircuitSpec) -> Layout:
+    """Return the steps of `spec`; the first layer's rotations are part of the product state that they start from."""
+    build = _Builder(spec)
+    steps: list[evolve.Step] = []
+    is_reversed = False
+    p: np.ndarray | None = None
+    pending: list[Term] = []  # phases due after the permutation p, both not yet applied
+    hadamard = ("hadamard", 0)
     for layer in range(spec.n_layers):
-        if layer and spec.reupload:
-            state, pending = _encode_again(spec, state, pending, angles)
-        phase = gates.wire_sums(-a[layer] / 2)
-        state = multiply_phase(state, (phase if pending is None else phase + pending)[:, None])
-        state = rotate(state, b[layer])
+        if layer == 0:
+            p = wiring.layer_permutation(spec, 0)
+            continue
+        if spec.reupload:
+            quarter: list[Term] = [("quarter", 1, None)] if spec.encoding == "ry" else []
+            back: list[Term] = [("quarter", -1, None)] if spec.encoding == "ry" else []
+            step, is_reversed = build.step(is_reversed, p, pending + back, hadamard)
+            steps.append(step)
+            if spec.encoding == "rz":
+                step, is_reversed = build.step(is_reversed, None, [("a", layer, None)], ("b", layer), by_example=True)
+                steps.append(step)
+            else:
+                step, is_reversed = build.step(is_reversed, None, [], hadamard, by_example=True)
+                steps.append(step)
+                step, is_reversed = build.step(is_reversed, None, [*quarter, ("a", layer, None)], ("b", layer))
+                steps.append(step)
+        else:
+            step, is_reversed = build.step(is_reversed, p, [*pending, ("a", layer, None)], ("b", layer))
+            steps.append(step)
         p = wiring.layer_permutation(spec, layer)
-        state = gates.permute(state, p)
-        pending = gates.permute(gates.wire_sums(-c[layer] / 2), p)
-    return _read(spec, weights, state, pending)
-
-
-def _encode_again(
-    spec: CircuitSpec, state: jax.Array, pending: jax.Array, angles: jax.Array
-) -> tuple[jax.Array, jax.Array | None]:
-    """Apply the encoding as fixed real gates and per-example phases: RX(x) = H RZ(x) H, RY(x) = S RX(x) S^dagger."""
-    per_example = gates.wire_sums(-angles / 2).T
-    if spec.encoding == "rz":
-        state = hadamards(multiply_phase(state, pending[:, None]))
-        return multiply_phase(state, per_example), None
-    quarter = None
-    if spec.encoding == "ry":
-        quarter = gates.wire_sums(jnp.full(spec.n_qubits, -np.pi / 4, state.dtype))
-        pending = pending - quarter
-    state = hadamards(multiply_phase(state, pending[:, None]))
-    return hadamards(multiply_phase(state, per_example)), quarter
-
-
-def _read(spec: CircuitSpec, weights: Weights, state: jax.Array, pending: jax.Array | None) -> jax.Array:
-    matrix = readout_matrix(spec, weights)
+        pending = [("c", layer, p)]
+    branches: list[evolve.Branch] = []
     if spec.readout in ("mean_z", "z_vec", "z"):
-        return (gates.wire_sums(matrix[:, :, 2]) @ jnp.sum(state * state, 1)).T
-    if pending is not None:
-        state = multiply_phase(state, pending[:, None])
-    quarter = gates.wire_sums(jnp.full(spec.n_qubits, np.pi / 4, state.dtype))
-    frames = (hadamards(state), hadamards(multiply_phase(state, quarter[:, None])), state)
-    total = jnp.zeros((spec.n_outputs, state.shape[-1]), state.dtype)
-    for axis, frame in enumerate(frames):
-        total = total + gates.wire_sums(matrix[:, :, axis]) @ jnp.sum(frame * frame, 1)
-    return total.T
+        branches.append(evolve.Branch((), build.diagonal("z", is_reversed, p)))
+    elif spec.readout == "mean_z_readout" and spec.n_outputs <= 2:
+        for k in range(spec.n_outputs):
+            step, after = build.step(is_reversed, p, [*pending, ("readout", k, None)], ("readout", k))
+            branches.append(evolve.Branch((step,), build.diagonal("mean", after, None), k))
+    else:
+        for axis in ("x", "y"):
+            quarter = [("quarter", -1, None)] if axis == "y" else []
+            step, after = build.step(is_reversed, p, pending + quarter, hadamard)
+            branches.append(evolve.Branch((step,), build.diagonal(axis, after, None)))
+        branches.append(evolve.Branch((), build.diagonal("z", is_reversed, p)))
+    trained = "readout" in spec.weight_shapes() and any(kind != "mean" for kind, _ in build.diagonals)
+    circuit = evolve.Circuit(tuple(steps), tuple(branches), build.sizes, trained)
+    return Layout(circuit, tuple(build.phases), tuple(build.rotations), tuple(build.diagonals))
+
+
+def tables(spec: CircuitSpec, plan: Layout, weights: Weights, reverse: bool) -> evolve.Tables:
+    """Return phases, rotations and diagonals of `plan` at `weights`."""
+    n, permute = spec.n_qubits, gates.permute if reverse else arrays.take
+    a, b, c = gates.euler(spec, weights)
+    readout = weights["readout"].astype(spec.dtype) if spec.readout == "mean_z_readout" else jnp.zeros((1, n, 3), a.dtype)
+    sources = {"a": a, "c": c, "readout": readout[:, :, 0]}
+    sums = {name: gates.wire_sums(-angles / 2) for name, angles in sources.items()}
+    sums["quarter"] = gates.wire_sums(jnp.full((1, n), -np.pi / 4, a.dtype))
+
+    def theta(terms: tuple[Term, ...], order: np.ndarray | None) -> jax.Array:
+        parts = []
+        for name, index, p in terms:
+            part = index * sums[name][0] if name == "quarter" else sums[name][index]
+            parts.append(permute(part, p))
+        return permute(functools.reduce(jnp.add, parts), order)
+
+    phases = []
+    if plan.phases:
+        angles = jnp.stack([theta(*phase) for phase in plan.phases])  # (phases, 2^n)
+        stacked = arrays.pinned(jnp.stack([jnp.cos(angles), jnp.sin(angles)], -1))
+        phases = [stacked[i] for i in range(len(plan.phases))]
+    matrices: list[list[jax.Array]] = []
+    trained = [rotation for rotation in plan.rotations if rotation[0] != "hadamard"]
+    if trained:
+        chosen = jnp.stack([b[i] if name == "b" else readout[i, :, 1] for name, i in trained])
+        kron = [arrays.pinned(m) for m in gates.kron_blocks(gates.ry_matrices(chosen), plan.circuit.sizes)]
+    for rotation in plan.rotations:
+        if rotation[0] == "hadamard":
+            matrices.append([jnp.asarray(gates.hadamards(size), a.dtype) for size in plan.circuit.sizes])
+        else:
+            matrices.append([m[trained.index(rotation)] for m in kron])
+    diagonals = []
+    matrix = readout_matrix(spec, weights)
+    for kind, order in plan.diagonals:
+        if kind == "mean":
+            values = gates.wire_sums(jnp.full((1, n), 1 / n, a.dtype))
+        else:
+            values = gates.wire_sums(matrix[:, :, "xyz".index(kind)])
+        diagonals.append(permute(values.T, order).T)
+    return evolve.Tables(phases, matrices, diagonals)
+
+
+def examples(spec: CircuitSpec, plan: Layout, weights: Weights, angles: jax.Array) -> evolve.Examples:
+    """Return the product states after the first layer's rotations, and the re-uploaded phases, of `angles` (batch, n)."""
+    n = spec.n_qubits
+    half = angles.T / 2
+    waves = jnp.stack([jnp.cos(half), jnp.sin(half)], 1)  # (n, 2, batch)
+    columns = arrays.dot(gates.first_columns(spec, weights), waves).reshape(n, 2, 2, -1)
+    sizes = wiring.blocks(n, BLOCK if n > BLOCK else max(-(-n // 2), 1))
+    state = evolve.join(gates.groups(columns, sizes))
+    phases = None
+    if spec.reupload and spec.n_layers > 1:
+        # RZ(x) on bit 0 and 1: (cos, -sin), (cos, sin) of x / 2.
+        constant = np.array([[1, 0], [0, -1], [1, 0], [0, 1]])
+        spread = jnp.broadcast_to(jnp.asarray(constant, angles.dtype), (n, 4, 2))
+        columns = arrays.dot(spread, waves).reshape(n, 2, 2, -1)
+        if n <= BLOCK:
+            both = evolve.join(gates.groups(columns, sizes))
+            phases = (both, both)
+        else:
+            groups = gates.groups(columns, plan.circuit.sizes)
+            phases = (evolve.join(groups), evolve.join(groups[::-1]))
+    return evolve.Examples(state, phases, angles.T)
+
+
+def forward(spec: CircuitSpec, weights: Weights, angles: jax.Array, chunks: int = 1, reverse: bool = True) -> jax.Array:
+    """Return s (batch, n_outputs)."""
+    plan = layout(spec)
+    simulate = evolve.simulate(plan.circuit, chunks, reverse)
+    return simulate(tables(spec, plan, weights, reverse), examples(spec, plan, weights, angles)).T

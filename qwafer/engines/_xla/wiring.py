@@ -1,4 +1,4 @@
-"""Static facts of a circuit's wires: blocks of wires, signs of basis states, CNOT sequences as permutations (NumPy, host)."""
+"""Static facts of a circuit's wires, in NumPy: blocks of wires, signs of basis states, CNOTs as permutations."""
 
 import functools
 
@@ -14,14 +14,14 @@ def blocks(n: int, largest: int) -> tuple[int, ...]:
 
 
 def signs(n: int) -> np.ndarray:
-    """Return (-1)^bit_i(j), (2^n, n) int8: the eigenvalue of Z_i on basis state j; wire 0 is the most significant bit."""
+    """Return (-1)^bit_i(j), (2^n, n) int8: the value of Z_i in basis state j; wire 0 is the most significant bit."""
     bits = (np.arange(2**n)[:, None] >> np.arange(n - 1, -1, -1)[None, :]) & 1
     return (1 - 2 * bits).astype(np.int8)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def permutation(n: int, pairs: tuple[tuple[int, int], ...]) -> np.ndarray | None:
-    """Return p (2^n,) int32 such that the CNOTs `pairs`, applied in order, map state psi to psi[p]; None for the identity."""
+    """Return p (2^n,) int32 such that the CNOTs `pairs`, in order, map psi to psi[p]; None for the identity."""
     p = np.arange(2**n, dtype=np.int32)
     for control, target in pairs:
         j = np.arange(2**n, dtype=np.int32)
@@ -32,3 +32,16 @@ def permutation(n: int, pairs: tuple[tuple[int, int], ...]) -> np.ndarray | None
 def layer_permutation(spec: CircuitSpec, layer: int) -> np.ndarray | None:
     """Return the basis permutation of the CNOTs of `layer`; see `permutation`."""
     return permutation(spec.n_qubits, spec.entangling_pairs(layer))
+
+
+def inverse(p: np.ndarray) -> np.ndarray:
+    """Return the inverse permutation."""
+    result = np.empty_like(p)
+    result[p] = np.arange(len(p), dtype=p.dtype)
+    return result
+
+
+def reversed_blocks(sizes: tuple[int, ...]) -> np.ndarray:
+    """Return q (2^n,) int32: a state stored with its blocks of wires in reverse order has amplitude q[j] at place j."""
+    index = np.arange(2 ** sum(sizes), dtype=np.int32).reshape([2**size for size in sizes])
+    return index.transpose(range(len(sizes) - 1, -1, -1)).reshape(-1)
