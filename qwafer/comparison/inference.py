@@ -1,0 +1,77 @@
+"""How fast a trained head answers: one example, a batch, the whole validation and test split."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qwafer.comparison.resources import measure_latency
+from qwafer.evaluation.metrics import Floats
+
+if TYPE_CHECKING:
+    from qwafer.training import Predictor
+
+WARM_UP, REPETITIONS, SECONDS = 50, 2000, 10.0
+"""Calls of one example before the clock starts, calls timed, and when the clock stops at the latest."""
+BATCH_WARM_UP, BATCH_REPETITIONS = 10, 500
+"""The same of a batch."""
+PASSES = 5
+"""Passes over a split; their median is reported."""
+
+
+def time_head(predictor: "Predictor", val: np.ndarray, test: np.ndarray) -> dict[str, Any]:
+    """Return the timing record of a trained head on features (N, D): see `time_calls`.
+
+    A single example goes through a program of batch size one, everything else through the program of the prediction
+    batch: what a service that answers one wafer at a time would compile.
+    """
+    from qwafer.heads import make_program, predict_logits
+    from qwafer.training.predictor import PREDICTION_BATCH
+
+    def caller(batch: int) -> Callable[[np.ndarray], Floats]:
+        program = make_program(predictor.config, predictor.head.n_labels, batch, gradient=False)
+        return lambda features: predict_logits(predictor.head, features, program, batch)
+
+    return time_calls(caller(1), caller(PREDICTION_BATCH), PREDICTION_BATCH, val, test)
+
+
+def time_calls(
+    one: Callable[[np.ndarray], Any], many: Callable[[np.ndarray], Any], batch: int, val: np.ndarray, test: np.ndarray
+) -> dict[str, Any]:
+    """Time two functions of features (N, D) that return NumPy logits: `one` on an example, `many` on any number.
+
+    Returns `one`, `batch` (records of `Latency`) and `val`, `test` (`examples`, `seconds`: the median of `passes`
+    passes, `throughput`).
+    """
+    data = np.concatenate([test] * -(-batch // len(test))) if len(test) < batch else test
+    rows = [data[i : i + 1] for i in range(min(len(data), 256))]
+    turn = 0
+
+    def single() -> None:
+        nonlocal turn
+        one(rows[turn % len(rows)])
+        turn += 1
+
+    record: dict[str, Any] = {
+        "one": measure_latency(single, 1, warm_up=WARM_UP, repetitions=REPETITIONS, seconds=SECONDS).to_dict(),
+        "batch": measure_latency(
+            lambda: many(data[:batch]), batch, warm_up=BATCH_WARM_UP, repetitions=BATCH_REPETITIONS, seconds=SECONDS
+        ).to_dict(),
+    }
+    for name, features in (("val", val), ("test", test)):
+        many(features)
+        seconds = []
+        for _ in range(PASSES):
+            start = time.perf_counter()
+            many(features)
+            seconds.append(time.perf_counter() - start)
+        median = statistics.median(seconds)
+        record[name] = {
+            "examples": len(features),
+            "passes": PASSES,
+            "seconds": median,
+            "throughput": len(features) / median,
+        }
+    return record

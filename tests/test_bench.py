@@ -1,0 +1,226 @@
+"""`python -m qwafer.bench` from nothing to its report, resumed, and refused."""
+
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from qwafer.bench import main
+from qwafer.data import read_maps
+from qwafer.features import FeatureSet
+from qwafer.training import Predictor
+
+TOML = """
+title = "Two heads"
+description = "A small one."
+seeds = 2
+metric = "test.f1_tuned"
+baseline = "linear"
+[data]
+n_maps = 300
+[training]
+epochs = 2
+batch_size = 32
+learning_rate = 1e-2
+[arms.quantum]
+engine = "xla"
+circuit.n_qubits = 2
+circuit.n_layers = 1
+circuit.readout = "z_vec"
+[arms.linear]
+head = "linear"
+"""
+HEADS = ("quantum", "linear", "tree")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "two.toml").write_text(TOML)
+    return folder
+
+
+def arguments(work, *more):
+    heads = ",".join(HEADS)
+    return [
+        str(work / "two.toml"),
+        "--maps",
+        "synthetic",
+        "--heads",
+        heads,
+        "--out",
+        str(work / "out"),
+        "--quiet",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def done(work):
+    """A whole benchmark; its output directory."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GIT_DIR", os.devnull)  # other hands may commit while this runs
+        assert main(arguments(work)) == 0
+    return work / "out"
+
+
+def record(done, head):
+    return json.loads((done / f"bench_{head}.json").read_text())
+
+
+def stored(done, head, seed):
+    folder = done / ("baselines/tree" if head == "tree" else f"sweep/runs/{head}")
+    with np.load(folder / f"seed-{seed}.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_reported_metrics_are_those_of_scikit_learn_on_the_stored_logits(done, head):
+    found = record(done, head)
+    for seed in (0, 1):
+        run, outputs = found["runs"][str(seed)], stored(done, head, seed)
+        logits, labels = outputs["test_logits"].astype(np.float64), outputs["test_labels"]
+        limits = np.asarray(run["thresholds"]["f1"]["thresholds"]["values"])
+        for k in range(labels.shape[1]):
+            y, per_class = labels[:, k], {name: values[k] for name, values in run["test"]["per_class"].items()}
+            if not y.any():
+                assert per_class["roc_auc"] is None
+                continue
+            decided = logits[:, k] > limits[k]
+            assert per_class["roc_auc"] == pytest.approx(sk.roc_auc_score(y, logits[:, k]), abs=1e-12)
+            assert per_class["average_precision"] == pytest.approx(
+                sk.average_precision_score(y, logits[:, k]), abs=1e-12
+            )
+            assert per_class["brier"] == pytest.approx(
+                sk.brier_score_loss(y, 1 / (1 + np.exp(-logits[:, k]))), abs=1e-12
+            )
+            assert per_class["f1_tuned"] == pytest.approx(sk.f1_score(y, decided, zero_division=0), abs=1e-12)
+        decisions = logits > limits[None, :]
+        assert run["test"]["macro"]["exact_match_tuned"] == pytest.approx(sk.accuracy_score(labels, decisions))
+        assert run["intervals"]["f1"]["estimate"] == pytest.approx(run["test"]["macro"]["f1_tuned"])
+        assert run["thresholds"]["f1"]["f1"] == run["test"]["macro"]["f1_tuned"]
+    values = [found["runs"][str(seed)]["test"]["macro"]["roc_auc"] for seed in (0, 1)]
+    assert found["spread"]["test"]["roc_auc"]["mean"] == pytest.approx(np.mean(values))
+    assert found["spread"]["test"]["roc_auc"]["sd"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_heads_share_the_examples_and_differ_by_what_they_say(done):
+    logits = [stored(done, head, 0) for head in HEADS]
+    for other in logits[1:]:
+        np.testing.assert_array_equal(logits[0]["test_rows"], other["test_rows"])
+        np.testing.assert_array_equal(logits[0]["test_labels"], other["test_labels"])
+    differences = json.loads((done / "differences.json").read_text())
+    assert [c["arm"] for c in differences["seeds"]["f1_tuned"]] == ["quantum", "tree"]
+    for head in ("quantum", "tree"):
+        for seed in ("0", "1"):
+            ours, base = (record(done, name)["runs"][seed]["test"]["macro"]["f1_tuned"] for name in (head, "linear"))
+            assert differences["examples"][head][seed]["f1"]["estimate"] == pytest.approx(ours - base)
+
+
+def test_every_head_is_timed_and_weighed(done):
+    for head in HEADS:
+        found = record(done, head)
+        inference = found["inference"]
+        for kind in ("one", "batch"):
+            assert inference[kind]["repetitions"] >= 10
+            assert 0 < inference[kind]["p50"] <= inference[kind]["p90"] <= inference[kind]["p99"]
+        assert inference["test"]["examples"] == found["runs"]["0"]["test"]["n_examples"]
+        assert inference["peak_memory"] > 2**24
+        if head != "tree":
+            assert found["runs"]["0"]["memory"]["peak_memory"] > 2**24
+    n_features = record(done, "linear")["source"]["n_features"]
+    assert record(done, "linear")["parameters"]["trainable"] == 8 * (n_features + 1)
+    # projection, two layers' worth of angles for one layer, one weight a label and wire, biases, alpha
+    assert record(done, "quantum")["parameters"]["trainable"] == 2 * (n_features + 1) + 2 * 3 + 8 * 2 + 8 + 1
+
+
+def test_stored_predictors_give_the_stored_logits(done):
+    features = FeatureSet.load(next((done / "features").glob("*spatial.npz")))
+    outputs = stored(done, "quantum", 1)
+    predictor = Predictor.load(done / "sweep/runs/quantum/seed-1.head.npz")
+    np.testing.assert_array_equal(predictor.logits(features.features[outputs["test_rows"]]), outputs["test_logits"])
+
+
+def test_the_report_says_it_all_and_needs_nothing_else(done):
+    page, text = (done / "report.html").read_text(), (done / "report.md").read_text()
+    assert not re.search(r'(src|href)="(?!data:)|<script|url\(', page)
+    for word in (
+        "macro F1, tuned thresholds",
+        "latency of one example",
+        "Youden",
+        "temperature",
+        "Two heads",
+        "spatial",
+    ):
+        assert word in page
+        assert word in text
+    images = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    kinds = {"roc", "confusion", "reliability", "errors"}
+    assert {f"figures/{kind}_{head}.png" for kind in kinds for head in HEADS} <= set(images)
+    for image in images:
+        assert (done / image).is_file()
+        assert (done / image).with_suffix(".pdf").is_file()
+    assert page.count("data:image/png;base64,") == len(images)
+
+
+def test_a_second_call_trains_and_times_nothing(done, work, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", os.devnull)
+    kept = [path for path in done.rglob("*.json") if "runs" in path.parts or "timing" in path.parts]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    records = {head: record(done, head) for head in HEADS}
+    assert len(kept) == 4 * 2 + 3
+    assert main(arguments(work)) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    for head in ("quantum", "linear"):
+        assert record(done, head) == records[head]
+
+
+def test_error_maps_are_the_maps_of_the_test_examples(done):
+    from qwafer.ablation import OutputDirectory
+    from qwafer.comparison.benchmark import _test_maps
+    from qwafer.comparison.runs import load_runs
+    from qwafer.comparison.sources import resolve
+    from qwafer.experiment import load_experiment
+
+    experiment = load_experiment(done.parent / "two.toml")
+    resolved = resolve(experiment, done / "features", tree=False)
+    run = load_runs(resolved.experiment, OutputDirectory(done / "sweep"))["linear"][0]
+    maps = _test_maps(resolved, resolved.files["linear"], run)
+    every = read_maps("synthetic", n=300, seed=0)
+    for row in (0, 7, 30):
+        np.testing.assert_array_equal(maps[row], every.maps[run.rows["test"][row]])
+        np.testing.assert_array_equal(every.labels[run.rows["test"][row]], run.labels["test"][row])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--heads", "quantum,mpl"], "no head `mpl`"),
+        (["--heads", "quantum,tree"], "at least two"),
+        (["--costs", "1,2"], "four numbers"),
+        (["--costs", "a,b,c,d"], "four numbers"),
+        (["--jobs", "0"], "--jobs"),
+        (["--weights", "w.pth"], "has no weights"),
+        (["--set", "training.epoch=3"], "training.epochs"),
+        (["--maps", "absent.npz"], "absent.npz"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(work, tmp_path, capsys, more, message):
+    out = tmp_path / "out"
+    assert main([str(work / "two.toml"), "--out", str(out), "--quiet", *more]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_options_of_maps_are_refused_with_features(done, work, capsys):
+    features = str(next((done / "features").glob("*.npz")))
+    for option in (["--backbone", "spatial"], ["--weights", "w"], ["--random-weights", "1"]):
+        assert main([str(work / "two.toml"), "--features", features, *option, "--quiet"]) == 2
+        assert "belongs to --maps" in capsys.readouterr().err
+    assert main([str(work / "two.toml"), "--maps", features, "--quiet"]) == 2
+    assert "give it as --features" in capsys.readouterr().err

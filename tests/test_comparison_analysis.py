@@ -1,0 +1,218 @@
+"""Heads analysed and compared: scikit-learn's numbers, tuned on validation alone, marked where they mean nothing."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from qwafer._errors import InputError
+from qwafer.comparison import (
+    HeadRun,
+    analyse,
+    calibrations,
+    example_differences,
+    seed_differences,
+    threshold_variants,
+)
+from qwafer.comparison.analysis import mean_cost, spread, tuned
+from qwafer.comparison.runs import check_same_examples
+
+
+def head_run(seed=0, n=(90, 160), k=4, exclusive=False, **changes):
+    rng = np.random.default_rng(seed)
+    logits, labels, rows = {}, {}, {}
+    for part, size in zip(("val", "test"), n, strict=True):
+        if exclusive:
+            classes = rng.integers(0, k, size)
+            labels[part] = np.eye(k, dtype=np.uint8)[classes]
+        else:
+            labels[part] = (rng.random((size, k)) < 0.35).astype(np.uint8)
+        logits[part] = (rng.normal(size=(size, k)) + 1.5 * labels[part] - 0.5).astype(np.float32)
+        rows[part] = np.arange(size)
+    fields = {
+        "head": "quantum",
+        "seed": seed,
+        "label_names": tuple(f"label {i}" for i in range(k)),
+        "exclusive": exclusive,
+        "logits": logits,
+        "labels": labels,
+        "rows": rows,
+        "n_parameters": {"trainable": 10, "frozen": 0, "total": 10},
+        "timings": {"training": 1.0},
+        "curves": {},
+        "digests": {"data": "d", "split": "s"},
+        "notes": (),
+        "memory": {"peak_memory": 1, "peak_device_memory": None},
+        "config": {},
+    }
+    return HeadRun(**fields | changes)
+
+
+def test_metrics_equal_scikit_learn():
+    run = head_run()
+    analysis = analyse(run, n_resamples=50)
+    logits, labels = run.logits["test"].astype(np.float64), run.labels["test"]
+    p = 1 / (1 + np.exp(-logits))
+    decided = logits > np.asarray(tuned(run).values)
+    expected = {
+        "roc_auc": sk.roc_auc_score(labels, logits, average=None),
+        "average_precision": sk.average_precision_score(labels, logits, average=None),
+        "brier": np.mean((p - labels) ** 2, axis=0),
+        "f1": sk.f1_score(labels, logits > 0, average=None),
+        "f1_tuned": sk.f1_score(labels, decided, average=None),
+        "precision_tuned": sk.precision_score(labels, decided, average=None),
+        "recall_tuned": sk.recall_score(labels, decided, average=None),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(analysis["test"]["per_class"][name], values, rtol=0, atol=1e-12)
+        assert analysis["test"]["macro"][name] == pytest.approx(values.mean(), abs=1e-12)
+    assert analysis["test"]["macro"]["exact_match_tuned"] == pytest.approx(
+        sk.accuracy_score(labels, decided), abs=1e-12
+    )
+    assert analysis["intervals"]["f1"]["estimate"] == pytest.approx(expected["f1_tuned"].mean(), abs=1e-12)
+    assert analysis["intervals"]["roc_auc"]["estimate"] == pytest.approx(expected["roc_auc"].mean(), abs=1e-12)
+    low, high = analysis["intervals"]["f1"]["low"], analysis["intervals"]["f1"]["high"]
+    assert low < expected["f1_tuned"].mean() < high
+
+
+def test_exclusive_classes_equal_scikit_learn():
+    run = head_run(exclusive=True)
+    analysis = analyse(run, n_resamples=50)
+    classes, predicted = run.labels["test"].argmax(axis=1), run.logits["test"].argmax(axis=1)
+    macro = analysis["test"]["macro"]
+    assert macro["accuracy"] == pytest.approx(sk.accuracy_score(classes, predicted), abs=1e-12)
+    assert macro["f1"] == pytest.approx(sk.f1_score(classes, predicted, average="macro"), abs=1e-12)
+    assert macro["loss"] == pytest.approx(
+        sk.log_loss(classes, np.exp(z := run.logits["test"].astype(np.float64)) / np.exp(z).sum(axis=1, keepdims=True)),
+        abs=1e-9,
+    )
+    assert analysis["thresholds"] == {}
+    assert list(analysis["calibration"]) == ["temperature"]
+
+
+def test_thresholds_and_calibration_come_from_validation_alone():
+    run = head_run()
+    rng = np.random.default_rng(5)
+    scrambled = head_run(
+        logits={**run.logits, "test": rng.normal(size=(160, 4))},
+        labels={**run.labels, "test": rng.integers(0, 2, (160, 4)).astype(np.uint8)},
+    )
+    ours, theirs = threshold_variants(run), threshold_variants(scrambled)
+    assert [ours[m]["thresholds"] for m in ours] == [theirs[m]["thresholds"] for m in theirs]
+    assert ours["f1"]["f1"] != theirs["f1"]["f1"]
+    for method, found in calibrations(run).items():
+        assert found["fit"] == calibrations(scrambled)[method]["fit"]
+    moved = head_run(labels={**run.labels, "val": 1 - run.labels["val"]})
+    assert threshold_variants(moved)["f1"]["thresholds"] != ours["f1"]["thresholds"]
+
+
+def test_each_way_of_tuning_is_best_at_what_it_tunes():
+    run = head_run(n=(4000, 4000), k=2)
+    # The same examples in both parts: what is best on validation is then best on test.
+    run = head_run(
+        logits=dict.fromkeys(("val", "test"), run.logits["val"]),
+        labels=dict.fromkeys(("val", "test"), run.labels["val"]),
+        k=2,
+    )
+    variants = threshold_variants(run, costs=(0, 1, 8, 0))
+    assert max(variants, key=lambda m: variants[m]["f1"]) == "f1"
+    assert max(variants, key=lambda m: variants[m]["balanced_accuracy"]) == "youden"
+    assert min(variants, key=lambda m: variants[m]["cost"]) == "cost"
+    assert variants["cost"]["recall"] > variants["f1"]["recall"]  # a miss costs eight false alarms
+
+
+def test_costs_are_counted_by_hand():
+    predictions = np.array([[True, False], [True, True], [False, False]])
+    labels = np.array([[1, 0], [0, 1], [1, 0]])
+    # column 0: tp, fp, fn; column 1: tn, tp, tn
+    cost = mean_cost(predictions, labels, np.array([[0.5, 1.0], [5.0, -1.0]]))
+    assert cost == pytest.approx((-1 + 1 + 5 + 0.5 - 1 + 0.5) / 6)
+    with pytest.raises(InputError, match="four numbers"):
+        threshold_variants(head_run(), costs=(1, 2, 3))
+
+
+@pytest.mark.parametrize("case", ["absent", "constant", "ties"])
+def test_degenerate_data_are_marked_and_raise_nothing(case):
+    run = head_run()
+    logits, labels = ({part: a.copy() for part, a in group.items()} for group in (run.logits, run.labels))
+    for part in ("val", "test"):
+        if case == "absent":
+            labels[part][:, 1] = 0
+        elif case == "constant":
+            logits[part][:, 1] = 0.25
+        else:
+            logits[part] = np.round(logits[part])
+    analysis = analyse(head_run(logits=logits, labels=labels), n_resamples=50)
+    marked = analysis["test"]["degenerate"]
+    assert marked[1] == (case != "ties")
+    assert not any(marked[:1])
+    if case == "absent":
+        assert analysis["test"]["per_class"]["roc_auc"][1] is None
+        assert analysis["thresholds"]["f1"]["thresholds"]["degenerate"][1]
+        assert analysis["calibration"]["platt"]["fit"]["degenerate"][1]
+    if case == "constant":
+        assert analysis["test"]["per_class"]["roc_auc"][1] == 0.5
+
+
+def test_temperature_scaling_repairs_overconfident_logits():
+    rng = np.random.default_rng(3)
+    logits, labels = {}, {}
+    for part in ("val", "test"):
+        z = rng.normal(size=(4000, 2))
+        labels[part] = (rng.random(z.shape) < 1 / (1 + np.exp(-z))).astype(np.uint8)
+        logits[part] = 4 * z
+    found = calibrations(head_run(logits=logits, labels=labels, k=2))
+    for method in ("temperature", "platt"):
+        np.testing.assert_allclose(found[method]["fit"]["scale"], 0.25, rtol=0.1)
+        assert found[method]["after"]["macro"]["ece"] < 0.3 * found[method]["before"]["macro"]["ece"]
+
+
+def test_spread_over_seeds():
+    analyses = {
+        seed: {"test": {"macro": {"f1": value, "undefined": None}}} for seed, value in enumerate((0.2, 0.4, 0.9))
+    }
+    table = spread(analyses)
+    assert table["f1"] == pytest.approx(
+        {"n": 3, "mean": 0.5, "sd": np.std([0.2, 0.4, 0.9], ddof=1), "min": 0.2, "max": 0.9}
+    )
+    assert table["undefined"] == {"n": 0, "mean": None, "sd": None, "min": None, "max": None}
+
+
+def test_equal_heads_do_not_differ_and_a_better_one_does():
+    base = head_run()
+    same = dataclasses.replace(base, head="same")
+    better = dataclasses.replace(
+        base, head="better", logits={part: base.logits[part] + 2 * base.labels[part] for part in base.logits}
+    )
+    found = example_differences({"base": {0: base}, "same": {0: same}, "better": {0: better}}, "base", n_resamples=300)
+    assert list(found) == ["same", "better"]
+    assert found["same"][0]["f1"]["estimate"] == 0
+    assert found["same"][0]["f1"]["degenerate"]
+    for name in ("f1", "roc_auc"):
+        assert found["better"][0][name]["low"] > 0
+    reverse = example_differences({"better": {0: better}, "base": {0: base}}, "better", n_resamples=300)
+    assert reverse["base"][0]["f1"]["estimate"] == -found["better"][0]["f1"]["estimate"]
+
+
+def test_differences_over_seeds_are_those_of_the_metric():
+    runs = {head: {seed: head_run(seed + shift) for seed in range(3)} for head, shift in (("a", 0), ("b", 10))}
+    analyses = {head: {s: analyse(run, n_resamples=10) for s, run in by.items()} for head, by in runs.items()}
+    (comparison,) = seed_differences(analyses, "a", range(3), exclusive=False)["f1_tuned"]
+    expected = [
+        analyses["b"][s]["test"]["macro"]["f1_tuned"] - analyses["a"][s]["test"]["macro"]["f1_tuned"] for s in range(3)
+    ]
+    assert comparison["differences"] == pytest.approx(expected)
+    assert comparison["smallest_p"] == 0.25
+
+
+def test_heads_on_other_examples_are_refused():
+    base = head_run()
+    moved = dataclasses.replace(base, head="moved", rows={**base.rows, "test": base.rows["test"][::-1]})
+    with pytest.raises(InputError, match="different test examples with seed 0"):
+        check_same_examples({"base": {0: base}, "moved": {0: moved}})
+    other = dataclasses.replace(base, head="other", labels={**base.labels, "val": 1 - base.labels["val"]})
+    with pytest.raises(InputError, match="different val examples"):
+        check_same_examples({"base": {0: base}, "other": {0: other}})
+    check_same_examples({"base": {0: base}, "same": {0: dataclasses.replace(base, head="same")}})
+    assert np.array_equal(base.rows["test"], np.arange(160))
