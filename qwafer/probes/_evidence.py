@@ -12,11 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from qwafer._checks import check_choice
 from qwafer._io import key_seed
 from qwafer.engines import get as get_engine
+from qwafer.probes._reference import default_qubit
 from qwafer.probes._subject import ANGLES, Subject, Weights
 
 Function = Callable[[Weights, Array], Array]
+
+Many = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
+"""Many sets of weights (M, *shape) and inputs (M, batch, n_inputs) to values (M, batch, outputs) in float64."""
 
 SHIFT = np.pi / 2
 """Displacement of the parameter-shift rule."""
@@ -87,20 +92,17 @@ def max_frequency(subject: Subject) -> int:
     return max(subject.spec.n_layers, 1) if subject.spec.reupload else 1
 
 
-def gather(
-    subject: Subject,
-    *,
-    points: int = 2,
-    seed: int = 0,
-    reference: bool = True,
-    progress: Callable[[], None] = lambda: None,
-) -> Evidence:
-    """Measure `subject` at random points: values, displaced values, gradients and, for a spec, the reference engine.
+def gather(subject: Subject, *, points: int = 2, seed: int = 0, reference: str = "device") -> Evidence:
+    """Measure `subject` at random points: values, displaced values, gradients and, for a spec, a reference.
 
-    Costs 2 P values and (batch * outputs + 1) gradients a point; `progress` is called after each point.
+    Costs 2 P values and (batch * outputs + 1) gradients a point. `reference` is `device` (PennyLane's `default.qubit`,
+    the reference engine's device, on NumPy: nothing to compile), `engine` (the `reference` engine itself) or `none`.
     """
+    check_choice("reference", reference, ("device", "engine", "none"))
     gradient = _gradient(subject.program)
-    truth = _reference(subject) if reference and subject.spec is not None else None
+    truth = None
+    if reference != "none" and subject.spec is not None:
+        truth = _reference_engine(subject) if reference == "engine" else default_qubit(subject.spec)
     measured = []
     scale = 1.0
     for index in range(points):
@@ -108,15 +110,14 @@ def gather(
         measured.append(_measure(subject, gradient, truth, weights, angles, key_seed(seed, f"probe/{index}/cotangent")))
         if subject.spec is not None and subject.spec.readout == "z_vec":
             scale = max(scale, float(jnp.max(jnp.sum(jnp.abs(weights["readout"]), axis=-1))))
-        progress()
     return Evidence(subject, tuple(measured), scale)
 
 
 def _measure(
-    subject: Subject, gradient: Any, truth: Function | None, weights: dict[str, Array], angles: Array, seed: int
+    subject: Subject, gradient: Any, truth: Many | None, weights: dict[str, Array], angles: Array, seed: int
 ) -> Point:
     values = np.asarray(subject.program(weights, angles), np.float64)
-    moved, derivative = _displace(subject.program, subject, weights, angles, values)
+    moved, derivative = _displace(_one_by_one(subject.program, subject.dtype), subject, weights, angles, values)
     jacobian, crosstalk = _jacobian(subject, gradient, weights, angles, values.shape)
     cotangent = np.random.default_rng(seed).standard_normal(values.shape)
     grad_weights, grad_angles = gradient(weights, angles, jnp.asarray(cotangent, subject.dtype))
@@ -135,8 +136,9 @@ def _measure(
     )
     if truth is None:
         return point
-    reference_values = np.asarray(truth(weights, angles), np.float64)
-    _, reference = _displace(truth, subject, weights, angles, reference_values, precise=bool(jax.config.jax_enable_x64))
+    exact = {group: np.asarray(value, np.float64)[None] for group, value in weights.items()}
+    reference_values = truth(exact, np.asarray(angles, np.float64)[None])[0]
+    _, reference = _displace(truth, subject, weights, angles, reference_values, precise=True)
     return dataclasses.replace(point, reference_values=reference_values, reference=reference)
 
 
@@ -148,8 +150,21 @@ def _gradient(program: Function) -> Any:
     return gradient
 
 
-def _reference(subject: Subject) -> Function:
-    """Return the reference engine's program, in float64 where JAX has it: its derivatives come from its values.
+def _one_by_one(program: Function, dtype: str) -> Many:
+    """Return `program` for many sets of weights and inputs, called once for each."""
+
+    def many(weights: Mapping[str, np.ndarray], angles: np.ndarray) -> np.ndarray:
+        values = []
+        for index in range(len(angles)):
+            one = {group: jnp.asarray(value[index], dtype) for group, value in weights.items()}
+            values.append(np.asarray(program(one, jnp.asarray(angles[index], dtype)), np.float64))
+        return np.stack(values)
+
+    return many
+
+
+def _reference_engine(subject: Subject) -> Many:
+    """Return the reference engine, in float64 where JAX has it.
 
     Outputs with weights of their own are evaluated one at a time by the program of a single output, which compiles many
     times faster than one of all of them.
@@ -158,20 +173,20 @@ def _reference(subject: Subject) -> Function:
     dtype = "float64" if jax.config.jax_enable_x64 else subject.spec.dtype
     spec = dataclasses.replace(subject.spec, dtype=dtype, n_outputs=1)
     program = get_engine("reference").program(spec, subject.batch, gradient=False)
-    if "readout" not in subject.shapes:
-        return program
 
     def outputs(weights: Weights, angles: Array) -> Array:
-        blocks = [{**weights, "readout": weights["readout"][k : k + 1]} for k in range(subject.shapes["readout"][0])]
+        if "readout" not in weights:
+            return program(weights, angles)
+        blocks = [{**weights, "readout": weights["readout"][k : k + 1]} for k in range(weights["readout"].shape[0])]
         return jnp.concatenate([program(block, angles) for block in blocks], axis=1)
 
-    return outputs
+    return _one_by_one(outputs, dtype)
 
 
 def _displace(
-    program: Function,
+    many: Many,
     subject: Subject,
-    weights: dict[str, Array],
+    weights: Mapping[str, Array],
     angles: Array,
     values: np.ndarray,
     *,
@@ -181,33 +196,30 @@ def _displace(
     dtype = "float64" if precise else subject.dtype
     step = 1e-5 if precise else difference_step(subject)
     base = {**{group: np.asarray(value, dtype) for group, value in weights.items()}, ANGLES: np.asarray(angles, dtype)}
-
-    def at(group: str, index: tuple[Any, ...], change: float) -> tuple[np.ndarray, float]:
-        displaced = base[group].copy()
-        displaced[index] += change
-        actual = float(np.ravel(displaced[index] - base[group][index])[0])  # the step that the precision leaves
-        full = {**base, group: displaced}
-        arrays = {name: jnp.asarray(value) for name, value in full.items()}
-        inputs = arrays.pop(ANGLES)
-        return np.asarray(program(arrays, inputs), np.float64), actual
-
     moved, derivative = {}, {}
     for group, shape in subject.group_shapes().items():
         rule = subject.rule(group)
-        moves, slopes = [], []
-        for index in np.ndindex(*shape):
-            where = (slice(None), *index) if group == ANGLES else index
-            (plus, up), (minus, down) = at(group, where, SHIFT), at(group, where, -SHIFT)
-            moves.append(np.maximum(np.abs(plus - values), np.abs(minus - values)))
-            if rule == "shift":
-                slopes.append((plus - minus) / 2)
-            elif rule == "linear":
-                slopes.append((plus - minus) / (up - down))
-            else:
-                (plus, up), (minus, down) = at(group, where, step), at(group, where, -step)
-                slopes.append((plus - minus) / (up - down))
-        moved[group] = np.reshape(moves, (-1, *values.shape))
-        derivative[group] = np.reshape(slopes, (-1, *values.shape))
+        indices = list(np.ndindex(*shape))
+        changes = [SHIFT, -SHIFT] + ([step, -step] if rule == "difference" else [])
+        stacked = np.repeat(base[group][None], len(indices) * len(changes), axis=0)
+        actual = np.empty(len(stacked))  # the steps that the precision leaves
+        for row in range(len(stacked)):
+            place, change = divmod(row, len(changes))
+            where = (slice(None), *indices[place]) if group == ANGLES else indices[place]
+            before = np.ravel(stacked[row][where])[0]
+            stacked[row][where] += np.asarray(changes[change], dtype)
+            actual[row] = np.ravel(stacked[row][where])[0] - before
+        full = {name: np.repeat(value[None], len(stacked), axis=0) for name, value in base.items() if name != group}
+        full[group] = stacked
+        inputs = full.pop(ANGLES)
+        found = many(full, inputs).reshape(len(indices), len(changes), *values.shape)
+        steps = actual.reshape(len(indices), len(changes))
+        moved[group] = np.abs(found[:, :2] - values).max(axis=1)
+        if rule == "shift":
+            derivative[group] = (found[:, 0] - found[:, 1]) / 2
+        else:
+            width = (steps[:, -2] - steps[:, -1])[:, None, None]
+            derivative[group] = (found[:, -2] - found[:, -1]) / width
     return moved, derivative
 
 

@@ -12,7 +12,7 @@ from qwafer.objective import make_objective
 from qwafer.probes import controls, scores, stall
 from qwafer.probes._evidence import Evidence, gather
 from qwafer.probes._linear import spec_jacobian
-from qwafer.probes._report import Report
+from qwafer.probes._report import Report, parameter_name
 from qwafer.probes._subject import Subject
 from qwafer.probes.data import Table
 from qwafer.probes.dimension import fisher_report
@@ -42,9 +42,15 @@ def probe_gradients(evidence: Evidence) -> list[Report]:
     """Return the reports on values, readout, sensitivity and gradients of one subject.
 
     They run from the specific to the general, and a parameter that one has found at fault is left out by those after
-    it: a dead readout coefficient is one finding, not three.
+    it: a dead readout coefficient is one finding, not three. Where the gradient is wrong beyond the readout, the
+    identity is left to `gradient_agreement`, which sees all of it.
     """
     identity = gradient_identity(evidence)
+    if identity.verdict == "fail":
+        readout = [parameter_name("readout", index) for index in np.ndindex(*evidence.subject.shapes["readout"])]
+        if gradient_agreement(evidence, exclude=readout).verdict == "fail":
+            left = "wrong, but so is the gradient elsewhere: see `gradient agreement`"
+            identity = dataclasses.replace(identity, verdict="skip", headline=left, blames=())
     moving = sensitivity(evidence, exclude=identity.blames)
     agreement = gradient_agreement(evidence, exclude=(*identity.blames, *moving.blames))
     return [value_agreement(evidence), readout_identity(evidence), identity, moving, agreement]
@@ -80,7 +86,9 @@ def probe_circuit(
     `init_scale` is the standard deviation of the initial weights, if known. `progress` is told what comes next.
     """
     progress("values and gradients")
-    reports = probe_gradients(gather(subject, points=6 if thorough else 2, seed=seed))
+    reports = probe_gradients(
+        gather(subject, points=6 if thorough else 2, seed=seed, reference="engine" if thorough else "device")
+    )
     progress("trainability and expressive power")
     return reports + probe_power(subject, init_scale=init_scale, thorough=thorough, seed=seed)
 
