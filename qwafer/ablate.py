@@ -20,8 +20,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Compare the arms of an experiment over seeds. Runs of one seed share the split, the batches and "
         "the initial values, so that they are compared in pairs. Complete runs are never done again: a killed command "
         "resumes when it is given again, and more seeds extend it.",
-        epilog="Exit status: 0 done, 2 bad input. Written to DIR: report.md, summary.json, timings.json, figures/, "
-        "and runs/ARM/seed-S.json.",
+        epilog="Exit status: 0 done, 1 no two runs could be compared, 2 bad input. Written to DIR: report.md, "
+        "summary.json, timings.json, figures/, and runs/ARM/seed-S.json.",
     )
     parser.add_argument(
         "experiment",
@@ -75,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
         outcome = run_experiment(experiment, out, jobs=arguments.jobs, progress=progress)
     _print_summary(outcome.summary)
     print(f"\nreport: {outcome.report}")
-    return 0
+    return int(all(c["verdict"] == "no data" for c in outcome.summary["comparisons"]))
 
 
 def _experiment(arguments: argparse.Namespace) -> "Experiment":

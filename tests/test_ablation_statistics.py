@@ -160,7 +160,10 @@ def test_nothing_shown_says_how_many_seeds_would():
     rng = np.random.default_rng(5)
     c = compare(0.5 + rng.normal(0.002, 0.01, 8))
     assert c.verdict == "no difference shown"
-    assert f"about {c.seeds_for_power:,} seeds would show this effect" in c.sentence
+    assert f"it would take about {c.seeds_for_power:,} seeds to show this effect" in c.sentence
+    tiny = compare([0.6, 0.4, 0.6, 0.4, 0.6, 0.4, 0.6, 0.4001])
+    assert tiny.seeds_for_power > 10_000
+    assert "more than 10,000 seeds" in tiny.sentence
 
 
 def test_too_few_seeds():
@@ -223,6 +226,16 @@ def test_several_arms_are_corrected():
         assert c.sign_flip_p_holm == 4 * 2.0**-6
         assert c.verdict == "too few seeds"
     assert found[4].verdict == "no data"
+
+
+def test_what_is_significant_is_never_too_few():
+    """The second arm has lost two seeds; Holm's second step asks less of it than the first step of the first."""
+    base = dict.fromkeys(range(8), 0.5)
+    up = {seed: 0.6 + seed / 100 for seed in base}
+    short = {seed: value for seed, value in up.items() if seed < 6}
+    found = compare_arms({"base": base, "up": up, "short": short}, baseline="base", metric="m", seeds=tuple(base))
+    assert [c.sign_flip_p_holm for c in found] == [2 * 2.0**-7, 2.0**-5]
+    assert [c.verdict for c in found] == ["better", "better"]
 
 
 def test_unknown_baseline():

@@ -169,6 +169,25 @@ def test_a_failing_run_is_recorded_and_tried_again(work, unbroken, monkeypatch, 
     same_summary(out, unbroken)
 
 
+def test_nothing_to_compare_is_no_success(work, monkeypatch, capsys):
+    """Every run of one arm fails: the report says so, and so does the exit status."""
+    failing = FAILING.replace("and seed == 2", "")
+    monkeypatch.setattr(sweep, "WORKER", (sys.executable, "-c", failing))
+    out = work / "nothing"
+    assert main(command(work, out, "--jobs", "1", "--seeds", "1")) == 1
+    assert "nothing can be said" in " ".join(capsys.readouterr().out.split())
+    assert "nothing can be said" in (out / "report.md").read_text()
+
+
+def test_workers_that_cannot_start_leave_nothing(work, monkeypatch, tmp_path):
+    monkeypatch.setattr(sweep, "WORKER", (sys.executable, "-c", "raise SystemExit('broken')"))
+    with pytest.raises(
+        RuntimeError, match="no arm can start; linear: WorkerDied: the worker process ended with status 1"
+    ):
+        main(command(work, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_output_directory_belongs_to_one_experiment(work, unbroken, capsys):
     before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*")}
     other = work / "other.npz"

@@ -254,7 +254,8 @@ def _reading(summary: Mapping[str, Any]) -> str:
         f"where p is at most {ALPHA}. **95 % interval**: BCa bootstrap of the mean difference (10,000 resamples); with "
         "few seeds it is too narrow, and p counts. **Wilcoxon**: signed-rank test, zero differences dropped. **d_z**: "
         "mean / sd of the differences. **Seeds for 80 %**: seeds at which a paired t test at 5 % shows the observed "
-        "d_z four times out of five; it is as uncertain as d_z itself. The test split was read once a run; validation "
-        "chose the checkpoint and the thresholds. Each run's own record is in `runs/ARM/seed-S.json`, all numbers of "
-        "this page in `summary.json`, durations in `timings.json`."
+        "d_z four times out of five; it is as uncertain as d_z itself. All seeds draw on one data set: what is shown "
+        "holds for it, split and initialised anew, and other data may say otherwise. The test split was read once a "
+        "run; validation chose the checkpoint and the thresholds. Each run's own record is in "
+        "`runs/ARM/seed-S.json`, all numbers of this page in `summary.json`, durations in `timings.json`."
     )

@@ -259,6 +259,10 @@ def _judge(c: Comparison, higher_is_better: bool) -> tuple[str, str]:
     p_name = "p" if c.n_comparisons == 1 else "Holm-adjusted p"
     if not any(c.differences):
         return "identical", f"{c.metric} of {c.arm} equals {c.baseline} exactly on {n} seed{'s' if n > 1 else ''}."
+    if c.sign_flip_p_holm <= ALPHA:
+        better = (c.mean > 0) == higher_is_better
+        word = "better" if better else "worse"
+        return word, f"{effect}: {word}, {p_name} = {c.sign_flip_p_holm:.3g}."
     least = fewest_seeds(c.n_comparisons)
     needed = None if c.seeds_for_power is None else max(c.seeds_for_power, least)
     if n < least:
@@ -268,12 +272,13 @@ def _judge(c: Comparison, higher_is_better: bool) -> tuple[str, str]:
             + (
                 f"use at least {least}."
                 if needed is None or needed <= least
-                else f"at least {least} are needed, and about {needed:,} to show this effect."
+                else f"at least {least} are needed, and {_about(needed)} to show this effect."
             ),
         )
-    if c.sign_flip_p_holm <= ALPHA:
-        better = (c.mean > 0) == higher_is_better
-        word = "better" if better else "worse"
-        return word, f"{effect}: {word}, {p_name} = {c.sign_flip_p_holm:.3g}."
-    shown = "" if needed is None else f": about {needed:,} seeds would show this effect with 80 % power"
+    shown = "" if needed is None else f": it would take {_about(needed)} seeds to show this effect with 80 % power"
     return "no difference shown", f"{effect}, {p_name} = {c.sign_flip_p_holm:.3g}: no difference shown{shown}."
+
+
+def _about(seeds: int) -> str:
+    """Return seeds in words; beyond some thousands it says only that the effect is too small to be shown."""
+    return f"about {seeds:,}" if seeds <= 10_000 else "more than 10,000"
