@@ -60,17 +60,19 @@ class GatePlan:
         return weights, d_theta @ self.from_angles
 
 
-def gate_plan(spec: CircuitSpec, *, z_only: bool, output: int | None = None) -> GatePlan:
+def gate_plan(spec: CircuitSpec, *, z_only: bool, output: int | None = None, encode: bool = True) -> GatePlan:
     """Return the plan of the body of `spec`, followed by the readout gates of `output` unless it is None.
 
-    `z_only`: nothing but Pauli Z (on any wires) is measured afterwards.
+    `z_only`: nothing but Pauli Z (on any wires) is measured afterwards. `encode=False` leaves the encoding out: the
+    ansatz
+    alone, of a circuit that encodes once.
     """
-    sequence = list(operations(spec))
+    sequence = [op for op in operations(spec) if encode or (op.source != "angles" and op.name != "H")]
     if output is not None:
         sequence += readout_operations(spec, output)
     merged = _merge(sequence)
     kept = _without_inert(merged) if z_only else merged
-    if not any(sources for _, sources in kept):
+    if encode and not any(sources for _, sources in kept):
         kept = merged  # a program needs an argument; the derivative of an inert gate comes out as 0 as well
 
     shapes = spec.weight_shapes()

@@ -134,7 +134,7 @@ def bloch_vectors(states: Complex[np.ndarray, "batch dim"], *, z_only: bool) -> 
     batch, dim = states.shape
     n = dim.bit_length() - 1
     probabilities = states.real**2 + states.imag**2
-    z = probabilities @ _signs(n)  # (batch, n)
+    z = probabilities @ signs(n)  # (batch, n)
     if z_only:
         return z
     bloch = np.empty((batch, n, 3))
@@ -149,7 +149,8 @@ def bloch_vectors(states: Complex[np.ndarray, "batch dim"], *, z_only: bool) -> 
 
 
 @functools.lru_cache(maxsize=32)
-def _signs(n: int) -> Float[np.ndarray, "dim n"]:
+def signs(n: int) -> Float[np.ndarray, "dim n"]:
+    """Return the eigenvalue of Z_i on basis state j, (2^n, n); wire 0 is the most significant bit."""
     index = np.arange(1 << n)[:, None]
     return 1.0 - 2.0 * ((index >> np.arange(n - 1, -1, -1)[None, :]) & 1)
 

@@ -1,18 +1,18 @@
 """The `catalyst` engine: circuits compiled by PennyLane Catalyst, differentiated by its adjoint sweeps."""
 
 import dataclasses
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from qwafer._checks import check_choice, check_positive_int, check_shape
 from qwafer._errors import CapabilityError
 from qwafer.circuits import CircuitSpec
 from qwafer.engines._base import Program, Weights
+from qwafer.engines._catalyst_choi import choi_kernel
 from qwafer.engines._catalyst_kernels import Kernel, measured_kernel, scan_kernel
+from qwafer.engines._host_call import host_call, joined
 from qwafer.engines.cache import CACHE, ProgramKey
 
 SIMULATORS = ("lightning.qubit", "lightning.kokkos", "lightning.gpu", "lightning.amdgpu")
@@ -42,7 +42,7 @@ class CatalystEngine:
         diff_method: str | None = None,
         seed: int = 0,
     ):
-        check_choice("batching", batching, ("scan",))
+        check_choice("batching", batching, ("scan", "choi"))
         exact = device in SIMULATORS and shots is None
         if shots is not None:
             check_positive_int("shots", shots)
@@ -79,7 +79,9 @@ class CatalystEngine:
         return CACHE.get(key, lambda: self._compile(spec, batch, gradient)).program
 
     def _compile(self, spec: CircuitSpec, batch: int, gradient: bool) -> "_Compiled":
-        if self._exact:
+        if self.batching == "choi":
+            kernel = choi_kernel(spec, batch, gradient=gradient, device=self.device, seed=self.seed)
+        elif self._exact:
             kernel = scan_kernel(
                 spec, batch, gradient=gradient, device=self.device, diff_method=self.diff_method, seed=self.seed
             )
@@ -118,22 +120,26 @@ def _forward(spec: CircuitSpec, batch: int, kernel: Kernel) -> Callable[[Weights
 
     def host_values(*operands: np.ndarray) -> np.ndarray:
         *weights, angles = map(np.asarray, operands)
-        return _joined(dtype, kernel.values(dict(zip(names, weights, strict=True)), angles))
+        return joined(dtype, kernel.values(dict(zip(names, weights, strict=True)), angles))
 
     def host_pull_back(*operands: np.ndarray) -> np.ndarray:
         *weights, angles, cotangent = map(np.asarray, operands)
         d_weights, d_angles = kernel.pull_back(dict(zip(names, weights, strict=True)), angles, cotangent)
-        return _joined(dtype, *(d_weights[name] for name in names), d_angles)
+        return joined(dtype, *(d_weights[name] for name in names), d_angles)
 
     @jax.custom_vjp
     def terms(*operands: jax.Array) -> jax.Array:
-        return _call(host_values, dtype, [(batch, kernel.n_terms)], *operands)[0]
+        return host_call(host_values, dtype, [(batch, kernel.n_terms)], *operands)[0]
 
     def terms_forward(*operands: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         return terms(*operands), operands
 
+    @jax.jit
+    def pulled_back(*operands: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(host_call(host_pull_back, dtype, [operand.shape for operand in operands[:-1]], *operands))
+
     def terms_backward(operands: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(_call(host_pull_back, dtype, [operand.shape for operand in operands], *operands, cotangent))
+        return pulled_back(*operands, cotangent)
 
     terms.defvjp(terms_forward, terms_backward)
 
@@ -149,26 +155,3 @@ def _forward(spec: CircuitSpec, batch: int, kernel: Kernel) -> Callable[[Weights
         return checked({name: weights[name] for name in shapes}, angles)
 
     return forward
-
-
-def _call(
-    host: Callable[..., np.ndarray], dtype: str, shapes: Sequence[tuple[int, ...]], *operands: jax.Array
-) -> list[jax.Array]:
-    """Return the arrays of `shapes` that `host` computes from `operands` and joins to one vector.
-
-    The vector has one entry more than is read: XLA (jaxlib 0.7.1, CPU) aborts while it compiles a module whose root
-    is a
-    host callback and which holds a product of small matrices, and the slices keep the callback from being the root.
-    """
-    sizes = [math.prod(shape) for shape in shapes]
-    result = jax.ShapeDtypeStruct((sum(sizes) + 1,), jnp.dtype(dtype))
-    joined = jax.pure_callback(host, result, *operands, vmap_method="sequential")
-    ends = np.cumsum(sizes).tolist()
-    return [
-        jax.lax.slice_in_dim(joined, end - size, end).reshape(shape)
-        for size, end, shape in zip(sizes, ends, shapes, strict=True)
-    ]
-
-
-def _joined(dtype: str, *arrays: np.ndarray) -> np.ndarray:
-    return np.concatenate([*(array.reshape(-1) for array in arrays), np.zeros(1)]).astype(dtype)
