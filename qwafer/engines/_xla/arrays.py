@@ -4,12 +4,15 @@ The batch is last, so that every gate is a product of a small matrix with a wide
 """
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -17,16 +20,15 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
-def pinned(x: jax.Array) -> jax.Array:
-    """Return `x` unchanged, but stored: multiplied by an identity matrix.
+def stored(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return `function(*arguments)`, computed on its own: XLA fuses nothing across the edges of this call.
 
-    XLA fuses cheap-looking producers, sines and cosines among them, into every consumer and evaluates them once for each
-    element of the result; on CPU its optimization_barrier does not stop it, a matrix product does.
+    Left alone, XLA fuses producers (sines and cosines among them) into every consumer and evaluates them once for each element of
+    the result, and it reads and writes fused arrays through the shape of the consumer, which on CPU makes a pass over the
+    state ten times slower (measured). Its optimization_barrier is gone before fusion; a call that may not be inlined is not.
     """
-    width = 8
-    while x.size % width:
-        width //= 2
-    return dot(x.reshape(-1, width), jnp.eye(width, dtype=x.dtype)).reshape(x.shape)
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(function)(*arguments)
 
 
 def take(x: jax.Array, index: np.ndarray | None) -> jax.Array:
@@ -114,14 +116,23 @@ def apply_blocks(matrices: Sequence[jax.Array], x: jax.Array) -> tuple[jax.Array
     """
     shape, sizes = x.shape, [m.shape[0] for m in matrices]
     operands = []
-    x = x.reshape(*sizes, -1)
     for i, matrix in enumerate(matrices):
         if i:
-            x = jnp.moveaxis(x, i, 0)
-        folded = x.shape
+            x = _move(x, sizes[:i][::-1], sizes[i], to_front=True)
         operands.append(x.reshape(sizes[i], -1))
-        x = dot(matrix, operands[-1]).reshape(folded)
+        x = dot(matrix, operands[-1])
     return x.reshape(shape), operands
+
+
+def _move(x: jax.Array, before: Sequence[int], size: int, to_front: bool) -> jax.Array:
+    """Return x with its axes (*before, size, rest) as (size, *before, rest), or the other way round.
+
+    A gather of rows, for XLA would turn a transposition into a change of layout and copy element by element later.
+    """
+    rows = math.prod(before)
+    shape = (rows, size) if to_front else (size, rows)
+    index = np.arange(rows * size, dtype=np.int32).reshape(shape).T.reshape(-1)
+    return stored(functools.partial(take, index=index), x.reshape(rows * size, -1))
 
 
 def apply_blocks_back(
@@ -135,5 +146,5 @@ def apply_blocks_back(
         gradients.insert(0, dot(cotangent, operands[i].T))
         cotangent = dot(matrices[i].T, cotangent)
         if i:
-            cotangent = jnp.moveaxis(cotangent.reshape(sizes[i], *sizes[:i][::-1], *sizes[i + 1 :], -1), 0, i)
+            cotangent = _move(cotangent, sizes[:i][::-1], sizes[i], to_front=False)
     return cotangent.reshape(shape), gradients

@@ -94,7 +94,7 @@ def join(groups: list[jax.Array]) -> Factors:
         tail = arrays.kron_columns(groups[middle:])
     else:
         tail = jnp.zeros((1, *head.shape[1:]), head.dtype).at[:, 0].set(1)
-    return Factors(groups, arrays.pinned(head), arrays.pinned(jnp.stack([tail, arrays.times_i(tail)])))
+    return Factors(groups, head, jnp.stack([tail, arrays.times_i(tail)]))
 
 
 def _factor_cotangents(cotangent: jax.Array, groups: list[jax.Array]) -> list[jax.Array]:
@@ -102,8 +102,8 @@ def _factor_cotangents(cotangent: jax.Array, groups: list[jax.Array]) -> list[ja
         return [cotangent]
     last = cotangent
     for group in groups[:-1]:
-        last = arrays.pinned(arrays.contract_first(last, group))
-    rest = arrays.pinned(arrays.contract_last(cotangent, groups[-1]))
+        last = arrays.stored(arrays.contract_first, last, group)
+    rest = arrays.stored(arrays.contract_last, cotangent, groups[-1])
     return [*_factor_cotangents(rest, groups[:-1]), last]
 
 
@@ -114,20 +114,44 @@ def _group_sums(x: jax.Array, sizes: tuple[int, ...]) -> list[jax.Array]:
     head, tail = x, x.reshape(-1, 2 ** sizes[-1], x.shape[-1])
     for size in sizes[:-1]:
         head = head.reshape(2**size, -1, x.shape[-1])
-        head = arrays.pinned(functools.reduce(jnp.add, [head[j] for j in range(2**size)]))
-    rest = arrays.pinned(functools.reduce(jnp.add, [tail[:, j] for j in range(tail.shape[1])]))
+        head = arrays.stored(lambda y, d=2**size: functools.reduce(jnp.add, [y[j] for j in range(d)]), head)
+    rest = arrays.stored(lambda y: functools.reduce(jnp.add, [y[:, j] for j in range(y.shape[1])]), tail)
     return [*_group_sums(rest, sizes[:-1]), head]
 
 
-def _run(steps: tuple[Step, ...], x: jax.Array, tables: Tables, examples: Examples) -> tuple[jax.Array, list[Any]]:
+def _start(factors: Factors) -> jax.Array:
+    return arrays.outer(factors.head, factors.tail)
+
+
+def _phases(step: Step, tables: Tables, examples: Examples, x: jax.Array) -> jax.Array:
+    """Return the input of the matrices of `step`."""
+    x = arrays.take(x, step.gather)
+    if step.phase is not None:
+        x = arrays.multiply_phase(tables.phases[step.phase], x)
+    if step.by_example and examples.phases is not None:
+        x = arrays.multiply(_start(examples.phases[step.is_reversed]), x)
+    return x
+
+
+def _phases_back(step: Step, tables: Tables, examples: Examples, cotangent: jax.Array) -> jax.Array:
+    if step.by_example and examples.phases is not None:
+        product = _start(examples.phases[step.is_reversed])
+        cotangent = arrays.conjugate(arrays.multiply(product, arrays.conjugate(cotangent)))
+    if step.phase is not None:
+        cotangent = arrays.multiply_phase(arrays.conjugate_phase(tables.phases[step.phase]), cotangent)
+    return arrays.take(cotangent, step.gather_back)
+
+
+def _run(
+    steps: tuple[Step, ...], x: jax.Array | Factors, tables: Tables, examples: Examples
+) -> tuple[jax.Array | Factors, list[Any]]:
     tape = []
     for step in steps:
-        x = arrays.take(x, step.gather)
-        if step.phase is not None:
-            x = arrays.multiply_phase(tables.phases[step.phase], x)
-        if step.by_example and examples.phases is not None:
-            factors = examples.phases[step.is_reversed]
-            x = arrays.multiply(arrays.outer(factors.head, factors.tail), x)
+
+        def prepare(tables: Tables, examples: Examples, x: jax.Array | Factors, step: Step = step) -> jax.Array:
+            return _phases(step, tables, examples, _start(x) if isinstance(x, Factors) else x)
+
+        x = arrays.stored(prepare, tables, examples, x)
         matrices = tables.matrices[step.matrices]
         x, operands = arrays.apply_blocks(matrices[::-1] if step.is_reversed else matrices, x)
         tape.append(operands)
@@ -136,13 +160,15 @@ def _run(steps: tuple[Step, ...], x: jax.Array, tables: Tables, examples: Exampl
 
 def _evaluate(circuit: Circuit, tables: Tables, examples: Examples) -> tuple[jax.Array, Any]:
     """Return s (outputs, batch) and what the reverse pass needs."""
-    x, tape = _run(circuit.steps, arrays.outer(examples.state.head, examples.state.tail), tables, examples)
+    x, tape = _run(circuit.steps, examples.state, tables, examples)
     total, ends = None, []
     rows: dict[int, jax.Array] = {}
     for branch in circuit.branches:
         y, branch_tape = _run(branch.steps, x, tables, examples)
+        if isinstance(y, Factors):
+            y = arrays.stored(_start, y)
         ends.append((y, branch_tape))
-        part = arrays.dot(tables.diagonals[branch.diagonal], y[:, 0] ** 2 + y[:, 1] ** 2)
+        part = arrays.dot(tables.diagonals[branch.diagonal], arrays.stored(_squares, y))
         if branch.row is not None:
             rows[branch.row] = part
         else:
@@ -150,6 +176,15 @@ def _evaluate(circuit: Circuit, tables: Tables, examples: Examples) -> tuple[jax
     if total is None:
         total = jnp.concatenate([rows[k] for k in sorted(rows)])
     return total, (tape, ends)
+
+
+def _squares(y: jax.Array) -> jax.Array:
+    return y[:, 0] ** 2 + y[:, 1] ** 2
+
+
+def _torque(cotangent: jax.Array, x: jax.Array) -> jax.Array:
+    """Return the cotangent of theta in e^(i theta) times anything, at its result x: (2^n, batch)."""
+    return cotangent[:, 1] * x[:, 0] - cotangent[:, 0] * x[:, 1]
 
 
 class _Gradients:
@@ -172,17 +207,13 @@ class _Gradients:
             if step.trained:
                 self.matrices[step.matrices] = gradients[::-1] if step.is_reversed else gradients
             out = operands[0].reshape(cotangent.shape)
-            torque = cotangent[:, 1] * out[:, 0] - cotangent[:, 0] * out[:, 1]  # d / d theta of e^(i theta)
-            if step.by_example and self.examples.phases is not None:
-                self._add_angles(torque, step.is_reversed)
-                factors = self.examples.phases[step.is_reversed]
-                product = arrays.outer(factors.head, factors.tail)
-                cotangent = arrays.conjugate(arrays.multiply(product, arrays.conjugate(cotangent)))
-            if step.phase is not None:
-                self.phases[step.phase] = arrays.batch_sum(torque)
-                conjugate = arrays.conjugate_phase(self.tables.phases[step.phase])
-                cotangent = arrays.multiply_phase(conjugate, cotangent)
-            cotangent = arrays.take(cotangent, step.gather_back)
+            if step.phase is not None or step.by_example:
+                torque = arrays.stored(_torque, cotangent, out)
+                if step.by_example:
+                    self._add_angles(torque, step.is_reversed)
+                if step.phase is not None:
+                    self.phases[step.phase] = arrays.batch_sum(torque)
+            cotangent = arrays.stored(functools.partial(_phases_back, step), self.tables, self.examples, cotangent)
         return cotangent
 
     def _add_angles(self, torque: jax.Array, is_reversed: bool) -> None:
@@ -200,9 +231,10 @@ class _Gradients:
             g = g[branch.row : branch.row + 1]
         diagonal = self.tables.diagonals[branch.diagonal]
         if self.circuit.trained_diagonals:
-            self.diagonals[branch.diagonal] = arrays.dot(g, (y[:, 0] ** 2 + y[:, 1] ** 2).T)
-        weight = 2 * (diagonal[0, :, None] * g[0, None, :] if g.shape[0] == 1 else arrays.dot(diagonal.T, g))
-        return weight[:, None, :] * y
+            self.diagonals[branch.diagonal] = arrays.dot(g, arrays.stored(_squares, y).T)
+        if g.shape[0] > 1:
+            return arrays.stored(lambda weight, y: 2 * weight[:, None, :] * y, arrays.dot(diagonal.T, g), y)
+        return arrays.stored(lambda d, g, y: 2 * d[0, :, None, None] * g[:, None, :] * y, diagonal, g, y)
 
 
 def _reverse(

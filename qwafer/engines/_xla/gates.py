@@ -93,7 +93,7 @@ def groups(columns: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
     """Return the product states (2^k, 2, batch) of consecutive groups of wires; `columns` (n, 2, 2, batch)."""
     result, start = [], 0
     for size in sizes:
-        result.append(arrays.pinned(arrays.kron_columns([columns[start + i] for i in range(size)])))
+        result.append(arrays.kron_columns([columns[start + i] for i in range(size)]))
         start += size
     return result
 

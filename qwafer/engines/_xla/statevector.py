@@ -151,13 +151,13 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, reverse: bool) -> 
     phases = []
     if plan.phases:
         angles = jnp.stack([theta(*phase) for phase in plan.phases])  # (phases, 2^n)
-        stacked = arrays.pinned(jnp.stack([jnp.cos(angles), jnp.sin(angles)], -1))
+        stacked = jnp.stack([jnp.cos(angles), jnp.sin(angles)], -1)
         phases = [stacked[i] for i in range(len(plan.phases))]
     matrices: list[list[jax.Array]] = []
     trained = [rotation for rotation in plan.rotations if rotation[0] != "hadamard"]
     if trained:
         chosen = jnp.stack([b[i] if name == "b" else readout[i, :, 1] for name, i in trained])
-        kron = [arrays.pinned(m) for m in gates.kron_blocks(gates.ry_matrices(chosen), plan.circuit.sizes)]
+        kron = gates.kron_blocks(gates.ry_matrices(chosen), plan.circuit.sizes)
     for rotation in plan.rotations:
         if rotation[0] == "hadamard":
             matrices.append([jnp.asarray(gates.hadamards(size), a.dtype) for size in plan.circuit.sizes])
@@ -201,4 +201,6 @@ def forward(spec: CircuitSpec, weights: Weights, angles: jax.Array, chunks: int 
     """Return s (batch, n_outputs)."""
     plan = layout(spec)
     simulate = evolve.simulate(plan.circuit, chunks, reverse)
-    return simulate(tables(spec, plan, weights, reverse), examples(spec, plan, weights, angles)).T
+    made = arrays.stored(lambda w: tables(spec, plan, w, reverse), weights)
+    inputs = arrays.stored(lambda w, x: examples(spec, plan, w, x), weights, angles)
+    return simulate(made, inputs).T
