@@ -1,5 +1,7 @@
 """How many parameters count? Fisher spectrum and effective dimension (Abbas et al. 2021)."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
@@ -37,7 +39,7 @@ def effective_dimension(fishers: Float[np.ndarray, "S P P"], n_data: int, *, gam
     """
     check_positive_int("n_data", n_data, minimum=2)
     check_interval("gamma", gamma, 0, 1, open_low=True)
-    kappa = gamma * n_data / (2 * np.pi * np.log(n_data))
+    kappa = gamma * n_data / (2 * math.pi * math.log(n_data))
     if kappa <= 1:
         raise InputError(
             f"`n_data` = {n_data} is too small for an effective dimension: kappa = {kappa:.3g} must exceed 1"
@@ -50,7 +52,7 @@ def effective_dimension(fishers: Float[np.ndarray, "S P P"], n_data: int, *, gam
     _, logdet = np.linalg.slogdet(np.eye(size)[None] + kappa * normalized)
     half = logdet / 2
     top = half.max()
-    return float(2 * (top + np.log(np.mean(np.exp(half - top)))) / np.log(kappa))
+    return float(2 * (top + np.log(np.mean(np.exp(half - top)))) / math.log(kappa))
 
 
 def spec_fishers(

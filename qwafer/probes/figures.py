@@ -10,7 +10,6 @@ import numpy as np
 
 from qwafer.evaluation.figures.style import (
     COLUMN,
-    INK,
     MUTED,
     PALETTE,
     SMALL_SIZE,
