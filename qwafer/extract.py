@@ -2,10 +2,16 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qwafer._process import configure_jax, run_verb
+
+if TYPE_CHECKING:
+    from qwafer.data import WaferMaps
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,15 +29,40 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="MixedWM38 (.npz), WM-811K (.npz or LSWMD.pkl), or `synthetic` for the embedded generator",
     )
-    parser.add_argument("--backbone", default="spatial", metavar="NAME", help="spatial (the default)")
+    parser.add_argument(
+        "--backbone",
+        default="spatial",
+        metavar="NAME",
+        help="spatial (the default; no weights), wafercnn, efficientnet_b0, mobilenet_v3_small, or mamba_vision_ and one "
+        "of T, T2, S, B, L, L2, B_21k, L_21k, L2_512_21k, L3_256_21k, L3_512_21k",
+    )
     parser.add_argument("--out", required=True, metavar="F.npz", help="the feature file to write")
     parser.add_argument(
         "--batch", type=int, metavar="N", help="maps a chunk on disk (1024); no influence on the numbers"
     )
-    parser.add_argument("--dtype", default="float32", help="precision of the computation: float32 (the default)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="threads (1); no influence on the numbers")
-    parser.add_argument("--weights", metavar="PATH", help="checkpoint of the backbone")
-    parser.add_argument("--random-weights", type=int, metavar="SEED", help="draw the weights instead (recorded)")
+    parser.add_argument(
+        "--dtype", default="float32", help="precision of a network: float32 (the default), bfloat16 or float16"
+    )
+    parser.add_argument("--jobs", type=int, metavar="J", help="threads (as many as cores); no influence on the numbers")
+    parser.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="checkpoint of a network (torch's format or safetensors); `hub` fetches it from the Hugging Face hub",
+    )
+    parser.add_argument(
+        "--random-weights", type=int, metavar="SEED", help="draw the weights instead: for trials, and recorded as such"
+    )
+    parser.add_argument(
+        "--channels", metavar="HOW", help="how a map becomes three channels: one-hot (the default) or grey"
+    )
+    parser.add_argument(
+        "--train",
+        action="store_true",
+        help="wafercnn only: train it first, on the training split of --maps, and store it as --weights (default: "
+        "beside --out); the features carry the split",
+    )
+    parser.add_argument("--train-seed", type=int, metavar="S", help="with --train: seed of split and training (0)")
+    parser.add_argument("--epochs", type=int, metavar="E", help="with --train: passes over the training split (12)")
     parser.add_argument("--maps-count", type=int, metavar="N", help="with --maps synthetic: how many (2000)")
     parser.add_argument("--seed", type=int, metavar="S", help="with --maps synthetic: seed of the generator (0)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -47,25 +78,57 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.backbone != "spatial":
         configure_jax()
-    from qwafer.backbones import DEFAULT_BATCH, extract, extractor, is_complete, provenance
+    from qwafer._checks import check_choice
+    from qwafer.backbones import DEFAULT_BATCH, NAMES, extract, extractor, is_complete, provenance
     from qwafer.data import read_maps
 
+    check_choice("backbone", arguments.backbone, NAMES)
+    _check_training_options(arguments)
     maps = read_maps(arguments.maps, n=arguments.maps_count, seed=arguments.seed)
+    weights = _trained(maps, arguments) if arguments.train else arguments.weights
     backbone = extractor(
         arguments.backbone,
-        weights=arguments.weights,
+        weights=weights,
         random_weights=arguments.random_weights,
         dtype=arguments.dtype,
+        channels=arguments.channels,
     )
     if is_complete(arguments.out, provenance(maps, backbone)):
         print(f"{arguments.out} is complete: nothing to do")
         return 0
     batch = DEFAULT_BATCH if arguments.batch is None else arguments.batch
+    jobs = len(os.sched_getaffinity(0)) if arguments.jobs is None else arguments.jobs
     with _progress_bar(arguments.backbone, quiet=arguments.quiet) as progress:
-        result = extract(maps, backbone, arguments.out, batch=batch, jobs=arguments.jobs, progress=progress)
+        result = extract(maps, backbone, arguments.out, batch=batch, jobs=jobs, progress=progress)
     n_maps, n_features = result.features.shape
     print(f"{arguments.out}: {n_maps} maps x {n_features} features, backbone {arguments.backbone}")
     return 0
+
+
+def _check_training_options(arguments: argparse.Namespace) -> None:
+    from qwafer._errors import InputError
+
+    if arguments.train:
+        if arguments.backbone != "wafercnn":
+            raise InputError(f"--train goes with --backbone wafercnn: {arguments.backbone} is not trained here")
+        if arguments.random_weights is not None:
+            raise InputError("give either --train or --random-weights, not both")
+        return
+    for option in ("train_seed", "epochs"):
+        if getattr(arguments, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')} goes with --train only")
+
+
+def _trained(maps: "WaferMaps", arguments: argparse.Namespace) -> Path:
+    """Train WaferCNN, or find that it is trained; return the path of its weights."""
+    from qwafer.backbones import WaferCNNTraining, train_wafercnn
+
+    given = {"seed": arguments.train_seed, "epochs": arguments.epochs}
+    options = WaferCNNTraining(**{name: value for name, value in given.items() if value is not None})
+    out = Path(arguments.out)
+    path = out.with_name(f"{out.stem}.wafercnn.safetensors") if arguments.weights is None else Path(arguments.weights)
+    with _progress_bar("training wafercnn", quiet=arguments.quiet) as progress:
+        return train_wafercnn(maps, path, options, progress)
 
 
 @contextlib.contextmanager

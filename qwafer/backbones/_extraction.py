@@ -37,7 +37,7 @@ def extract(
     jobs: int = 1,
     weights: str | Path | None = None,
     random_weights: int | None = None,
-    split: np.ndarray | None = None,
+    channels: str | None = None,
     progress: Progress | None = None,
 ) -> FeatureSet:
     """Write the features of `maps` to `out` (.npz) and return them, mapped from disk.
@@ -45,6 +45,8 @@ def extract(
     Identical maps (equal content ids) are computed once. Chunks of `batch` maps go to `OUT.parts/` as they are done; a
     killed run is taken up where it stopped, and its arrays are those of an unbroken run, bit for bit. Neither `batch`
     nor `jobs` (threads) has an influence on the numbers. Memory does not grow with the number of maps, beyond the maps.
+
+    Features of a backbone that was trained on some of these maps carry its split (`FeatureSet.split`).
 
     An `out` that exists with the same provenance is returned as it is; one of other provenance is refused.
 
@@ -55,7 +57,7 @@ def extract(
     check_positive_int("jobs", jobs)
     out = Path(out)
     if not isinstance(backbone, Extractor):
-        backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype)
+        backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
     record = provenance(maps, backbone)
     if is_complete(out, record):
         return FeatureSet.load(out)
@@ -76,7 +78,7 @@ def extract(
                     done += len(block)
                     _report(progress, done, len(first))
                 store.write(start, np.concatenate(blocks))
-        features = _feature_set(maps, backbone, store.assembled(inverse), split)
+        features = _feature_set(maps, backbone, store.assembled(inverse))
         features.save(out)
         store.remove()
     return features
@@ -90,13 +92,13 @@ def features_from_maps(
     jobs: int = 1,
     weights: str | Path | None = None,
     random_weights: int | None = None,
-    split: np.ndarray | None = None,
+    channels: str | None = None,
     progress: Progress | None = None,
 ) -> FeatureSet:
     """Return the features of `maps` without touching the disk: the same arrays and provenance as `extract` writes."""
     check_positive_int("jobs", jobs)
     if not isinstance(backbone, Extractor):
-        backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype)
+        backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
     first, inverse = _distinct(maps)
     _report(progress, 0, len(first))
     blocks: list[Features] = []
@@ -104,7 +106,7 @@ def features_from_maps(
         for block in _blocks(backbone, [maps.maps[i] for i in first], pool):
             blocks.append(block)
             _report(progress, sum(map(len, blocks)), len(first))
-    return _feature_set(maps, backbone, np.concatenate(blocks)[inverse], split)
+    return _feature_set(maps, backbone, np.concatenate(blocks)[inverse])
 
 
 def provenance(maps: WaferMaps, backbone: Extractor) -> dict[str, Any]:
@@ -156,7 +158,7 @@ def _distinct(maps: WaferMaps) -> tuple[np.ndarray, np.ndarray]:
     return first[order], rank[inverse.reshape(-1)]
 
 
-def _feature_set(maps: WaferMaps, backbone: Extractor, features: np.ndarray, split: np.ndarray | None) -> FeatureSet:
+def _feature_set(maps: WaferMaps, backbone: Extractor, features: np.ndarray) -> FeatureSet:
     return FeatureSet(
         features=features,
         labels=maps.labels,
@@ -166,7 +168,7 @@ def _feature_set(maps: WaferMaps, backbone: Extractor, features: np.ndarray, spl
         groups=maps.groups,
         times=maps.times,
         exclusive=maps.exclusive,
-        split=split,
+        split=None if backbone.split is None else backbone.split(np.asarray(maps.content_ids)),
         feature_names=backbone.feature_names,
     )
 

@@ -1,5 +1,6 @@
 """Layers of the backbones in flax, for inference: NHWC, batch normalisation folded into the weights, fast on a CPU."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ Images = Float[Array, "batch height width channels"]
 Activation = Callable[[Any], Any]
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
+THIN = 3
+"""Input channels up to which a convolution on a CPU is a sum of shifted products: too thin for a matrix product."""
 
 
 def swish(x: Array) -> Array:
@@ -88,15 +91,24 @@ class Conv(nn.Module):
         """(batch, H, W, C) -> (batch, ceil(H / stride), ceil(W / stride), features)."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.zeros, shape, x.dtype)
-        edge = (self.kernel // 2, self.kernel // 2)
-        y = lax.conv_general_dilated(
-            x,
-            kernel,
-            (self.stride, self.stride),
-            (edge, edge),
-            dimension_numbers=_NHWC,
-            preferred_element_type=jnp.float32,
-        ).astype(x.dtype)
+
+        def convolution(x: Images, kernel: Array) -> Images:
+            edge = (self.kernel // 2, self.kernel // 2)
+            y = lax.conv_general_dilated(
+                x,
+                kernel,
+                (self.stride, self.stride),
+                (edge, edge),
+                dimension_numbers=_NHWC,
+                preferred_element_type=jnp.float32,
+            )
+            return y.astype(x.dtype)
+
+        def shifted(x: Images, kernel: Array) -> Images:
+            return shifted_products(x, kernel, self.stride)
+
+        thin = shifted if x.shape[-1] <= THIN else convolution
+        y = lax.platform_dependent(x, kernel, cpu=thin, default=convolution)
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
@@ -121,7 +133,7 @@ class Depthwise(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), x.dtype)
 
         def shifted(x: Images, kernel: Array) -> Images:
-            return shifted_products(x, kernel[:, :, 0], self.stride)
+            return shifted_products(x, kernel, self.stride)
 
         def convolution(x: Images, kernel: Array) -> Images:
             edge = (self.kernel // 2, self.kernel // 2)
@@ -135,21 +147,25 @@ class Depthwise(nn.Module):
         return y + jnp.expand_dims(bias, (0, 1, 2))
 
 
-def shifted_products(x: Images, kernel: Float[Array, "k k channels"], stride: int) -> Images:
-    """Return y[i, j] = sum_ab x[s i + a - k // 2, s j + b - k // 2] w[a, b], s the stride, x zero outside."""
+def shifted_products(x: Images, kernel: Float[Array, "k k groups channels"], stride: int) -> Images:
+    """Return a convolution with padding k // 2 as a sum of shifted products: what XLA fuses into one vectorised loop.
+
+    With one group, each of x's channels has its own kernel (depthwise). With several, each input channel is spread over
+    all output channels: y[i, j] = sum_abc x[s i + a - k // 2, s j + b - k // 2, c] w[a, b, c], s the stride.
+    """
     batch, height, width, channels = x.shape
-    size = kernel.shape[0]
+    size, _, groups, _ = kernel.shape
     edge = (size // 2, size // 2)
     # Fused into the sum, the padding would be recomputed, with its bounds checks, for each of the k^2 terms.
     padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), edge, edge, (0, 0))))
     rows, columns = -(-height // stride), -(-width // stride)
     total: Any = None
-    for a in range(size):
-        for b in range(size):
-            limits = (batch, a + (rows - 1) * stride + 1, b + (columns - 1) * stride + 1, channels)
-            window = lax.slice(padded, (0, a, b, 0), limits, (1, stride, stride, 1))
-            term = window * jnp.expand_dims(kernel[a, b], (0, 1, 2))
-            total = term if total is None else total + term
+    for a, b, c in itertools.product(range(size), range(size), range(groups)):
+        channel, last = (0, channels) if groups == 1 else (c, c + 1)
+        limits = (batch, a + (rows - 1) * stride + 1, b + (columns - 1) * stride + 1, last)
+        window = lax.slice(padded, (0, a, b, channel), limits, (1, stride, stride, 1))
+        term = window * jnp.expand_dims(kernel[a, b, c], (0, 1, 2))
+        total = term if total is None else total + term
     return total
 
 
