@@ -49,5 +49,8 @@ unit: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev ## the tests that are too long for `make test`
 	$(BIN)/python -m pytest -m slow --durations=15
 
+experiments: $(VENV)/.installed ## every comparison in experiments/, resumably; writes the table in experiments/README.md
+	$(BIN)/python experiments/run_all.py
+
 clean: ## remove the virtual environment and caches, keep results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build

@@ -1,0 +1,249 @@
+"""Run every experiment of this folder, resumably, and write the table of expected against seen into README.md.
+
+`make experiments` runs it. Real wafer maps are used where `../shared/data` holds them, synthetic ones otherwise; the
+table says which. What is complete is not done again; the time that is left is estimated before anything starts, from
+the seconds a run took when `costs.json` was written and the speed of this machine now.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qwafer._errors import InputError
+from qwafer._io import key_seed, write_json, write_text
+from qwafer._process import run_verb
+from qwafer.ablation import OutputDirectory, number, run_experiment
+from qwafer.backbones import extract
+from qwafer.data import read_maps
+from qwafer.experiment import Experiment, load_experiment
+from qwafer.features import NO_DEFECT_NAMES, FeatureSet
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parents[1] / "shared" / "data"
+README, COSTS = HERE / "README.md", HERE / "costs.json"
+BEGIN, END = "<!-- begin: written by `make experiments`, not by hand -->", "<!-- end -->"
+PRIOR = 0.855
+"""Share of positives of the binary experiments: that of the reference's data."""
+NAMES = (
+    "readout_fixed_batches",
+    "balanced_and_focal",
+    "schedules",
+    "alpha",
+    "imbalance",
+    "qubits_and_layers",
+    "encodings",
+    "entanglement",
+)
+"""The experiments in the order of the table. The others of this folder belong to other verbs; README.md says which."""
+N_SYNTHETIC = 4000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"experiments to run (all): {', '.join(NAMES)}")
+    parser.add_argument(
+        "--out", default=str(HERE.parent / "runs" / "experiments"), metavar="DIR", help="output directory"
+    )
+    parser.add_argument("--jobs", type=int, default=2, metavar="J", help="worker processes (2)")
+    parser.add_argument("--synthetic", action="store_true", help="synthetic maps, whatever lies in ../shared/data")
+    parser.add_argument("--dry-run", action="store_true", help="print the estimate, and run nothing")
+    arguments = parser.parse_args(argv)
+    return run_verb(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    for name in arguments.names:
+        if name not in NAMES:
+            raise InputError(f"there is no experiment {name}: known are {', '.join(NAMES)}")
+    names = [name for name in NAMES if not arguments.names or name in arguments.names]
+    out = Path(arguments.out)
+    sources = feature_files(out / "features", synthetic=arguments.synthetic)
+    experiments = {name: with_data(name, sources) for name in names}
+    costs = json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.is_file() else {"probe": None, "seconds": {}}
+    speed = probe()
+    print(estimate_text(experiments, out, costs, speed, arguments.jobs), flush=True)
+    if arguments.dry_run:
+        return 0
+    measured: dict[str, float] = {}
+    for name, experiment in experiments.items():
+        start = time.perf_counter()
+        outcome = run_experiment(experiment, out / name, jobs=arguments.jobs)
+        spent = time.perf_counter() - start
+        if outcome.n_done == len(experiment.arms) * len(experiment.seeds):  # all of it, in one go
+            measured[name] = round(arguments.jobs * spent / outcome.n_done, 2)
+        print(
+            f"{name}: {outcome.n_done} runs in {spent:.0f} s, {outcome.n_failed} failed; {outcome.report}", flush=True
+        )
+    if measured and not arguments.synthetic:
+        seconds = {**costs["seconds"], **measured}
+        write_json(COSTS, {"probe": round(speed, 4), "seconds": dict(sorted(seconds.items()))})
+    write_table(README, table_text({name: load_summary(out / name) for name in NAMES}))
+    print(f"table: {README}")
+    return 0
+
+
+def feature_files(folder: Path, *, synthetic: bool) -> dict[str, Path]:
+    """Return the feature files of the experiments, made where they are not there: `multilabel` and `binary`.
+
+    The binary one is WM-811K (defect or none), or synthetic maps, with defects left out at random until their share is
+    0.855.
+    """
+    real = not synthetic and (DATA / "mixedwm38.npz").is_file() and (DATA / "wm811k.npz").is_file()
+    files = {}
+    for kind, source in (("multilabel", "mixedwm38"), ("binary", "wm811k")):
+        name = source if real else f"synthetic-{N_SYNTHETIC}"
+        whole = folder / f"{name}-spatial.npz"
+        maps = read_maps(DATA / f"{source}.npz") if real else read_maps("synthetic", n=N_SYNTHETIC)
+        features = extract(maps, "spatial", whole)
+        files[kind] = whole
+        if kind == "binary":
+            files[kind] = folder / f"{name}-spatial-prior-{PRIOR}.npz"
+            if not files[kind].is_file():
+                with_prior(features, PRIOR).save(files[kind])
+    return files
+
+
+def with_prior(features: FeatureSet, prior: float, seed: int = 0) -> FeatureSet:
+    """Return `features` without as many examples of the larger class as it takes for a share `prior` of defects.
+
+    Which ones is drawn from the stream `prior` of `seed`; the rows stay in order. The provenance says what was done.
+    """
+    defects = [k for k, label in enumerate(features.label_names) if label.casefold() not in NO_DEFECT_NAMES]
+    positive = features.labels[:, defects].any(axis=1)
+    n_pos, n_neg = int(positive.sum()), int((~positive).sum())
+    keep_pos = min(n_pos, round(n_neg * prior / (1 - prior)))
+    keep_neg = min(n_neg, round(keep_pos * (1 - prior) / prior))
+    rng = np.random.default_rng(key_seed(seed, "prior"))
+    rows = [
+        rng.choice(np.flatnonzero(mask), count, replace=False)
+        for mask, count in ((positive, keep_pos), (~positive, keep_neg))
+    ]
+    chosen = features.take(np.sort(np.concatenate(rows)))
+    record = {**features.provenance, "subsample": {"defects": keep_pos, "none": keep_neg, "seed": seed}}
+    return FeatureSet(
+        chosen.features,
+        chosen.labels,
+        chosen.label_names,
+        chosen.content_ids,
+        record,
+        chosen.groups,
+        chosen.times,
+        chosen.exclusive,
+        chosen.split,
+        chosen.feature_names,
+    )
+
+
+def with_data(name: str, sources: dict[str, Path]) -> Experiment:
+    """Return the experiment `name` on the file that fits its task."""
+    path = HERE / f"{name}.toml"
+    task = next(iter(load_experiment(path).arms.values())).data.task
+    return load_experiment(path, [f"data.source={sources['multilabel' if task == 'multilabel' else 'binary']}"])
+
+
+def probe(repetitions: int = 40) -> float:
+    """Return the seconds of a fixed piece of work on this machine now: the unit in which costs are remembered."""
+    matrix = np.random.default_rng(0).standard_normal((300, 300))
+    start = time.perf_counter()
+    for _ in range(repetitions):
+        np.sort(np.tanh(matrix @ matrix), axis=0)
+    return time.perf_counter() - start
+
+
+def estimate_text(experiments: dict[str, Experiment], out: Path, costs: dict[str, Any], speed: float, jobs: int) -> str:
+    """Return how many runs are to do in each experiment and about how long that takes, in words."""
+    known = costs["seconds"]
+    typical = float(np.mean(list(known.values()))) if known else None
+    factor = speed / costs["probe"] if costs["probe"] else 1.0
+    lines, total = [], 0.0
+    for name, experiment in experiments.items():
+        pending = len(OutputDirectory(out / name).pending(experiment))
+        seconds = known.get(name, typical)
+        planned = len(experiment.arms) * len(experiment.seeds)
+        guess = "" if seconds is None else f", about {pending * seconds * factor / jobs:.0f} s"
+        lines.append(f"  {name}: {pending} of {planned} runs to do{guess}")
+        total += 0.0 if seconds is None else pending * seconds * factor / jobs
+    head = f"about {total / 60:.1f} minutes with {jobs} workers" if known else "no estimate: costs.json is missing"
+    return "\n".join([f"experiments: {head}, at {factor:.2g} times the time of the recorded machine", *lines])
+
+
+def load_summary(folder: Path) -> dict[str, Any] | None:
+    """Return the summary of a finished experiment, with `timings`; None where it was not run."""
+    path = folder / "summary.json"
+    if not path.is_file():
+        return None
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    return {**summary, "timings": json.loads((folder / "timings.json").read_text(encoding="utf-8"))}
+
+
+def table_text(summaries: dict[str, dict[str, Any] | None]) -> str:
+    """Return the generated part of README.md: a table, and what each experiment rests on."""
+    rows = ["| experiment | in the reference | expected here | seen here |", "|---|---|---|---|"]
+    foundations = []
+    for name, summary in summaries.items():
+        if summary is None:
+            rows.append(f"| [`{name}`]({name}.toml) | | | not run |")
+            continue
+        experiment = summary["experiment"]
+        cells = (experiment["title"], experiment["reference"], experiment["expected"])
+        title, reference, expected = (" ".join(text.split()).replace("|", "\\|") for text in cells)
+        rows.append(f"| [`{name}`]({name}.toml) {title} | {reference} | {expected} | {seen_text(summary)} |")
+        foundations.append(f"- `{name}`: {_foundation(summary)}")
+    return "\n".join([*rows, "", "What each rests on:", "", *foundations])
+
+
+def seen_text(summary: dict[str, Any]) -> str:
+    """Return the verdicts of an experiment in short, and what stands out in its runs."""
+    experiment, arms = summary["experiment"], summary["arms"]
+    base = arms[experiment["baseline"]]
+    lines = [f"`{experiment['metric']}` of {experiment['baseline']}: {_mean_sd(base)}."]
+    for c in summary["comparisons"]:
+        interval = "" if c["interval"] is None else f" [{c['interval'][0]:+.4f}, {c['interval'][1]:+.4f}]"
+        mean = "–" if c["mean"] is None else f"{c['mean']:+.4f}"
+        lines.append(f"**{c['arm']}** {mean}{interval}, p = {number(c['sign_flip_p_holm'], 2)}: {c['verdict']}.")
+    if any("training.schedule" in entry["changes"] for entry in arms.values()):
+        counts = {arm: [epoch == 1 for epoch in entry["best_epochs"].values()] for arm, entry in arms.items()}
+        first = ", ".join(f"{arm} {sum(hits)} of {len(hits)}" for arm, hits in counts.items())
+        lines.append(f"Runs whose best epoch is the first: {first}.")
+    failed = sum(len(entry["failed"]) for entry in arms.values())
+    if failed:
+        lines.append(f"{failed} runs failed.")
+    return "<br>".join(lines)
+
+
+def _mean_sd(arm: dict[str, Any]) -> str:
+    return "–" if arm["mean"] is None else f"{arm['mean']:.4f} ± {number(arm['sd'], 2)}"
+
+
+def _foundation(summary: dict[str, Any]) -> str:
+    record = next(iter(summary["data"].values()))
+    origin = record.get("file") or record.get("maps")
+    data = f"{origin}, {record['n_examples']:,} examples, {record['n_features']} features"
+    total = sum(arm["sum"].get("total", 0.0) for arm in summary["timings"].values())
+    n_runs = sum(len(arm["complete"]) for arm in summary["arms"].values())
+    hosts = ", ".join(dict.fromkeys(f"{host['cpu']}" for host in summary["hosts"]))
+    revisions = ", ".join(str(revision or "none")[:12] for revision in summary["git_revisions"])
+    return (
+        f"{data}; {len(summary['experiment']['seeds'])} seeds, {n_runs} runs, {total:.0f} s of run time in all; "
+        f"{hosts}; revision {revisions}; experiment {summary['experiment']['digest']}."
+    )
+
+
+def write_table(path: Path, text: str) -> None:
+    """Put `text` between the markers of the file at `path`; raise InputError where there are none."""
+    content = path.read_text(encoding="utf-8")
+    if content.count(BEGIN) != 1 or content.count(END) != 1 or content.index(BEGIN) > content.index(END):
+        raise InputError(f"{path} must hold the markers {BEGIN} and {END} once each, in this order")
+    head, rest = content.split(BEGIN)
+    write_text(path, f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
