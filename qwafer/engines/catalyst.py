@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,18 +12,25 @@ from qwafer._errors import CapabilityError
 from qwafer.circuits import CircuitSpec
 from qwafer.engines._base import Program, Weights
 from qwafer.engines._catalyst_choi import choi_kernel
+from qwafer.engines._catalyst_choice import choose_batching
 from qwafer.engines._catalyst_kernels import Kernel, measured_kernel, scan_kernel
 from qwafer.engines._host_call import host_call, joined
 from qwafer.engines.cache import CACHE, ProgramKey
 
-SIMULATORS = ("lightning.qubit", "lightning.kokkos", "lightning.gpu", "lightning.amdgpu")
+SIMULATORS = ("lightning.qubit", "lightning.kokkos", "lightning.gpu")
 """Devices whose exact state can be read."""
+
+
+JIT_BYTES = 3 << 19
+"""What XLA keeps for the jitted calls around a program: measured as growth of the process over 100 programs."""
 
 
 class CatalystEngine:
     """Circuits compiled by PennyLane Catalyst (`qjit`), on `device`.
 
-    - `batching`: `scan`: an example at a time, any circuit.
+    - `batching`: `scan`: an example at a time, any circuit. `choi`: the batch in one circuit on 2n wires, for
+    circuits that
+      encode once. `auto`: the one that a measured table expects to be faster.
     - `shots`: an expectation value is estimated from so many; None: exact.
     - `diff_method`: `adjoint` (exact simulators; the default there) or `parameter-shift` (anywhere).
     - `seed`: seed of the shot noise; without effect on exact results.
@@ -42,7 +50,7 @@ class CatalystEngine:
         diff_method: str | None = None,
         seed: int = 0,
     ):
-        check_choice("batching", batching, ("scan", "choi"))
+        check_choice("batching", batching, ("scan", "choi", "auto"))
         exact = device in SIMULATORS and shots is None
         if shots is not None:
             check_positive_int("shots", shots)
@@ -56,6 +64,11 @@ class CatalystEngine:
                 "diff_method adjoint needs the exact state of a simulator (lightning.*, shots none): "
                 "use parameter-shift"
             )
+        if batching == "choi" and (not exact or diff_method != "adjoint"):
+            raise CapabilityError(
+                "batching choi reads the exact state and needs diff_method adjoint: use batching scan with shots or "
+                "parameter-shift"
+            )
         self.batching = batching
         self.device = device
         self.shots = shots
@@ -66,6 +79,10 @@ class CatalystEngine:
     def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True) -> Program:
         """Return the program of `spec` for `batch` examples, compiled; see `Engine.program`."""
         check_positive_int("batch", batch)
+        batching, reason = self.batching, "asked for"
+        if batching == "auto":
+            exact = self._exact and self.diff_method == "adjoint"
+            batching, reason = choose_batching(spec, batch, gradient=gradient, exact=exact)
         key = ProgramKey(
             spec=spec,
             batch=batch,
@@ -73,44 +90,38 @@ class CatalystEngine:
             device=self.device,
             diff_method=self.diff_method,
             shots=self.shots,
-            batching=self.batching,
+            batching=batching,
             seed=self.seed,
         )
-        return CACHE.get(key, lambda: self._compile(spec, batch, gradient)).program
+        compiled = CACHE.get(key, lambda: self._compile(key))
+        info = {**compiled.info, "batching_asked": self.batching, "batching_reason": reason}
+        return Program(compiled.forward, spec, batch, info)
 
-    def _compile(self, spec: CircuitSpec, batch: int, gradient: bool) -> "_Compiled":
-        if self.batching == "choi":
-            kernel = choi_kernel(spec, batch, gradient=gradient, device=self.device, seed=self.seed)
+    def _compile(self, key: ProgramKey) -> "_Compiled":
+        options: dict[str, Any] = {"gradient": key.gradient, "device": key.device, "seed": key.seed}
+        if key.batching == "choi":
+            kernel = choi_kernel(key.spec, key.batch, **options)
         elif self._exact:
-            kernel = scan_kernel(
-                spec, batch, gradient=gradient, device=self.device, diff_method=self.diff_method, seed=self.seed
-            )
+            kernel = scan_kernel(key.spec, key.batch, diff_method=key.diff_method, **options)
         else:
-            kernel = measured_kernel(
-                spec,
-                batch,
-                gradient=gradient,
-                device=self.device,
-                diff_method=self.diff_method,
-                shots=self.shots,
-                seed=self.seed,
-            )
+            kernel = measured_kernel(key.spec, key.batch, diff_method=key.diff_method, shots=key.shots, **options)
         info = {
             "engine": self.name,
-            "batching": self.batching,
-            "device": self.device,
-            "shots": self.shots,
-            "diff_method": self.diff_method if gradient else None,
+            "batching": key.batching,
+            "device": key.device,
+            "shots": key.shots,
+            "diff_method": key.diff_method if key.gradient else None,
             "state_dtype": "complex128",
-            "gradient": gradient,
+            "gradient": key.gradient,
             **kernel.info,
         }
-        return _Compiled(Program(_forward(spec, batch, kernel), spec, batch, info), kernel.nbytes)
+        return _Compiled(_forward(key.spec, key.batch, kernel), info, kernel.nbytes + JIT_BYTES)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Compiled:
-    program: Program
+    forward: Callable[[Weights, jax.Array], jax.Array]
+    info: dict[str, Any]
     nbytes: int
 
 
