@@ -220,8 +220,10 @@ def _foundations(summary: Mapping[str, Any], seconds: Mapping[str, Any]) -> str:
     data = table(("data of", "from", "examples", "features", "digest"), rows)
     engines = []
     for arm, record in summary["arms"].items():
-        info = ", ".join(
-            f"{name} = {value}" for name, value in (record["engine"] or {}).items() if value not in (None, "")
+        info = "; ".join(
+            f"{name.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}"
+            for name, value in (record["engine"] or {}).items()
+            if value not in (None, "")
         )
         spent = seconds[arm]["sum"]
         times = ", ".join(f"{name} {value:.1f} s" for name, value in spent.items() if name != "steps")
