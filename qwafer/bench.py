@@ -41,7 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backbone",
         metavar="B",
-        help="with --maps: the backbone of every head (spatial); wafercnn is trained on the training split first",
+        help="with --maps: the backbone of every head (spatial); wafercnn is trained on the training split first, "
+        "unless --weights are given",
     )
     parser.add_argument("--weights", metavar="PATH", help="with --maps: checkpoint of the backbone")
     parser.add_argument(
@@ -85,7 +86,10 @@ def _run(arguments: argparse.Namespace) -> int:
     check_positive_int("--jobs", arguments.jobs)
     costs = _costs(arguments.costs)
     experiment = _experiment(arguments)
+    from qwafer._process import configure_jax
     from qwafer.comparison import run_benchmark, select_heads
+
+    configure_jax()
 
     with_tree = False
     if arguments.heads is not None:
@@ -148,19 +152,17 @@ def _print_summary(experiment: "Experiment", benchmark: "Benchmark") -> None:
 
     console = Console()
     table = Table(title=experiment.title or experiment.name)
-    table.add_column("head")
-    for column in ("parameters", "macro F1", "macro ROC-AUC", "one example", "batch"):
+    table.add_column("head", no_wrap=True)
+    for column in ("parameters", "macro F1", "macro ROC-AUC", "one example"):
         table.add_column(column, justify="right", no_wrap=True)
     for head, record in benchmark.records.items():
         test = record["spread"]["test"]
         name = "f1" if record["exclusive"] else "f1_tuned"
-        one, batch = (record["inference"][kind] for kind in ("one", "batch"))
         table.add_row(
             head,
             number(record["parameters"]["trainable"]),
             *(spread(test[metric]["mean"], test[metric]["sd"]) for metric in (name, "roc_auc")),
-            f"{one['p50']:.3g} ms",
-            f"{batch['p50']:.3g} ms",
+            f"{record['inference']['one']['p50']:.3g} ms",
         )
     console.print(table)
     for comparisons in benchmark.differences.values():

@@ -1,16 +1,17 @@
 """The features that the heads of a benchmark train on: maps through their backbones, once, on one split."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwafer._errors import InputError
 from qwafer.ablation.sources import source_key
 from qwafer.config import DataConfig
 from qwafer.experiment import Experiment
-from qwafer.features import FeatureSet, looks_like_features
+from qwafer.features import looks_like_features
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +22,8 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage, the units done and all units."""
 
 
-TRAINED = ("wafercnn",)
-"""Backbones that are trained on the maps before they are frozen, and bring the split that kept test out of it."""
+TRAINED = "wafercnn"
+"""The backbone that is trained on the maps before it is frozen, and brings the split that kept test out of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ def resolve(
         path = Path(first.source).resolve()
         return Resolved(experiment, None, path, dict.fromkeys(experiment.arms, path))
 
+    from qwafer.backbones import extract, extractor
     from qwafer.data import read_maps
 
     synthetic = first.source == "synthetic"
@@ -73,13 +75,22 @@ def resolve(
     backbones = list(dict.fromkeys(config.data.backbone for config in experiment.arms.values()))
     if backbones == ["spatial"] and (weights is not None or random_weights is not None):
         raise InputError("backbone spatial has no weights: leave out --weights and --random-weights")
+    stem = _stem(first, maps)
     paths: dict[str, Path] = {}
-    split: np.ndarray | None = None
-    for name in sorted({*backbones, *(["spatial"] if tree else [])}, key=lambda name: (name not in TRAINED, name)):
-        paths[name] = folder / f"{_stem(first, maps)}-{name}.npz"
-        options = {} if name == "spatial" else {"weights": weights, "random_weights": random_weights}
-        features = _extract(maps, name, paths[name], split, jobs, report, options)
-        split = features.split if split is None else split
+    split: Callable[[np.ndarray], np.ndarray | None] | None = None
+    for name in sorted({*backbones, *(["spatial"] if tree else [])}, key=lambda name: (name != TRAINED, name)):
+        if name == TRAINED and weights is None and random_weights is None:
+            backbone = extractor(name, weights=_trained(maps, folder / f"{stem}-{name}.safetensors", report))
+        elif name == "spatial":
+            backbone = extractor(name)
+        else:
+            backbone = extractor(name, weights=weights, random_weights=random_weights)
+        tag = ""
+        if name != TRAINED and split is not None:
+            backbone, tag = dataclasses.replace(backbone, split=split), f"-split-of-{TRAINED}"
+        split = backbone.split if split is None else split
+        paths[name] = folder / f"{stem}-{name}{tag}.npz"
+        extract(maps, backbone, paths[name], jobs=jobs, progress=functools.partial(report, f"features {name}"))
     files = {head: paths[config.data.backbone].resolve() for head, config in experiment.arms.items()}
     arms = {
         head: dataclasses.replace(config, data=dataclasses.replace(config.data, source=str(files[head])))
@@ -89,26 +100,11 @@ def resolve(
     return Resolved(resolved, maps, paths["spatial"].resolve() if tree else files[experiment.baseline], files)
 
 
-def _extract(
-    maps: "WaferMaps",
-    name: str,
-    path: Path,
-    split: "np.ndarray | None",
-    jobs: int,
-    report: Progress,
-    options: Mapping[str, Any],
-) -> FeatureSet:
-    from qwafer.backbones import extract
+def _trained(maps: "WaferMaps", path: Path, report: Progress) -> Path:
+    """Train WaferCNN on the training split of its own, or find that it is trained; return the path of its weights."""
+    from qwafer.backbones import train_wafercnn
 
-    return extract(
-        maps,
-        name,
-        path,
-        jobs=jobs,
-        split=split,
-        progress=lambda done, total: report(f"features {name}", done, total),
-        **options,
-    )
+    return train_wafercnn(maps, path, progress=functools.partial(report, f"training {TRAINED}"))
 
 
 def _stem(data: DataConfig, maps: "WaferMaps") -> str:
