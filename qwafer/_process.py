@@ -46,7 +46,9 @@ def worker_environment(threads: int = 1, base: Mapping[str, str] | None = None) 
     environment = dict(os.environ if base is None else base)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         environment[name] = str(threads)
-    flags = [flag for flag in environment.get("XLA_FLAGS", "").split() if "multi_thread_eigen" not in flag]
+    # What an outer worker set is taken out first: XLA reads a text that does not start with "--" as the name of a file.
+    ours = ("multi_thread_eigen", "intra_op_parallelism_threads")
+    flags = [flag for flag in environment.get("XLA_FLAGS", "").split() if not any(name in flag for name in ours)]
     if threads == 1:
         flags += ["--xla_cpu_multi_thread_eigen=false", "intra_op_parallelism_threads=1"]
     environment["XLA_FLAGS"] = " ".join(flags)

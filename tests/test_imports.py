@@ -49,3 +49,12 @@ def test_every_public_name_resolves():
         getattr(qwafer, name)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         qwafer.nonsense  # noqa: B018
+
+
+def test_the_environment_of_a_worker_inside_a_worker_is_that_of_a_worker():
+    from qwafer._process import worker_environment
+
+    outer = worker_environment(1, {"XLA_FLAGS": "--xla_dump_to=/x"})
+    assert outer["XLA_FLAGS"].split()[0] == "--xla_dump_to=/x"
+    assert worker_environment(1, outer) == outer
+    assert worker_environment(1, worker_environment(1, {})) == worker_environment(1, {})
