@@ -15,6 +15,7 @@ from qwafer.engines._catalyst_choi import choi_kernel
 from qwafer.engines._catalyst_choice import choose_batching
 from qwafer.engines._catalyst_kernels import Kernel, measured_kernel, scan_kernel
 from qwafer.engines._host_call import host_call, joined
+from qwafer.engines._memory import check_memory
 from qwafer.engines.cache import CACHE, ProgramKey
 
 SIMULATORS = ("lightning.qubit", "lightning.kokkos", "lightning.gpu")
@@ -79,6 +80,7 @@ class CatalystEngine:
     def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True) -> Program:
         """Return the program of `spec` for `batch` examples, compiled; see `Engine.program`."""
         check_positive_int("batch", batch)
+        check_memory(spec, double=True)
         batching, reason = self.batching, "asked for"
         if batching == "auto":
             exact = self._exact and self.diff_method == "adjoint"

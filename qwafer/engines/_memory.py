@@ -8,13 +8,13 @@ from qwafer.circuits import CircuitSpec
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def check_memory(spec: CircuitSpec) -> None:
+def check_memory(spec: CircuitSpec, *, double: bool = False) -> None:
     """Raise InputError where one example's gradient cannot be held: three complex states of 2^n_qubits amplitudes.
 
     A reverse sweep needs at least the state, its adjoint and the one being written. The batch does not count: engines
-    may run it in parts.
+    may run it in parts. `double`: the engine computes in complex128 whatever `spec.dtype` is.
     """
-    amplitude = 8 if spec.dtype == "float32" else 16
+    amplitude = 8 if spec.dtype == "float32" and not double else 16
     needed, available = 3 * amplitude * 2**spec.n_qubits, available_memory()
     if available is not None and needed > available:
         raise InputError(
