@@ -8,6 +8,7 @@ import numpy as np
 from qwafer.probes._evidence import Evidence
 from qwafer.probes._report import Report, Verdict, parameter_name, summarize_names
 from qwafer.probes._structure import inert_by_structure
+from qwafer.probes._subject import ANGLES
 
 QUESTION = "Does every parameter move the output, and does its gradient say so?"
 
@@ -40,10 +41,13 @@ def sensitivity(evidence: Evidence, *, exclude: Collection[str] = ()) -> Report:
     Inert parameters are explained by the light cone and commutation argument where it applies. Parameters named in
     `exclude` (`ansatz[1, 0, 2]`) are another probe's finding and are left out.
     """
+    left_out = set(exclude)
+    if max(point.crosstalk for point in evidence.points) > 2 * evidence.value_tolerance():
+        left_out |= {parameter_name(ANGLES, (i,)) for i in range(evidence.subject.n_inputs)}
     classes = {
         parameter: label
         for parameter, label in classify(evidence).items()
-        if parameter_name(*parameter) not in set(exclude)
+        if parameter_name(*parameter) not in left_out
     }
     by_label: dict[str, list[Parameter]] = {"live": [], "dead": [], "inert": [], "ghost": []}
     for parameter, label in classes.items():
@@ -77,7 +81,7 @@ def sensitivity(evidence: Evidence, *, exclude: Collection[str] = ()) -> Report:
             "counts": {label: len(found) for label, found in by_label.items()},
             "parameters": {label: text[label] for label in ("dead", "ghost", "inert") if by_label[label]},
             "reasons": {parameter_name(*p): (reasons or {}).get(p, "") for p in by_label["inert"]},
-            "left_to_other_probes": sorted(exclude),
+            "left_to_other_probes": sorted(left_out),
             "points": len(evidence.points),
             **_extremes(evidence, classes),
         },

@@ -42,18 +42,27 @@ def probe_gradients(evidence: Evidence) -> list[Report]:
     """Return the reports on values, readout, sensitivity and gradients of one subject.
 
     They run from the specific to the general, and a parameter that one has found at fault is left out by those after
-    it: a dead readout coefficient is one finding, not three. Where the gradient is wrong beyond the readout, the
-    identity is left to `gradient_agreement`, which sees all of it.
+    it: a dead readout coefficient is one finding, not three. Where the readout is not the one specified, or the
+    gradient is wrong beyond the readout, the identity is left to the probe that sees all of it.
     """
+    readout = readout_identity(evidence)
     identity = gradient_identity(evidence)
-    if identity.verdict == "fail":
-        readout = [parameter_name("readout", index) for index in np.ndindex(*evidence.subject.shapes["readout"])]
-        if gradient_agreement(evidence, exclude=readout).verdict == "fail":
-            left = "wrong, but so is the gradient elsewhere: see `gradient agreement`"
-            identity = dataclasses.replace(identity, verdict="skip", headline=left, blames=())
+    if identity.verdict == "fail" and readout.verdict == "fail":
+        identity = _left(identity, "readout identity")
+    elif identity.verdict == "fail":
+        names = [parameter_name("readout", index) for index in np.ndindex(*evidence.subject.shapes["readout"])]
+        if gradient_agreement(evidence, exclude=names).verdict == "fail":
+            identity = _left(identity, "gradient agreement")
     moving = sensitivity(evidence, exclude=identity.blames)
     agreement = gradient_agreement(evidence, exclude=(*identity.blames, *moving.blames))
-    return [value_agreement(evidence), readout_identity(evidence), identity, moving, agreement]
+    return [value_agreement(evidence), readout, identity, moving, agreement]
+
+
+def _left(report: Report, to: str) -> Report:
+    """Return `report` as one whose finding is part of another's."""
+    return dataclasses.replace(
+        report, verdict="skip", headline=f"does not hold, for a wider reason: see `{to}`", blames=()
+    )
 
 
 def probe_power(
