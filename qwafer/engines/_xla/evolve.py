@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from qwafer.engines._xla import arrays
+from qwafer.engines._xla import arrays, wiring
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,8 +38,6 @@ class Branch:
 
     steps: tuple[Step, ...]
     diagonal: int
-    row: int | None = None
-    """The only output it contributes to; None: to all."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +48,10 @@ class Circuit:
     branches: tuple[Branch, ...]
     sizes: tuple[int, ...]
     """Wires in each block."""
+    stacked: bool
+    """Whether the branches' values are stacked; otherwise they are added."""
     trained_diagonals: bool
+    """Whether the diagonals depend on weights."""
 
 
 class Tables(NamedTuple):
@@ -64,37 +65,50 @@ class Tables(NamedTuple):
     """(rows, 2^n)."""
 
 
-class Factors(NamedTuple):
-    """A product state of every example by groups of wires, and the same joined into two halves."""
+class Examples(NamedTuple):
+    """What differs between examples; the batch is the last axis of every array."""
 
-    groups: list[jax.Array]
-    """(2^k, 2, batch)."""
+    state: list[jax.Array]
+    """The product state that the circuit starts from, by groups of wires: (2^k, 2, batch)."""
+    phases: list[jax.Array]
+    """RZ(x_i) on every wire, by the same groups in natural order; empty without re-uploading."""
+    angles: jax.Array
+    """(n, batch), radians; the reverse pass gives the cotangent of `phases` here."""
+
+
+class Halves(NamedTuple):
+    """A product state of every example in two factors."""
+
     head: jax.Array
     """The Kronecker product of the first half of the groups, (D, 2, batch)."""
     tail: jax.Array
     """Of the others: it and i times it, (2, d, 2, batch)."""
 
 
-class Examples(NamedTuple):
-    """What differs between examples; the batch is the last axis of every array."""
+class Inputs(NamedTuple):
+    """`Examples` as the steps use them."""
 
-    state: Factors
-    """The product state that the circuit starts from."""
-    phases: tuple[Factors, Factors] | None
-    """RZ(x_i) on every wire as a product: blocks in natural and in reverse order. None without re-uploading."""
-    angles: jax.Array
-    """(n, batch), radians; the reverse pass gives the cotangent of `phases` here."""
+    groups: list[jax.Array]
+    state: Halves
+    phases: tuple[Halves, ...]
+    """Blocks in natural and in reverse order."""
 
 
-def join(groups: list[jax.Array]) -> Factors:
-    """Return the groups (2^k, 2, batch) with their two halves."""
+def _halves(groups: list[jax.Array]) -> Halves:
     middle = max(len(groups) // 2, 1)
     head = arrays.kron_columns(groups[:middle])
     if groups[middle:]:
         tail = arrays.kron_columns(groups[middle:])
     else:
         tail = jnp.zeros((1, *head.shape[1:]), head.dtype).at[:, 0].set(1)
-    return Factors(groups, head, jnp.stack([tail, arrays.times_i(tail)]))
+    return Halves(head, jnp.stack([tail, arrays.times_i(tail)]))
+
+
+def _inputs(examples: Examples, swaps: bool) -> Inputs:
+    phases: tuple[Halves, ...] = ()
+    if examples.phases:
+        phases = (_halves(examples.phases), _halves(examples.phases[::-1] if swaps else examples.phases))
+    return Inputs(examples.state, _halves(examples.state), phases)
 
 
 def _factor_cotangents(cotangent: jax.Array, groups: list[jax.Array]) -> list[jax.Array]:
@@ -119,23 +133,23 @@ def _group_sums(x: jax.Array, sizes: tuple[int, ...]) -> list[jax.Array]:
     return [*_group_sums(rest, sizes[:-1]), head]
 
 
-def _start(factors: Factors) -> jax.Array:
+def _start(factors: Halves) -> jax.Array:
     return arrays.outer(factors.head, factors.tail)
 
 
-def _phases(step: Step, tables: Tables, examples: Examples, x: jax.Array) -> jax.Array:
+def _phases(step: Step, tables: Tables, inputs: Inputs, x: jax.Array) -> jax.Array:
     """Return the input of the matrices of `step`."""
     x = arrays.take(x, step.gather)
     if step.phase is not None:
         x = arrays.multiply_phase(tables.phases[step.phase], x)
-    if step.by_example and examples.phases is not None:
-        x = arrays.multiply(_start(examples.phases[step.is_reversed]), x)
+    if step.by_example:
+        x = arrays.multiply(_start(inputs.phases[step.is_reversed]), x)
     return x
 
 
-def _phases_back(step: Step, tables: Tables, examples: Examples, cotangent: jax.Array) -> jax.Array:
-    if step.by_example and examples.phases is not None:
-        product = _start(examples.phases[step.is_reversed])
+def _phases_back(step: Step, tables: Tables, inputs: Inputs, cotangent: jax.Array) -> jax.Array:
+    if step.by_example:
+        product = _start(inputs.phases[step.is_reversed])
         cotangent = arrays.conjugate(arrays.multiply(product, arrays.conjugate(cotangent)))
     if step.phase is not None:
         cotangent = arrays.multiply_phase(arrays.conjugate_phase(tables.phases[step.phase]), cotangent)
@@ -143,38 +157,32 @@ def _phases_back(step: Step, tables: Tables, examples: Examples, cotangent: jax.
 
 
 def _run(
-    steps: tuple[Step, ...], x: jax.Array | Factors, tables: Tables, examples: Examples
-) -> tuple[jax.Array | Factors, list[Any]]:
+    steps: tuple[Step, ...], x: jax.Array | Halves, tables: Tables, inputs: Inputs
+) -> tuple[jax.Array | Halves, list[Any]]:
     tape = []
     for step in steps:
 
-        def prepare(tables: Tables, examples: Examples, x: jax.Array | Factors, step: Step = step) -> jax.Array:
-            return _phases(step, tables, examples, _start(x) if isinstance(x, Factors) else x)
+        def prepare(tables: Tables, inputs: Inputs, x: jax.Array | Halves, step: Step = step) -> jax.Array:
+            return _phases(step, tables, inputs, _start(x) if isinstance(x, Halves) else x)
 
-        x = arrays.stored(prepare, tables, examples, x)
+        x = arrays.stored(prepare, tables, inputs, x)
         matrices = tables.matrices[step.matrices]
         x, operands = arrays.apply_blocks(matrices[::-1] if step.is_reversed else matrices, x)
         tape.append(operands)
     return x, tape
 
 
-def _evaluate(circuit: Circuit, tables: Tables, examples: Examples) -> tuple[jax.Array, Any]:
-    """Return s (outputs, batch) and what the reverse pass needs."""
-    x, tape = _run(circuit.steps, examples.state, tables, examples)
-    total, ends = None, []
-    rows: dict[int, jax.Array] = {}
+def _evaluate(circuit: Circuit, tables: Tables, inputs: Inputs) -> tuple[jax.Array, Any]:
+    """Return the values (rows, batch) and what the reverse pass needs."""
+    x, tape = _run(circuit.steps, inputs.state, tables, inputs)
+    values, ends = [], []
     for branch in circuit.branches:
-        y, branch_tape = _run(branch.steps, x, tables, examples)
-        if isinstance(y, Factors):
+        y, branch_tape = _run(branch.steps, x, tables, inputs)
+        if isinstance(y, Halves):
             y = arrays.stored(_start, y)
         ends.append((y, branch_tape))
-        part = arrays.dot(tables.diagonals[branch.diagonal], arrays.stored(_squares, y))
-        if branch.row is not None:
-            rows[branch.row] = part
-        else:
-            total = part if total is None else total + part
-    if total is None:
-        total = jnp.concatenate([rows[k] for k in sorted(rows)])
+        values.append(arrays.dot(tables.diagonals[branch.diagonal], arrays.stored(_squares, y)))
+    total = jnp.concatenate(values) if circuit.stacked else functools.reduce(jnp.add, values)
     return total, (tape, ends)
 
 
@@ -190,8 +198,8 @@ def _torque(cotangent: jax.Array, x: jax.Array) -> jax.Array:
 class _Gradients:
     """Sums of cotangents by table."""
 
-    def __init__(self, circuit: Circuit, tables: Tables, examples: Examples):
-        self.circuit, self.tables, self.examples = circuit, tables, examples
+    def __init__(self, circuit: Circuit, tables: Tables, inputs: Inputs):
+        self.circuit, self.tables, self.inputs = circuit, tables, inputs
         self.phases: dict[int, jax.Array] = {}
         self.matrices: dict[int, list[jax.Array]] = {}
         self.diagonals: dict[int, jax.Array] = {}
@@ -213,12 +221,10 @@ class _Gradients:
                     self._add_angles(torque, step.is_reversed)
                 if step.phase is not None:
                     self.phases[step.phase] = arrays.batch_sum(torque)
-            cotangent = arrays.stored(functools.partial(_phases_back, step), self.tables, self.examples, cotangent)
+            cotangent = arrays.stored(functools.partial(_phases_back, step), self.tables, self.inputs, cotangent)
         return cotangent
 
     def _add_angles(self, torque: jax.Array, is_reversed: bool) -> None:
-        from qwafer.engines._xla import wiring
-
         sizes = self.circuit.sizes[::-1] if is_reversed else self.circuit.sizes
         sums = _group_sums(torque, sizes)
         parts = [arrays.dot(jnp.asarray(-0.5 * wiring.signs(k).T, torque.dtype), s) for k, s in zip(sizes, sums, strict=True)]
@@ -227,8 +233,6 @@ class _Gradients:
 
     def readout(self, branch: Branch, y: jax.Array, g: jax.Array) -> jax.Array:
         """Return the cotangent of the final state `y` of a branch."""
-        if branch.row is not None:
-            g = g[branch.row : branch.row + 1]
         diagonal = self.tables.diagonals[branch.diagonal]
         if self.circuit.trained_diagonals:
             self.diagonals[branch.diagonal] = arrays.dot(g, arrays.stored(_squares, y).T)
@@ -238,24 +242,21 @@ class _Gradients:
 
 
 def _reverse(
-    circuit: Circuit, tables: Tables, examples: Examples, residuals: Any, g: jax.Array
-) -> tuple[Tables, list[jax.Array], jax.Array]:
-    """Return the cotangents of `tables` (phases as d theta), of the product state's groups and of the angles."""
+    circuit: Circuit, tables: Tables, inputs: Inputs, residuals: Any, g: jax.Array
+) -> tuple[Tables, list[jax.Array], list[jax.Array]]:
+    """Return the cotangents of `tables` (phases as d theta), of the product state's groups and, in a list, of the angles."""
     tape, ends = residuals
-    gradients = _Gradients(circuit, tables, examples)
-    cotangent: jax.Array | None = None
-    for branch, (y, branch_tape) in zip(circuit.branches, ends, strict=True):
-        part = gradients.steps(branch.steps, branch_tape, gradients.readout(branch, y, g))
-        cotangent = part if cotangent is None else cotangent + part
-    assert cotangent is not None
-    cotangent = gradients.steps(circuit.steps, tape, cotangent)
-    groups = _factor_cotangents(cotangent, examples.state.groups)
-    angles = jnp.zeros_like(examples.angles) if gradients.angles is None else gradients.angles
-    count = range(len(tables.phases))
-    phases = [gradients.phases[i] for i in count]
+    gradients = _Gradients(circuit, tables, inputs)
+    cotangents = []
+    parts = jnp.split(g, len(ends)) if circuit.stacked else [g] * len(ends)
+    for branch, (y, branch_tape), part in zip(circuit.branches, ends, parts, strict=True):
+        cotangents.append(gradients.steps(branch.steps, branch_tape, gradients.readout(branch, y, part)))
+    cotangent = gradients.steps(circuit.steps, tape, functools.reduce(jnp.add, cotangents))
+    groups = _factor_cotangents(cotangent, inputs.groups)
+    phases = [gradients.phases[i] for i in range(len(tables.phases))]
     matrices = [gradients.matrices.get(i, []) for i in range(len(tables.matrices))]
     diagonals = [gradients.diagonals[i] for i in range(len(tables.diagonals))] if circuit.trained_diagonals else []
-    return Tables(phases, matrices, diagonals), groups, angles
+    return Tables(phases, matrices, diagonals), groups, [] if gradients.angles is None else [gradients.angles]
 
 
 def _chunked(x: Any, chunks: int) -> Any:
@@ -275,39 +276,44 @@ def _joined(x: Any, batch: int) -> Any:
 
 
 def simulate(circuit: Circuit, chunks: int, reverse: bool = True) -> Any:
-    """Return the function (tables, examples) -> s (outputs, batch), evaluated in so many chunks of the batch, one after another.
+    """Return the function (tables, examples) -> values (rows, batch), evaluated in so many chunks of the batch, in turn.
 
     With `reverse` it has a hand-written reverse pass and no forward-mode derivative. One chunk keeps its states
     for the reverse pass; several are evaluated again there, so that memory holds the states of one chunk only.
     """
+    swaps = len(circuit.sizes) > 1
 
     def evaluate(tables: Tables, examples: Examples) -> jax.Array:
+        inputs = arrays.stored(functools.partial(_inputs, swaps=swaps), examples)
         if chunks == 1:
-            return _evaluate(circuit, tables, examples)[0]
-        s = lax.map(lambda chunk: _evaluate(circuit, tables, chunk)[0], _chunked(examples, chunks))
-        return _joined(s, examples.angles.shape[-1])
+            return _evaluate(circuit, tables, inputs)[0]
+        values = lax.map(lambda chunk: _evaluate(circuit, tables, chunk)[0], _chunked(inputs, chunks))
+        return _joined(values, examples.angles.shape[-1])
 
     if not reverse:
         return evaluate
     function = jax.custom_vjp(evaluate)
 
     def forward(tables: Tables, examples: Examples) -> tuple[jax.Array, Any]:
+        inputs = arrays.stored(functools.partial(_inputs, swaps=swaps), examples)
         if chunks == 1:
-            s, residuals = _evaluate(circuit, tables, examples)
-            return s, (tables, examples, residuals)
-        return evaluate(tables, examples), (tables, examples, None)
+            values, residuals = _evaluate(circuit, tables, inputs)
+            return values, (tables, examples, inputs, residuals)
+        inputs = _chunked(inputs, chunks)
+        values = lax.map(lambda chunk: _evaluate(circuit, tables, chunk)[0], inputs)
+        return _joined(values, examples.angles.shape[-1]), (tables, examples, inputs, None)
 
     def backward(saved: Any, g: jax.Array) -> tuple[Tables, Examples]:
-        tables, examples, residuals = saved
+        tables, examples, inputs, residuals = saved
         if chunks == 1:
-            d_tables, d_groups, d_angles = _reverse(circuit, tables, examples, residuals, g)
+            d_tables, d_groups, d_angles = _reverse(circuit, tables, inputs, residuals, g)
         else:
 
             def chunk_gradients(chunk: Any) -> Any:
                 part, cotangent = chunk
                 return _reverse(circuit, tables, part, _evaluate(circuit, tables, part)[1], cotangent)
 
-            chunk_inputs = _chunked((examples, g), chunks)
+            chunk_inputs = (inputs, _chunked(g, chunks))
             shapes = jax.eval_shape(chunk_gradients, jax.tree.map(lambda a: a[0], chunk_inputs))[0]
 
             def body(total: Tables, chunk: Any) -> Any:
@@ -323,9 +329,9 @@ def simulate(circuit: Circuit, chunks: int, reverse: bool = True) -> Any:
             for gradient, value in zip(d_tables.matrices, tables.matrices, strict=True)
         ]
         diagonals = d_tables.diagonals or [jnp.zeros_like(d) for d in tables.diagonals]
-        rest_of_examples = jax.tree.map(jnp.zeros_like, examples)
-        state = rest_of_examples.state._replace(groups=d_groups)
-        return Tables(phases, matrices, diagonals), Examples(state, rest_of_examples.phases, d_angles)
+        angles = d_angles[0] if d_angles else jnp.zeros_like(examples.angles)
+        zeros = [jnp.zeros_like(x) for x in examples.phases]
+        return Tables(phases, matrices, diagonals), Examples(d_groups, zeros, angles)
 
     function.defvjp(forward, backward)
     return function

@@ -1,7 +1,7 @@
-"""Rotations and phases as arrays: Euler angles of a layer, Kronecker products, phases of basis states."""
+"""What depends on weights alone, or on angles alone: rotations, phases and product states as arrays."""
 
 import functools
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from qwafer.engines._xla import arrays, wiring
 
 
 def euler(spec: CircuitSpec, weights: Weights) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return a, b, c (n_layers, n_qubits), radians: every ansatz layer is RZ(a), RY(b), RZ(c) in that order on each wire.
+    """Return a, b, c (n_layers, n_qubits), radians: a layer is RZ(a), RY(b), RZ(c) in that order on each wire.
 
     RX(w) = RZ(-pi/2) RY(w) RZ(pi/2) as a product of matrices, hence a = pi/2, c = -pi/2 for `basic_entangler`.
     """
@@ -28,36 +28,68 @@ def wire_sums(values: jax.Array) -> jax.Array:
     """Return sum_i (-1)^bit_i(j) values_i for every basis state j: (..., n) -> (..., 2^n)."""
     n = values.shape[-1]
     high = n // 2
-    low = values[..., high:] @ jnp.asarray(wiring.signs(n - high).T, values.dtype)
+    low = arrays.dot(values[..., high:], jnp.asarray(wiring.signs(n - high).T, values.dtype))
     if high == 0:
         return low
-    upper = values[..., :high] @ jnp.asarray(wiring.signs(high).T, values.dtype)
+    upper = arrays.dot(values[..., :high], jnp.asarray(wiring.signs(high).T, values.dtype))
     return (upper[..., :, None] + low[..., None, :]).reshape(*values.shape[:-1], 2**n)
 
 
-def kron_all(factors: Sequence[jax.Array]) -> jax.Array:
-    """Return the Kronecker product of matrices (..., r_i, c_i) along their last two axes."""
+def padded(values: jax.Array, sizes: tuple[int, ...], axis: int, filler: Any) -> jax.Array:
+    """Split `axis`, one entry a wire, into (blocks, width); blocks of less than width = the largest power of 2 lead with `filler`.
 
-    def pair(a: jax.Array, b: jax.Array) -> jax.Array:
-        product = a[..., :, None, :, None] * b[..., None, :, None, :]
-        return product.reshape(*a.shape[:-2], a.shape[-2] * b.shape[-2], a.shape[-1] * b.shape[-1])
-
-    return functools.reduce(pair, factors)
-
-
-def ry_matrices(angles: jax.Array) -> jax.Array:
-    """Return the real matrices of RY (..., 2, 2) for `angles` (...) in radians."""
-    c, s = jnp.cos(angles / 2), jnp.sin(angles / 2)
-    return jnp.stack([jnp.stack([c, -s], -1), jnp.stack([s, c], -1)], -2)
-
-
-def kron_blocks(matrices: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
-    """Return one Kronecker product for each block of consecutive wires; `matrices` (..., n, d, d)."""
-    result, start = [], 0
-    for size in sizes:
-        result.append(kron_all([matrices[..., start + i, :, :] for i in range(size)]))
+    A filler that stands for the state |0> or the identity leaves a block's own entries first in its Kronecker product.
+    """
+    width = padded_width(sizes)
+    values = jnp.concatenate([values, jnp.broadcast_to(filler, (*values.shape[:axis], 1, *values.shape[axis + 1 :]))], axis)
+    index, start = np.full((len(sizes), width), sum(sizes)), 0
+    for row, size in zip(index, sizes, strict=True):
+        row[width - size :] = np.arange(start, start + size)
         start += size
-    return result
+    return jnp.take(values, index, axis, mode="clip")
+
+
+def padded_width(sizes: tuple[int, ...]) -> int:
+    """Return the smallest power of 2 that no block exceeds."""
+    return int(2 ** np.ceil(np.log2(max(sizes))))
+
+
+def kron_pairs(matrices: jax.Array) -> jax.Array:
+    """Return the Kronecker products (..., d^m, d^m) of the m = 2^k matrices (..., m, d, d)."""
+    while matrices.shape[-3] > 1:
+        a, b = matrices[..., 0::2, :, :], matrices[..., 1::2, :, :]
+        d = a.shape[-1]
+        product = a[..., :, None, :, None] * b[..., None, :, None, :]
+        matrices = product.reshape(*a.shape[:-2], d * d, d * d)
+    return matrices[..., 0, :, :]
+
+
+def rotations(angles: jax.Array, sizes: tuple[int, ...], reverse: bool) -> jax.Array:
+    """Return the Kronecker products of RY (s, blocks, 2^w, 2^w), w the padded width, for `angles` (s, n) in radians."""
+    width = padded_width(sizes)
+
+    def evaluate(angles: jax.Array) -> jax.Array:
+        c, s = jnp.cos(angles / 2), jnp.sin(angles / 2)
+        return kron_pairs(jnp.stack([c, -s, s, c], -1).reshape(*c.shape, 2, 2))
+
+    function = jax.custom_vjp(evaluate)
+
+    def forward(angles: jax.Array) -> tuple[jax.Array, jax.Array]:
+        matrices = evaluate(angles)
+        return matrices, matrices
+
+    def backward(matrices: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+        # dM / db_i = J_i M / 2 with J_i = [[0, -1], [1, 0]] on wire i, so db_i = sum (g M^T) * J_i / 2.
+        generators = []
+        for i in range(width):
+            factors = [np.eye(2)] * width
+            factors[i] = np.array([[0, -0.5], [0.5, 0]])
+            generators.append(functools.reduce(np.kron, factors).reshape(-1))
+        products = arrays.dot(g, jnp.swapaxes(matrices, -1, -2)).reshape(*g.shape[:2], -1)
+        return (arrays.dot(products, jnp.asarray(np.stack(generators, 1), g.dtype)),)
+
+    function.defvjp(forward, backward)
+    return (function if reverse else evaluate)(padded(angles, sizes, 1, jnp.zeros((), angles.dtype)))
 
 
 def hadamards(size: int) -> np.ndarray:
@@ -66,40 +98,77 @@ def hadamards(size: int) -> np.ndarray:
     return functools.reduce(np.kron, [h] * size)
 
 
+def _first_tensor(encoding: str) -> np.ndarray:
+    """Return K (8, 8): `first_columns` as a linear map of the products of cosines and sines of half angles.
+
+    Encoded states are V (cos x/2, sin x/2) with V = 1 for `ry`, diag(1, -i) for `rx`, [[1, -i], [1, i]] / sqrt(2) for `rz`.
+    """
+    r = np.sqrt(0.5)
+    v = np.array({"ry": [[1, 0], [0, 1]], "rx": [[1, 0], [0, -1j]], "rz": [[r, -1j * r], [r, 1j * r]]}[encoding])
+    rz = (np.eye(2), np.diag([-1j, 1j]))
+    ry = (np.eye(2), np.array([[0, -1], [1, 0]]))
+    rows = []
+    for a in rz:
+        for b in ry:
+            for c in rz:
+                u = c @ b @ a @ v
+                rows.append(np.stack([u.real, u.imag], 1).reshape(8))
+    return np.stack(rows)
+
+
 def first_columns(spec: CircuitSpec, weights: Weights) -> jax.Array:
     """Return W (n, 4, 2): the state of wire i after encoding and the first layer's rotations is W_i (cos x/2, sin x/2).
 
-    Rows: real and imaginary part of amplitude 0, then of amplitude 1. Encoded states are V (cos x/2, sin x/2) with V = 1 for `ry`,
-    diag(1, -i) for `rx` and [[1, -i], [1, i]] / sqrt(2) for `rz`.
+    Rows: real and imaginary part of amplitude 0, then of amplitude 1.
     """
-    r = np.sqrt(0.5)
-    encoded = {"ry": [[1, 0], [0, 1]], "rx": [[1, 0], [0, -1j]], "rz": [[r, -1j * r], [r, 1j * r]]}
-    v = np.array(encoded[spec.encoding])
+    tensor = _first_tensor(spec.encoding)
     if spec.n_layers == 0:
-        columns = np.stack([v[0].real, v[0].imag, v[1].real, v[1].imag])
-        return jnp.broadcast_to(jnp.asarray(columns, spec.dtype), (spec.n_qubits, 4, 2))
-    a, b, c = (angles[0] for angles in euler(spec, weights))
-    plus, minus = (a + c) / 2, (a - c) / 2
-    cos, sin = jnp.cos(b / 2), jnp.sin(b / 2)
-    # RZ(c) RY(b) RZ(a) = [[e^(-i plus) cos, -e^(i minus) sin], [e^(-i minus) sin, e^(i plus) cos]]
-    re = jnp.stack([jnp.cos(plus) * cos, -jnp.cos(minus) * sin, jnp.cos(minus) * sin, jnp.cos(plus) * cos], -1)
-    im = jnp.stack([-jnp.sin(plus) * cos, -jnp.sin(minus) * sin, -jnp.sin(minus) * sin, jnp.sin(plus) * cos], -1)
-    re, im = re.reshape(-1, 2, 2), im.reshape(-1, 2, 2)
-    vr, vi = jnp.asarray(v.real, spec.dtype), jnp.asarray(v.imag, spec.dtype)
-    return jnp.stack([re @ vr - im @ vi, re @ vi + im @ vr], 2).reshape(-1, 4, 2)
+        return jnp.broadcast_to(jnp.asarray(tensor[0].reshape(4, 2), spec.dtype), (spec.n_qubits, 4, 2))
+    half = jnp.stack([angles[0] for angles in euler(spec, weights)]) / 2  # (3, n)
+    u = jnp.stack([jnp.cos(half), jnp.sin(half)], -1)  # (3, n, 2)
+    products = u[0, :, :, None, None] * u[1, :, None, :, None] * u[2, :, None, None, :]
+    return arrays.dot(products.reshape(-1, 8), jnp.asarray(tensor, spec.dtype)).reshape(-1, 4, 2)
 
 
-def groups(columns: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
+def _column_pairs(x: jax.Array) -> jax.Array:
+    """Return the Kronecker products of neighbours: (blocks, m, d, 2, batch) -> (blocks, m / 2, d^2, 2, batch), complex."""
+    a, b = x[:, 0::2, :, None], x[:, 1::2, None]
+    product = jnp.stack([a[..., 0, :] * b[..., 0, :] - a[..., 1, :] * b[..., 1, :],
+                         a[..., 0, :] * b[..., 1, :] + a[..., 1, :] * b[..., 0, :]], -2)
+    return product.reshape(x.shape[0], x.shape[1] // 2, -1, 2, x.shape[-1])
+
+
+def _column_pairs_back(x: jax.Array, g: jax.Array) -> jax.Array:
+    d = x.shape[2]
+    g = g.reshape(x.shape[0], x.shape[1] // 2, d, d, 2, -1)
+    a, b = x[:, 0::2], x[:, 1::2]
+
+    def against(part: Any, other: jax.Array) -> list[jax.Array]:
+        """Return sum_j part(j) conj(other_j)."""
+        re = [part(j)[..., 0, :] * other[:, :, j, None, 0] + part(j)[..., 1, :] * other[:, :, j, None, 1] for j in range(d)]
+        im = [part(j)[..., 1, :] * other[:, :, j, None, 0] - part(j)[..., 0, :] * other[:, :, j, None, 1] for j in range(d)]
+        return [functools.reduce(jnp.add, re), functools.reduce(jnp.add, im)]
+
+    da = jnp.stack(against(lambda j: g[:, :, :, j], b), -2)
+    db = jnp.stack(against(lambda j: g[:, :, j], a), -2)
+    return jnp.stack([da, db], 2).reshape(x.shape)
+
+
+def product_groups(columns: jax.Array, sizes: tuple[int, ...], reverse: bool) -> list[jax.Array]:
     """Return the product states (2^k, 2, batch) of consecutive groups of wires; `columns` (n, 2, 2, batch)."""
-    result, start = [], 0
-    for size in sizes:
-        result.append(arrays.kron_columns([columns[start + i] for i in range(size)]))
-        start += size
-    return result
+    pairs = _column_pairs
+    if reverse:
+        pairs = jax.custom_vjp(lambda x: arrays.stored(_column_pairs, x))
+        pairs.defvjp(lambda x: (pairs(x), x), lambda x, g: (arrays.stored(_column_pairs_back, x, g),))
+    zero = jnp.asarray([[1, 0], [0, 0]], columns.dtype)[:, :, None]
+    x = padded(columns, sizes, 0, zero)
+    while x.shape[1] > 1:
+        x = pairs(x)
+    return [x[g, 0, : 2**size] for g, size in enumerate(sizes)]
 
 
 def permute(state: jax.Array, p: np.ndarray | None) -> jax.Array:
-    """Return `state[p]` along the first axis; its transpose is a gather by the inverse, which is faster than a scatter on CPU."""
+    """Return `state[p]` along the first axis; its transpose gathers by the inverse, a scatter being slow on CPU."""
     if p is None:
         return state
     inverse = wiring.inverse(p)
@@ -107,11 +176,11 @@ def permute(state: jax.Array, p: np.ndarray | None) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _gather(tables, state):  # type: ignore[no-untyped-def]
-    return state.at[tables()[0]].get(mode="promise_in_bounds", unique_indices=True)
+def _gather(tables: Any, state: jax.Array) -> jax.Array:
+    return arrays.take(state, tables()[0])
 
 
 _gather.defvjp(
     lambda tables, state: (_gather(tables, state), None),
-    lambda tables, _, g: (g.at[tables()[1]].get(mode="promise_in_bounds", unique_indices=True),),
+    lambda tables, _, g: (arrays.take(g, tables()[1]),),
 )

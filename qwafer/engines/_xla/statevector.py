@@ -30,7 +30,8 @@ class Layout:
     rotations: tuple[tuple[str, int], ...]
     """For each Kronecker product: `b` (layer), `readout` (output) or `hadamard`."""
     diagonals: tuple[tuple[str, Any], ...]
-    """For each diagonal: the Pauli axis it reads (`x`, `y`, `z`) or `mean`, and the order of storage."""
+    """For each diagonal what it reads: `values` (all Z_i), `mean` (of Z), or the part `x`, `y` or `z` of the readout matrix; and the
+    order of storage."""
 
 
 class _Builder:
@@ -115,92 +116,102 @@ def layout(spec: CircuitSpec) -> Layout:
         p = wiring.layer_permutation(spec, layer)
         pending = [("c", layer, p)]
     branches: list[evolve.Branch] = []
+    stacked = values_first(spec)
     if spec.readout in ("mean_z", "z_vec", "z"):
-        branches.append(evolve.Branch((), build.diagonal("z", is_reversed, p)))
+        kind = "mean" if spec.readout == "mean_z" else "values" if stacked else "z"
+        branches.append(evolve.Branch((), build.diagonal(kind, is_reversed, p)))
     elif spec.readout == "mean_z_readout" and spec.n_outputs <= 2:
+        stacked = True
         for k in range(spec.n_outputs):
             step, after = build.step(is_reversed, p, [*pending, ("readout", k, None)], ("readout", k))
-            branches.append(evolve.Branch((step,), build.diagonal("mean", after, None), k))
+            branches.append(evolve.Branch((step,), build.diagonal("mean", after, None)))
     else:
         for axis in ("x", "y"):
             quarter = [("quarter", -1, None)] if axis == "y" else []
             step, after = build.step(is_reversed, p, pending + quarter, hadamard)
-            branches.append(evolve.Branch((step,), build.diagonal(axis, after, None)))
-        branches.append(evolve.Branch((), build.diagonal("z", is_reversed, p)))
-    trained = "readout" in spec.weight_shapes() and any(kind != "mean" for kind, _ in build.diagonals)
-    circuit = evolve.Circuit(tuple(steps), tuple(branches), build.sizes, trained)
+            branches.append(evolve.Branch((step,), build.diagonal("values" if stacked else axis, after, None)))
+        branches.append(evolve.Branch((), build.diagonal("values" if stacked else "z", is_reversed, p)))
+    trained = any(kind in ("x", "y", "z") for kind, _ in build.diagonals)
+    circuit = evolve.Circuit(tuple(steps), tuple(branches), build.sizes, stacked, trained)
     return Layout(circuit, tuple(build.phases), tuple(build.rotations), tuple(build.diagonals))
 
 
-def tables(spec: CircuitSpec, plan: Layout, weights: Weights, reverse: bool) -> evolve.Tables:
-    """Return phases, rotations and diagonals of `plan` at `weights`."""
+def values_first(spec: CircuitSpec) -> bool:
+    """Whether all values <Z_i> of a frame are computed and contracted afterwards: cheaper unless outputs are few."""
+    return spec.readout in ("z", "bloch") or (spec.readout in ("z_vec", "mean_z_readout") and spec.n_outputs > max(2, spec.n_qubits))
+
+
+def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array, reverse: bool) -> evolve.Tables:
+    """Return phases, rotations and diagonals of `plan` at `weights`; `matrix` is the readout matrix."""
     n, permute = spec.n_qubits, gates.permute if reverse else arrays.take
     a, b, c = gates.euler(spec, weights)
     readout = weights["readout"].astype(spec.dtype) if spec.readout == "mean_z_readout" else jnp.zeros((1, n, 3), a.dtype)
-    sources = {"a": a, "c": c, "readout": readout[:, :, 0]}
-    sums = {name: gates.wire_sums(-angles / 2) for name, angles in sources.items()}
-    sums["quarter"] = gates.wire_sums(jnp.full((1, n), -np.pi / 4, a.dtype))
-
-    def theta(terms: tuple[Term, ...], order: np.ndarray | None) -> jax.Array:
-        parts = []
-        for name, index, p in terms:
-            part = index * sums[name][0] if name == "quarter" else sums[name][index]
-            parts.append(permute(part, p))
-        return permute(functools.reduce(jnp.add, parts), order)
-
+    sources = {"a": a, "c": c, "readout": readout[:, :, 0], "quarter": jnp.full((1, n), np.pi / 2, a.dtype)}
+    used = sorted({(name, 0 if name == "quarter" else index) for terms, _ in plan.phases for name, index, _ in terms})
     phases = []
-    if plan.phases:
+    if used:
+        sums = gates.wire_sums(jnp.stack([sources[name][index] for name, index in used]) / -2)
+
+        def theta(terms: tuple[Term, ...], order: np.ndarray | None) -> jax.Array:
+            parts = []
+            for name, index, p in terms:
+                row = sums[used.index((name, 0 if name == "quarter" else index))]
+                parts.append(permute(index * row if name == "quarter" else row, p))
+            return permute(functools.reduce(jnp.add, parts), order)
+
         angles = jnp.stack([theta(*phase) for phase in plan.phases])  # (phases, 2^n)
         stacked = jnp.stack([jnp.cos(angles), jnp.sin(angles)], -1)
         phases = [stacked[i] for i in range(len(plan.phases))]
-    matrices: list[list[jax.Array]] = []
+    sizes = plan.circuit.sizes
     trained = [rotation for rotation in plan.rotations if rotation[0] != "hadamard"]
     if trained:
         chosen = jnp.stack([b[i] if name == "b" else readout[i, :, 1] for name, i in trained])
-        kron = gates.kron_blocks(gates.ry_matrices(chosen), plan.circuit.sizes)
+        kron = gates.rotations(chosen, sizes, reverse)  # (rotations, blocks, 2^w, 2^w)
+    matrices = []
     for rotation in plan.rotations:
         if rotation[0] == "hadamard":
-            matrices.append([jnp.asarray(gates.hadamards(size), a.dtype) for size in plan.circuit.sizes])
+            matrices.append([jnp.asarray(gates.hadamards(size), a.dtype) for size in sizes])
         else:
-            matrices.append([m[trained.index(rotation)] for m in kron])
+            blocks = kron[trained.index(rotation)]
+            matrices.append([blocks[g, : 2**size, : 2**size] for g, size in enumerate(sizes)])
     diagonals = []
-    matrix = readout_matrix(spec, weights)
     for kind, order in plan.diagonals:
         if kind == "mean":
-            values = gates.wire_sums(jnp.full((1, n), 1 / n, a.dtype))
+            diagonal = wiring.signs(n).mean(1, dtype=np.float64)
+            diagonals.append(jnp.asarray(diagonal if order is None else diagonal[order], a.dtype)[None, :])
         else:
-            values = gates.wire_sums(matrix[:, :, "xyz".index(kind)])
-        diagonals.append(permute(values.T, order).T)
+            rows = jnp.eye(n, dtype=a.dtype) if kind == "values" else matrix[:, :, "xyz".index(kind)]
+            diagonals.append(permute(gates.wire_sums(rows).T, order).T)
     return evolve.Tables(phases, matrices, diagonals)
 
 
-def examples(spec: CircuitSpec, plan: Layout, weights: Weights, angles: jax.Array) -> evolve.Examples:
+def examples(spec: CircuitSpec, plan: Layout, weights: Weights, angles: jax.Array, reverse: bool) -> evolve.Examples:
     """Return the product states after the first layer's rotations, and the re-uploaded phases, of `angles` (batch, n)."""
     n = spec.n_qubits
     half = angles.T / 2
     waves = jnp.stack([jnp.cos(half), jnp.sin(half)], 1)  # (n, 2, batch)
     columns = arrays.dot(gates.first_columns(spec, weights), waves).reshape(n, 2, 2, -1)
-    sizes = wiring.blocks(n, BLOCK if n > BLOCK else max(-(-n // 2), 1))
-    state = evolve.join(gates.groups(columns, sizes))
-    phases = None
+    sizes = plan.circuit.sizes if len(plan.circuit.sizes) > 1 else wiring.blocks(n, max(-(-n // 2), 1))
+    state = gates.product_groups(columns, sizes, reverse)
+    phases: list[jax.Array] = []
     if spec.reupload and spec.n_layers > 1:
         # RZ(x) on bit 0 and 1: (cos, -sin), (cos, sin) of x / 2.
         constant = np.array([[1, 0], [0, -1], [1, 0], [0, 1]])
         spread = jnp.broadcast_to(jnp.asarray(constant, angles.dtype), (n, 4, 2))
-        columns = arrays.dot(spread, waves).reshape(n, 2, 2, -1)
-        if n <= BLOCK:
-            both = evolve.join(gates.groups(columns, sizes))
-            phases = (both, both)
-        else:
-            groups = gates.groups(columns, plan.circuit.sizes)
-            phases = (evolve.join(groups), evolve.join(groups[::-1]))
+        phases = gates.product_groups(arrays.dot(spread, waves).reshape(n, 2, 2, -1), sizes, reverse)
     return evolve.Examples(state, phases, angles.T)
 
 
 def forward(spec: CircuitSpec, weights: Weights, angles: jax.Array, chunks: int = 1, reverse: bool = True) -> jax.Array:
     """Return s (batch, n_outputs)."""
     plan = layout(spec)
-    simulate = evolve.simulate(plan.circuit, chunks, reverse)
-    made = arrays.stored(lambda w: tables(spec, plan, w, reverse), weights)
-    inputs = arrays.stored(lambda w, x: examples(spec, plan, w, x), weights, angles)
-    return simulate(made, inputs).T
+    matrix = readout_matrix(spec, weights)
+    made = arrays.stored(lambda w, m: tables(spec, plan, w, m, reverse), weights, matrix)
+    inputs = arrays.stored(lambda w, x: examples(spec, plan, w, x, reverse), weights, angles)
+    values = evolve.simulate(plan.circuit, chunks, reverse)(made, inputs)  # (rows, batch)
+    if not values_first(spec):
+        return values.T
+    if spec.readout in ("z_vec", "z"):
+        return arrays.dot(values.T, matrix[:, :, 2].T)
+    flat = jnp.swapaxes(matrix, 1, 2).reshape(spec.n_outputs, -1)
+    return arrays.dot(values.T, flat.T)
