@@ -117,6 +117,7 @@ def _check_arms(experiment: Experiment, sources: Mapping[str, Source], arms: Seq
             failures[event.key[0]] = event.payload or {}
 
     pool.run(tasks, note)
+    failures = {arm: failures[arm] for arm in arms if arm in failures}  # in the order of the arms, not of time
     for arm, failure in failures.items():
         if failure["type"] in ("InputError", "CapabilityError"):
             raise InputError(f"arm {arm}: {failure['error']}")
