@@ -101,7 +101,8 @@ def check_fit(
 ) -> None:
     """Raise InputError unless `state` has exactly the tensors of the model `name`, each in its shape.
 
-    Batch counters and keys that start with one of `unused` (the classification head) may be there or not. `others` gives the shapes of the models that a misfit is compared with.
+    Batch counters and keys that start with one of `unused` (the classification head) may be there or not. `others`
+    gives the shapes of the models that a misfit is compared with.
     """
     used = {key for key in state if not (key.endswith("num_batches_tracked") or key.startswith(unused))}
     missing = [key for key in expected if key not in state]
@@ -177,7 +178,7 @@ def _plain(state: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
 def _keep(state: dict[str, np.ndarray], target: Path, sha256: str) -> None:
     try:
         with atomic_path(target) as temporary:
-            arrays = {key: np.ascontiguousarray(value) for key, value in state.items()}
+            arrays = {key: np.array(value, order="C") for key, value in state.items()}
             safetensors.numpy.save_file(arrays, temporary, metadata={_SOURCE: sha256})
     except (OSError, safetensors.SafetensorError) as error:
         warnings.warn(

@@ -6,7 +6,9 @@ admits nothing else that could run code.
 """
 
 import collections
+import errno
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -34,7 +36,7 @@ _DAMAGE = (
     ValueError,
     OverflowError,
     MemoryError,
-    NotImplementedError,
+    RuntimeError,
 )
 
 _DTYPES: dict[str, Any] = {
@@ -96,8 +98,11 @@ _ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds dictionaries, lists, numbers, strings and tensors; refuses every other global by name."""
+class _Unpickler(pickle._Unpickler):
+    """Builds dictionaries, lists, numbers, strings and tensors; refuses every other global by name.
+
+    It rests on the unpickler in Python: the one in C fills the memory when a damaged byte makes a memo index large.
+    """
 
     def __init__(self, file: Any, storage: Callable[[tuple[Any, ...]], np.ndarray]) -> None:
         super().__init__(file, encoding="utf-8")
@@ -137,10 +142,16 @@ def read_torch_file(path: Path) -> Any:
         raise InputError(f"{path} cannot be read as a checkpoint: {error}") from error
     except _DAMAGE as error:
         raise InputError(f"{path} is truncated or damaged, or no torch checkpoint ({error})") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what zipfile raises for an offset before the file's start
+            raise
+        raise InputError(f"{path} is damaged ({error})") from error
 
 
 def _read_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in archive.infolist()):
+            raise InputError("its members are compressed or encrypted, which torch's never are")
         names = archive.namelist()
         pickles = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
@@ -167,6 +178,7 @@ def _read_legacy(file: BinaryIO) -> Any:
     def refuse(pid: tuple[Any, ...]) -> np.ndarray:
         raise InputError("its header refers to a storage")
 
+    size = os.fstat(file.fileno()).st_size
     magic = _Unpickler(file, refuse).load()
     if magic != LEGACY_MAGIC:
         raise InputError("it is a pickle, but none of torch's")
@@ -180,6 +192,8 @@ def _read_legacy(file: BinaryIO) -> Any:
         _, kind, key, _, length = pid[:5]
         if len(pid) > 5 and pid[5] is not None:
             raise InputError("it holds views of storages, which files since torch 0.4 do not")
+        if length * kind.dtype.itemsize > size:
+            raise InputError(f"it is truncated: storage {key} alone is longer than the file")
         # The numbers follow behind the pickle: reserve them now, fill them in below.
         return storages.setdefault(key, np.zeros(length, kind.dtype))
 
