@@ -114,7 +114,7 @@ def _source_text(source: Mapping[str, Any]) -> str:
     if provenance.get("random_weights") is not None:
         parts.append(f"with RANDOM weights (seed {provenance['random_weights']})")
     elif weights:
-        parts.append("with weights of its own" if isinstance(weights, dict) else f"with weights {weights}")
+        parts.append(f"with weights {weights.get('file', 'unnamed')} (sha256 {str(weights.get('sha256'))[:12]})")
     if data.get("source"):
         parts.append(f"on {data['source']} ({data.get('n_maps', '?')} maps)")
     return " ".join(parts)

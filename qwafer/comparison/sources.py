@@ -88,7 +88,8 @@ def resolve(
         tag = ""
         if name != TRAINED and split is not None:
             backbone, tag = dataclasses.replace(backbone, split=split), f"-split-of-{TRAINED}"
-        split = backbone.split if split is None else split
+        if name == TRAINED:
+            split = backbone.split
         paths[name] = folder / f"{stem}-{name}{tag}.npz"
         extract(maps, backbone, paths[name], jobs=jobs, progress=functools.partial(report, f"features {name}"))
     files = {head: paths[config.data.backbone].resolve() for head, config in experiment.arms.items()}
