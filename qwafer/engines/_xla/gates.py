@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from qwafer.circuits import CircuitSpec
 from qwafer.engines._base import Weights
@@ -35,18 +36,33 @@ def wire_sums(values: jax.Array) -> jax.Array:
     return (upper[..., :, None] + low[..., None, :]).reshape(*values.shape[:-1], 2**n)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def wave(angles: jax.Array, axis: int) -> jax.Array:
+    """Return cosine and sine of `angles`, stacked on `axis`; derivatives reuse them instead of evaluating them again."""
+    return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis)
+
+
+@wave.defjvp
+def _wave_jvp(axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    value = wave(*primals, axis)
+    cos, sin = (lax.index_in_dim(value, i, axis % value.ndim, keepdims=False) for i in range(2))
+    return value, jnp.stack([-sin * tangents[0], cos * tangents[0]], axis)
+
+
 def padded(values: jax.Array, sizes: tuple[int, ...], axis: int, filler: Any) -> jax.Array:
     """Split `axis`, one entry a wire, into (blocks, width); blocks of less than width = the largest power of 2 lead with `filler`.
 
     A filler that stands for the state |0> or the identity leaves a block's own entries first in its Kronecker product.
     """
     width = padded_width(sizes)
-    values = jnp.concatenate([values, jnp.broadcast_to(filler, (*values.shape[:axis], 1, *values.shape[axis + 1 :]))], axis)
-    index, start = np.full((len(sizes), width), sum(sizes)), 0
-    for row, size in zip(index, sizes, strict=True):
-        row[width - size :] = np.arange(start, start + size)
-        start += size
-    return jnp.take(values, index, axis, mode="clip")
+    if any(size != width for size in sizes):
+        parts, start = [], 0
+        for size in sizes:
+            shape = (*values.shape[:axis], width - size, *values.shape[axis + 1 :])
+            parts += [jnp.broadcast_to(filler, shape), lax.slice_in_dim(values, start, start + size, axis=axis)]
+            start += size
+        values = jnp.concatenate(parts, axis)
+    return values.reshape(*values.shape[:axis], len(sizes), width, *values.shape[axis + 1 :])
 
 
 def padded_width(sizes: tuple[int, ...]) -> int:
@@ -69,7 +85,7 @@ def rotations(angles: jax.Array, sizes: tuple[int, ...], reverse: bool) -> jax.A
     width = padded_width(sizes)
 
     def evaluate(angles: jax.Array) -> jax.Array:
-        c, s = jnp.cos(angles / 2), jnp.sin(angles / 2)
+        c, s = wave(angles / 2, 0)
         return kron_pairs(jnp.stack([c, -s, s, c], -1).reshape(*c.shape, 2, 2))
 
     function = jax.custom_vjp(evaluate)
@@ -124,9 +140,9 @@ def first_columns(spec: CircuitSpec, weights: Weights) -> jax.Array:
     tensor = _first_tensor(spec.encoding)
     if spec.n_layers == 0:
         return jnp.broadcast_to(jnp.asarray(tensor[0].reshape(4, 2), spec.dtype), (spec.n_qubits, 4, 2))
-    half = jnp.stack([angles[0] for angles in euler(spec, weights)]) / 2  # (3, n)
-    u = jnp.stack([jnp.cos(half), jnp.sin(half)], -1)  # (3, n, 2)
-    products = u[0, :, :, None, None] * u[1, :, None, :, None] * u[2, :, None, None, :]
+    u = wave(jnp.stack([angles[0] for angles in euler(spec, weights)]) / 2, -1)  # (3, n, 2)
+    a, b, c = (part[0] for part in jnp.split(u, 3))
+    products = a[:, :, None, None] * b[:, None, :, None] * c[:, None, None, :]
     return arrays.dot(products.reshape(-1, 8), jnp.asarray(tensor, spec.dtype)).reshape(-1, 4, 2)
 
 

@@ -160,7 +160,7 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
             return permute(functools.reduce(jnp.add, parts), order)
 
         angles = jnp.stack([theta(*phase) for phase in plan.phases])  # (phases, 2^n)
-        stacked = jnp.stack([jnp.cos(angles), jnp.sin(angles)], -1)
+        stacked = gates.wave(angles, -1)
         phases = [stacked[i] for i in range(len(plan.phases))]
     sizes = plan.circuit.sizes
     trained = [rotation for rotation in plan.rotations if rotation[0] != "hadamard"]
@@ -188,8 +188,7 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
 def examples(spec: CircuitSpec, plan: Layout, weights: Weights, angles: jax.Array, reverse: bool) -> evolve.Examples:
     """Return the product states after the first layer's rotations, and the re-uploaded phases, of `angles` (batch, n)."""
     n = spec.n_qubits
-    half = angles.T / 2
-    waves = jnp.stack([jnp.cos(half), jnp.sin(half)], 1)  # (n, 2, batch)
+    waves = gates.wave(angles.T / 2, 1)  # (n, 2, batch)
     columns = arrays.dot(gates.first_columns(spec, weights), waves).reshape(n, 2, 2, -1)
     sizes = plan.circuit.sizes if len(plan.circuit.sizes) > 1 else wiring.blocks(n, max(-(-n // 2), 1))
     state = gates.product_groups(columns, sizes, reverse)
