@@ -72,7 +72,7 @@ def choi_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, s
         d_angles = _angle_gradient(spec, states, measured @ u.conj())
         d_theta = np.zeros((1, plan.n_slots))
         if sweep is not None:
-            if np.isfinite(cotangent).all():
+            if np.isfinite(cotangent).all() and np.isfinite(states).all():
                 theta = plan.theta(weights, np.zeros((1, spec.n_qubits)))[0]
                 for vector, observable in _purified(states, cotangent, rank):
                     d_theta += sweep(theta, vector, observable)[0]
