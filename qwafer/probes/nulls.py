@@ -167,6 +167,8 @@ def _note(values: dict[str, list[float]], counts: dict[str, int], name: str, run
     value = macro[metric]
     values.setdefault(name, []).append(float("nan") if value is None else float(value))
     counts[name] = run.n_parameters["trainable"]
+    if name == "frozen random" and run.predictor is not None:
+        counts[name] -= int(run.predictor.head.params["circuit.ansatz"].size)
 
 
 def _row(name: str, values: list[float], head: list[float], count: int) -> NullRow:

@@ -90,12 +90,14 @@ def sensitivity(evidence: Evidence, *, exclude: Collection[str] = ()) -> Report:
             f"{2 * evidence.value_tolerance():.2g}, at any of {len(evidence.points)} random points"
         ),
         meaning=(
-            "A dead parameter changes predictions but is never trained; a ghost is trained on noise; an inert one is "
-            "counted as a parameter and does nothing."
+            "A dead parameter changes predictions but is never trained; a ghost is trained on noise."
+            if verdict == "fail"
+            else "An inert parameter is counted as one and does nothing."
         ),
         remedy=(
-            "Dead or ghost: do not train on this route; use readout gates or an outside contraction, or another "
-            "engine. Inert: leave it, or drop the gate; do not count it as capacity."
+            "Do not train on this route: use readout gates or a contraction outside the circuit, or another engine."
+            if verdict == "fail"
+            else "Leave them, or drop the gates; do not count them as capacity."
         ),
         blames=tuple(parameter_name(*parameter) for parameter in blames),
     )

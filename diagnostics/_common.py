@@ -1,0 +1,72 @@
+"""What the scripts share: options of a circuit, printing a report, the exit status."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+
+def parser(docstring: str | None, *, circuit: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with a script's docstring as its help and, for circuits, the options of `CircuitConfig`."""
+    result = argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if circuit:
+        result.add_argument("--qubits", type=int, default=4, help="wires (4)")
+        result.add_argument("--layers", type=int, default=2, help="layers of the ansatz (2)")
+        result.add_argument("--encoding", default="ry", help="ry, rx or rz (ry)")
+        result.add_argument(
+            "--ansatz", default="strongly_entangling", help="strongly_entangling, basic_entangler, separable"
+        )
+        result.add_argument("--reupload", action="store_true", help="encode the data before every layer")
+        result.add_argument("--dtype", default="float32", help="float32 or float64 (float32)")
+        result.add_argument("--engine", default="catalyst", help="catalyst, xla or reference (catalyst)")
+    result.add_argument("--seed", type=int, default=0, help="seed of the random points (0)")
+    return result
+
+
+def spec_of(arguments: argparse.Namespace, readout: str, n_outputs: int = 1) -> Any:
+    """Return the `CircuitSpec` of the parsed options."""
+    from qwafer.circuits import CircuitSpec
+
+    return CircuitSpec(
+        n_qubits=arguments.qubits,
+        n_layers=arguments.layers,
+        encoding=arguments.encoding,
+        ansatz=arguments.ansatz,
+        readout=readout,
+        n_outputs=n_outputs,
+        reupload=arguments.reupload,
+        dtype=arguments.dtype,
+    )
+
+
+def run(body: Callable[[], Any]) -> int:
+    """Run a script's body, which returns one report or several, and print them.
+
+    Returns 0, 1 if a report fails, 2 on bad input.
+    """
+    from qwafer._process import configure_jax, run_verb
+
+    def verb() -> int:
+        configure_jax()
+        reports = body()
+        reports = reports if isinstance(reports, (list, tuple)) else [reports]
+        for report in reports:
+            show(report)
+        return 1 if any(report.verdict == "fail" for report in reports) else 0
+
+    return run_verb(verb)
+
+
+def show(report: Any) -> None:
+    """Print a report: verdict, headline, tolerance, and what it means and what to do where something is wrong."""
+    print(f"{report.verdict.upper()}: {report.name}: {report.headline}")
+    if report.tolerance:
+        print(f"  tolerance: {report.tolerance}")
+    if report.verdict in ("warn", "fail"):
+        print(f"  meaning: {report.meaning}")
+        print(f"  what to do: {report.remedy}")

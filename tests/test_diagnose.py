@@ -1,0 +1,194 @@
+"""`python -m qwafer.diagnose`: the trust table, its files and its exit status; the scripts in diagnostics/."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from qwafer.diagnose import build_parser, features_of, main
+from qwafer.experiment import load_experiment
+from qwafer.features import FeatureSet
+from qwafer.probes.document import document_text
+from qwafer.probes.trust import Section, TrustTable
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = (
+    "data.n_maps=300",
+    "data.task=Edge-Loc",
+    "circuit.n_qubits=2",
+    "circuit.n_layers=1",
+    "training.epochs=2",
+)
+
+
+def settings(*extra: str) -> list[str]:
+    return [argument for option in (*SMALL, *extra) for argument in ("--set", option)]
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+
+
+def test_small_experiment_passes_and_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--engine", "xla", "--quiet", "--out", str(tmp_path / "out"), *settings()]) == 0
+    text = capsys.readouterr().out
+    assert max(len(line) for line in text.splitlines()) <= 100
+    for name in ("gradient agreement", "sensitivity", "score sign", "leakage", "ineffective options"):
+        assert name in text
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert record["verdict"] == "warn"
+    assert record["counts"]["fail"] == 0
+    reports = {r["name"]: r for section in record["sections"].values() for r in section}
+    assert reports["sensitivity"]["verdict"] == "warn"
+    assert reports["ineffective options"]["verdict"] == "pass"
+    assert set(reports["sensitivity"]["numbers"]) == {"mean_z", "mean_z_readout"}
+    assert len(reports) == 29
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert "| sensitivity | **warn** |" in markdown
+    for line in markdown.splitlines():
+        if line.startswith("!["):
+            assert (tmp_path / "out" / line.split("](")[1].rstrip(")")).stat().st_size > 1000
+    assert len(list((tmp_path / "out" / "figures").glob("*.pdf"))) == 8
+
+
+def leaky_features(path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    features = generator.standard_normal((120, 4)).astype(np.float32)
+    labels = (features[:, :1] > 0.3 * generator.standard_normal((120, 1))).astype(np.uint8)
+    split = np.array(["train"] * 80 + ["val"] * 20 + ["test"] * 20)
+    ids = np.array([f"map{i % 100}" for i in range(120)])  # the test maps are training maps again
+    FeatureSet(features, labels, ("defect",), ids, {"backbone": "made"}, split=split).save(path)
+    return path
+
+
+def test_a_leak_makes_the_exit_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = leaky_features(tmp_path / "leak.npz")
+    experiment = tmp_path / "one.toml"
+    experiment.write_text('[arms.a]\nhead="linear"\n[arms.b]\nhead="linear"\ntraining.learning_rate=0.1\n')
+    options = ["--set", "training.epochs=2", "--set", "data.task=multilabel"]
+    assert main([str(experiment), "--features", str(path), "--quiet", *options]) == 1
+    text = capsys.readouterr().out
+    assert "20 in train/test" in " ".join(text.split())
+    assert "fail: leakage" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--engine", "catalist"], "did you mean `catalyst`"),
+        (["--set", "training.epoch=2"], "training.epochs"),
+        (["--features", "nowhere.npz"], "nowhere.npz"),
+        (["nowhere.toml"], "nowhere.toml does not exist"),
+        (["--seed", "-1"], "`--seed` must be at least 0"),
+        (["--stack", "--engine", "xla"], "leave out --engine"),
+        (["--stack", "some.toml"], "leave out EXPERIMENT.toml"),
+        (["--stack", "--set", "a=b"], "leave out --set"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_help_names_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        build_parser().parse_args(["--help"])
+    assert stop.value.code == 0
+    assert "Exit status: 0 nothing failed, 1 something failed, 2 bad input" in " ".join(capsys.readouterr().out.split())
+
+
+def test_arms_of_one_source_share_the_features() -> None:
+    experiment = load_experiment("mean_z_vs_readout", ["data.n_maps=40"])
+    data = features_of(experiment.arms)
+    assert data["mean_z"] is data["mean_z_readout"]
+
+
+def test_document_says_what_to_do_only_where_something_is_wrong() -> None:
+    from qwafer.probes import Report
+
+    bad = Report("p", "Is it?", "fail", "no | no", tolerance="t", meaning="It hurts.", remedy="Mend it.")
+    good = dataclasses.replace(bad, name="q", verdict="pass", headline="yes")
+    text = document_text(TrustTable((Section("matter", (bad, good)),), {}), [])
+    assert text.count("Mend it.") == 1
+    assert "no \\| no" in text
+    assert "Verdict: **FAIL** (1 pass, 1 fail)" in text
+
+
+def script(name: str) -> ModuleType:
+    """Return a script of diagnostics/ as a module."""
+    folder = ROOT / "diagnostics"
+    sys.path.insert(0, str(folder))
+    try:
+        spec = importlib.util.spec_from_file_location(f"diagnostics_{name}", folder / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(folder))
+
+
+def test_identity_script_shows_zeros_beside_the_expectation_values(capsys: pytest.CaptureFixture[str]) -> None:
+    assert script("gradient_identity").main(["--readout", "z_vec", "--route", "hamiltonian", "--qubits", "2"]) == 1
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("readout[")]
+    assert len(lines) == 2
+    for line in lines:
+        assert float(line[-2]) == 0
+        assert abs(float(line[-1])) > 1e-3
+    arguments = ["--readout", "z_vec", "--route", "contraction", "--qubits", "2", "--engine", "xla"]
+    assert script("gradient_identity").main(arguments) == 0
+
+
+def test_scripts_on_circuits_run(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--engine", "xla", "--qubits", "2", "--layers", "1"]
+    assert script("gradient_agreement").main([*small, "--points", "1"]) == 0
+    assert script("dead_parameters").main(small) == 0
+    assert "inert: readout[0, :, 2] by structure" in capsys.readouterr().out
+    assert script("expressive_power").main(small) == 0
+    assert script("barren_plateau").main(["--max-qubits", "3", "--samples", "20", "--init-scale", "0.1"]) == 0
+    assert "global, initial weights, a wire" in capsys.readouterr().out
+
+
+def test_scripts_on_data_and_training_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(leaky_features(tmp_path / "leak.npz"))
+    assert script("data_trust").main(["--features", path]) == 1
+    assert "FAIL: leakage" in capsys.readouterr().out
+    small = ["--engine", "xla", "--features", path, *settings()[4:], "--set", "data.task=multilabel"]
+    small += ["--set", "head.alpha_init=0.002", "--set", "training.learning_rate=1e-6"]
+    assert script("focal_stall").main(small) == 1
+    assert "focal stall at gamma = 2: loss at 0.1733" in capsys.readouterr().out
+    assert script("nulls").main([*small, "--seeds", "2"]) == 0
+    assert "| frozen random |" in capsys.readouterr().out
+
+
+def test_every_script_explains_its_question() -> None:
+    scripts = [path for path in (ROOT / "diagnostics").glob("*.py") if path.name != "_common.py"]
+    assert len(scripts) >= 8
+    for path in scripts:
+        docstring = path.read_text().split('"""')[1]
+        assert docstring.splitlines()[0].endswith("?"), path.name
+        assert f"python diagnostics/{path.name}" in docstring
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["xla", "catalyst"])
+def test_default_experiment_has_exactly_one_warning(engine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--engine", engine, "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines) <= 100
+    assert lines[-1] == "27 pass, 1 warn, 1 skip"
+    warned = [line for line in lines if line.strip().startswith("warn ")]
+    assert len(warned) == 1
+    assert "sensitivity" in warned[0]
+    assert "inert: readout[0, :, 2]" in " ".join(" ".join(lines).split())
