@@ -1,5 +1,6 @@
 """Training of WaferCNN: on the training split only, with label-preserving augmentation; the weights are then frozen."""
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,6 +25,9 @@ from qwafer.data import Split, WaferMaps, make_split
 
 RECORD = "qwafer_training"
 EPS = 1e-5
+MOMENTUM = 0.05
+"""Weight of a batch in the running mean and variance."""
+Step = Callable[..., tuple[Any, Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -106,23 +110,10 @@ def _fit(
     labels = maps.labels[split.train].astype(np.float32)
     size = min(options.batch_size, len(codes))
     steps = len(codes) // size * options.epochs
-    schedule = optax.cosine_onecycle_schedule(max(steps, 2), options.learning_rate, pct_start=0.1)
-    optimizer = optax.adamw(schedule, weight_decay=options.weight_decay, mask=_decayed)
+    optimizer, step = _program(steps, options.learning_rate, options.weight_decay)
     parameters = _initial(options.seed, labels.shape[1])
     statistics = [(jnp.zeros(n, jnp.float32), jnp.ones(n, jnp.float32)) for n in CHANNELS]
     moments = optimizer.init(parameters)
-
-    @jax.jit
-    def step(parameters: Any, statistics: Any, moments: Any, codes: Array, labels: Array) -> tuple[Any, Any, Any]:
-        def loss(parameters: Any) -> tuple[Array, Any]:
-            logits, seen = _forward(parameters, channels(codes, jnp))
-            return optax.sigmoid_binary_cross_entropy(logits, labels).mean(), seen
-
-        gradient, seen = jax.grad(loss, has_aux=True)(parameters)
-        updates, moments = optimizer.update(gradient, moments, parameters)
-        statistics = jax.tree.map(lambda old, new: old + jnp.asarray(0.05, old.dtype) * (new - old), statistics, seen)
-        return optax.apply_updates(parameters, updates), statistics, moments
-
     order = np.random.default_rng(key_seed(options.seed, "wafercnn/batches"))
     turns = np.random.default_rng(key_seed(options.seed, "wafercnn/augmentation"))
     done = 0
@@ -136,6 +127,28 @@ def _fit(
             if progress is not None:
                 progress(done * size, steps * size)
     return _state(parameters, statistics)
+
+
+@functools.cache
+def _program(steps: int, learning_rate: float, weight_decay: float) -> tuple[optax.GradientTransformation, Step]:
+    """Return the optimiser and the compiled step: (parameters, statistics, moments, codes, labels) -> the first three."""
+    schedule = optax.cosine_onecycle_schedule(max(steps, 2), learning_rate, pct_start=0.1)
+    optimizer = optax.adamw(schedule, weight_decay=weight_decay, mask=_decayed)
+
+    @jax.jit
+    def step(parameters: Any, statistics: Any, moments: Any, codes: Array, labels: Array) -> tuple[Any, Any, Any]:
+        def loss(parameters: Any) -> tuple[Array, Any]:
+            logits, seen = _forward(parameters, channels(codes, jnp))
+            return optax.sigmoid_binary_cross_entropy(logits, labels).mean(), seen
+
+        gradient, seen = jax.grad(loss, has_aux=True)(parameters)
+        updates, moments = optimizer.update(gradient, moments, parameters)
+        statistics = jax.tree.map(
+            lambda old, new: old + jnp.asarray(MOMENTUM, old.dtype) * (new - old), statistics, seen
+        )
+        return optax.apply_updates(parameters, updates), statistics, moments
+
+    return optimizer, step
 
 
 def augmented(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
