@@ -143,9 +143,8 @@ def _program(steps: int, learning_rate: float, weight_decay: float) -> tuple[opt
 
         gradient, seen = jax.grad(loss, has_aux=True)(parameters)
         updates, moments = optimizer.update(gradient, moments, parameters)
-        statistics = jax.tree.map(
-            lambda old, new: old + jnp.asarray(MOMENTUM, old.dtype) * (new - old), statistics, seen
-        )
+        weight = jnp.asarray(MOMENTUM, jnp.float32)
+        statistics = jax.tree.map(lambda old, new: old + weight * (new - old), statistics, seen)
         return optax.apply_updates(parameters, updates), statistics, moments
 
     return optimizer, step
