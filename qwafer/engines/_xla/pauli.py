@@ -1,0 +1,261 @@
+"""Plan `heisenberg`: one effective observable a step, then a multilinear polynomial in the examples' cosines and sines.
+
+For a circuit that encodes once, s_k(x) = <E(x)| U^dagger O_k U |E(x)> with O_k = sum_i M_ki . (X_i, Y_i, Z_i). In the Pauli basis O_k is a
+real vector of 4^n coefficients; a layer of rotations turns it by orthogonal 4 x 4 matrices, one a wire, and CNOTs permute it with
+signs. An encoded wire has Bloch vectors in a plane, so only 3 of its 4 Pauli operators matter, and
+
+    s_k(x) = sum over alpha in {0, 1, 2}^n of C_k,alpha prod_i f_alpha_i(x_i),  f = (1, cos x, sin x):
+
+3^n coefficients, evaluated for the batch as one matrix product of the polynomials of the two halves of the wires.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from qwafer.circuits import CircuitSpec
+from qwafer.circuits.readouts import readout_matrix
+from qwafer.engines._base import Weights
+from qwafer.engines._xla import arrays, gates, wiring
+
+PAIR = 2
+"""Wires in a block of rotations: matrices of 16 x 16."""
+
+
+class SignedPermutation(NamedTuple):
+    """new[j] = sign[j] old[index[j]], and the same for the inverse."""
+
+    index: np.ndarray
+    sign: np.ndarray
+    inverse_index: np.ndarray
+    inverse_sign: np.ndarray
+
+
+def _digits(n: int) -> np.ndarray:
+    """Return the Pauli digits (n, 4^n) of every coefficient: 0 I, 1 X, 2 Y, 3 Z; wire 0 is the most significant."""
+    return np.stack([(np.arange(4**n) >> (2 * (n - 1 - i))) & 3 for i in range(n)])
+
+
+@functools.lru_cache(maxsize=64)
+def conjugation(n: int, pairs: tuple[tuple[int, int], ...]) -> SignedPermutation:
+    """Return the map of coefficients of O -> C^dagger O C for the CNOTs `pairs`, C applying them in order.
+
+    CNOT takes X_c to X_c X_t and Z_t to Z_c Z_t; a string changes sign where x_c z_t (x_t + z_c + 1) is odd (Aaronson, Gottesman 2004,
+    arXiv:quant-ph/0406196).
+    """
+    digits = _digits(n)
+    x, z = ((digits == 1) | (digits == 2)).astype(np.int64), (digits >= 2).astype(np.int64)
+    index, sign = np.arange(4**n), np.ones(4**n, np.int8)
+    for control, target in reversed(pairs):
+        flips = x[control] & z[target] & (1 ^ x[target] ^ z[control])
+        xt, zc = x[target] ^ x[control], z[control] ^ z[target]
+        moved = np.zeros(4**n, np.int64)
+        for i in range(n):
+            xi, zi = (xt if i == target else x[i]), (zc if i == control else z[i])
+            moved += np.where(xi & zi, 2, np.where(xi, 1, np.where(zi, 3, 0))) << (2 * (n - 1 - i))
+        sign = (1 - 2 * flips[moved]).astype(np.int8) * sign[moved]  # a CNOT undoes itself: string j comes from moved[j]
+        index = index[moved]
+    inverse = np.argsort(index)
+    return SignedPermutation(index.astype(np.int32), sign, inverse.astype(np.int32), sign[inverse])
+
+
+def _turn(table: SignedPermutation, x: jax.Array, reverse: bool) -> jax.Array:
+    """Apply a signed permutation to the last axis."""
+
+    def gather(index: np.ndarray, sign: np.ndarray, x: jax.Array) -> jax.Array:
+        return x.at[..., index].get(mode="promise_in_bounds") * jnp.asarray(sign, x.dtype)[(None,) * (x.ndim - 1)]
+
+    def evaluate(x: jax.Array) -> jax.Array:
+        return arrays.stored(functools.partial(gather, table.index, table.sign), x)
+
+    if not reverse:
+        return evaluate(x)
+    function = jax.custom_vjp(evaluate)
+    backward = functools.partial(gather, table.inverse_index, table.inverse_sign)
+    function.defvjp(lambda x: (evaluate(x), None), lambda _, g: (arrays.stored(backward, g),))
+    return function(x)
+
+
+def observables(spec: CircuitSpec, matrix: jax.Array, reverse: bool) -> jax.Array:
+    """Return the coefficients (n_outputs, 4^n) of the observables before the CNOTs of the last layer."""
+    n = spec.n_qubits
+    table = conjugation(n, spec.entangling_pairs(spec.n_layers - 1))
+    places = np.array([axis * 4 ** (n - 1 - i) for i in range(n) for axis in (1, 2, 3)])
+    places = np.argsort(table.index)[places]  # where each X_i, Y_i, Z_i goes
+    signs = table.sign[places]
+    source = np.full(4**n, 3 * n, np.int32)
+    source[places] = np.arange(3 * n)
+
+    def evaluate(flat: jax.Array) -> jax.Array:
+        signed = flat * jnp.asarray(signs, flat.dtype)[None, :]
+        return jnp.pad(signed, ((0, 0), (0, 1))).at[:, source].get(mode="promise_in_bounds")
+
+    flat = matrix.reshape(matrix.shape[0], -1)
+    if not reverse:
+        return evaluate(flat)
+    function = jax.custom_vjp(evaluate)
+    function.defvjp(
+        lambda flat: (evaluate(flat), None),
+        lambda _, g: (g.at[:, places].get(mode="promise_in_bounds") * jnp.asarray(signs, g.dtype)[None, :],),
+    )
+    return function(flat)
+
+
+def _turn_tensor() -> np.ndarray:
+    """Return K (27, 16) with T = u_a u_b u_c K, u = (1, cos, sin): T = diag(1, R^T), R = Rz(c) Ry(b) Rz(a) on Bloch vectors."""
+    z, y = np.zeros((3, 3, 3)), np.zeros((3, 3, 3))
+    z[0, 2, 2] = z[1, 0, 0] = z[1, 1, 1] = z[2, 1, 0] = 1
+    y[0, 1, 1] = y[1, 0, 0] = y[1, 2, 2] = y[2, 0, 2] = 1
+    z[2, 0, 1] = y[2, 2, 0] = -1
+    turns = np.zeros((3, 3, 3, 4, 4))
+    turns[0, 0, 0, 0, 0] = 1
+    turns[..., 1:, 1:] = np.einsum("cij,bjk,akl->abcli", z, y, z)
+    return turns.reshape(27, 16)
+
+
+def _encoded_rows(encoding: str) -> np.ndarray:
+    """Return E (3, 4): the Pauli vector of an encoded wire is (1, cos x, sin x) E in the basis I, X, Y, Z."""
+    rows = np.zeros((3, 4))
+    rows[0, 0] = 1
+    (cos, sin), sign = {"ry": ((3, 1), 1), "rx": ((3, 2), -1), "rz": ((1, 2), 1)}[encoding]
+    rows[1, cos], rows[2, sin] = 1, sign
+    return rows
+
+
+def turns(spec: CircuitSpec, weights: Weights) -> tuple[list[list[jax.Array]], list[jax.Array]]:
+    """Return the blocks (16, 16) of every layer but the first, and those of the first (9, 16), projected on what is encoded."""
+    sizes = wiring.blocks(spec.n_qubits, PAIR)
+    angles = jnp.stack(gates.euler(spec, weights))  # (3, n_layers, n)
+    u = jnp.concatenate([jnp.ones_like(angles)[..., None], gates.wave(angles, -1)], -1)
+    a, b, c = (part[0] for part in jnp.split(u, 3))
+    products = a[..., :, None, None] * b[..., None, :, None] * c[..., None, None, :]
+    flat = products.reshape(*products.shape[:2], 27)
+    tensor = _turn_tensor()
+    projected = np.einsum("ea,kab->keb", _encoded_rows(spec.encoding), tensor.reshape(27, 4, 4)).reshape(27, 12)
+
+    def blocks(tensor: np.ndarray, flat: jax.Array, rows: int) -> list[jax.Array]:
+        matrices = arrays.dot(flat, jnp.asarray(tensor, flat.dtype)).reshape(*flat.shape[:2], rows, 4)
+        result, start = [], 0
+        for size in sizes:
+            parts = [matrices[:, start + i] for i in range(size)]
+            result.append(functools.reduce(_kron, parts))
+            start += size
+        return result
+
+    later = blocks(tensor, flat[1:], 4) if spec.n_layers > 1 else []
+    first = [block[0] for block in blocks(projected, flat[:1], 3)]
+    return [[block[layer] for block in later] for layer in range(spec.n_layers - 1)], first
+
+
+def _kron(a: jax.Array, b: jax.Array) -> jax.Array:
+    product = a[:, :, None, :, None] * b[:, None, :, None, :]
+    return product.reshape(a.shape[0], a.shape[1] * b.shape[1], a.shape[2] * b.shape[2])
+
+
+def _rotate(blocks: list[jax.Array], x: jax.Array) -> jax.Array:
+    """Apply the Kronecker product of `blocks` to the last axis of x (outputs, D).
+
+    Each product takes the first block of wires and leaves it last, so that after all of them the order is the first again.
+    """
+    outputs = x.shape[0]
+    for block in blocks:
+        x = x.reshape(outputs, block.shape[1], -1)
+        x = lax.dot_general(x, block, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
+    return x.reshape(outputs, -1)
+
+
+def coefficients(spec: CircuitSpec, weights: Weights, reverse: bool) -> jax.Array:
+    """Return C (n_outputs, 3^n)."""
+    matrix = readout_matrix(spec, weights)
+    later, first = arrays.stored(functools.partial(turns, spec), weights)
+    x = arrays.stored(functools.partial(observables, spec, reverse=reverse), matrix)
+    for layer in reversed(range(1, spec.n_layers)):
+        x = _rotate(later[layer - 1], x)
+        x = _turn(conjugation(spec.n_qubits, spec.entangling_pairs(layer - 1)), x, reverse)
+    return _rotate(first, x)
+
+
+def _tree(waves: jax.Array) -> Any:
+    """Return the product of the wires' (1, cos, sin) as a tree of factors; waves (n, 2, batch)."""
+    if waves.shape[0] == 1:
+        return jnp.concatenate([jnp.ones_like(waves[0, :1]), waves[0]])
+    middle = waves.shape[0] // 2
+    return (_tree(waves[:middle]), _tree(waves[middle:]))
+
+
+def _product(tree: Any) -> jax.Array:
+    """Return all monomials (3^m, batch) of a tree of m wires."""
+    if not isinstance(tree, tuple):
+        return tree
+    a, b = _product(tree[0]), _product(tree[1])
+    return (a[:, None] * b[None]).reshape(-1, a.shape[-1])
+
+
+def _product_back(tree: Any, g: jax.Array) -> list[jax.Array]:
+    """Return the cotangents of the leaves of `tree`."""
+    if not isinstance(tree, tuple):
+        return [g]
+    a, b = _product(tree[0]), _product(tree[1])
+
+    def back(a: jax.Array, b: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        g = g.reshape(a.shape[0], b.shape[0], -1)
+        da = functools.reduce(jnp.add, [g[:, j] * b[j][None] for j in range(b.shape[0])])
+        db = functools.reduce(jnp.add, [g[j] * a[j][None] for j in range(a.shape[0])])
+        return da, db
+
+    da, db = arrays.stored(back, a, b, g)
+    return [*_product_back(tree[0], da), *_product_back(tree[1], db)]
+
+
+def polynomial(reverse: bool) -> Any:
+    """Return the function (C (K, 3^n), waves (n, 2, batch)) -> s (K, batch)."""
+
+    def halves(waves: jax.Array) -> tuple[jax.Array, jax.Array]:
+        middle = waves.shape[0] // 2
+        b = _product(_tree(waves[middle:]))
+        return (_product(_tree(waves[:middle])) if middle else jnp.ones_like(b[:1])), b
+
+    def evaluate(c: jax.Array, waves: jax.Array) -> tuple[jax.Array, Any]:
+        a, b = arrays.stored(halves, waves)
+        partial = arrays.dot(c.reshape(-1, b.shape[0]), b).reshape(c.shape[0], *a.shape)  # (K, 3^h, batch)
+        products = arrays.stored(lambda a, p: a[None] * p, a, partial)
+        ones = jnp.ones((1, a.shape[0]), a.dtype)
+        if c.shape[0] == 1:
+            return arrays.dot(ones, products[0]), (a, b, partial)
+        return jnp.sum(products, 1), (a, b, partial)
+
+    if not reverse:
+        return lambda c, waves: evaluate(c, waves)[0]
+    function = jax.custom_vjp(lambda c, waves: evaluate(c, waves)[0])
+
+    def forward(c: jax.Array, waves: jax.Array) -> tuple[jax.Array, Any]:
+        s, residuals = evaluate(c, waves)
+        return s, (c, waves, *residuals)
+
+    def backward(saved: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        c, waves, a, b, partial = saved
+        middle = waves.shape[0] // 2
+        weighted, da = arrays.stored(
+            lambda g, a, p: (g[:, None] * a[None], functools.reduce(jnp.add, [g[k][None] * p[k] for k in range(len(p))])),
+            g, a, partial,
+        )
+        weighted = weighted.reshape(-1, g.shape[-1])
+        db = arrays.dot(c.reshape(-1, b.shape[0]).T, weighted)
+        dc = arrays.dot(weighted, b.T).reshape(c.shape)
+        leaves = _product_back(_tree(waves[:middle]), da) if middle else []
+        leaves += _product_back(_tree(waves[middle:]), db)
+        return dc, arrays.stored(lambda leaves: jnp.stack([leaf[1:] for leaf in leaves]), leaves)
+
+    function.defvjp(forward, backward)
+    return function
+
+
+def forward(spec: CircuitSpec, weights: Weights, angles: jax.Array, reverse: bool = True) -> jax.Array:
+    """Return s (batch, n_outputs)."""
+    c = coefficients(spec, weights, reverse)
+    waves = arrays.stored(lambda x: gates.wave(x.T, 1), angles)  # (n, 2, batch)
+    return polynomial(reverse)(c, waves).T
