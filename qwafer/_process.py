@@ -1,8 +1,10 @@
 """Process set-up of verbs and workers: the only place where qwafer configures JAX or the environment."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 
 def run_verb(body: Callable[[], int]) -> int:
@@ -27,7 +29,8 @@ def run_verb(body: Callable[[], int]) -> int:
 
 
 def configure_jax(*, x64: bool = True) -> None:
-    """Configure JAX for a verb or worker process: 64 bit available, no asynchronous dispatch on the CPU.
+    """Configure JAX for a verb or worker process: 64 bit available, no asynchronous dispatch on the CPU, XLA's cache
+    on.
 
     Asynchronous dispatch can deadlock with host callbacks, on which the catalyst engine rests. Call before any
     computation.
@@ -36,12 +39,45 @@ def configure_jax(*, x64: bool = True) -> None:
 
     jax.config.update("jax_enable_x64", x64)
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    enable_xla_cache()
+
+
+def enable_xla_cache(directory: str | Path | None = None) -> Path | None:
+    """Keep what XLA compiles on disk, so that the next process need not compile it again; return the directory.
+
+    The directory is `directory`, else the environment variable QWAFER_XLA_CACHE, else `qwafer/xla` in the user's cache
+    folder; `off` turns the cache off and returns None. A directory that cannot be written turns it off as well: it only
+    saves time. It is cut back to `XLA_CACHE_BYTES` here, oldest files first. Catalyst's own programs and jitted
+    functions with host callbacks have no
+    cache on
+    disk.
+    """
+    import jax
+
+    chosen = directory or os.environ.get("QWAFER_XLA_CACHE") or _user_cache() / "qwafer" / "xla"
+    path = None if str(chosen) == "off" else Path(chosen).expanduser()
+    if path is not None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            writable = os.access(path, os.W_OK)
+        except OSError:
+            writable = False
+        path = path if writable else None
+    jax.config.update("jax_compilation_cache_dir", None if path is None else str(path))
+    if path is not None:
+        prune(path, XLA_CACHE_BYTES)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return path
 
 
 def worker_environment(threads: int = 1, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a worker process: `threads` threads for OpenMP, BLAS and XLA, no progress output.
+    """Return the environment of a worker process: `threads` threads for OpenMP, BLAS and XLA, a fast allocator, no
+    progress output.
 
-    A fixed thread count makes a run's result independent of how many workers run beside it.
+    A fixed thread count makes a run's result independent of how many workers run beside it. Compiled circuits of few
+    qubits spend half their time in malloc and free: where jemalloc, tcmalloc or mimalloc is installed, it is preloaded;
+    elsewhere glibc's cache a thread is widened. QWAFER_ALLOCATOR=off leaves the allocator alone, a path preloads that
+    library; LD_PRELOAD or GLIBC_TUNABLES of the caller's own are kept as they are.
     """
     environment = dict(os.environ if base is None else base)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
@@ -54,4 +90,63 @@ def worker_environment(threads: int = 1, base: Mapping[str, str] | None = None) 
     environment["XLA_FLAGS"] = " ".join(flags)
     environment["MPLBACKEND"] = "Agg"
     environment["TF_CPP_MIN_LOG_LEVEL"] = environment.get("TF_CPP_MIN_LOG_LEVEL", "2")
+    choice = environment.get("QWAFER_ALLOCATOR", "")
+    if choice != "off" and "LD_PRELOAD" not in environment and "GLIBC_TUNABLES" not in environment:
+        library = choice or fast_allocator()
+        if library is not None:
+            environment["LD_PRELOAD"] = library
+        elif sys.platform == "linux":
+            environment["GLIBC_TUNABLES"] = GLIBC_TUNABLES
     return environment
+
+
+XLA_CACHE_BYTES = 512 << 20
+"""What the cache of compiled XLA programs may hold on disk."""
+
+GLIBC_TUNABLES = "glibc.malloc.tcache_max=65536:glibc.malloc.tcache_count=2000"
+"""Blocks of up to 64 KiB (the states of 12 qubits) are kept by the thread that freed them instead of going back."""
+
+ALLOCATORS = ("libjemalloc.so.2", "libtcmalloc_minimal.so.4", "libtcmalloc.so.4", "libmimalloc.so.2")
+"""Allocators that are preloaded where they are installed, the first one first."""
+
+
+def fast_allocator() -> str | None:
+    """Return the path of the first of `ALLOCATORS` that is installed on this Linux machine, or None."""
+    if sys.platform != "linux":
+        return None
+    triplet = f"{os.uname().machine}-linux-gnu"
+    folders = (Path(sys.prefix) / "lib", Path("/usr/local/lib"), Path("/usr/lib") / triplet, Path("/usr/lib64"))
+    for name in ALLOCATORS:
+        for folder in (*folders, Path("/usr/lib")):
+            if (folder / name).is_file():
+                return str(folder / name)
+    return None
+
+
+def allocator_in_use(maps: Path = Path("/proc/self/maps")) -> str:
+    """Return which allocator serves this process: the file name of a preloaded one, `glibc, tuned`, or `default`."""
+    if maps.is_file():
+        text = maps.read_text()
+        for name in ALLOCATORS:
+            if f"/{name}" in text:
+                return name
+    return "glibc, tuned" if "glibc.malloc.tcache" in os.environ.get("GLIBC_TUNABLES", "") else "default"
+
+
+def prune(directory: Path, limit: int) -> None:
+    """Remove the oldest files of `directory` until the rest takes at most `limit` bytes."""
+    entries = []
+    for entry in os.scandir(directory):
+        with contextlib.suppress(FileNotFoundError):  # another process prunes as well
+            if entry.is_file():
+                entries.append((entry.stat().st_mtime, entry.stat().st_size, entry.path))
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries):
+        if total <= limit:
+            break
+        Path(path).unlink(missing_ok=True)
+        total -= size
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
