@@ -227,3 +227,31 @@ def test_a_second_call_trains_and_times_nothing(done, work, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     for head in ("quantum", "linear"):
         assert record(done, head) == records[head]
+
+
+@pytest.mark.slow
+def test_a_backbone_that_is_trained_first_gives_its_split_to_all_features(tmp_path):
+    from qwafer.comparison.sources import resolve
+    from qwafer.experiment import load_experiment
+
+    (tmp_path / "arms.toml").write_text(
+        '[data]\nn_maps = 120\nbackbone = "wafercnn"\n[arms.cnn]\nhead = "linear"\n'
+        '[arms.spatial]\nhead = "linear"\ndata.backbone = "spatial"\n'
+    )
+    stages = []
+    resolved = resolve(
+        load_experiment(tmp_path / "arms.toml"),
+        tmp_path / "features",
+        tree=True,
+        progress=lambda stage, done, total: stages.append(stage),
+    )
+    assert list(dict.fromkeys(stages)) == ["training wafercnn", "features wafercnn", "features spatial"]
+    cnn, spatial = (FeatureSet.load(resolved.files[head]) for head in ("cnn", "spatial"))
+    assert (cnn.features.shape[1], spatial.features.shape[1]) == (128, 88)
+    np.testing.assert_array_equal(cnn.split, spatial.split)
+    assert set(cnn.split) == {"train", "val", "test"}
+    assert resolved.tree_features == resolved.files["spatial"]
+    assert resolved.experiment.arms["cnn"].data.source == str(resolved.files["cnn"])
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()}
+    resolve(load_experiment(tmp_path / "arms.toml"), tmp_path / "features", tree=True)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()} == before
