@@ -63,25 +63,8 @@ def conjugation(n: int, pairs: tuple[tuple[int, int], ...]) -> SignedPermutation
     return SignedPermutation(index.astype(np.int32), sign, inverse.astype(np.int32), sign[inverse])
 
 
-def _turn(table: SignedPermutation, x: jax.Array, reverse: bool) -> jax.Array:
-    """Apply a signed permutation to the last axis."""
-
-    def gather(index: np.ndarray, sign: np.ndarray, x: jax.Array) -> jax.Array:
-        return x.at[..., index].get(mode="promise_in_bounds") * jnp.asarray(sign, x.dtype)[(None,) * (x.ndim - 1)]
-
-    def evaluate(x: jax.Array) -> jax.Array:
-        return arrays.stored(functools.partial(gather, table.index, table.sign), x)
-
-    if not reverse:
-        return evaluate(x)
-    function = jax.custom_vjp(evaluate)
-    backward = functools.partial(gather, table.inverse_index, table.inverse_sign)
-    function.defvjp(lambda x: (evaluate(x), None), lambda _, g: (arrays.stored(backward, g),))
-    return function(x)
-
-
 def observables(spec: CircuitSpec, matrix: jax.Array, reverse: bool) -> jax.Array:
-    """Return the coefficients (n_outputs, 4^n) of the observables before the CNOTs of the last layer."""
+    """Return the coefficients (4^n, n_outputs) of the observables before the CNOTs of the last layer."""
     n = spec.n_qubits
     table = conjugation(n, spec.entangling_pairs(spec.n_layers - 1))
     places = np.array([axis * 4 ** (n - 1 - i) for i in range(n) for axis in (1, 2, 3)])
@@ -91,16 +74,16 @@ def observables(spec: CircuitSpec, matrix: jax.Array, reverse: bool) -> jax.Arra
     source[places] = np.arange(3 * n)
 
     def evaluate(flat: jax.Array) -> jax.Array:
-        signed = flat * jnp.asarray(signs, flat.dtype)[None, :]
-        return jnp.pad(signed, ((0, 0), (0, 1))).at[:, source].get(mode="promise_in_bounds")
+        signed = flat * jnp.asarray(signs, flat.dtype)[:, None]
+        return arrays.take(jnp.pad(signed, ((0, 1), (0, 0))), source)
 
-    flat = matrix.reshape(matrix.shape[0], -1)
+    flat = matrix.reshape(matrix.shape[0], -1).T
     if not reverse:
         return evaluate(flat)
     function = jax.custom_vjp(evaluate)
     function.defvjp(
         lambda flat: (evaluate(flat), None),
-        lambda _, g: (g.at[:, places].get(mode="promise_in_bounds") * jnp.asarray(signs, g.dtype)[None, :],),
+        lambda _, g: (arrays.take(g, places) * jnp.asarray(signs, g.dtype)[:, None],),
     )
     return function(flat)
 
@@ -156,27 +139,84 @@ def _kron(a: jax.Array, b: jax.Array) -> jax.Array:
     return product.reshape(a.shape[0], a.shape[1] * b.shape[1], a.shape[2] * b.shape[2])
 
 
-def _rotate(blocks: list[jax.Array], x: jax.Array) -> jax.Array:
-    """Apply the Kronecker product of `blocks` to the last axis of x (outputs, D).
+def _rotate(blocks: list[jax.Array], x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+    """Apply the Kronecker product of `blocks` to the first axis of x (D, outputs); return (outputs, D') and the operands.
 
-    Each product takes the first block of wires and leaves it last, so that after all of them the order is the first again.
+    Each product takes the first block of wires and leaves it last: no transposition, and the outputs come first in the end.
     """
-    outputs = x.shape[0]
+    outputs, operands = x.shape[1], []
     for block in blocks:
-        x = x.reshape(outputs, block.shape[1], -1)
-        x = lax.dot_general(x, block, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
-    return x.reshape(outputs, -1)
+        operands.append(x.reshape(block.shape[1], -1))
+        x = _dot(operands[-1], block, 0, 1)
+    return x.reshape(outputs, -1), operands
+
+
+def _rotate_back(
+    blocks: list[jax.Array], operands: list[jax.Array], g: jax.Array
+) -> tuple[jax.Array, list[jax.Array]]:
+    """Return the cotangents of x (D, outputs) and of `blocks` in `_rotate`."""
+    outputs, gradients = g.shape[0], []
+    for block, operand in zip(reversed(blocks), reversed(operands), strict=True):
+        g = g.reshape(-1, block.shape[0])
+        gradients.append(_dot(g, operand, 0, 1))
+        g = _dot(block, g, 0, 1)
+    return g.reshape(-1, outputs), gradients[::-1]
+
+
+def _dot(a: jax.Array, b: jax.Array, i: int, j: int) -> jax.Array:
+    return lax.dot_general(a, b, (((i,), (j,)), ((), ())), precision=lax.Precision.HIGHEST)
+
+
+def _turn(table: SignedPermutation, x: jax.Array) -> jax.Array:
+    """Return the turned coefficients (4^n, outputs) of x (outputs, 4^n)."""
+    return arrays.take(x.T, table.index) * jnp.asarray(table.sign, x.dtype)[:, None]
+
+
+def _turn_back(table: SignedPermutation, g: jax.Array) -> jax.Array:
+    return (arrays.take(g, table.inverse_index) * jnp.asarray(table.inverse_sign, g.dtype)[:, None]).T
+
+
+def evolve(tables: list[SignedPermutation], reverse: bool) -> Any:
+    """Return the function (later, first, x (4^n, K)) -> C (K, 3^n): blocks of `turns` with the CNOTs `tables` between layers."""
+
+    def evaluate(
+        later: list[list[jax.Array]], first: list[jax.Array], x: jax.Array
+    ) -> tuple[jax.Array, list[list[jax.Array]]]:
+        tape = []
+        for blocks, table in zip(reversed(later), reversed(tables), strict=True):
+            x, operands = _rotate(blocks, x)
+            tape.append(operands)
+            x = arrays.stored(functools.partial(_turn, table), x)
+        x, operands = _rotate(first, x)
+        return x, [*tape, operands]
+
+    if not reverse:
+        return lambda later, first, x: evaluate(later, first, x)[0]
+    function = jax.custom_vjp(lambda later, first, x: evaluate(later, first, x)[0])
+
+    def forward(later: Any, first: Any, x: jax.Array) -> tuple[jax.Array, Any]:
+        c, tape = evaluate(later, first, x)
+        return c, (later, first, tape)
+
+    def backward(saved: Any, g: jax.Array) -> tuple[Any, Any, jax.Array]:
+        later, first, tape = saved
+        g, d_first = _rotate_back(first, tape[-1], g)
+        d_later = []
+        for blocks, table, operands in zip(later, tables, reversed(tape[:-1]), strict=True):
+            g, gradients = _rotate_back(blocks, operands, arrays.stored(functools.partial(_turn_back, table), g))
+            d_later.append(gradients)
+        return d_later, d_first, g
+
+    function.defvjp(forward, backward)
+    return function
 
 
 def coefficients(spec: CircuitSpec, weights: Weights, reverse: bool) -> jax.Array:
     """Return C (n_outputs, 3^n)."""
-    matrix = readout_matrix(spec, weights)
     later, first = arrays.stored(functools.partial(turns, spec), weights)
-    x = arrays.stored(functools.partial(observables, spec, reverse=reverse), matrix)
-    for layer in reversed(range(1, spec.n_layers)):
-        x = _rotate(later[layer - 1], x)
-        x = _turn(conjugation(spec.n_qubits, spec.entangling_pairs(layer - 1)), x, reverse)
-    return _rotate(first, x)
+    x = arrays.stored(functools.partial(observables, spec, reverse=reverse), readout_matrix(spec, weights))
+    tables = [conjugation(spec.n_qubits, spec.entangling_pairs(layer)) for layer in range(spec.n_layers - 1)]
+    return evolve(tables, reverse)(later, first, x)
 
 
 def _tree(waves: jax.Array) -> Any:
