@@ -1,0 +1,42 @@
+"""qwafer's side of `extraction.py`."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def peak_mb() -> float:
+    """Return the largest resident size of this process so far, in MB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def main() -> None:
+    """Answer `features`, `time` and `memory` on stdin."""
+    import jax
+
+    from qwafer.backbones import load
+
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    backbone = load(name, weights=folder / f"{name}.safetensors")
+    images = np.load(folder / "images.npy")
+    for question in map(str.strip, sys.stdin):
+        if question == "features":
+            np.save(folder / "ours.npy", backbone(images))
+            answer: dict = {"path": str(folder / "ours.npy"), "versions": {"jax": jax.__version__}}
+        elif question == "time":
+            start = time.perf_counter()
+            backbone(images)
+            answer = {"seconds": time.perf_counter() - start}
+        else:
+            answer = {"peak_mb": peak_mb()}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
