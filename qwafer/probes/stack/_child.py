@@ -23,10 +23,9 @@ def main(arguments: Sequence[str]) -> int:
             _write(answers, {"asked": name})
             try:
                 module, function = name.rsplit(".", 1)
-                verdict, detail = getattr(importlib.import_module(module), function)()
+                verdict, detail = getattr(importlib.import_module(f"questions.{module}"), function)()
             except Exception as error:  # an error is an answer
-                lines = str(error).strip().splitlines() or [""]
-                verdict, detail = "fails", f"{type(error).__name__}: {lines[0]}"
+                verdict, detail = "fails", f"{type(error).__name__}: {error}"
             _write(answers, {"name": name, "verdict": verdict, "detail": detail})
     return 0
 

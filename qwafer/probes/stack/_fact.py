@@ -1,6 +1,7 @@
 """What is asked of the stack, and what it answered."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 Verdict = Literal["works", "fails", "wrong", "dead"]
@@ -63,3 +64,8 @@ def answered(question: Question, verdict: Verdict, detail: str) -> StackFact:
         does=question.does,
         message=question.message,
     )
+
+
+def broken(facts: Sequence[StackFact]) -> tuple[StackFact, ...]:
+    """Return the facts that qwafer relies on and that no longer hold."""
+    return tuple(fact for fact in facts if fact.relied_on and not fact.holds)

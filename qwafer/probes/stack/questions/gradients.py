@@ -1,6 +1,5 @@
 """What can be differentiated, where, and at what cost."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 

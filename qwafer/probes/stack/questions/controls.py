@@ -1,0 +1,28 @@
+"""Questions with known answers, which test those who ask: a right answer, an error, a crash, a silence."""
+
+import os
+import time
+
+from ._common import Answer
+
+
+def answer() -> Answer:
+    """Answer at once."""
+    return "works", "as it should"
+
+
+def error() -> Answer:
+    """Raise."""
+    raise ValueError("as it should\nand a second line")
+
+
+def crash() -> Answer:
+    """Abort the process, as a failed assertion of a compiler does."""
+    os.write(2, b"what():  as it should\n")
+    os.abort()
+
+
+def silence() -> Answer:
+    """Say nothing for a minute."""
+    time.sleep(60)
+    return "wrong", "the silence ended"
