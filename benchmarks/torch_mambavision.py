@@ -1,4 +1,4 @@
-"""MambaVision-T in torch, for the comparison in `extraction.py`: qwafer's own definition, with a plain recurrent scan."""
+"""MambaVision-T in torch for the comparison in `extraction.py`: qwafer's own definition with a plain recurrent scan."""
 
 # ruff: noqa: D101, D102 - the layers are those that qwafer/backbones/mambavision.py documents
 
