@@ -1,11 +1,10 @@
 """Images a second of the frozen backbones against torch on the same weights and images, measured in turns in one run.
 
-Set up once (torch 2.13 for the CPU; torchvision 0.28 for its models, whatever it was built for):
+Set up once, in an environment of its own (torchvision for its models, whatever device it was built for):
 
-    python -m venv .venv-peers-extraction
-    .venv-peers-extraction/bin/pip install torch==2.13.0 torchvision==0.28.0 numpy
+    python benchmarks/extraction.py --setup-torch
 
-Then, on an otherwise idle machine (about three minutes on two cores):
+Then, on an otherwise idle machine (some three minutes on two cores):
 
     python benchmarks/extraction.py --out bench_reports/extraction.json
 
@@ -25,6 +24,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+TORCH = ROOT / ".venv-peers-extraction"
+PACKAGES = ("torch==2.13.0", "torchvision==0.28.0", "numpy")
 MODELS = {"efficientnet_b0": 1.5, "mobilenet_v3_small": 1.0, "mamba_vision_T": 1.0}
 """Backbone: how many times torch's images a second it should reach at batch 16."""
 
@@ -100,12 +101,17 @@ def compare(name: str, torch_python: str, *, batch: int, rounds: int, folder: Pa
 def main() -> int:
     """Measure, print a table, write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch", default=str(ROOT / ".venv-peers-extraction" / "bin" / "python"))
+    parser.add_argument("--torch", default=str(TORCH / "bin" / "python"), help="a Python with torch and torchvision")
+    parser.add_argument("--setup-torch", action="store_true", help="make that environment, and end")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.setup_torch:
+        subprocess.run([sys.executable, "-m", "venv", str(TORCH)], check=True)
+        subprocess.run([str(TORCH / "bin" / "pip"), "install", *PACKAGES], check=True)
+        return 0
     sys.path.insert(0, str(ROOT))
     columns = ("backbone", "qwafer images/s", "torch images/s", "ratio (quartiles)", "target", "peak MB", "difference")
     print(f"| {' | '.join(columns)} |")
