@@ -1,1 +1,65 @@
-"""Data parallel programs: the batch in equal parts over a mesh of JAX devices, the weights on every one of them."""
+"""Data parallel programs: the batch in equal parts over a mesh of JAX devices, the weights whole on each."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from qwafer._checks import check_positive_int
+from qwafer._errors import InputError
+from qwafer.circuits import CircuitSpec
+from qwafer.engines._base import Engine, Program, Weights
+
+
+def data_parallel(
+    engine: Engine, spec: CircuitSpec, batch: int, mesh: Mesh | int | None = None, *, gradient: bool = True
+) -> Program:
+    """Return the program of `spec` for `batch` examples that runs `batch / devices` of them on each device of `mesh`.
+
+    s(w, x) = [s(w, x_1); ...; s(w, x_D)] over the D parts x_d of the batch: the numbers are those of one device, and
+    the gradient in the weights is the sum of the parts' (transposing the replication of w gives the sum).
+    `mesh`: a mesh with one axis, a number of devices, or None for all of them. Angles may lie on one device or be
+    sharded already, by `NamedSharding(mesh, PartitionSpec(axis))`; the outputs are sharded so.
+
+    Raises InputError where the batch does not divide among the devices, where so many devices are not there, and for an
+    engine other than `xla`: the others compute on the host, where devices would wait for each other.
+    """
+    check_positive_int("batch", batch)
+    if engine.name != "xla":
+        raise InputError(f"programs of engine {engine.name} do not spread over devices: use engine xla")
+    over = _mesh(mesh)
+    (axis,), size = over.axis_names, over.size
+    if batch % size:
+        below, above = batch - batch % size, batch + size - batch % size
+        advice = f"{below} or {above}" if below else str(above)
+        raise InputError(f"a batch of {batch} does not divide among {size} devices: use {advice}")
+    part = engine.program(spec, batch // size, gradient=gradient)
+    whole, split = PartitionSpec(), PartitionSpec(axis)
+    # No check of replication: it would have to look into the engine's custom derivatives. Out of a shard comes its own
+    # part of the batch and nothing else, and unchecked transposition sums over the axis what came in whole.
+    sharded: Callable[..., jax.Array] = jax.shard_map(
+        part, mesh=over, in_specs=(whole, split), out_specs=split, check_vma=False
+    )
+
+    @jax.jit
+    def forward(weights: Weights, angles: jax.Array) -> jax.Array:
+        angles = jax.lax.with_sharding_constraint(angles, NamedSharding(over, split))
+        return sharded(dict(weights), angles)
+
+    info = {**part.info, "devices": size, "batch_per_device": part.batch}
+    return Program(forward, spec, batch, info)
+
+
+def _mesh(mesh: Mesh | int | None) -> Mesh:
+    if isinstance(mesh, Mesh):
+        if len(mesh.axis_names) != 1:
+            raise InputError(f"the mesh must have one axis, the batch's, got {len(mesh.axis_names)}")
+        return mesh
+    devices = jax.devices()
+    if mesh is None:
+        mesh = len(devices)
+    check_positive_int("mesh", mesh)
+    if mesh > len(devices):
+        raise InputError(f"`mesh` = {mesh} devices were asked for and JAX has {len(devices)}")
+    return Mesh(np.asarray(devices[:mesh]), ("batch",))

@@ -1,0 +1,152 @@
+"""A contender of `engines.py` in a process of its own: one JSON line in, one JSON line out, on two cores.
+
+    python benchmarks/_engines_worker.py CONTENDER DTYPE
+
+`{"do": "hello"}`, `{"do": "prepare", ...}` (compile, run, leave loss and gradients in a file),
+`{"do": "time", "repeats": k}`, `{"do": "matmul"}`, `{"do": "memory"}`; end of input ends it.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+if hasattr(os, "sched_setaffinity"):  # before any library counts the cores
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+
+from _engines_contenders import CONTENDERS  # noqa: E402
+
+MATMUL = 2048
+
+
+class Worker:
+    """What one contender has compiled, and how its calls are timed."""
+
+    def __init__(self, name: str, dtype: str):
+        self.name, self.dtype = name, dtype
+        self.make, _, self.packages = CONTENDERS[name]
+        self.call: Callable[[], Any] = tuple
+        self.product: Callable[[], Any] | None = None
+
+    def hello(self) -> dict[str, Any]:
+        """Import what the contender needs; return the versions."""
+        if self.name != "torch-lightning":
+            import jax
+
+            jax.config.update("jax_enable_x64", self.dtype == "float64" or self.name == "catalyst")
+            if self.name == "catalyst":  # host callbacks, see qwafer._process
+                jax.config.update("jax_cpu_enable_async_dispatch", False)
+        return {"versions": {package: version(package) for package in self.packages}}
+
+    def prepare(self, n: int, layers: int, batch: int, inputs: str, outputs: str, memory: int) -> dict[str, Any]:
+        """Build and compile the step, run it once on the arrays of `inputs`, write what it gives to `outputs`.
+
+        Where XLA says that its buffers exceed `memory` bytes, the batch is run in parts, one after the other.
+        """
+        with np.load(inputs) as file:
+            w, x, y = (file[name].astype(self.dtype) for name in ("weights", "angles", "labels"))
+        start, chunks = time.perf_counter(), 1
+        if self.name == "torch-lightning":
+            step, info = self.make(n, layers, batch, self.dtype)
+            self.call = lambda: step(w, x, y)
+        else:
+            import jax
+
+            jax.clear_caches()
+            arguments = jax.device_put((w, x, y))
+            while True:
+                start = time.perf_counter()
+                step, info = self.make(n, layers, batch // chunks, self.dtype)
+                compiled = jax.jit(_in_parts(step, chunks)).lower(*arguments).compile()
+                needed = compiled.memory_analysis().temp_size_in_bytes
+                if needed <= memory or chunks * 4 > batch:
+                    break
+                chunks *= 4
+            self.call = lambda: jax.block_until_ready(compiled(*arguments))
+            info = {**info, "chunks": chunks, "buffer_bytes": needed}
+        compiled_s = time.perf_counter() - start
+        start = time.perf_counter()
+        loss, d_w, d_x = self.call()
+        first_s = time.perf_counter() - start
+        np.savez(outputs, loss=np.asarray(loss), weights=np.asarray(d_w), angles=np.asarray(d_x))
+        if info.get("eager"):  # nothing was compiled before the first call, and the second pays nothing for it
+            start = time.perf_counter()
+            self.call()
+            second_s = time.perf_counter() - start
+            compiled_s, first_s = compiled_s + max(first_s - second_s, 0.0), second_s
+        return {"compile_s": compiled_s, "first_s": first_s, "info": json.loads(json.dumps(info, default=str))}
+
+    def time(self, repeats: int) -> dict[str, Any]:
+        """Return the seconds of each of `repeats` calls."""
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            self.call()
+            seconds.append(time.perf_counter() - start)
+        return {"seconds": seconds}
+
+    def matmul(self) -> dict[str, Any]:
+        """Return the operations a second of one product of float32 matrices of 2048 x 2048."""
+        import jax
+
+        if self.product is None:
+            a = jax.random.normal(jax.random.key(0), (MATMUL, MATMUL), "float32")
+            compiled = jax.jit(lambda a: a @ a).lower(a).compile()
+            self.product = lambda: jax.block_until_ready(compiled(a))
+            self.product()
+        start = time.perf_counter()
+        self.product()
+        return {"rate": 2 * MATMUL**3 / (time.perf_counter() - start)}
+
+    def memory(self) -> dict[str, Any]:
+        """Return the most bytes that the process has held."""
+        return {"peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+
+
+def _in_parts(step: Any, chunks: int) -> Any:
+    """Return `step` on the batch in `chunks` equal parts in turn: the mean of the parts."""
+    if chunks == 1:
+        return step
+    import jax
+    import jax.numpy as jnp
+
+    def in_parts(w: Any, x: Any, y: Any) -> Any:
+        def part(sums: Any, xy: Any) -> Any:
+            loss, d_w, d_x = step(w, *xy)
+            return (sums[0] + loss, sums[1] + d_w), d_x
+
+        zero = (jnp.zeros((), w.dtype), jnp.zeros_like(w))
+        (loss, d_w), d_x = jax.lax.scan(part, zero, (x.reshape(chunks, -1, x.shape[1]), y.reshape(chunks, -1)))
+        return loss / chunks, d_w / chunks, d_x.reshape(x.shape) / chunks
+
+    return in_parts
+
+
+def main() -> int:
+    """Answer requests until the input ends. An error is an answer too."""
+    # The pipe is for answers alone: whatever a library prints goes to stderr.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    worker = Worker(*sys.argv[1:3])
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(worker, request.pop("do"))(**request)
+        except Exception as error:  # the driver records it with the case and goes on
+            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
