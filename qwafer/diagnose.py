@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from qwafer.config import DataConfig, RunConfig
     from qwafer.features import FeatureSet
     from qwafer.probes import TrustTable
+    from qwafer.probes.stack import StackFact
 
 COLORS = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 
@@ -108,9 +109,12 @@ def _stack(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name):
             flag = "EXPERIMENT.toml" if name == "experiment" else "--set" if name == "overrides" else f"--{name}"
             raise InputError(f"`--stack` probes the installed compiler, not an experiment: leave out {flag}")
-    from qwafer.probes.stack import run_stack_probes
+    from qwafer.probes.stack import broken, run_stack_probes
 
-    return int(run_stack_probes())
+    with _progress(quiet=arguments.quiet) as progress:
+        facts = run_stack_probes(progress)
+    _print_facts(facts)
+    return 1 if broken(facts) else 0
 
 
 def features_of(arms: "Mapping[str, RunConfig]") -> "dict[str, FeatureSet]":
@@ -169,6 +173,35 @@ def _print(table: "TrustTable", title: str) -> None:
             )
     counts = ", ".join(f"{n} {verdict}" for verdict, n in table.counts().items() if n)
     console.print(counts, highlight=False)
+
+
+def _print_facts(facts: "Sequence[StackFact]") -> None:
+    """Print what the stack answered, and what does not hold any longer; yellow: another answer than expected."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from qwafer.probes.stack import broken, versions
+
+    console = Console()
+    width = min(console.width, 140)
+    grid = Table(title=versions(), box=box.SIMPLE_HEAD, width=width, title_style="bold", show_edge=False)
+    grid.add_column("answer", no_wrap=True)
+    grid.add_column("what was asked", overflow="fold", ratio=4)
+    grid.add_column("message or number", overflow="fold", ratio=4)
+    grid.add_column("what qwafer does", overflow="fold", ratio=3)
+    for fact in facts:
+        color = "" if fact.holds else "bold red" if fact.relied_on else "yellow"
+        cells = (fact.fact + (" *" if fact.relied_on else ""), fact.detail, fact.does)
+        grid.add_row(Text(fact.verdict, style=color), *map(Text, cells))
+    console.print(grid)
+    console.print("* qwafer relies on it", style="dim", highlight=False)
+    for fact in facts:
+        if not fact.holds:
+            color, change = ("bold red", "qwafer relies on") if fact in broken(facts) else ("yellow", "changed")
+            line = Text.assemble((f"{change}: {fact.name}. ", color), f"{fact.verdict}, expected {fact.expected}")
+            console.print(line, width=width)
 
 
 @contextlib.contextmanager

@@ -58,6 +58,14 @@ QUESTIONS: tuple[Question, ...] = (
         does="seeds every program, exact ones too",
     ),
     Question(
+        name="allocator",
+        fact="another allocator lowers the cost of a gradient",
+        ask="allocator.worker_allocator",
+        expected="works",
+        does="preloads one for its workers where it is installed, else tunes glibc's (`QWAFER_ALLOCATOR`)",
+        timeout=120,
+    ),
+    Question(
         name="gate cost",
         fact="fixed cost of an execution and cost of a gate",
         ask="batching.gate_cost",

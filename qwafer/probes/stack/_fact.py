@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 Verdict = Literal["works", "fails", "wrong", "dead"]
-"""works; fails: an error, a crash, a refusal; wrong: a silent wrong result; dead: a gradient or option without effect."""
+"""works; fails: an error, a crash, a refusal; wrong: a silent wrong result; dead: a gradient or an option that does
+nothing."""
 
 VERDICTS: tuple[Verdict, ...] = ("works", "fails", "wrong", "dead")
 

@@ -29,13 +29,14 @@ CHILD = Path(__file__).with_name("_child.py")
 
 
 def run_stack_probes(
-    progress: Callable[[str], None] | None = None, jobs: int = 2, questions: Sequence[Question] = QUESTIONS
+    progress: Callable[[str], None] | None = None, jobs: int = 2, questions: Sequence[Question] | None = None
 ) -> tuple[StackFact, ...]:
-    """Ask the installed stack every question, in subprocesses, `jobs` at a time; return the facts in order.
+    """Ask the installed stack `questions` (all of `QUESTIONS`), `jobs` processes at a time; return the facts in order.
 
     A question that crashes or hangs is answered `fails`, with the signal or the time, and those that were to follow in
     its process are asked in another one. `progress` is told the name of every question that has been answered.
     """
+    questions = QUESTIONS if questions is None else questions
     alone = [[question] for question in questions if question.alone]
     shared = [question for question in questions if not question.alone]
     groups = alone + [group for k in range(SHARED_PROCESSES) if (group := shared[k::SHARED_PROCESSES])]
@@ -92,8 +93,10 @@ class _Room:
         workplace = Path(tempfile.mkdtemp(dir=folder))
         records, errors = workplace / "answers.jsonl", workplace / "stderr"
         records.touch()
-        environment = worker_environment(1) | {"TMPDIR": str(workplace)}
-        environment.pop("JAX_ENABLE_X64", None)  # one of the questions is who switches it on
+        # The numbers are the stack's own: one question asks what another allocator changes. 64 bit is on for all but
+        # the question who switches it on.
+        base = dict(os.environ) | {"QWAFER_ALLOCATOR": "off", "JAX_ENABLE_X64": "1", "TMPDIR": str(workplace)}
+        environment = worker_environment(1, base)
         command = [sys.executable, str(CHILD), str(records), *(question.ask for question in questions)]
         with errors.open("wb") as stderr:
             with self._lock:
@@ -158,11 +161,19 @@ def _death(returncode: int) -> str:
 
 
 def shortened(detail: str) -> str:
-    """Return a message as one line: a compiler's assertion if there is one, else its first line, cut if long."""
+    """Return a message as one line: what a compiler says that it died of, else the first line, cut if long."""
     text = detail.strip()
     kind = text.split(":", 1)[0]
     assertion = re.search(r"Assertion `(.*?)' failed", text, re.DOTALL)
-    line = f"{kind}: assertion {assertion[1]} failed" if assertion else (text.splitlines() or [""])[0]
-    # Addresses and the folders of this machine say nothing about the stack.
-    line = re.sub(r"0x[0-9a-f]+|/\S*/(?=\S)", "", " ".join(line.split()))
+    errors = re.findall(r"^error: (?:.*\): )?(.*)$", text, re.MULTILINE)
+    died = re.search(r"failed with error code -(\d+)", text)
+    if assertion:
+        line = f"{kind}: assertion {assertion[1]} failed"
+    elif errors:
+        line = f"{kind}: {re.split('  +%', errors[-1])[0]}"
+    elif died:
+        line = f"{kind}: the compiler's process {_death(-int(died[1]))}"
+    else:
+        line = (text.splitlines() or [""])[0]
+    line = " ".join(line.split())
     return line if len(line) <= LONGEST_DETAIL else line[: LONGEST_DETAIL - 3].rstrip() + "..."
