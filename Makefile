@@ -44,10 +44,10 @@ layers: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow" --durations=15
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --durations=15
 
 test-slow: $(VENV)/.installed-dev ## the tests that are too long for `make test`
-	$(BIN)/python -m pytest -m slow --durations=15
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --durations=15
 
 experiments: $(VENV)/.installed ## every comparison in experiments/, resumably; writes the table in experiments/README.md
 	$(BIN)/python experiments/run_all.py
