@@ -9,13 +9,13 @@ from qwafer import diagnose
 from qwafer._errors import InputError
 from qwafer.probes import stack
 from qwafer.probes.stack import QUESTIONS, Question, StackFact, _run
-from qwafer.probes.stack.__main__ import DOCUMENT
+from qwafer.probes.stack import __main__ as command
 from qwafer.probes.stack._fact import answered
 
 
-def control(name: str, **options: object) -> Question:
+def control(asked: str, **options: object) -> Question:
     """A question with a known answer, in a group of its own if not told otherwise."""
-    given = {"name": name, "fact": name, "ask": f"controls.{name}", "expected": "works", "does": "nothing"} | options
+    given = {"name": asked, "fact": asked, "ask": f"controls.{asked}", "expected": "works", "does": "nothing"} | options
     return Question(**given)
 
 
@@ -63,6 +63,16 @@ def test_an_interrupted_caller_leaves_no_process(monkeypatch):
         stack.run_stack_probes(interrupted, questions=questions)
     assert len(processes) == 2
     assert all(process.returncode is not None for process in processes)
+
+
+def test_bad_arguments_are_refused_before_anything_is_asked(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(command, "DOCUMENT", tmp_path / "absent.md")
+    monkeypatch.setattr(_run, "QUESTIONS", ())
+    assert command.main(["--write-docs"]) == 2
+    assert "absent.md" in capsys.readouterr().err
+    assert command.main(["--jobs", "0"]) == 2
+    assert "`jobs` must be" in capsys.readouterr().err
+    assert command.main([]) == 0
 
 
 def test_cheap_questions_for_real():
@@ -121,7 +131,7 @@ def test_diagnose_tells_of_a_broken_fact(monkeypatch, capsys, expected, status):
 
 
 def test_the_committed_table_is_one_the_command_could_have_written():
-    versions, rows = stack.parse(DOCUMENT.read_text())
+    versions, rows = stack.parse(command.DOCUMENT.read_text())
     if versions != stack.versions():
         pytest.skip(f"the table was written with {versions}")
     assert [row.name for row in rows] == [question.name for question in QUESTIONS]

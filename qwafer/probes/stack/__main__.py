@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qwafer._process import run_verb
 from qwafer.probes.stack import broken, markdown, run_stack_probes, write
+from qwafer.probes.stack._table import parts
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "catalyst-learnings.md"
 
@@ -21,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(jobs: int, *, write_docs: bool) -> int:
-    facts = run_stack_probes(lambda text: _say(text), jobs)
+    if write_docs:
+        parts(DOCUMENT.read_text())  # a missing document or marker is told now, not after a minute
+    facts = run_stack_probes(_say, jobs)
     if write_docs:
         write(DOCUMENT, facts)
     else:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from qwafer._checks import check_positive_int
 from qwafer._process import worker_environment
 from qwafer.probes.stack._catalog import QUESTIONS
 from qwafer.probes.stack._fact import VERDICTS, Question, StackFact, answered
@@ -36,6 +37,7 @@ def run_stack_probes(
     A question that crashes or hangs is answered `fails`, with the signal or the time, and those that were to follow in
     its process are asked in another one. `progress` is told the name of every question that has been answered.
     """
+    check_positive_int("jobs", jobs)
     questions = QUESTIONS if questions is None else questions
     alone = [[question] for question in questions if question.alone]
     shared = [question for question in questions if not question.alone]
@@ -43,7 +45,7 @@ def run_stack_probes(
     room = _Room(progress or (lambda text: None), len(questions))
     with (
         tempfile.TemporaryDirectory(prefix="qwafer-stack-") as folder,
-        concurrent.futures.ThreadPoolExecutor(max(1, jobs)) as pool,
+        concurrent.futures.ThreadPoolExecutor(jobs) as pool,
     ):
         try:
             # The long ones first: two long processes beside each other, the short ones in the gaps.

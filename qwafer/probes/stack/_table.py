@@ -45,7 +45,7 @@ def markdown(facts: Sequence[StackFact]) -> str:
 
 def parse(document: str) -> tuple[str, tuple[Row, ...]]:
     """Return the versions and rows of the table in a document; InputError where there is none."""
-    _, table, _ = _parts(document)
+    _, table, _ = parts(document)
     found = re.search(r"^Versions: (.*)\.$", table, re.MULTILINE)
     lines = [line for line in table.splitlines() if line.startswith("|")]
     rows = [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
@@ -59,12 +59,13 @@ def parse(document: str) -> tuple[str, tuple[Row, ...]]:
 
 def write(path: Path, facts: Sequence[StackFact]) -> None:
     """Put the table of `facts` between the markers of the document at `path`."""
-    before, _, after = _parts(path.read_text())
+    before, _, after = parts(path.read_text())
     with atomic_path(path) as temporary:
         Path(temporary).write_text(f"{before}{BEGIN}\n\n{markdown(facts)}\n\n{END}{after}")
 
 
-def _parts(document: str) -> tuple[str, str, str]:
+def parts(document: str) -> tuple[str, str, str]:
+    """Return what is before, between and after the markers; InputError where one is missing."""
     before, begin, rest = document.partition(BEGIN)
     table, end, after = rest.partition(END)
     if not begin or not end:

@@ -151,9 +151,7 @@ def vjp_cost() -> Answer:
     answers = [compared(program(weights, data, cotangent), right) for program in (jacobian, vjp)]
     calls = [functools.partial(program, weights, data, cotangent) for program in (sweep, jacobian, vjp)]
     one, full, product = seconds(calls, repeats=7)
-    numbers = (
-        f"one sweep {1e6 * one / batch:.0f} us, Jacobian {full / one:.1f} times that, vjp {product / one:.1f} times"
-    )
+    ratios = f"Jacobian {full / one:.1f} times that, vjp {product / one:.1f} times"
     verdict = next((verdict for verdict, _ in answers if verdict != "works"), "works")
     return verdict, f"one sweep {1e6 * one / batch:.0f} us, {ratios} (n = {n}, {3 * n} outputs)"
 
