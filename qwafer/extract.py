@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -97,9 +96,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{arguments.out} is complete: nothing to do")
         return 0
     batch = DEFAULT_BATCH if arguments.batch is None else arguments.batch
-    jobs = len(os.sched_getaffinity(0)) if arguments.jobs is None else arguments.jobs
     with _progress_bar(arguments.backbone, quiet=arguments.quiet) as progress:
-        result = extract(maps, backbone, arguments.out, batch=batch, jobs=jobs, progress=progress)
+        result = extract(maps, backbone, arguments.out, batch=batch, jobs=arguments.jobs, progress=progress)
     n_maps, n_features = result.features.shape
     print(f"{arguments.out}: {n_maps} maps x {n_features} features, backbone {arguments.backbone}")
     return 0

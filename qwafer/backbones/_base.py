@@ -1,5 +1,6 @@
 """What every backbone looks like to extraction: a frozen function from maps to features, and its record."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,13 @@ import numpy as np
 
 Features = np.ndarray
 """Feature rows: float32, (n, D)."""
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

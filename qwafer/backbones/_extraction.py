@@ -14,7 +14,7 @@ import numpy as np
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import canonical_json, jsonable
-from qwafer.backbones._base import Extractor, Features
+from qwafer.backbones._base import Extractor, Features, available_cores
 from qwafer.backbones._chunks import ChunkStore, difference
 from qwafer.backbones._registry import extractor
 from qwafer.data import WaferMaps
@@ -34,7 +34,7 @@ def extract(
     *,
     batch: int = DEFAULT_BATCH,
     dtype: str = "float32",
-    jobs: int = 1,
+    jobs: int | None = None,
     weights: str | Path | None = None,
     random_weights: int | None = None,
     channels: str | None = None,
@@ -44,7 +44,8 @@ def extract(
 
     Identical maps (equal content ids) are computed once. Chunks of `batch` maps go to `OUT.parts/` as they are done; a
     killed run is taken up where it stopped, and its arrays are those of an unbroken run, bit for bit. Neither `batch`
-    nor `jobs` (threads) has an influence on the numbers. Memory does not grow with the number of maps, beyond the maps.
+    nor `jobs` (threads; one a core if none) has an influence on the numbers. Memory does not grow with the number of
+    maps, beyond the maps themselves.
 
     Features of a backbone that was trained on some of these maps carry its split (`FeatureSet.split`).
 
@@ -54,7 +55,7 @@ def extract(
         InputError: unusable weights; an output that is in the way; a full disk.
     """
     check_positive_int("batch", batch)
-    check_positive_int("jobs", jobs)
+    threads = _thread_count(jobs)
     out = Path(out)
     if not isinstance(backbone, Extractor):
         backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
@@ -69,7 +70,7 @@ def extract(
         gaps = store.missing(step)
         done = len(first) - sum(stop - start for start, stop in gaps)
         _report(progress, done, len(first))
-        with _pool(jobs) as pool:
+        with _pool(threads) as pool:
             for start, stop in gaps:
                 selected = [maps.maps[i] for i in first[start:stop]]
                 blocks = []
@@ -89,20 +90,20 @@ def features_from_maps(
     backbone: str | Extractor = "spatial",
     *,
     dtype: str = "float32",
-    jobs: int = 1,
+    jobs: int | None = None,
     weights: str | Path | None = None,
     random_weights: int | None = None,
     channels: str | None = None,
     progress: Progress | None = None,
 ) -> FeatureSet:
     """Return the features of `maps` without touching the disk: the same arrays and provenance as `extract` writes."""
-    check_positive_int("jobs", jobs)
+    threads = _thread_count(jobs)
     if not isinstance(backbone, Extractor):
         backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
     first, inverse = _distinct(maps)
     _report(progress, 0, len(first))
     blocks: list[Features] = []
-    with _pool(jobs) as pool:
+    with _pool(threads) as pool:
         for block in _blocks(backbone, [maps.maps[i] for i in first], pool):
             blocks.append(block)
             _report(progress, sum(map(len, blocks)), len(first))
@@ -174,9 +175,9 @@ def _feature_set(maps: WaferMaps, backbone: Extractor, features: np.ndarray) -> 
 
 
 @contextlib.contextmanager
-def _pool(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that are given up, not waited for, when the extraction fails or is interrupted."""
-    pool = ThreadPoolExecutor(jobs)
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads whose waiting work is dropped when the extraction fails or is interrupted."""
+    pool = ThreadPoolExecutor(threads)
     try:
         yield pool
     finally:
@@ -193,6 +194,13 @@ def _space_on(out: Path, store: ChunkStore) -> Iterator[None]:
         raise InputError(
             f"the disk of {out} is full: make space and run the same command again, which takes up {store.folder}"
         ) from error
+
+
+def _thread_count(jobs: int | None) -> int:
+    if jobs is None:
+        return available_cores()
+    check_positive_int("jobs", jobs)
+    return jobs
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:

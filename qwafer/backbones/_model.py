@@ -1,6 +1,5 @@
 """Pretrained networks: the callable that `load` returns, and its way into extraction."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,7 +16,7 @@ from jaxtyping import Array, Float
 from qwafer._checks import check_choice
 from qwafer._errors import InputError
 from qwafer.backbones._architectures import NAMES, Architecture, architecture
-from qwafer.backbones._base import Extractor
+from qwafer.backbones._base import Extractor, available_cores
 from qwafer.backbones._checkpoints import Checkpoint, check_fit, fetch_from_hub, random_checkpoint, read_checkpoint
 from qwafer.backbones._keys import Shapes, parameter_tree
 from qwafer.backbones.wafercnn import PARTS, recorded_split
@@ -81,7 +80,7 @@ class Backbone:
         on_cpu = self._devices[0].platform == "cpu"
         self.batch = (architecture.cpu_batch if on_cpu else DEVICE_BATCH) * len(self._devices)
         """Images a call of the compiled program; other numbers are padded to it."""
-        self._threads = len(os.sched_getaffinity(0)) if on_cpu and len(self._devices) == 1 else 1
+        self._threads = available_cores() if on_cpu and len(self._devices) == 1 else 1
         mesh = Mesh(np.array(self._devices), ("batch",))
         self._rows = NamedSharding(mesh, PartitionSpec("batch"))
         tree = parameter_tree(architecture.table, checkpoint.state)

@@ -131,7 +131,7 @@ def _fit(
 
 @functools.cache
 def _program(steps: int, learning_rate: float, weight_decay: float) -> tuple[optax.GradientTransformation, Step]:
-    """Return the optimiser and the compiled step: (parameters, statistics, moments, codes, labels) -> the first three."""
+    """Return optimiser and compiled step: (parameters, statistics, moments, codes, labels) -> the first three anew."""
     schedule = optax.cosine_onecycle_schedule(max(steps, 2), learning_rate, pct_start=0.1)
     optimizer = optax.adamw(schedule, weight_decay=weight_decay, mask=_decayed)
 
