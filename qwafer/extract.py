@@ -61,6 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
         "beside --out); the features carry the split",
     )
     parser.add_argument("--train-seed", type=int, metavar="S", help="with --train: seed of split and training (0)")
+    parser.add_argument(
+        "--train-split", metavar="HOW", help="with --train: content (the default), group (whole lots together) or time"
+    )
     parser.add_argument("--epochs", type=int, metavar="E", help="with --train: passes over the training split (12)")
     parser.add_argument("--maps-count", type=int, metavar="N", help="with --maps synthetic: how many (2000)")
     parser.add_argument("--seed", type=int, metavar="S", help="with --maps synthetic: seed of the generator (0)")
@@ -112,7 +115,7 @@ def _check_training_options(arguments: argparse.Namespace) -> None:
         if arguments.random_weights is not None:
             raise InputError("give either --train or --random-weights, not both")
         return
-    for option in ("train_seed", "epochs"):
+    for option in ("train_seed", "train_split", "epochs"):
         if getattr(arguments, option) is not None:
             raise InputError(f"--{option.replace('_', '-')} goes with --train only")
 
@@ -121,7 +124,7 @@ def _trained(maps: "WaferMaps", arguments: argparse.Namespace) -> Path:
     """Train WaferCNN, or find that it is trained; return the path of its weights."""
     from qwafer.backbones import WaferCNNTraining, train_wafercnn
 
-    given = {"seed": arguments.train_seed, "epochs": arguments.epochs}
+    given = {"seed": arguments.train_seed, "split_by": arguments.train_split, "epochs": arguments.epochs}
     options = WaferCNNTraining(**{name: value for name, value in given.items() if value is not None})
     out = Path(arguments.out)
     path = out.with_name(f"{out.stem}.wafercnn.safetensors") if arguments.weights is None else Path(arguments.weights)

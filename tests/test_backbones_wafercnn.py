@@ -81,6 +81,7 @@ def test_features_carry_the_split_of_the_training(weights: Path, tmp_path: Path)
     assert features.features.shape == (120, 128)
     np.testing.assert_array_equal(features.split, split.parts())
     np.testing.assert_array_equal(FeatureSet.load(tmp_path / "f.npz").split, split.parts())
+    assert features.provenance["split"] is not None
     some = MAPS.take(np.arange(30, 90))
     np.testing.assert_array_equal(features_from_maps(some, "wafercnn", weights=weights).split, split.parts()[30:90])
     assert features_from_maps(synthetic_maps(20, seed=9), "wafercnn", weights=weights).split is None
@@ -183,6 +184,8 @@ def test_the_verb_trains_extracts_and_finds_both_done(tmp_path: Path, capsys: py
         (["--backbone", "wafercnn", "--epochs", "3"], "--train only"),
         (["--backbone", "wafercnn", "--train", "--random-weights", "0"], "not both"),
         (["--backbone", "wafercnn", "--train", "--epochs", "0"], "epochs"),
+        (["--backbone", "wafercnn", "--train", "--train-split", "group"], "group"),
+        (["--backbone", "wafercnn", "--train-split", "group"], "--train only"),
         (["--backbone", "wafercnn"], "--train"),
         (["--backbone", "wafercnn", "--random-weights", "0", "--channels", "grey"], "channels"),
         (["--backbone", "efficientnet_b0"], "download.pytorch.org"),

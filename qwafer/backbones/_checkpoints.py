@@ -178,7 +178,7 @@ def _plain(state: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
 def _keep(state: dict[str, np.ndarray], target: Path, sha256: str) -> None:
     try:
         with atomic_path(target) as temporary:
-            arrays = {key: np.array(value, order="C") for key, value in state.items()}
+            arrays = {key: np.asarray(value, order="C") for key, value in state.items()}
             safetensors.numpy.save_file(arrays, temporary, metadata={_SOURCE: sha256})
     except (OSError, safetensors.SafetensorError) as error:
         warnings.warn(

@@ -13,7 +13,7 @@ import numpy as np
 
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
-from qwafer._io import canonical_json, jsonable
+from qwafer._io import canonical_json, digest, jsonable
 from qwafer.backbones._base import Extractor, Features, available_cores
 from qwafer.backbones._chunks import ChunkStore, difference
 from qwafer.backbones._registry import extractor
@@ -116,6 +116,8 @@ def provenance(maps: WaferMaps, backbone: Extractor) -> dict[str, Any]:
     record = {"backbone": backbone.name, "compute_batch": backbone.compute_batch, **backbone.record}
     record["versions"] = {**versions, **record.get("versions", {})}
     record["data"] = {"source": maps.source, "sha256": maps.sha256, "n_maps": len(maps)}
+    split = _split(maps, backbone)
+    record["split"] = None if split is None else digest(split, np.asarray(maps.content_ids))
     return dict(jsonable(record))
 
 
@@ -159,6 +161,10 @@ def _distinct(maps: WaferMaps) -> tuple[np.ndarray, np.ndarray]:
     return first[order], rank[inverse.reshape(-1)]
 
 
+def _split(maps: WaferMaps, backbone: Extractor) -> np.ndarray | None:
+    return None if backbone.split is None else backbone.split(np.asarray(maps.content_ids))
+
+
 def _feature_set(maps: WaferMaps, backbone: Extractor, features: np.ndarray) -> FeatureSet:
     return FeatureSet(
         features=features,
@@ -169,7 +175,7 @@ def _feature_set(maps: WaferMaps, backbone: Extractor, features: np.ndarray) -> 
         groups=maps.groups,
         times=maps.times,
         exclusive=maps.exclusive,
-        split=None if backbone.split is None else backbone.split(np.asarray(maps.content_ids)),
+        split=_split(maps, backbone),
         feature_names=backbone.feature_names,
     )
 

@@ -16,7 +16,7 @@ import safetensors.numpy
 from jax import lax
 from jaxtyping import Array, Float
 
-from qwafer._checks import check_interval, check_positive_int
+from qwafer._checks import check_choice, check_interval, check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, jsonable, key_seed
 from qwafer.backbones._layers import Images, global_mean
@@ -36,6 +36,8 @@ class WaferCNNTraining:
 
     seed: int = 0
     """Seed of the split, the initial weights, the batches and the augmentation."""
+    split_by: str = "content"
+    """How the split is made: `content`, `group` (whole lots together) or `time`; see `make_split`."""
     epochs: int = 12
     """Passes over the training split."""
     batch_size: int = 32
@@ -47,6 +49,7 @@ class WaferCNNTraining:
 
     def __post_init__(self) -> None:
         check_positive_int("seed", self.seed, minimum=0)
+        check_choice("split_by", self.split_by, ("content", "group", "time"))
         check_positive_int("epochs", self.epochs)
         check_positive_int("batch_size", self.batch_size)
         check_interval("learning_rate", self.learning_rate, 0, 1, open_low=True)
@@ -72,7 +75,14 @@ def train_wafercnn(
     """
     options = WaferCNNTraining() if options is None else options
     path = Path(path)
-    split = make_split(maps.labels, maps.content_ids, seed=options.seed, groups=maps.groups, times=maps.times)
+    split = make_split(
+        maps.labels,
+        maps.content_ids,
+        seed=options.seed,
+        by=options.split_by,
+        groups=maps.groups,
+        times=maps.times,
+    )
     record = jsonable(
         {
             "options": asdict(options),
