@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +87,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
     check_choice("backbone", arguments.backbone, NAMES)
     _check_training_options(arguments)
-    maps = read_maps(arguments.maps, n=arguments.maps_count, seed=arguments.seed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        maps = read_maps(arguments.maps, n=arguments.maps_count, seed=arguments.seed)
+    said = [str(warning.message) for warning in caught]
+    for sentence in [*said, *(note for note in maps.notes if not any(note in text for text in said))]:
+        sys.stderr.write(f"note: {sentence}\n")
     weights = _trained(maps, arguments) if arguments.train else arguments.weights
     backbone = extractor(
         arguments.backbone,

@@ -275,6 +275,15 @@ def test_maps_of_size_zero_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "f.npz").exists()
 
 
+def test_what_the_reader_changed_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "maps.npz"
+    codes = np.ones((4, 52, 52), np.uint8)
+    codes[1, 5, 5] = 3
+    np.savez(path, arr_0=codes, arr_1=np.zeros((4, 8), np.uint8))
+    assert main(["--maps", str(path), "--out", str(tmp_path / "f.npz"), "--quiet"]) == 0
+    assert capsys.readouterr().err.count("note: ") == 1
+
+
 def test_help_names_every_option_and_loads_nothing_heavy() -> None:
     code = (
         "import sys, qwafer.extract as e; e.build_parser().format_help();"
