@@ -1,5 +1,6 @@
 """The catalyst engine against the reference engine, finite differences and closed forms."""
 
+import concurrent.futures
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -176,6 +177,26 @@ def test_jit_vmap_and_repetition_change_nothing() -> None:
     mapped = jax.vmap(program, in_axes=(0, None))(several, angles)
     np.testing.assert_array_equal(mapped[0], program(weights, angles))
     np.testing.assert_array_equal(mapped[1], program(jax.tree.map(lambda leaf: 2 * leaf, weights), angles))
+
+
+@pytest.mark.parametrize("batching", ["scan", "choi"])
+def test_threads_take_turns(batching: str) -> None:
+    spec = CircuitSpec(3, 2, dtype="float64")
+    program = engines.get("catalyst", batching=batching).program(spec, 16)
+    weights, _, _ = problem(spec)
+    inputs = [jnp.full((16, 3), 0.1 * k) for k in range(6)]
+    step = jax.jit(jax.grad(lambda w, x: (program(w, x) ** 2).sum(), argnums=(0, 1)))
+    expected = [step(weights, x) for x in inputs]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        for _ in range(5):
+            jax.tree.map(np.testing.assert_array_equal, list(pool.map(lambda x: step(weights, x), inputs)), expected)
+
+
+def test_exact_programs_do_not_depend_on_the_seed() -> None:
+    engines.cache_clear()
+    for seed in (0, 1):
+        engines.get("catalyst", seed=seed).program(CircuitSpec(1, 1), 2)
+    assert engines.cache_info()["misses"] == 1
 
 
 def test_not_a_number_stays_in_its_example() -> None:

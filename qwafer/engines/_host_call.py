@@ -1,4 +1,4 @@
-"""Calling NumPy functions from JAX programs on the CPU: `jax.pure_callback` without its detour over JAX arrays."""
+"""Calling NumPy functions from JAX programs: `jax.pure_callback` without its detour over JAX arrays."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -59,5 +59,5 @@ def _batched(operands: Sequence[Any], axes: Sequence[Any], **parameters: Any) ->
 
 _HOST_CALL = Primitive("qwafer_host_call")
 _HOST_CALL.def_abstract_eval(_abstract)
-mlir.register_lowering(_HOST_CALL, _lowered, platform="cpu")
+mlir.register_lowering(_HOST_CALL, _lowered)
 batching.primitive_batchers[_HOST_CALL] = _batched
