@@ -40,8 +40,10 @@ def draw(document: dict[str, Any], path: Path) -> None:
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     handles = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=min(len(handles), 6), fontsize=9)
+    figure.legend(
+        handles.values(), handles.keys(), loc="lower center", ncols=min(len(handles), 3 * columns), fontsize=9
+    )
     figure.suptitle(document["machine"]["cpu"] + f", {document['machine']['cores_used']} cores", fontsize=9)
-    figure.tight_layout(rect=(0, 0.08 if lines == 1 else 0.04, 1, 1))
+    figure.tight_layout(rect=(0, (0.14 if columns == 1 else 0.08) / lines, 1, 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)

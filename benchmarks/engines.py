@@ -40,8 +40,12 @@ Case = tuple[str, int, int, int]
 ORACLES = ("default.qubit", "tensorcircuit", "qujax")
 TOLERANCE = {"float32": (1e-4, 1e-3), "float64": (1e-9, 1e-8)}
 """Of the loss, absolute; of a gradient, against its largest entry."""
-STEP_BOX, COMPILE_BOX, CASE_BOX = 20.0, 90.0, 25.0
-"""Seconds: longest step and compilation that are predicted and still run; how long the rounds of a case go on."""
+STEP_BOX = {"quick": 3.0, "claims": 15.0, "full": 60.0}
+"""Seconds that a step may be expected to take and is still run."""
+COMPILE_BOX = 90.0
+"""The same for a compilation."""
+CASE_BOX = {"quick": 8.0, "claims": 20.0, "full": 60.0}
+"""Seconds that the rounds of a case go on."""
 SLICE = 0.05
 """Seconds that a turn of a contender lasts, a step at least."""
 ROUNDS = (3, 15)
@@ -71,7 +75,7 @@ def write_inputs(path: Path, case: Case) -> None:
     )
 
 
-def too_long(name: str, case: Case, seen: dict[tuple[str, str], list[dict[str, Any]]]) -> str | None:
+def too_long(name: str, case: Case, seen: dict[tuple[str, str], list[dict[str, Any]]], kind: str) -> str | None:
     """Return why `case` is not run, from the nearest that `name` has run: steps grow as L B 2^n, compiling as n L."""
     dtype, layers, n, batch = case
     known = seen.get((name, dtype), [])
@@ -83,7 +87,7 @@ def too_long(name: str, case: Case, seen: dict[tuple[str, str], list[dict[str, A
         return f"a smaller size failed ({last['failed']})" if smaller else None
     step = last["first_s"] * layers / last["layers"] * batch / last["batch"] * 2.0 ** (n - last["n"])
     compilation = last["compile_s"] * layers / last["layers"] * n / last["n"]
-    if step > STEP_BOX:
+    if step > STEP_BOX[kind]:
         return f"a step is expected to take {step:.0f} s"
     return f"compilation is expected to take {compilation:.0f} s" if compilation > COMPILE_BOX else None
 
@@ -97,7 +101,7 @@ def disagreement(have: Path, oracle: Path, dtype: str) -> tuple[float, float]:
     return loss, max(worst) / gradients
 
 
-def run_case(case: Case, pipes: dict[str, Pipe], seen: dict[Any, Any], folder: Path, deadline: float) -> dict[str, Any]:
+def run_case(case: Case, pipes: dict[str, Pipe], seen: dict[Any, Any], folder: Path, kind: str) -> dict[str, Any]:
     """Prepare every contender of `case`, check their agreement, time them in rounds."""
     dtype, layers, n, batch = case
     inputs = folder / "inputs.npz"
@@ -105,16 +109,13 @@ def run_case(case: Case, pipes: dict[str, Pipe], seen: dict[Any, Any], folder: P
     rows: dict[str, dict[str, Any]] = {}
     for name, pipe in pipes.items():
         row: dict[str, Any] = {"n": n, "layers": layers, "batch": batch}
-        reason = too_long(name, case, seen)
-        if reason is None and time.monotonic() > deadline:
-            reason = "the time of this run is used up"
-        if reason is not None:
+        if (reason := too_long(name, case, seen, kind)) is not None:
             rows[name] = {"skipped": reason}
             continue
         memory = int(0.5 * (available_memory() or 2**33))
         output = folder / f"{name}.npz"
         request = {"n": n, "layers": layers, "batch": batch, "inputs": str(inputs), "outputs": str(output)}
-        answer = pipe.ask(COMPILE_BOX + 3 * STEP_BOX, do="prepare", memory=memory, **request)
+        answer = pipe.ask(COMPILE_BOX + 3 * STEP_BOX[kind], do="prepare", memory=memory, **request)
         row |= {"failed": answer["error"]} if "error" in answer else answer
         seen.setdefault((name, dtype), []).append(row)
         rows[name] = row
@@ -126,7 +127,7 @@ def run_case(case: Case, pipes: dict[str, Pipe], seen: dict[Any, Any], folder: P
         elif max(errors := disagreement(folder / f"{name}.npz", folder / f"{oracle}.npz", dtype)) > 1:
             rows[name]["disagrees"] = errors
     agreed = [name for name in ran if "disagrees" not in rows[name]]
-    times, rates = rounds(agreed, pipes, rows, with_product="xla" in agreed)
+    times, rates = rounds(agreed, pipes, rows, CASE_BOX[kind], with_product="xla" in agreed)
     for name in list(times):
         if times[name]:
             quartiles = np.quantile(times[name], (0.25, 0.5, 0.75)).tolist()
@@ -141,29 +142,29 @@ def run_case(case: Case, pipes: dict[str, Pipe], seen: dict[Any, Any], folder: P
 
 
 def rounds(
-    names: list[str], pipes: dict[str, Pipe], rows: dict[str, Any], *, with_product: bool
+    names: list[str], pipes: dict[str, Pipe], rows: dict[str, Any], box: float, *, with_product: bool
 ) -> tuple[dict[str, list[float]], list[float]]:
     """Return the median seconds a step of each contender's turns, and the rates of the matrix product."""
     times: dict[str, list[float]] = {name: [] for name in names}
     rates: list[float] = []
     start = time.monotonic()
     for index in range(ROUNDS[1]):
-        if index >= ROUNDS[0] and time.monotonic() - start > CASE_BOX:
+        if index >= ROUNDS[0] and time.monotonic() - start > box:
             break
         # From the fourth round on the slow ones have said enough: the rest goes to where the spread matters.
         for name in names[index % len(names) :] + names[: index % len(names)] if names else []:
             expected = times[name][-1] if times[name] else rows[name]["first_s"]
-            if index >= ROUNDS[0] and expected > CASE_BOX / ROUNDS[1]:
+            if index >= ROUNDS[0] and expected > box / ROUNDS[1]:
                 continue
             repeats = max(1, min(200, int(SLICE / max(expected, 1e-6))))
-            answer = pipes[name].ask(4 * STEP_BOX, do="time", repeats=repeats)
+            answer = pipes[name].ask(60 + 4 * rows[name]["first_s"], do="time", repeats=repeats)
             if "error" in answer:
                 rows[name]["failed"] = answer["error"]
                 names = [other for other in names if other != name]
             else:
                 times[name].append(float(np.median(answer["seconds"])))
         if with_product:
-            answer = pipes["xla"].ask(STEP_BOX, do="matmul")
+            answer = pipes["xla"].ask(60, do="matmul")
             rates += [answer["rate"]] if "rate" in answer else []
     return times, rates
 
@@ -213,13 +214,13 @@ def print_case(result: dict[str, Any]) -> None:
 
 
 def print_summary(results: Iterable[dict[str, Any]]) -> None:
-    """Print, a line a case, xla against the fastest peer and against default.qubit, and the compilations."""
+    """Print, a line a case, xla against the fastest of all that are not qwafer's, and against default.qubit."""
     print("\n  n     B  L  dtype     xla ms   fastest peer (x, compile x)            default.qubit x   of limit")
     for result in results:
         rows, times = result["contenders"], ratios(result)
         if not times:
             continue
-        peers = {name: value for name, value in times.items() if name not in ("xla", "catalyst", "default.qubit")}
+        peers = {name: value for name, value in times.items() if name not in ("xla", "catalyst")}
         best = min(peers, key=lambda name: peers[name], default=None)
         compiled = rows[best]["compile_s"] / rows["xla"]["compile_s"] if best else float("nan")
         against = f"{best} ({peers[best]:.1f}, {compiled:.1f})" if best else "-"
@@ -256,11 +257,11 @@ def compare(args: argparse.Namespace) -> int:
         print("the peers are not installed: python benchmarks/engines.py --setup-peers", file=sys.stderr)
         return 2
     minutes = args.minutes or {"quick": 2, "claims": 12, "full": 180}[kind]
-    deadline = time.monotonic() + 60 * minutes
     document: dict[str, Any] = {"set": kind, "machine": machine(), "versions": {}, "cases": []}
     target = args.out / ("engines.json" if kind == "claims" else f"engines-{kind}.json")
     args.out.mkdir(parents=True, exist_ok=True)
     chosen = cases(args)
+    deadline = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for dtype in dict.fromkeys(case[0] for case in chosen):
             seen: dict[Any, Any] = {}
@@ -268,8 +269,14 @@ def compare(args: argparse.Namespace) -> int:
             try:
                 for name, pipe in pipes.items():
                     document["versions"][name] = pipe.ask(120, do="hello").get("versions", "failed")
+                deadline = deadline or time.monotonic() + 60 * minutes
                 for case in (case for case in chosen if case[0] == dtype):
-                    document["cases"].append(run_case(case, pipes, seen, Path(folder), deadline))
+                    if time.monotonic() > deadline:
+                        print(
+                            f"\nn={case[2]} B={case[3]} L={case[1]} {dtype}: not run, {minutes:g} minutes are used up"
+                        )
+                        continue
+                    document["cases"].append(run_case(case, pipes, seen, Path(folder), kind))
                     print_case(document["cases"][-1])
                     target.write_text(json.dumps(document, indent=1) + "\n")
             finally:

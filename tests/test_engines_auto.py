@@ -6,10 +6,12 @@ import pytest
 
 from qwafer import InputError, engines
 from qwafer.circuits import CircuitSpec
-from qwafer.config import RunConfig
+from qwafer.config import CircuitConfig, DataConfig, EngineConfig, RunConfig, TrainingConfig
 from qwafer.engines import auto
+from qwafer.features import FeatureSet
 from qwafer.heads import make_program
 from qwafer.overrides import with_options
+from qwafer.training import train
 
 
 def test_auto_is_the_engine_it_took():
@@ -67,3 +69,23 @@ def test_configured_runs_take_auto():
         {k: jax.ShapeDtypeStruct(v, "float32") for k, v in program.spec.weight_shapes().items()},
         jax.ShapeDtypeStruct((4, program.spec.n_qubits), "float32"),
     ).shape == (4, 2)
+
+
+def test_a_run_on_auto_says_what_it_took_and_trains_as_that_engine_does():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 4)).astype(np.float32)
+    y = (x[:, :1] > 0.2).astype(np.uint8)
+    features = FeatureSet(x, y, ("a",), np.array([f"m{i}" for i in range(60)]), {})
+
+    def run(engine):
+        config = RunConfig(
+            data=DataConfig(task="a"),
+            circuit=CircuitConfig(n_qubits=2, n_layers=1),
+            engine=EngineConfig(name=engine),
+            training=TrainingConfig(epochs=1, batch_size=20),
+        )
+        return train(config, features, seed=2)
+
+    auto_run, xla_run = run("auto"), run("xla")
+    assert auto_run.engine["auto"]["took"] == auto_run.engine["engine"] == "xla"
+    np.testing.assert_array_equal(auto_run.outputs["test_logits"], xla_run.outputs["test_logits"])
