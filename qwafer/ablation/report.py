@@ -207,6 +207,12 @@ def _pairing(summary: Mapping[str, Any]) -> str:
     return "## Pairing\n\n" + "\n".join([lines[0], *([""] if len(lines) > 1 else []), *lines[1:]])
 
 
+def _in_words(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_in_words(part)}" for name, part in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
 def _foundations(summary: Mapping[str, Any], seconds: Mapping[str, Any]) -> str:
     shared: dict[str, list[str]] = {}
     for arm, record in summary["data"].items():
@@ -221,7 +227,7 @@ def _foundations(summary: Mapping[str, Any], seconds: Mapping[str, Any]) -> str:
     engines = []
     for arm, record in summary["arms"].items():
         info = "; ".join(
-            f"{name.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}"
+            f"{name.replace('_', ' ')}: {_in_words(value)}"
             for name, value in (record["engine"] or {}).items()
             if value not in (None, "")
         )
