@@ -168,6 +168,12 @@ def test_scripts_on_data_and_training_run(tmp_path: Path, capsys: pytest.Capture
     small += ["--set", "head.alpha_init=0.002", "--set", "training.learning_rate=1e-6"]
     assert script("focal_stall").main(small) == 1
     assert "focal stall at gamma = 2: loss at 0.1733" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_script_on_nulls_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(leaky_features(tmp_path / "leak.npz"))
+    small = ["--engine", "xla", "--features", path, *settings()[4:], "--set", "data.task=multilabel"]
     assert script("nulls").main([*small, "--seeds", "2"]) == 0
     assert "| frozen random |" in capsys.readouterr().out
 

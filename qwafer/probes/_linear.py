@@ -14,6 +14,10 @@ CHUNK_AMPLITUDES = 1 << 22
 """Most amplitudes held at once."""
 
 
+MOST_QUBITS = 12
+"""Largest circuit that the probes simulate themselves over many random points; larger ones would take minutes."""
+
+
 def spec_values(spec: CircuitSpec, weights: Arrays, angles: np.ndarray) -> np.ndarray:
     """Return the readout s (..., n_outputs) of `spec` in float64; weights (..., *shape) and angles (..., n)
     broadcast.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from qwafer.circuits import CircuitSpec, Operation, operations, readout_operations
+from qwafer.probes._linear import CHUNK_AMPLITUDES
 
 
 def default_qubit(spec: CircuitSpec) -> Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]:
@@ -33,10 +34,16 @@ def default_qubit(spec: CircuitSpec) -> Callable[[Mapping[str, np.ndarray], np.n
         paulis = (qml.X, qml.Y, qml.Z) if spec.readout == "bloch" else (qml.Z,)
         measured = [qml.expval(pauli(wire)) for wire in range(n) for pauli in paulis]
         (values,) = qml.execute([qml.tape.QuantumScript(queue, measured)], device, diff_method=None)
+        values = values if len(measured) > 1 else (values,)
         rows = len(flat["angles"])
         return np.stack([np.broadcast_to(np.asarray(value, np.float64), (rows,)) for value in values], axis=-1)
 
     def many(weights: Mapping[str, np.ndarray], angles: np.ndarray) -> np.ndarray:
+        size = max(1, (CHUNK_AMPLITUDES >> n) // angles.shape[1])
+        parts = [slice(start, start + size) for start in range(0, len(angles), size)]
+        return np.concatenate([some({k: v[part] for k, v in weights.items()}, angles[part]) for part in parts])
+
+    def some(weights: Mapping[str, np.ndarray], angles: np.ndarray) -> np.ndarray:
         m, batch = angles.shape[:2]
         flat = {name: np.repeat(np.asarray(value, np.float64), batch, axis=0) for name, value in weights.items()}
         flat["angles"] = np.asarray(angles, np.float64).reshape(m * batch, n)

@@ -1,19 +1,21 @@
 """Which probes run on what: a circuit, a trained head, a table of data. One defect, one red line."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from qwafer.circuits import CircuitSpec
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
 from qwafer.heads import QuantumHead
 from qwafer.objective import make_objective
 from qwafer.probes import controls, scores, stall
 from qwafer.probes._evidence import Evidence, gather
-from qwafer.probes._linear import spec_jacobian
+from qwafer.probes._linear import CHUNK_AMPLITUDES, MOST_QUBITS, spec_jacobian
 from qwafer.probes._report import Report, parameter_name
-from qwafer.probes._subject import Subject
+from qwafer.probes._subject import Subject, circuit_subject
 from qwafer.probes.data import Table
 from qwafer.probes.dimension import fisher_report
 from qwafer.probes.expressivity import expressive_power
@@ -23,15 +25,19 @@ from qwafer.probes.lie import lie_algebra
 from qwafer.probes.readout import readout_identity, value_agreement
 from qwafer.probes.routes import gradient_identity
 from qwafer.probes.sensitivity import sensitivity
-from qwafer.probes.trainability import trainability
+from qwafer.probes.trainability import own_trainability, trainability
 from qwafer.training import Prepared, RunResult, prepare, train
 
 Progress = Callable[[str], None]
 
+TOO_LARGE = f"more than {MOST_QUBITS} wires: too large to simulate over many random weights"
+
 MOST_EXAMPLES = 5000
 """Training examples that the best linear null is fitted on, at most."""
 QUICK_EXAMPLES = 128
-"""Examples at which the output Jacobian and the Gram matrix are taken."""
+"""Examples at which the output Jacobian and the Gram matrix are taken, at most."""
+QUICK_AMPLITUDES = 1 << 17
+"""Amplitudes of all of these examples, at most: larger circuits are looked at with fewer examples."""
 
 
 def _silent(text: str) -> None:
@@ -69,17 +75,41 @@ def probe_power(
     subject: Subject, *, init_scale: float | None = None, thorough: bool = False, seed: int = 0
 ) -> list[Report]:
     """Return the reports on trainability and expressive power of one subject."""
-    reports = []
-    if subject.spec is not None:
-        samples = {"n_samples": 2000, "qubits": (2, 3, 4, 5, 6, 7, 8)} if thorough else {"n_samples": 300}
-        reports.append(trainability(subject.spec, init_scale=init_scale, seed=seed, **samples))
-    small = subject.spec is None or subject.spec.n_qubits <= 8
-    reports += expressive_power(subject, n_pairs=50_000 if thorough and small else 5000 if small else 500, seed=seed)
-    reports.append(fourier_spectrum(subject, n_points=16 if thorough else 4, seed=seed))
+    spec = subject.spec
+    fourier = fourier_spectrum(subject, n_points=16 if thorough else 4, seed=seed)
     n_weights, n_inputs = (100, 64) if thorough else (24, 24)
-    reports.append(fisher_report(subject, n_weights=n_weights, n_inputs=n_inputs, seed=seed))
-    reports.append(lie_algebra(subject))
-    return reports
+    if spec is None:
+        n_pairs = 50_000 if thorough else 5000
+        fisher = fisher_report(subject, n_weights=n_weights, n_inputs=n_inputs, seed=seed)
+        power = expressive_power(subject, n_pairs=n_pairs, seed=seed)
+        return [own_trainability(subject, seed=seed), *power, fourier, fisher, lie_algebra(subject)]
+    plateau, *body_power, algebra = _body_power(spec.body(), init_scale, thorough, seed)
+    if spec.n_qubits > MOST_QUBITS:
+        fisher = Report("effective dimension", "How many parameters does the model really use?", "skip", TOO_LARGE)
+    else:
+        if spec.n_qubits > 8:
+            n_weights, n_inputs = 6, 6
+        fisher = fisher_report(subject, n_weights=n_weights, n_inputs=n_inputs, seed=seed)
+    return [plateau, *body_power, fourier, fisher, algebra]
+
+
+@functools.lru_cache(maxsize=8)
+def _body_power(body: CircuitSpec, init_scale: float | None, thorough: bool, seed: int) -> tuple[Report, ...]:
+    """Return the reports that do not depend on the readout: arms that share a body share them."""
+    subject = circuit_subject(body, "xla")  # for its shapes and states; nothing is compiled
+    if thorough:
+        sizes = (2, 3, 4, 5, 6, 7, 8)
+        plateau = trainability(body, qubits=sizes, init_scale=init_scale, n_samples=2000, seed=seed)
+    else:
+        n_samples = 300 if body.n_qubits <= 6 else 50
+        plateau = trainability(body, init_scale=init_scale, n_samples=n_samples, seed=seed)
+    if body.n_qubits > MOST_QUBITS:
+        names = {"expressibility": "How much can it reach?", "entangling capability": "How entangled are its states?"}
+        power: tuple[Report, ...] = tuple(Report(name, text, "skip", TOO_LARGE) for name, text in names.items())
+    else:
+        n_pairs = min(50_000 if thorough else 5000, CHUNK_AMPLITUDES >> body.n_qubits)
+        power = expressive_power(subject, n_pairs=n_pairs, seed=seed)
+    return (plateau, *power, lie_algebra(subject))
 
 
 def probe_circuit(
@@ -130,8 +160,10 @@ def probe_run(run: RunResult, data: FeatureSet, *, seed: int = 0) -> list[Report
         bias = np.asarray(head.params["readout.bias"], np.float64)
         readout = logits / np.asarray(head.alpha(), np.float64) - bias
         reports.insert(1, scores.score_range(readout, bound=bound))
-        jacobian, gram = _jacobian_and_gram(head, held[:QUICK_EXAMPLES])
-        reports.append(scores.output_rank(jacobian, gram=gram))
+        if head.spec.n_qubits <= MOST_QUBITS:
+            shown = held[: min(QUICK_EXAMPLES, QUICK_AMPLITUDES >> head.spec.n_qubits)]
+            jacobian, gram = _jacobian_and_gram(head, shown)
+            reports.append(scores.output_rank(jacobian, gram=gram))
     return reports
 
 

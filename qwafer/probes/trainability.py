@@ -5,21 +5,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.circuits import CircuitSpec
-from qwafer.probes._linear import CHUNK_AMPLITUDES
+from qwafer.probes._linear import CHUNK_AMPLITUDES, MOST_QUBITS
 from qwafer.probes._report import Report, Verdict
 from qwafer.probes._statevector import bloch_vectors, states
+from qwafer.probes._subject import Subject
 
 COSTS = ("local", "global")
 LOST_SIGMA = 1e-4
 """A standard deviation of the gradient below this is lost in float32 rounding and in any affordable number of shots."""
 FAINT_SIGMA = 1e-3
 """Below this a million shots a value, or a mean over many examples, is needed to see a gradient."""
+MOST_WIRES = 6
+"""Wires by whose rotations the gradient is sampled, at most."""
+
 States = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 
 
@@ -98,14 +103,16 @@ def gradient_samples(
 
 def spec_gradient_samples(
     spec: CircuitSpec, *, n_samples: int = 500, seed: int = 0, scale: float | None = None
-) -> dict[str, Float[np.ndarray, "S n_qubits"]]:
+) -> dict[str, Float[np.ndarray, "S P"]]:
     """Return `gradient_samples` of the body of `spec` by one rotation a wire in the middle of its ansatz, layer L // 2.
 
+    Of more than six wires six are taken, evenly spaced.
     The RY of Rot, or the RX of the basic entangler: a generator that does not commute with the readout. The first and
     the last layer would hide a plateau behind their light cones.
     """
     angle = 1 if spec.angles_per_wire == 3 else 0
-    middle = [("ansatz", (spec.n_layers // 2, wire, angle)) for wire in range(spec.n_qubits)]
+    wires = sorted({round(wire) for wire in np.linspace(0, spec.n_qubits - 1, min(spec.n_qubits, MOST_WIRES))})
+    middle = [("ansatz", (spec.n_layers // 2, wire, angle)) for wire in wires]
     chunk = max(1, CHUNK_AMPLITUDES >> spec.n_qubits)
     parts = []
     for start in range(0, n_samples, chunk):
@@ -173,7 +180,8 @@ def trainability(
     training starts; the verdict is about the latter then. The rate of the local cost is that of sum_i <Z_i>: the
     factor 1/n of mean Z is no plateau. Beside it stands the rate of a 2-design over the same sizes, the worst case.
     The verdict is about the gradient that is there: the standard deviation of mean Z's gradient at the spec's own
-    size, by the rotations in the middle of the ansatz, fails below 1e-4 and warns below 1e-3.
+    size, by the rotations in the middle of the ansatz, fails below 1e-4 and warns below 1e-3. Above twelve wires it
+    is extrapolated.
     """
     if spec.n_layers == 0:
         return Report("barren plateau", _QUESTION, "skip", "the circuit has no trainable layer")
@@ -181,6 +189,7 @@ def trainability(
     scales = {"uniform": None} if init_scale is None else {"uniform": None, "initial": init_scale}
     rows: list[dict[str, Any]] = []
     fits: dict[str, Decay] = {}
+    simulated = spec.n_qubits <= MOST_QUBITS
     sigma = 0.0
     for weights, scale in scales.items():
 
@@ -193,20 +202,25 @@ def trainability(
             return {"local": samples["local"] * n, "global": samples["global"]}
 
         by_size = [sample(n, spec.n_layers) for n in qubits]
-        by_depth = [sample(spec.n_qubits, depth) for depth in layers]
+        by_depth = [sample(spec.n_qubits, depth) for depth in layers] if simulated else []
         for cost in COSTS:
             fits[f"{cost}, {weights} weights, a wire"] = fit_decay(qubits, [s[cost] for s in by_size], seed=seed)
-            if len(layers) > 1:
+            if len(by_depth) > 1:
                 fits[f"{cost}, {weights} weights, a layer"] = fit_decay(layers, [s[cost] for s in by_depth], seed=seed)
-        own_size = by_depth[layers.index(spec.n_layers)]
-        sigma = gradient_variance(own_size["local"]) ** 0.5 / spec.n_qubits
+        if simulated:
+            variance = gradient_variance(by_depth[layers.index(spec.n_layers)]["local"])
+        else:
+            fit = fits[f"local, {weights} weights, a wire"]
+            variance = 2 ** (fit.intercept - fit.rate * spec.n_qubits)
+        sigma = variance**0.5 / spec.n_qubits
     own = list(scales)[-1]
+    how = own if simulated else f"{own} (extrapolated)"
     local, other = (fits[f"{cost}, {own} weights, a wire"] for cost in COSTS)
     designs = np.log2([two_design_variance(n) * n for n in qubits])
     design = -float(np.polyfit(qubits, designs, 1)[0])
     verdict: Verdict = "fail" if sigma < LOST_SIGMA else "warn" if sigma < FAINT_SIGMA else "pass"
     headline = (
-        f"gradient s.d. {sigma:.2g} at {own} weights{': nothing to follow' if verdict == 'fail' else ''}; bits lost "
+        f"gradient s.d. {sigma:.2g} at {how} weights{': nothing to follow' if verdict == 'fail' else ''}; bits lost "
         f"a wire: local cost {local.rate:.2f} [{local.low:.2f}, {local.high:.2f}], global {other.rate:.2f}, 2-design "
         f"{design:.2f}"
     )
@@ -223,10 +237,38 @@ def trainability(
             "init_scale": init_scale,
             "n_samples": n_samples,
         },
-        tolerance=f"fail: s.d. of the gradient below {LOST_SIGMA:g}; warn: below {FAINT_SIGMA:g}",
-        meaning="An exponentially small gradient cannot be told from rounding or shot noise: more wires train worse.",
-        remedy="Use fewer layers or wires, small initial weights, or a local readout (mean Z, not a global projector).",
+        tolerance=_TOLERANCE,
+        meaning=_MEANING,
+        remedy=_REMEDY,
     )
 
 
 _QUESTION = "Does the gradient survive more wires and layers?"
+_TOLERANCE = f"fail: s.d. of the gradient below {LOST_SIGMA:g}; warn: below {FAINT_SIGMA:g}"
+_MEANING = "An exponentially small gradient cannot be told from rounding or shot noise: more wires train worse."
+_REMEDY = "Use fewer layers or wires, small initial weights, or a local readout (mean Z, not a global projector)."
+
+
+def own_trainability(subject: Subject, *, n_points: int = 16, seed: int = 0) -> Report:
+    """Report the gradient of a user's circuit at its own size: the standard deviation of ds/dw over random points.
+
+    A function or QNode has one size, so no rate can be fitted; the verdict is that of `trainability`.
+    """
+    rows = []
+    for index in range(n_points):
+        weights, angles = subject.point(key_seed(seed, "plateau"), index)
+        blocks = jax.jacrev(subject.program)(weights, angles)
+        rows.append(
+            np.concatenate([np.asarray(block, np.float64).reshape(subject.batch, -1) for block in blocks.values()], 1)
+        )
+    sigma = gradient_variance(np.concatenate(rows)) ** 0.5
+    return Report(
+        name="barren plateau",
+        question=_QUESTION,
+        verdict="fail" if sigma < LOST_SIGMA else "warn" if sigma < FAINT_SIGMA else "pass",
+        headline=f"gradient s.d. {sigma:.2g} at random weights; one size only, so no rate",
+        numbers={"sigma_at_own_size": sigma, "n_points": n_points},
+        tolerance=_TOLERANCE,
+        meaning=_MEANING,
+        remedy=_REMEDY,
+    )
