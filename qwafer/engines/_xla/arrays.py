@@ -1,6 +1,8 @@
-"""Array primitives of the statevector plan; a state is (2^n, 2, batch) real: amplitudes, real and imaginary part, examples.
+"""Array primitives of the statevector plan; a state is (2^n, 2, batch) real: amplitudes, real and imaginary part,
+examples.
 
-The batch is last, so that every gate is a product of a small matrix with a wide one and every permutation moves whole rows.
+The batch is last, so that every gate is a product of a small matrix with a wide one and every permutation moves whole
+rows.
 """
 
 import functools
@@ -23,9 +25,10 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
 def stored(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return `function(*arguments)`, computed on its own: XLA fuses nothing across the edges of this call.
 
-    Left alone, XLA fuses producers (sines and cosines among them) into every consumer and evaluates them once for each element of
-    the result, and it reads and writes fused arrays through the shape of the consumer, which on CPU makes a pass over the
-    state ten times slower (measured). Its optimization_barrier is gone before fusion; a call that may not be inlined is not.
+    Left alone, XLA fuses producers (sines and cosines among them) into every consumer and evaluates them once for each
+    element of the result, and it reads and writes fused arrays through the shape of the consumer, which on CPU makes a
+    pass over the state ten times slower (measured). Its optimization_barrier is gone before fusion; a call that may not
+    be inlined is not.
     """
     with set_xla_metadata(inlineable="false"):
         return jax.jit(function)(*arguments)
@@ -111,8 +114,9 @@ def batch_sum(x: jax.Array) -> jax.Array:
 def apply_blocks(matrices: Sequence[jax.Array], x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
     """Apply the Kronecker product of square `matrices` to the first axis of x (2^n, 2, batch).
 
-    The blocks come back in reverse order along that axis, for a product on the leftmost block is fastest and bringing the
-    next block to the left is all the transposition there is. Also returns the operand of each product, for the reverse pass.
+    The blocks come back in reverse order along that axis, for a product on the leftmost block is fastest and bringing
+    the next block to the left is all the transposition there is. Also returns the operand of each product, for the
+    reverse pass.
     """
     shape, sizes = x.shape, [m.shape[0] for m in matrices]
     operands = []
@@ -122,6 +126,18 @@ def apply_blocks(matrices: Sequence[jax.Array], x: jax.Array) -> tuple[jax.Array
         operands.append(x.reshape(sizes[i], -1))
         x = dot(matrix, operands[-1])
     return x.reshape(shape), operands
+
+
+def unapply_blocks(matrices: Sequence[jax.Array], x: jax.Array) -> list[jax.Array]:
+    """Return the operands of `apply_blocks` from its result `x`, for orthogonal matrices."""
+    sizes = [m.shape[0] for m in matrices]
+    operands: list[jax.Array] = []
+    for i in reversed(range(len(sizes))):
+        x = dot(matrices[i].T, x.reshape(sizes[i], -1))
+        operands.insert(0, x)
+        if i:
+            x = _move(x, sizes[:i][::-1], sizes[i], to_front=False)
+    return operands
 
 
 def _move(x: jax.Array, before: Sequence[int], size: int, to_front: bool) -> jax.Array:

@@ -1,4 +1,6 @@
-"""The engine room of the statevector plan: steps applied to states, read out, and run backwards, in chunks of the batch."""
+"""The engine room of the statevector plan: steps applied to states, read out, and run backwards, in chunks of the
+batch.
+"""
 
 import dataclasses
 import functools
@@ -14,7 +16,9 @@ from qwafer.engines._xla import arrays, wiring
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
-    """Gather amplitudes, multiply phases, apply a Kronecker product of real matrices; every part but the last may be absent."""
+    """Gather amplitudes, multiply phases, apply a Kronecker product of real matrices; every part but the last may be
+    absent.
+    """
 
     matrices: int
     """Index into `Tables.matrices`."""
@@ -34,7 +38,9 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Branch:
-    """One readout frame: steps from the final state, then sum_j D_kj |psi_j|^2 with D = `Tables.diagonals[diagonal]`."""
+    """One readout frame: steps from the final state, then sum_j D_kj |psi_j|^2 with D =
+    `Tables.diagonals[diagonal]`.
+    """
 
     steps: tuple[Step, ...]
     diagonal: int
@@ -173,7 +179,7 @@ def _run(
 
 
 def _evaluate(circuit: Circuit, tables: Tables, inputs: Inputs) -> tuple[jax.Array, Any]:
-    """Return the values (rows, batch) and what the reverse pass needs."""
+    """Return the values (rows, batch) and what the reverse pass may use: states and operands of products."""
     x, tape = _run(circuit.steps, inputs.state, tables, inputs)
     values, ends = [], []
     for branch in circuit.branches:
@@ -183,7 +189,7 @@ def _evaluate(circuit: Circuit, tables: Tables, inputs: Inputs) -> tuple[jax.Arr
         ends.append((y, branch_tape))
         values.append(arrays.dot(tables.diagonals[branch.diagonal], arrays.stored(_squares, y)))
     total = jnp.concatenate(values) if circuit.stacked else functools.reduce(jnp.add, values)
-    return total, (tape, ends)
+    return total, (tape, ends, x)
 
 
 def _squares(y: jax.Array) -> jax.Array:
@@ -205,10 +211,19 @@ class _Gradients:
         self.diagonals: dict[int, jax.Array] = {}
         self.angles: jax.Array | None = None
 
-    def steps(self, steps: tuple[Step, ...], tape: list[Any], cotangent: jax.Array) -> jax.Array:
-        """Run `steps` backwards; return the cotangent of their input."""
+    def steps(
+        self, steps: tuple[Step, ...], tape: list[Any], cotangent: jax.Array, state: jax.Array | None
+    ) -> jax.Array:
+        """Run `steps` backwards; return the cotangent of their input.
+
+        With the final `state` the steps are unitary enough to be undone, and `tape` is not read.
+        """
         for step, operands in zip(reversed(steps), reversed(tape), strict=True):
             matrices = self.tables.matrices[step.matrices]
+            if state is not None:
+                operands = arrays.unapply_blocks(matrices[::-1] if step.is_reversed else matrices, state)
+                first = operands[0].reshape(cotangent.shape)
+                state = arrays.stored(functools.partial(_phases_back, step), self.tables, self.inputs, first)
             cotangent, gradients = arrays.apply_blocks_back(
                 matrices[::-1] if step.is_reversed else matrices, cotangent, operands
             )
@@ -227,7 +242,9 @@ class _Gradients:
     def _add_angles(self, torque: jax.Array, is_reversed: bool) -> None:
         sizes = self.circuit.sizes[::-1] if is_reversed else self.circuit.sizes
         sums = _group_sums(torque, sizes)
-        parts = [arrays.dot(jnp.asarray(-0.5 * wiring.signs(k).T, torque.dtype), s) for k, s in zip(sizes, sums, strict=True)]
+        parts = [
+            arrays.dot(jnp.asarray(-0.5 * wiring.signs(k).T, torque.dtype), s) for k, s in zip(sizes, sums, strict=True)
+        ]
         part = jnp.concatenate(parts[::-1] if is_reversed else parts)
         self.angles = part if self.angles is None else self.angles + part
 
@@ -242,16 +259,17 @@ class _Gradients:
 
 
 def _reverse(
-    circuit: Circuit, tables: Tables, inputs: Inputs, residuals: Any, g: jax.Array
+    circuit: Circuit, tables: Tables, inputs: Inputs, residuals: Any, g: jax.Array, recompute: bool
 ) -> tuple[Tables, list[jax.Array], list[jax.Array]]:
-    """Return the cotangents of `tables` (phases as d theta), of the product state's groups and, in a list, of the angles."""
-    tape, ends = residuals
+    """Return the cotangents of `tables` (phases as d theta), the product state's groups, and the angles in a list."""
+    tape, ends, end = residuals
     gradients = _Gradients(circuit, tables, inputs)
     cotangents = []
     parts = jnp.split(g, len(ends)) if circuit.stacked else [g] * len(ends)
     for branch, (y, branch_tape), part in zip(circuit.branches, ends, parts, strict=True):
-        cotangents.append(gradients.steps(branch.steps, branch_tape, gradients.readout(branch, y, part)))
-    cotangent = gradients.steps(circuit.steps, tape, functools.reduce(jnp.add, cotangents))
+        cotangent = gradients.readout(branch, y, part)
+        cotangents.append(gradients.steps(branch.steps, branch_tape, cotangent, y if recompute else None))
+    cotangent = gradients.steps(circuit.steps, tape, functools.reduce(jnp.add, cotangents), end if recompute else None)
     groups = _factor_cotangents(cotangent, inputs.groups)
     phases = [gradients.phases[i] for i in range(len(tables.phases))]
     matrices = [gradients.matrices.get(i, []) for i in range(len(tables.matrices))]
@@ -260,7 +278,9 @@ def _reverse(
 
 
 def _chunked(x: Any, chunks: int) -> Any:
-    """Split the last axis of every array of `x` into (chunks, size), padded with zeros, and bring the chunks to the front."""
+    """Split the last axis of every array of `x` into (chunks, size), padded with zeros, and bring the chunks to the
+    front.
+    """
 
     def split(array: jax.Array) -> jax.Array:
         size = -(-array.shape[-1] // chunks)
@@ -275,11 +295,13 @@ def _joined(x: Any, batch: int) -> Any:
     return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], -1)[..., :batch], x)
 
 
-def simulate(circuit: Circuit, chunks: int, reverse: bool = True) -> Any:
-    """Return the function (tables, examples) -> values (rows, batch), evaluated in so many chunks of the batch, in turn.
+def simulate(circuit: Circuit, chunks: int = 1, *, recompute: bool = False, reverse: bool = True) -> Any:
+    """Return the function (tables, examples) -> values (rows, batch), evaluated in so many chunks of the batch, in
+    turn.
 
     With `reverse` it has a hand-written reverse pass and no forward-mode derivative. One chunk keeps its states
-    for the reverse pass; several are evaluated again there, so that memory holds the states of one chunk only.
+    for the reverse pass; several are evaluated again there, so that memory holds the states of one chunk only. With
+    `recompute` not even these: the reverse pass undoes every step on the final state, for one more product a block.
     """
     swaps = len(circuit.sizes) > 1
 
@@ -306,12 +328,12 @@ def simulate(circuit: Circuit, chunks: int, reverse: bool = True) -> Any:
     def backward(saved: Any, g: jax.Array) -> tuple[Tables, Examples]:
         tables, examples, inputs, residuals = saved
         if chunks == 1:
-            d_tables, d_groups, d_angles = _reverse(circuit, tables, inputs, residuals, g)
+            d_tables, d_groups, d_angles = _reverse(circuit, tables, inputs, residuals, g, recompute)
         else:
 
             def chunk_gradients(chunk: Any) -> Any:
                 part, cotangent = chunk
-                return _reverse(circuit, tables, part, _evaluate(circuit, tables, part)[1], cotangent)
+                return _reverse(circuit, tables, part, _evaluate(circuit, tables, part)[1], cotangent, recompute)
 
             chunk_inputs = (inputs, _chunked(g, chunks))
             shapes = jax.eval_shape(chunk_gradients, jax.tree.map(lambda a: a[0], chunk_inputs))[0]
@@ -323,7 +345,9 @@ def simulate(circuit: Circuit, chunks: int, reverse: bool = True) -> Any:
             zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
             d_tables, rest = lax.scan(body, zero, chunk_inputs)
             d_groups, d_angles = _joined(rest, g.shape[-1])
-        phases = [jnp.stack([-e[:, 1] * t, e[:, 0] * t], 1) for e, t in zip(tables.phases, d_tables.phases, strict=True)]
+        phases = [
+            jnp.stack([-e[:, 1] * t, e[:, 0] * t], 1) for e, t in zip(tables.phases, d_tables.phases, strict=True)
+        ]
         matrices = [
             gradient or [jnp.zeros_like(m) for m in value]
             for gradient, value in zip(d_tables.matrices, tables.matrices, strict=True)

@@ -38,7 +38,7 @@ def wire_sums(values: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def wave(angles: jax.Array, axis: int) -> jax.Array:
-    """Return cosine and sine of `angles`, stacked on `axis`; derivatives reuse them instead of evaluating them again."""
+    """Return cosine and sine of `angles`, stacked on `axis`; derivatives do not evaluate them again."""
     if angles.dtype == jnp.float32:
         return jnp.stack(_cos_sin(angles), axis)
     return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis)
@@ -47,8 +47,8 @@ def wave(angles: jax.Array, axis: int) -> jax.Array:
 def _cos_sin(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return cosine and sine of float32 `x`, within 1e-7 for |x| < 5e4.
 
-    XLA evaluates float32 sines one by one on CPU, 6 ns each; these polynomials (Cephes, sinf.c) on the remainder of a quarter turn,
-    subtracted in three parts, are vectorised.
+    XLA evaluates float32 sines one by one on CPU, 6 ns each; these polynomials (Cephes, sinf.c) on the remainder of a
+    quarter turn, subtracted in three parts, are vectorised.
     """
     two, three = jnp.float32(4.837512969970703125e-4), jnp.float32(7.549789948768648e-8)
     quarters = jnp.round(x * jnp.float32(2 / np.pi))
@@ -70,7 +70,8 @@ def _wave_jvp(axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]) 
 
 
 def padded(values: jax.Array, sizes: tuple[int, ...], axis: int, filler: Any) -> jax.Array:
-    """Split `axis`, one entry a wire, into (blocks, width); blocks of less than width = the largest power of 2 lead with `filler`.
+    """Split `axis`, one entry a wire, into (blocks, width); blocks of less than width = the largest power of 2 lead
+    with `filler`.
 
     A filler that stands for the state |0> or the identity leaves a block's own entries first in its Kronecker product.
     """
@@ -131,13 +132,17 @@ def rotations(angles: jax.Array, sizes: tuple[int, ...], reverse: bool) -> jax.A
 def hadamards(size: int) -> np.ndarray:
     """Return the Kronecker product of `size` Hadamard matrices."""
     h = np.array([[1, 1], [1, -1]]) / np.sqrt(2)
-    return functools.reduce(np.kron, [h] * size)
+    product = np.eye(1)
+    for _ in range(size):
+        product = np.kron(product, h)
+    return product
 
 
 def _first_tensor(encoding: str) -> np.ndarray:
     """Return K (8, 8): `first_columns` as a linear map of the products of cosines and sines of half angles.
 
-    Encoded states are V (cos x/2, sin x/2) with V = 1 for `ry`, diag(1, -i) for `rx`, [[1, -i], [1, i]] / sqrt(2) for `rz`.
+    Encoded states are V (cos x/2, sin x/2) with V = 1 for `ry`, diag(1, -i) for `rx`, [[1, -i], [1, i]] / sqrt(2) for
+    `rz`.
     """
     r = np.sqrt(0.5)
     v = np.array({"ry": [[1, 0], [0, 1]], "rx": [[1, 0], [0, -1j]], "rz": [[r, -1j * r], [r, 1j * r]]}[encoding])
@@ -167,10 +172,15 @@ def first_columns(spec: CircuitSpec, weights: Weights) -> jax.Array:
 
 
 def _column_pairs(x: jax.Array) -> jax.Array:
-    """Return the Kronecker products of neighbours: (blocks, m, d, 2, batch) -> (blocks, m / 2, d^2, 2, batch), complex."""
+    """Return the complex Kronecker products of neighbours: (g, m, d, 2, batch) -> (g, m / 2, d^2, 2, batch)."""
     a, b = x[:, 0::2, :, None], x[:, 1::2, None]
-    product = jnp.stack([a[..., 0, :] * b[..., 0, :] - a[..., 1, :] * b[..., 1, :],
-                         a[..., 0, :] * b[..., 1, :] + a[..., 1, :] * b[..., 0, :]], -2)
+    product = jnp.stack(
+        [
+            a[..., 0, :] * b[..., 0, :] - a[..., 1, :] * b[..., 1, :],
+            a[..., 0, :] * b[..., 1, :] + a[..., 1, :] * b[..., 0, :],
+        ],
+        -2,
+    )
     return product.reshape(x.shape[0], x.shape[1] // 2, -1, 2, x.shape[-1])
 
 
@@ -181,8 +191,14 @@ def _column_pairs_back(x: jax.Array, g: jax.Array) -> jax.Array:
 
     def against(part: Any, other: jax.Array) -> list[jax.Array]:
         """Return sum_j part(j) conj(other_j)."""
-        re = [part(j)[..., 0, :] * other[:, :, j, None, 0] + part(j)[..., 1, :] * other[:, :, j, None, 1] for j in range(d)]
-        im = [part(j)[..., 1, :] * other[:, :, j, None, 0] - part(j)[..., 0, :] * other[:, :, j, None, 1] for j in range(d)]
+        re = [
+            part(j)[..., 0, :] * other[:, :, j, None, 0] + part(j)[..., 1, :] * other[:, :, j, None, 1]
+            for j in range(d)
+        ]
+        im = [
+            part(j)[..., 1, :] * other[:, :, j, None, 0] - part(j)[..., 0, :] * other[:, :, j, None, 1]
+            for j in range(d)
+        ]
         return [functools.reduce(jnp.add, re), functools.reduce(jnp.add, im)]
 
     da = jnp.stack(against(lambda j: g[:, :, :, j], b), -2)

@@ -1,8 +1,9 @@
 """Plan `heisenberg`: one effective observable a step, then a multilinear polynomial in the examples' cosines and sines.
 
-For a circuit that encodes once, s_k(x) = <E(x)| U^dagger O_k U |E(x)> with O_k = sum_i M_ki . (X_i, Y_i, Z_i). In the Pauli basis O_k is a
-real vector of 4^n coefficients; a layer of rotations turns it by orthogonal 4 x 4 matrices, one a wire, and CNOTs permute it with
-signs. An encoded wire has Bloch vectors in a plane, so only 3 of its 4 Pauli operators matter, and
+For a circuit that encodes once, s_k(x) = <E(x)| U^dagger O_k U |E(x)> with O_k = sum_i M_ki . (X_i, Y_i, Z_i). In the
+Pauli basis O_k is a real vector of 4^n coefficients; a layer of rotations turns it by orthogonal 4 x 4 matrices, one a
+wire, and CNOTs permute it with signs. An encoded wire has Bloch vectors in a plane, so only 3 of its 4 Pauli operators
+matter, and
 
     s_k(x) = sum over alpha in {0, 1, 2}^n of C_k,alpha prod_i f_alpha_i(x_i),  f = (1, cos x, sin x):
 
@@ -27,40 +28,33 @@ PAIR = 2
 
 
 class SignedPermutation(NamedTuple):
-    """new[j] = sign[j] old[index[j]], and the same for the inverse."""
+    """new[j] = sign[j] old[source[j]], and the same for the inverse."""
 
-    index: np.ndarray
+    source: np.ndarray
     sign: np.ndarray
-    inverse_index: np.ndarray
+    inverse_source: np.ndarray
     inverse_sign: np.ndarray
-
-
-def _digits(n: int) -> np.ndarray:
-    """Return the Pauli digits (n, 4^n) of every coefficient: 0 I, 1 X, 2 Y, 3 Z; wire 0 is the most significant."""
-    return np.stack([(np.arange(4**n) >> (2 * (n - 1 - i))) & 3 for i in range(n)])
 
 
 @functools.lru_cache(maxsize=64)
 def conjugation(n: int, pairs: tuple[tuple[int, int], ...]) -> SignedPermutation:
     """Return the map of coefficients of O -> C^dagger O C for the CNOTs `pairs`, C applying them in order.
 
-    CNOT takes X_c to X_c X_t and Z_t to Z_c Z_t; a string changes sign where x_c z_t (x_t + z_c + 1) is odd (Aaronson, Gottesman 2004,
-    arXiv:quant-ph/0406196).
+    CNOT takes X_c to X_c X_t and Z_t to Z_c Z_t; a string changes sign where x_c z_t (x_t + z_c + 1) is odd (Aaronson,
+    Gottesman 2004, arXiv:quant-ph/0406196). Strings are numbers in base 4, wire 0 first: 0 I, 1 X, 2 Y, 3 Z.
     """
-    digits = _digits(n)
-    x, z = ((digits == 1) | (digits == 2)).astype(np.int64), (digits >= 2).astype(np.int64)
-    index, sign = np.arange(4**n), np.ones(4**n, np.int8)
+    strings = np.arange(4**n, dtype=np.int32)  # two bits a wire: the upper is z, the lower x xor z
+    index, sign = strings, np.ones(4**n, np.int8)
     for control, target in reversed(pairs):
-        flips = x[control] & z[target] & (1 ^ x[target] ^ z[control])
-        xt, zc = x[target] ^ x[control], z[control] ^ z[target]
-        moved = np.zeros(4**n, np.int64)
-        for i in range(n):
-            xi, zi = (xt if i == target else x[i]), (zc if i == control else z[i])
-            moved += np.where(xi & zi, 2, np.where(xi, 1, np.where(zi, 3, 0))) << (2 * (n - 1 - i))
-        sign = (1 - 2 * flips[moved]).astype(np.int8) * sign[moved]  # a CNOT undoes itself: string j comes from moved[j]
+        c, t = 2 * (n - 1 - control), 2 * (n - 1 - target)
+        zc, zt = (strings >> (c + 1)) & 1, (strings >> (t + 1)) & 1
+        xc, xt = ((strings >> c) & 1) ^ zc, ((strings >> t) & 1) ^ zt
+        moved = strings ^ ((3 * zt) << c) ^ (xc << t)
+        flips = 1 - 2 * (xc & zt & (1 ^ xt ^ zc)).astype(np.int8)
+        sign = flips[moved] * sign[moved]  # a CNOT undoes itself: string j comes from moved[j]
         index = index[moved]
-    inverse = np.argsort(index)
-    return SignedPermutation(index.astype(np.int32), sign, inverse.astype(np.int32), sign[inverse])
+    inverse = wiring.inverse(index)
+    return SignedPermutation(index, sign, inverse, sign[inverse])
 
 
 def observables(spec: CircuitSpec, matrix: jax.Array, reverse: bool) -> jax.Array:
@@ -68,7 +62,7 @@ def observables(spec: CircuitSpec, matrix: jax.Array, reverse: bool) -> jax.Arra
     n = spec.n_qubits
     table = conjugation(n, spec.entangling_pairs(spec.n_layers - 1))
     places = np.array([axis * 4 ** (n - 1 - i) for i in range(n) for axis in (1, 2, 3)])
-    places = np.argsort(table.index)[places]  # where each X_i, Y_i, Z_i goes
+    places = table.inverse_source[places]  # where each X_i, Y_i, Z_i goes
     signs = table.sign[places]
     source = np.full(4**n, 3 * n, np.int32)
     source[places] = np.arange(3 * n)
@@ -89,7 +83,7 @@ def observables(spec: CircuitSpec, matrix: jax.Array, reverse: bool) -> jax.Arra
 
 
 def _turn_tensor() -> np.ndarray:
-    """Return K (27, 16) with T = u_a u_b u_c K, u = (1, cos, sin): T = diag(1, R^T), R = Rz(c) Ry(b) Rz(a) on Bloch vectors."""
+    """Return K (27, 16): u_a u_b u_c K = diag(1, R^T), u = (1, cos, sin), R = Rz(c) Ry(b) Rz(a) on Bloch vectors."""
     z, y = np.zeros((3, 3, 3)), np.zeros((3, 3, 3))
     z[0, 2, 2] = z[1, 0, 0] = z[1, 1, 1] = z[2, 1, 0] = 1
     y[0, 1, 1] = y[1, 0, 0] = y[1, 2, 2] = y[2, 0, 2] = 1
@@ -110,7 +104,7 @@ def _encoded_rows(encoding: str) -> np.ndarray:
 
 
 def turns(spec: CircuitSpec, weights: Weights) -> tuple[list[list[jax.Array]], list[jax.Array]]:
-    """Return the blocks (16, 16) of every layer but the first, and those of the first (9, 16), projected on what is encoded."""
+    """Return the blocks (16, 16) of every layer but the first, and those of the first (9, 16) on encoded states."""
     sizes = wiring.blocks(spec.n_qubits, PAIR)
     angles = jnp.stack(gates.euler(spec, weights))  # (3, n_layers, n)
     u = jnp.concatenate([jnp.ones_like(angles)[..., None], gates.wave(angles, -1)], -1)
@@ -140,9 +134,11 @@ def _kron(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _rotate(blocks: list[jax.Array], x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-    """Apply the Kronecker product of `blocks` to the first axis of x (D, outputs); return (outputs, D') and the operands.
+    """Apply the Kronecker product of `blocks` to the first axis of x (D, outputs); return (outputs, D') and the
+    operands.
 
-    Each product takes the first block of wires and leaves it last: no transposition, and the outputs come first in the end.
+    Each product takes the first block of wires and leaves it last: no transposition, and the outputs come first in the
+    end.
     """
     outputs, operands = x.shape[1], []
     for block in blocks:
@@ -151,9 +147,7 @@ def _rotate(blocks: list[jax.Array], x: jax.Array) -> tuple[jax.Array, list[jax.
     return x.reshape(outputs, -1), operands
 
 
-def _rotate_back(
-    blocks: list[jax.Array], operands: list[jax.Array], g: jax.Array
-) -> tuple[jax.Array, list[jax.Array]]:
+def _rotate_back(blocks: list[jax.Array], operands: list[jax.Array], g: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
     """Return the cotangents of x (D, outputs) and of `blocks` in `_rotate`."""
     outputs, gradients = g.shape[0], []
     for block, operand in zip(reversed(blocks), reversed(operands), strict=True):
@@ -169,15 +163,17 @@ def _dot(a: jax.Array, b: jax.Array, i: int, j: int) -> jax.Array:
 
 def _turn(table: SignedPermutation, x: jax.Array) -> jax.Array:
     """Return the turned coefficients (4^n, outputs) of x (outputs, 4^n)."""
-    return arrays.take(x.T, table.index) * jnp.asarray(table.sign, x.dtype)[:, None]
+    return arrays.take(x.T, table.source) * jnp.asarray(table.sign, x.dtype)[:, None]
 
 
 def _turn_back(table: SignedPermutation, g: jax.Array) -> jax.Array:
-    return (arrays.take(g, table.inverse_index) * jnp.asarray(table.inverse_sign, g.dtype)[:, None]).T
+    return (arrays.take(g, table.inverse_source) * jnp.asarray(table.inverse_sign, g.dtype)[:, None]).T
 
 
 def evolve(tables: list[SignedPermutation], reverse: bool) -> Any:
-    """Return the function (later, first, x (4^n, K)) -> C (K, 3^n): blocks of `turns` with the CNOTs `tables` between layers."""
+    """Return the function (later, first, x (4^n, K)) -> C (K, 3^n): blocks of `turns` with the CNOTs `tables` between
+    layers.
+    """
 
     def evaluate(
         later: list[list[jax.Array]], first: list[jax.Array], x: jax.Array
@@ -280,8 +276,13 @@ def polynomial(reverse: bool) -> Any:
         c, waves, a, b, partial = saved
         middle = waves.shape[0] // 2
         weighted, da = arrays.stored(
-            lambda g, a, p: (g[:, None] * a[None], functools.reduce(jnp.add, [g[k][None] * p[k] for k in range(len(p))])),
-            g, a, partial,
+            lambda g, a, p: (
+                g[:, None] * a[None],
+                functools.reduce(jnp.add, [g[k][None] * p[k] for k in range(len(p))]),
+            ),
+            g,
+            a,
+            partial,
         )
         weighted = weighted.reshape(-1, g.shape[-1])
         db = arrays.dot(c.reshape(-1, b.shape[0]).T, weighted)

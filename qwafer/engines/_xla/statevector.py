@@ -17,7 +17,9 @@ BLOCK = 4
 """Most wires in a Kronecker block: products of 16 x 16 matrices cost least on CPU (measured at 4, 5 and 6)."""
 
 Term = tuple[str, int, Any]
-"""One part of a phase: angles `a`, `c` (index: layer), `readout` (index: output) or `quarter` (RZ(index pi/2)), and a permutation."""
+"""One part of a phase: angles `a`, `c` (index: layer), `readout` (index: output) or `quarter` (RZ(index pi/2)), and a
+permutation.
+"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,8 +32,9 @@ class Layout:
     rotations: tuple[tuple[str, int], ...]
     """For each Kronecker product: `b` (layer), `readout` (output) or `hadamard`."""
     diagonals: tuple[tuple[str, Any], ...]
-    """For each diagonal what it reads: `values` (all Z_i), `mean` (of Z), or the part `x`, `y` or `z` of the readout matrix; and the
-    order of storage."""
+    """For each diagonal what it reads: `values` (all Z_i), `mean` (of Z), or the part `x`, `y` or `z` of the readout
+    matrix; and the order of storage.
+    """
 
 
 class _Builder:
@@ -85,6 +88,7 @@ class _Builder:
         return len(self.diagonals) - 1
 
 
+@functools.lru_cache(maxsize=32)
 def layout(spec: CircuitSpec) -> Layout:
     """Return the steps of `spec`; the first layer's rotations are part of the product state that they start from."""
     build = _Builder(spec)
@@ -136,16 +140,28 @@ def layout(spec: CircuitSpec) -> Layout:
     return Layout(circuit, tuple(build.phases), tuple(build.rotations), tuple(build.diagonals))
 
 
+def step_count(spec: CircuitSpec) -> int:
+    """Return the number of steps on a state, those of the readout included."""
+    body = max(spec.n_layers - 1, 0) * (1 if not spec.reupload else 2 if spec.encoding == "rz" else 3)
+    if spec.readout == "mean_z_readout":
+        return body + min(spec.n_outputs, 2)
+    return body + (2 if spec.readout == "bloch" else 0)
+
+
 def values_first(spec: CircuitSpec) -> bool:
     """Whether all values <Z_i> of a frame are computed and contracted afterwards: cheaper unless outputs are few."""
-    return spec.readout in ("z", "bloch") or (spec.readout in ("z_vec", "mean_z_readout") and spec.n_outputs > max(2, spec.n_qubits))
+    return spec.readout in ("z", "bloch") or (
+        spec.readout in ("z_vec", "mean_z_readout") and spec.n_outputs > max(2, spec.n_qubits)
+    )
 
 
 def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array, reverse: bool) -> evolve.Tables:
     """Return phases, rotations and diagonals of `plan` at `weights`; `matrix` is the readout matrix."""
     n, permute = spec.n_qubits, gates.permute if reverse else arrays.take
     a, b, c = gates.euler(spec, weights)
-    readout = weights["readout"].astype(spec.dtype) if spec.readout == "mean_z_readout" else jnp.zeros((1, n, 3), a.dtype)
+    readout = (
+        weights["readout"].astype(spec.dtype) if spec.readout == "mean_z_readout" else jnp.zeros((1, n, 3), a.dtype)
+    )
     sources = {"a": a, "c": c, "readout": readout[:, :, 0], "quarter": jnp.full((1, n), np.pi / 2, a.dtype)}
     used = sorted({(name, 0 if name == "quarter" else index) for terms, _ in plan.phases for name, index, _ in terms})
     phases = []
@@ -186,7 +202,7 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
 
 
 def examples(spec: CircuitSpec, plan: Layout, weights: Weights, angles: jax.Array, reverse: bool) -> evolve.Examples:
-    """Return the product states after the first layer's rotations, and the re-uploaded phases, of `angles` (batch, n)."""
+    """Return the product states after the first layer's rotations, and the re-uploaded phases; angles (batch, n)."""
     n = spec.n_qubits
     waves = gates.wave(angles.T / 2, 1)  # (n, 2, batch)
     columns = arrays.dot(gates.first_columns(spec, weights), waves).reshape(n, 2, 2, -1)
@@ -201,13 +217,21 @@ def examples(spec: CircuitSpec, plan: Layout, weights: Weights, angles: jax.Arra
     return evolve.Examples(state, phases, angles.T)
 
 
-def forward(spec: CircuitSpec, weights: Weights, angles: jax.Array, chunks: int = 1, reverse: bool = True) -> jax.Array:
-    """Return s (batch, n_outputs)."""
+def forward(
+    spec: CircuitSpec,
+    weights: Weights,
+    angles: jax.Array,
+    chunks: int = 1,
+    *,
+    recompute: bool = False,
+    reverse: bool = True,
+) -> jax.Array:
+    """Return s (batch, n_outputs); for the options see `evolve.simulate`."""
     plan = layout(spec)
     matrix = readout_matrix(spec, weights)
     made = arrays.stored(lambda w, m: tables(spec, plan, w, m, reverse), weights, matrix)
     inputs = arrays.stored(lambda w, x: examples(spec, plan, w, x, reverse), weights, angles)
-    values = evolve.simulate(plan.circuit, chunks, reverse)(made, inputs)  # (rows, batch)
+    values = evolve.simulate(plan.circuit, chunks, recompute=recompute, reverse=reverse)(made, inputs)  # (rows, batch)
     if not values_first(spec):
         return values.T
     if spec.readout in ("z_vec", "z"):
