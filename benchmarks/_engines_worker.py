@@ -60,7 +60,7 @@ class Worker:
         """
         with np.load(inputs) as file:
             w, x, y = (file[name].astype(self.dtype) for name in ("weights", "angles", "labels"))
-        start, chunks = time.perf_counter(), 1
+        start, parts = time.perf_counter(), 1
         if self.name == "torch-lightning":
             step, info = self.make(n, layers, batch, self.dtype)
             self.call = lambda: step(w, x, y)
@@ -71,14 +71,14 @@ class Worker:
             arguments = jax.device_put((w, x, y))
             while True:
                 start = time.perf_counter()
-                step, info = self.make(n, layers, batch // chunks, self.dtype)
-                compiled = jax.jit(_in_parts(step, chunks)).lower(*arguments).compile()
+                step, info = self.make(n, layers, batch // parts, self.dtype)
+                compiled = jax.jit(_in_parts(step, parts)).lower(*arguments).compile()
                 needed = compiled.memory_analysis().temp_size_in_bytes
-                if needed <= memory or chunks * 4 > batch:
+                if needed <= memory or parts * 4 > batch:
                     break
-                chunks *= 4
+                parts *= 4
             self.call = lambda: jax.block_until_ready(compiled(*arguments))
-            info = {**info, "chunks": chunks, "buffer_bytes": needed}
+            info = {**info, "parts": parts, "buffer_bytes": needed}
         compiled_s = time.perf_counter() - start
         start = time.perf_counter()
         loss, d_w, d_x = self.call()
@@ -118,9 +118,9 @@ class Worker:
         return {"peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
 
 
-def _in_parts(step: Any, chunks: int) -> Any:
-    """Return `step` on the batch in `chunks` equal parts in turn: the mean of the parts."""
-    if chunks == 1:
+def _in_parts(step: Any, parts: int) -> Any:
+    """Return `step` on the batch in so many equal parts in turn: the mean of the parts."""
+    if parts == 1:
         return step
     import jax
     import jax.numpy as jnp
@@ -131,8 +131,8 @@ def _in_parts(step: Any, chunks: int) -> Any:
             return (sums[0] + loss, sums[1] + d_w), d_x
 
         zero = (jnp.zeros((), w.dtype), jnp.zeros_like(w))
-        (loss, d_w), d_x = jax.lax.scan(part, zero, (x.reshape(chunks, -1, x.shape[1]), y.reshape(chunks, -1)))
-        return loss / chunks, d_w / chunks, d_x.reshape(x.shape) / chunks
+        (loss, d_w), d_x = jax.lax.scan(part, zero, (x.reshape(parts, -1, x.shape[1]), y.reshape(parts, -1)))
+        return loss / parts, d_w / parts, d_x.reshape(x.shape) / parts
 
     return in_parts
 

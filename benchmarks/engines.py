@@ -177,7 +177,7 @@ def operations(info: dict[str, Any], case: Case) -> tuple[float, str]:
     """
     _, layers, n, batch = case
     if "flops" in info:
-        return float(info["flops"]), "program.info"
+        return float(info["flops"]) * info["parts"], "program.info"
     return 3.0 * batch * 2**n * 64 * -(-n // 4) * max(layers - 1, 1), "blocks of four wires, three passes"
 
 
@@ -197,7 +197,7 @@ def print_case(result: dict[str, Any]) -> None:
     for name, row in result["contenders"].items():
         if "seconds" in row:
             low, middle, high = (1e3 * value for value in row["seconds"])
-            parts = f", in {row['info']['chunks']} parts" if row["info"].get("chunks", 1) > 1 else ""
+            parts = f", in {row['info']['parts']} parts" if row["info"].get("parts", 1) > 1 else ""
             note = f"{times[name]:8.1f} x xla" if name in times and name != "xla" else " " * 14
             spread, compiled = f"[{low:.4g}, {high:.4g}]", f"compile {row['compile_s']:6.2f} s"
             print(f"  {name:20} {middle:10.4g} ms {spread:22} {compiled} {note}{parts}")
