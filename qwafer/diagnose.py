@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwafer._process import run_verb
@@ -46,7 +48,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="an option of every arm, such as circuit.n_qubits=6; may be repeated",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="seed (the experiment's first)")
-    parser.add_argument("--out", metavar="DIR", help="write report.md, report.json and figures there")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="write report.md, report.json and figures there; with --stack: stack.md and stack.json",
+    )
     parser.add_argument(
         "--thorough", action="store_true", help="more samples, full trainings, and the nulls over 5 seeds: minutes"
     )
@@ -109,11 +115,17 @@ def _stack(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name):
             flag = "EXPERIMENT.toml" if name == "experiment" else "--set" if name == "overrides" else f"--{name}"
             raise InputError(f"`--stack` probes the installed compiler, not an experiment: leave out {flag}")
-    from qwafer.probes.stack import broken, run_stack_probes
+    from qwafer._io import write_json, write_text
+    from qwafer.probes.stack import broken, markdown, run_stack_probes
 
     with _progress(quiet=arguments.quiet) as progress:
         facts = run_stack_probes(progress)
     _print_facts(facts)
+    if arguments.out is not None:
+        path = Path(arguments.out) / "stack.md"
+        write_json(path.with_suffix(".json"), [dataclasses.asdict(fact) for fact in facts])
+        write_text(path, f"# What the compiler stack can do\n\n{markdown(facts)}\n")
+        print(f"report: {path}")
     return 1 if broken(facts) else 0
 
 

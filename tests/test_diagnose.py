@@ -100,6 +100,22 @@ def test_bad_input_is_one_sentence_and_status_2(
     assert error.count("\n") == 1
 
 
+def test_stack_facts_are_printed_written_and_decide_the_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qwafer.probes import stack
+
+    for verdict, status in (("fails", 0), ("works", 1)):
+        fact = stack.StackFact("q", "vmap of a QNode", verdict, "no batching rule", "fails", True, "scans instead")  # type: ignore[arg-type]
+        monkeypatch.setattr(stack, "run_stack_probes", lambda progress, fact=fact: (fact,))
+        assert main(["--stack", "--quiet", "--out", str(tmp_path)]) == status
+        text = capsys.readouterr().out
+        for words in ("vmap of a QNode", "no batching rule", "scans instead"):
+            assert words in text
+        assert json.loads((tmp_path / "stack.json").read_text())[0]["verdict"] == verdict
+        assert "| q | vmap of a QNode |" in (tmp_path / "stack.md").read_text()
+
+
 def test_help_names_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         build_parser().parse_args(["--help"])
