@@ -66,24 +66,23 @@ def _run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     sources = feature_files(out / "features", synthetic=arguments.synthetic)
     experiments = {name: with_data(name, sources) for name in names}
-    costs = json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.is_file() else {"probe": None, "seconds": {}}
+    costs = json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.is_file() else {}
     speed = probe()
     print(estimate_text(experiments, out, costs, speed, arguments.jobs), flush=True)
     if arguments.dry_run:
         return 0
-    measured: dict[str, float] = {}
+    measured: dict[str, dict[str, float]] = {}
     for name, experiment in experiments.items():
         start = time.perf_counter()
         outcome = run_experiment(experiment, out / name, jobs=arguments.jobs)
         spent = time.perf_counter() - start
         if outcome.n_done == len(experiment.arms) * len(experiment.seeds):  # all of it, in one go
-            measured[name] = round(arguments.jobs * spent / outcome.n_done, 2)
+            measured[name] = {"seconds": round(arguments.jobs * spent / outcome.n_done, 2), "probe": round(speed, 4)}
         print(
             f"{name}: {outcome.n_done} runs in {spent:.0f} s, {outcome.n_failed} failed; {outcome.report}", flush=True
         )
     if measured and not arguments.synthetic:
-        seconds = {**costs["seconds"], **measured}
-        write_json(COSTS, {"probe": round(speed, 4), "seconds": dict(sorted(seconds.items()))})
+        write_json(COSTS, dict(sorted({**costs, **measured}.items())))
     summaries = {name: load_summary(out / name) for name in NAMES}
     missing = [name for name, summary in summaries.items() if summary is None]
     if missing:
@@ -162,21 +161,27 @@ def probe(repetitions: int = 40) -> float:
     return time.perf_counter() - start
 
 
-def estimate_text(experiments: dict[str, Experiment], out: Path, costs: dict[str, Any], speed: float, jobs: int) -> str:
-    """Return how many runs are to do in each experiment and about how long that takes, in words."""
-    known = costs["seconds"]
-    typical = float(np.mean(list(known.values()))) if known else None
-    factor = speed / costs["probe"] if costs["probe"] else 1.0
+def estimate_text(
+    experiments: dict[str, Experiment], out: Path, costs: dict[str, dict[str, float]], speed: float, jobs: int
+) -> str:
+    """Return how many runs are to do in each experiment and about how long that takes, in words.
+
+    `costs` holds the `seconds` of a run of each experiment and what `probe` gave then; an experiment that it lacks is
+    taken for the mean of the others.
+    """
+    here = {name: cost["seconds"] * speed / cost["probe"] for name, cost in costs.items()}
+    typical = float(np.mean(list(here.values()))) if here else None
     lines, total = [], 0.0
     for name, experiment in experiments.items():
         pending = len(OutputDirectory(out / name).pending(experiment))
-        seconds = known.get(name, typical)
-        planned = len(experiment.arms) * len(experiment.seeds)
-        guess = "" if seconds is None else f", about {pending * seconds * factor / jobs:.0f} s"
-        lines.append(f"  {name}: {pending} of {planned} runs to do{guess}")
-        total += 0.0 if seconds is None else pending * seconds * factor / jobs
-    head = f"about {total / 60:.1f} minutes with {jobs} workers" if known else "no estimate: costs.json is missing"
-    return "\n".join([f"experiments: {head}, at {factor:.2g} times the time of the recorded machine", *lines])
+        seconds = here.get(name, typical)
+        guess = ""
+        if seconds is not None:
+            total += pending * seconds / jobs
+            guess = f", about {pending * seconds / jobs:.0f} s"
+        lines.append(f"  {name}: {pending} of {len(experiment.arms) * len(experiment.seeds)} runs to do{guess}")
+    head = "no estimate: costs.json is missing" if typical is None else f"about {total / 60:.1f} minutes"
+    return "\n".join([f"experiments: {head} with {jobs} workers", *lines])
 
 
 def load_summary(folder: Path) -> dict[str, Any] | None:

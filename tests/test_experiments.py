@@ -130,7 +130,7 @@ def test_a_whole_call_on_synthetic_maps(script, tmp_path, monkeypatch, capsys):
     }.items():
         monkeypatch.setattr(script, name, value)
     monkeypatch.setenv("GIT_DIR", "/dev/null")
-    costs.write_text(json.dumps({"probe": 1.0, "seconds": {"small": 3.0}}))
+    costs.write_text(json.dumps({"small": {"seconds": 3.0, "probe": 1.0}}))
     monkeypatch.setattr(script, "probe", lambda: 2.0)
     arguments = ["--synthetic", "--out", str(tmp_path / "out"), "--jobs", "1"]
     assert script.main([*arguments, "--dry-run"]) == 0
@@ -140,7 +140,7 @@ def test_a_whole_call_on_synthetic_maps(script, tmp_path, monkeypatch, capsys):
     assert "| [`small`](small.toml) A small one | none | less \\| more |" in text
     assert "Runs whose best epoch is the first: a " in text
     assert "synthetic-400-spatial-prior-0.855.npz" in text
-    assert json.loads(costs.read_text())["seconds"] == {"small": 3.0}  # synthetic runs say nothing about real ones
+    assert json.loads(costs.read_text())["small"]["seconds"] == 3.0  # synthetic runs say nothing about real ones
     assert script.main(arguments) == 0
     assert "small: 0 runs" in capsys.readouterr().out
     assert readme.read_text() == text
