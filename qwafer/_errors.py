@@ -10,7 +10,8 @@ class InputError(ValueError):
 
 class CapabilityError(RuntimeError):
     """Something that the installed stack (device, compiler, versions) cannot do; the message says what to use
-    instead."""
+    instead.
+    """
 
 
 class PairingError(InputError):

@@ -74,7 +74,8 @@ def jsonable(value: Any) -> Any:
 
 def digest(*parts: Any) -> str:
     """Return the first 16 hex digits of the SHA-256 of `parts` (arrays by dtype, shape and bytes; others by
-    canonical JSON)."""
+    canonical JSON).
+    """
     state = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -94,5 +95,6 @@ def file_sha256(path: str | Path) -> str:
 
 def key_seed(seed: int, name: str) -> int:
     """Return the 32-bit seed of the random stream called `name` in the run `seed`; independent of any order of
-    calls."""
+    calls.
+    """
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "big")

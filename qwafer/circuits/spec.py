@@ -80,7 +80,8 @@ class CircuitSpec:
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every weight by name: `ansatz` (layers, wires, angles) and, where it exists,
-        `readout`."""
+        `readout`.
+        """
         shapes: dict[str, tuple[int, ...]] = {"ansatz": (self.n_layers, self.n_qubits, self.angles_per_wire)}
         if self.readout == "z_vec":
             shapes["readout"] = (self.n_outputs, self.n_qubits)
