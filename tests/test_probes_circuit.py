@@ -289,3 +289,13 @@ def test_parameters_are_named_as_slices_where_they_form_one() -> None:
     assert summarize_names([("a", (0, j)) for j in range(3)], shapes) == "a[0, :]"
     assert summarize_names([("a", (0, 0)), ("a", (1, 2))], shapes) == "a[0, 0], a[1, 2]"
     assert summarize_names([("b", ())], shapes) == "b"
+
+
+@pytest.mark.slow
+def test_finite_shots_widen_the_tolerance_and_nothing_is_red() -> None:
+    subject = circuit_subject(CircuitSpec(2, 1, readout="mean_z_readout"), "catalyst", shots=2000)
+    assert subject.shots == 2000
+    exact = circuit_subject(CircuitSpec(2, 1, readout="mean_z_readout"), "catalyst")
+    evidence = gather(subject)
+    assert evidence.value_tolerance() > 100 * gather(exact, points=1).value_tolerance()
+    assert all(report.ok for report in probe_gradients(evidence))

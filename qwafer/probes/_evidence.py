@@ -23,6 +23,8 @@ Function = Callable[[Weights, Array], Array]
 Many = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 """Many sets of weights (M, *shape) and inputs (M, batch, n_inputs) to values (M, batch, outputs) in float64."""
 
+SIGMAS = 5.0
+"""Standard deviations of shot noise that a difference may have: hundreds of differences are looked at."""
 SHIFT = np.pi / 2
 """Displacement of the parameter-shift rule."""
 
@@ -62,25 +64,33 @@ class Evidence:
     """Size of the values: 1, or more where readout coefficients are larger."""
 
     def value_tolerance(self) -> float:
-        """Return the largest error of one value that rounding and shots explain, with a safety factor of 4."""
-        return 4 * self.scale * self.subject.value_noise()
+        """Return the largest difference of two values that rounding (safety factor 4) and shots (5 sigma) explain."""
+        return self.scale * (4 * self.subject.rounding() + SIGMAS * 2**0.5 * self.subject.shot_noise())
+
+    def zero_gradient(self) -> float:
+        """Return the size below which a gradient is zero; a dead one is exactly so, with and without shots."""
+        return 8 * self.scale * self.subject.rounding()
 
     def gradient_tolerance(self, group: str) -> float:
         """Return the largest difference between the engine's gradient and the derivative from its values.
 
-        4 (delta (1 + 1/(h sqrt 2)) + R^3 h^2 / 6) scale: delta the error of one value, h the step, R the largest
-        frequency; the last term is the truncation of a central difference, absent from the exact rules.
+        With delta the rounding and sigma the shot noise of a value: 8 delta + 5 sqrt(2) sigma for the exact rules;
+        (4 delta + 5 sqrt(2) sigma)(1 + 1/(h sqrt 2)) + 4 R^3 h^2 / 6 for a central difference of step h, R the largest
+        frequency; both times the size of the values. The last term is the truncation of a central difference.
         """
-        noise, rule = self.subject.value_noise(), self.subject.rule(group)
-        if rule != "difference":
-            return 4 * self.scale * 2 * noise
+        delta, sigma = self.subject.rounding(), SIGMAS * 2**0.5 * self.subject.shot_noise()
+        if self.subject.rule(group) != "difference":
+            return self.scale * (8 * delta + sigma)
         step = difference_step(self.subject)
-        return 4 * self.scale * (noise * (1 + 1 / (step * 2**0.5)) + max_frequency(self.subject) ** 3 * step**2 / 6)
+        truncation = 4 * max_frequency(self.subject) ** 3 * step**2 / 6
+        return self.scale * ((4 * delta + sigma) * (1 + 1 / (step * 2**0.5)) + truncation)
 
 
 def difference_step(subject: Subject) -> float:
-    """Return the step of central differences that balances rounding against truncation: (3 delta / R^3)^(1/3)."""
-    return float((3 * subject.value_noise()) ** (1 / 3) / max_frequency(subject))
+    """Return the step that balances noise against truncation in a central difference: (3 (delta + sigma) /
+    R^3)^(1/3).
+    """
+    return float((3 * (subject.rounding() + subject.shot_noise())) ** (1 / 3) / max_frequency(subject))
 
 
 def max_frequency(subject: Subject) -> int:

@@ -59,13 +59,14 @@ class Subject:
         """Return the shape of each group, the inputs of one example last."""
         return {**self.shapes, ANGLES: (self.n_inputs,)}
 
-    def value_noise(self) -> float:
-        """Return a bound on the error of one value of order 1: rounding over the gates as a random walk, and five
-        sigmas of the shots.
-        """
+    def rounding(self) -> float:
+        """Return a bound on the rounding of one value of order 1: a random walk over the gates."""
         gates = sum(1 for _ in operations(self.spec)) if self.spec is not None else 100
-        rounding = float(jnp.finfo(self.dtype).eps) * (4 + gates**0.5)
-        return rounding + (5 / self.shots**0.5 if self.shots else 0.0)
+        return float(jnp.finfo(self.dtype).eps) * (4 + gates**0.5)
+
+    def shot_noise(self) -> float:
+        """Return the largest standard deviation of one value of order 1 from finite shots; 0 where values are exact."""
+        return 1 / self.shots**0.5 if self.shots else 0.0
 
     def point(self, seed: int, index: int) -> tuple[dict[str, Array], Array]:
         """Return weights and angles (batch, n_inputs) of the `index`-th random point.

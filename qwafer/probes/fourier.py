@@ -44,7 +44,7 @@ def fourier_spectrum(subject: Subject, *, n_points: int = 8, max_degree: int = 8
     limit = accessible_degree(subject)
     degree = max_degree if limit is None else limit + 2
     power = np.zeros((subject.n_inputs, degree + 1))
-    zero = max(ZERO, 10 * subject.value_noise())
+    zero = max(ZERO, 10 * subject.rounding() + 5 * subject.shot_noise())
     for index in range(n_points):
         weights, angles = subject.point(seed, index)
         plain = {group: np.asarray(value, np.float64) for group, value in weights.items()}

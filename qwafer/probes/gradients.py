@@ -50,7 +50,7 @@ def gradient_agreement(evidence: Evidence, *, exclude: Collection[str] = ()) -> 
                 offenders.append((worst / tolerance, group, where))
         table[group] = row
     crosstalk = max(point.crosstalk for point in evidence.points)
-    if crosstalk > 2 * evidence.value_tolerance():
+    if crosstalk > evidence.zero_gradient():
         offenders.append(
             (np.inf, ANGLES, f"an example's value has a gradient of {crosstalk:.3g} by another example's inputs")
         )

@@ -20,18 +20,21 @@ def classify(evidence: Evidence) -> dict[Parameter, str]:
 
     `live`: the output moves under a displacement of +-pi/2 and the gradient is not zero. `dead`: the output moves,
     the gradient is zero everywhere: it will never be trained. `inert`: neither. `ghost`: a gradient, though nothing
-    moves: the optimiser walks on noise. "Zero" is below the tolerance of `Evidence`.
+    moves: the optimiser walks on noise. With finite shots a gradient is zero only where it is exactly so, and a ghost
+    must exceed the noise.
     """
     classes: dict[Parameter, str] = {}
-    value_tolerance = evidence.value_tolerance()
+    still, zero = evidence.value_tolerance(), evidence.zero_gradient()
     for group, shape in evidence.subject.group_shapes().items():
-        tolerance = 2 * value_tolerance
+        noise = evidence.gradient_tolerance(group)
         for position, index in enumerate(np.ndindex(*shape)):
             moved = max(float(np.max(point.moved[group][position])) for point in evidence.points)
             gradient = max(float(np.max(np.abs(point.jacobian[group][..., position]))) for point in evidence.points)
-            moves, has_gradient = moved > value_tolerance, gradient > tolerance
-            label = {(True, True): "live", (True, False): "dead", (False, False): "inert", (False, True): "ghost"}
-            classes[group, tuple(index)] = label[moves, has_gradient]
+            if moved > still:
+                label = "live" if gradient > zero else "dead"
+            else:
+                label = "ghost" if gradient > max(zero, noise) else "inert"
+            classes[group, tuple(index)] = label
     return classes
 
 
@@ -39,10 +42,11 @@ def sensitivity(evidence: Evidence, *, exclude: Collection[str] = ()) -> Report:
     """Report the class of every parameter: fail on dead and ghost ones, warn on inert ones.
 
     Inert parameters are explained by the light cone and commutation argument where it applies. Parameters named in
-    `exclude` (`ansatz[1, 0, 2]`) are another probe's finding and are left out.
+    `exclude` (`ansatz[1, 0, 2]`) are another probe's finding and are left out, and so are the inputs where one
+    example's gradient reaches another's inputs, which `gradient_agreement` says.
     """
     left_out = set(exclude)
-    if max(point.crosstalk for point in evidence.points) > 2 * evidence.value_tolerance():
+    if max(point.crosstalk for point in evidence.points) > evidence.zero_gradient():
         left_out |= {parameter_name(ANGLES, (i,)) for i in range(evidence.subject.n_inputs)}
     classes = {
         parameter: label
@@ -87,7 +91,7 @@ def sensitivity(evidence: Evidence, *, exclude: Collection[str] = ()) -> Report:
         },
         tolerance=(
             f"moves: by more than {evidence.value_tolerance():.2g} under +-pi/2; gradient: more than "
-            f"{2 * evidence.value_tolerance():.2g}, at any of {len(evidence.points)} random points"
+            f"{evidence.zero_gradient():.2g}, at any of {len(evidence.points)} random points"
         ),
         meaning=(
             "A dead parameter changes predictions but is never trained; a ghost is trained on noise."

@@ -130,7 +130,8 @@ QUESTIONS: tuple[Question, ...] = (
         fact="`catalyst.value_and_grad` of a QNode, its arguments vectors",
         ask="gradients.value_and_grad",
         expected="works",
-        does="does not use it: values come from the state, which is cheaper than an expectation value",
+        relied_on=True,
+        does="value and gradient of `mean_z` are one execution an example; other values come from the state",
     ),
     Question(
         name="value_and_grad, table",
@@ -138,7 +139,7 @@ QUESTIONS: tuple[Question, ...] = (
         ask="gradients.value_and_grad_of_table",
         expected="fails",
         message="CompileError",
-        does="does not use it",
+        does="passes the gate angles of an example as one vector",
     ),
     Question(
         name="vjp by coefficients",
@@ -266,6 +267,14 @@ QUESTIONS: tuple[Question, ...] = (
         ask="calls.interrupt",
         expected="fails",
         does="calls without Catalyst's signal handler, and lets Ctrl-C wait for the end of the call",
+        alone=True,
+    ),
+    Question(
+        name="callback at the root",
+        fact="XLA compiles a function that ends in a host callback of a small matrix product",
+        ask="calls.callback_at_the_root",
+        expected="fails",
+        does="lets the callback return one entry more than is read: slices follow it, and it is never the end",
         alone=True,
     ),
 )

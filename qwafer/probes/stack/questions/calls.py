@@ -131,3 +131,13 @@ def interrupt() -> Answer:
     except KeyboardInterrupt:
         return "works", "KeyboardInterrupt"
     return "fails", "the signal was lost"
+
+
+def callback_at_the_root() -> Answer:
+    """A jitted JAX function that ends in a host callback of a small matrix product."""
+    import jax
+
+    def function(x: Any, m: Any) -> Any:
+        return jax.pure_callback(lambda y: 2 * np.asarray(y), jax.ShapeDtypeStruct((3, 2), np.float32), x @ m)
+
+    return compared(jax.jit(function)(np.ones((3, 2), np.float32), np.ones((2, 2), np.float32)), np.full((3, 2), 4.0))
