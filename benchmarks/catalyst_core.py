@@ -1,6 +1,7 @@
 """What the catalyst engine costs an example, against the ways a newcomer would write it.
 
     python benchmarks/catalyst_core.py --quick     the ratios that the design promises, under 3 minutes
+    python benchmarks/catalyst_core.py --table     the measured table behind batching="auto"
     python benchmarks/catalyst_core.py             n = 2..14, layers 1..8, batches 1..4096: about 15 minutes
 
 Every form is timed in two worker processes, one with the environment as it is ("plain") and one with the environment
@@ -33,11 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 0 if the promised ratios hold, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="only what the promised ratios need")
+    parser.add_argument("--table", action="store_true", help="print the table behind batching auto, and nothing else")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON and the figure")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.worker:
         return serve()
+    if arguments.table:
+        from catalyst_core_cases import choice_table
+
+        for row in choice_table():
+            print(row, flush=True)
+        return 0
 
     from qwafer._io import write_json
 

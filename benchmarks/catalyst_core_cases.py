@@ -1,7 +1,7 @@
 """The timed forms of `catalyst_core.py`: a name -> a closure that does one batch. For its worker processes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import catalyst
@@ -167,6 +167,40 @@ def _ours(case: Case, readout: str, batching: str, gradient: bool) -> Run:
     cotangent = np.random.default_rng(1).normal(size=(case.batch, spec.n_outputs)).astype("float32")
     step = jax.jit(jax.value_and_grad(lambda w, x: jnp.vdot(cotangent, program({"ansatz": w}, x)), argnums=(0, 1)))
     return lambda: jax.block_until_ready(step(weights, xs))
+
+
+def choice_table(batch: int = 256) -> Iterator[str]:
+    """Yield, for each number of wires, its rows in `_catalyst_choice.py`: microseconds with and without gradients."""
+    for n in range(1, 10):
+        slow, fast, one = (
+            {gradient: _kernel_times(n, form, size, gradient) for gradient in (True, False)}
+            for form, size in (("scan", batch), ("choi", batch), ("choi", 1))
+        )
+        rows = []
+        for gradient in (True, False):
+            example = (fast[gradient] - one[gradient]) / (batch - 1)
+            rows.append(f"({slow[gradient] / batch:.3g}, {one[gradient] - example:.3g}, {example:.2g})")
+        yield f"{n}: {rows[0]} with gradients, {rows[1]} without"
+
+
+def _kernel_times(n: int, batching: str, batch: int, gradient: bool) -> float:
+    """Microseconds a batch of value and gradient, or of values, of the engine's program; fresh weights every time."""
+    spec = CircuitSpec(n, 2)
+    program = engines.get("catalyst", batching=batching).program(spec, batch, gradient=gradient)
+    weights, xs = _inputs(Case("", n, 2, batch), "float32")
+
+    def loss(w: Any, x: Any) -> Any:
+        return program({"ansatz": w}, x).sum()
+
+    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)) if gradient else loss)
+    jax.block_until_ready(step(weights, xs))
+    times: list[float] = []
+    while len(times) < 5 or (sum(times) < 0.3 and len(times) < 50):
+        weights = weights + np.float32(1e-3)
+        start = time.perf_counter()
+        jax.block_until_ready(step(weights, xs))
+        times.append(time.perf_counter() - start)
+    return 1e6 * float(np.median(times))
 
 
 FORMS: dict[str, Callable[[Case], Run]] = {

@@ -40,6 +40,17 @@ class Kernel:
     """(all weights, terms) -> s (batch, n_outputs), traced by JAX."""
     nbytes: int
     info: dict[str, Any]
+    joint: "Joint | None" = None
+    """Where the terms and their gradient come from one execution, how; `pull_back` is then not used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint:
+    """A single term an example together with its derivative, which any cotangent only scales."""
+
+    evaluate: Callable[[Arrays, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    """(weights, angles) -> term (batch, 1), its derivative by the gate angles theta (batch, n_slots)."""
+    plan: GatePlan
 
 
 def contract(spec: CircuitSpec, weights: Weights, terms: jax.Array) -> jax.Array:
@@ -57,6 +68,8 @@ def scan_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, d
     Every readout is a contraction of the Bloch vectors of the body, and the pull-back of any number of outputs is the
     gradient of one observable, whose coefficients are the cotangent.
     """
+    if spec.readout == "mean_z":
+        return _mean_z_kernel(spec, batch, gradient=gradient, device=device, diff_method=diff_method, seed=seed)
     z_only = spec.readout in Z_READOUTS
     plan = gate_plan(spec, z_only=z_only)
     chunk = scan.chunk_size(spec.n_qubits, batch)
@@ -95,6 +108,49 @@ def scan_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, d
                 "the gradient of one observable with the cotangent as coefficients is the pull-back of all outputs",
             ],
         },
+    )
+
+
+def _mean_z_kernel(
+    spec: CircuitSpec, batch: int, *, gradient: bool, device: str, diff_method: str, seed: int
+) -> Kernel:
+    """Return the kernel of `mean_z`: one fixed observable, so that value and gradient are one execution an example."""
+    plan = gate_plan(spec, z_only=True)
+    chunk = scan.chunk_size(spec.n_qubits, batch)
+    states = scan.states_program(spec, plan, chunk, device=device, seed=seed)
+    joint, nbytes = None, states.nbytes
+    if gradient:
+        options: dict[str, Any] = {"device": device, "diff_method": diff_method, "shots": None, "seed": seed}
+        program = scan.gradient_program(spec, plan, batch, paulis="Z", value=True, **options)
+        coefficients = np.full((batch, spec.n_qubits), 1 / spec.n_qubits)
+        nbytes += program.nbytes
+
+        def evaluate(weights: Arrays, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            value, d_theta = program(plan.theta(weights, angles), coefficients)
+            return value[:, None], d_theta
+
+        joint = Joint(evaluate, plan)
+
+    def values(weights: Arrays, angles: np.ndarray) -> np.ndarray:
+        parts = scan.in_chunks(states, chunk, plan.theta(weights, angles))
+        return np.concatenate([scan.bloch_vectors(part, z_only=True).mean(axis=1, keepdims=True) for part in parts])
+
+    def pull_back(*_: Any) -> Any:
+        require_gradient(gradient)
+
+    return Kernel(
+        weights=("ansatz",),
+        n_terms=1,
+        values=values,
+        pull_back=pull_back,
+        finish=lambda weights, terms: terms,
+        nbytes=nbytes,
+        info={
+            "value": "statevector, contracted outside; with its gradient where one is asked for",
+            "gates": len(plan.gates),
+            "reasons": ["one fixed observable: a gradient brings its value along, and a cotangent only scales it"],
+        },
+        joint=joint,
     )
 
 

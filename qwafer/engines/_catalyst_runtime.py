@@ -5,7 +5,7 @@ import functools
 import signal
 import sys
 import threading
-import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -34,7 +34,6 @@ class HostProgram:
         import catalyst
         from catalyst.utils.exceptions import CompileError
 
-        start = time.perf_counter()
         function.__annotations__ = {}  # Catalyst would read type hints as the signature to compile for
         self._buffers = [np.zeros(shape, dtype) for shape, dtype in arguments]
         with LOCK:
@@ -57,8 +56,10 @@ class HostProgram:
         # Results live twice for a moment: in the memory of Catalyst's runtime and in the array made of it.
         results = sum(2 * aval.size * aval.dtype.itemsize for _, aval in kept)
         self.nbytes = library_bytes + results + sum(buffer.nbytes for buffer in self._buffers)
+        # Unloaded with the last reference, but not while Python shuts down: the library's own modules may be gone by
+        # then.
+        weakref.finalize(self, self._library.close).atexit = False
         self._seed = seed
-        self.compile_seconds = time.perf_counter() - start
 
     def __call__(self, *arguments: np.ndarray, seed: int | None = None) -> list[np.ndarray]:
         """Return the outputs for `arguments`, which are copied and cast to the shapes and dtypes of the program."""
@@ -74,11 +75,6 @@ class HostProgram:
                 return [_copied(getattr(self._results.contents, name), *rest) for name, *rest in self._outputs]
             finally:
                 self._library.teardown()  # frees the runtime's copy of the results
-
-    def __del__(self) -> None:
-        library = self.__dict__.get("_library")
-        if library is not None and not sys.is_finalizing():
-            library.close()
 
 
 def _copied(descriptor: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

@@ -70,12 +70,15 @@ def gradient_program(
     diff_method: str,
     shots: int | None,
     seed: int,
+    value: bool = False,
 ) -> HostProgram:
     """Return the program (theta (batch, n_slots), c (batch, n_terms)) -> (d/dtheta of sum_j c_j <P_j> an example,).
 
     P_j runs over the letters of `paulis` on wire 0, then on wire 1, .... The coefficients are an argument that Catalyst
     differentiates too (an argument left out does not compile), with a derivative that is always 0 and is dropped; one
-    adjoint sweep, or one set of shifted circuits, an example.
+    adjoint sweep, or one set of shifted circuits, an example. With `value` the sum itself is returned first, for
+    nothing:
+    Catalyst evaluates it on the way to its gradient in any case.
     """
     import catalyst
     import jax
@@ -88,10 +91,16 @@ def gradient_program(
         return qml.expval(qml.Hamiltonian(coefficients, terms))
 
     node = qml.set_shots(qml.QNode(circuit, open_device(device, spec.n_qubits), diff_method=diff_method), shots)
-    derivative = catalyst.grad(node, argnums=(0, 1))
+    derivative = (catalyst.value_and_grad if value else catalyst.grad)(node, argnums=(0, 1))
+
+    def example(_: Any, row: Any) -> Any:
+        if not value:
+            return None, derivative(*row)[0]
+        result, (d_theta, _) = derivative(*row)
+        return None, (result, d_theta)
 
     def gradient(theta: Any, coefficients: Any) -> Any:
-        return jax.lax.scan(lambda _, row: (None, derivative(*row)[0]), None, (theta, coefficients))[1]
+        return jax.lax.scan(example, None, (theta, coefficients))[1]
 
     return HostProgram(gradient, [((batch, plan.n_slots), np.float64), ((batch, len(terms)), np.float64)], seed=seed)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from qwafer._checks import check_choice, check_positive_int, check_shape
@@ -154,7 +155,28 @@ def _forward(spec: CircuitSpec, batch: int, kernel: Kernel) -> Callable[[Weights
     def terms_backward(operands: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, ...]:
         return pulled_back(*operands, cotangent)
 
-    terms.defvjp(terms_forward, terms_backward)
+    def host_joint(*operands: np.ndarray) -> np.ndarray:
+        *weights, angles = map(np.asarray, operands)
+        assert kernel.joint is not None
+        return joined(dtype, *kernel.joint.evaluate(dict(zip(names, weights, strict=True)), angles))
+
+    @jax.jit
+    def joint_forward(*operands: jax.Array) -> tuple[jax.Array, jax.Array]:
+        assert kernel.joint is not None
+        value, d_theta = host_call(host_joint, dtype, [(batch, 1), (batch, kernel.joint.plan.n_slots)], *operands)
+        return value, d_theta
+
+    def joint_backward(d_theta: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, ...]:
+        assert kernel.joint is not None
+        plan, scaled = kernel.joint.plan, d_theta * cotangent
+        total = scaled.sum(axis=0)
+        d_weights = [(total @ jnp.asarray(plan.from_weights[name], dtype)).reshape(shapes[name]) for name in names]
+        return *d_weights, scaled @ jnp.asarray(plan.from_angles, dtype)
+
+    if kernel.joint is None:
+        terms.defvjp(terms_forward, terms_backward)
+    else:
+        terms.defvjp(joint_forward, joint_backward)
 
     @jax.jit
     def checked(weights: Weights, angles: jax.Array) -> jax.Array:
