@@ -25,7 +25,7 @@ from jaxtyping import Complex, Float
 from qwafer._errors import CapabilityError
 from qwafer.circuits import CircuitSpec
 from qwafer.engines import _catalyst_scan as scan
-from qwafer.engines._catalyst_kernels import Z_READOUTS, Arrays, Kernel, contract, require_gradient
+from qwafer.engines._catalyst_kernels import Z_READOUTS, Arrays, Kernel, contract
 from qwafer.engines._catalyst_plan import GatePlan, gate_plan
 from qwafer.engines._catalyst_runtime import LOCK, HostProgram
 
@@ -74,7 +74,6 @@ def choi_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, s
         return scan.bloch_vectors(states @ unitary(weights).T, z_only=z_only)
 
     def pull_back(weights: Arrays, angles: np.ndarray, cotangent: np.ndarray) -> tuple[Arrays, np.ndarray]:
-        require_gradient(gradient)
         cotangent = cotangent.astype(np.float64)
         states = encoded(angles)
         u = unitary(weights)
@@ -95,7 +94,7 @@ def choi_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, s
         weights=("ansatz",),
         n_terms=n_terms,
         values=values,
-        pull_back=pull_back,
+        pull_back=pull_back if gradient else None,
         finish=functools.partial(contract, spec),
         nbytes=unitary.nbytes + 16 * batch * 2**spec.n_qubits + (sweep.nbytes if sweep is not None else 0),
         info={

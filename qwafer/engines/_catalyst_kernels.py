@@ -17,6 +17,7 @@ from qwafer.engines._catalyst_plan import GatePlan, gate_plan
 from qwafer.engines._catalyst_runtime import HostProgram
 
 Arrays = Mapping[str, np.ndarray]
+PullBack = Callable[[Arrays, np.ndarray, np.ndarray], tuple[Arrays, np.ndarray]]
 
 Z_READOUTS = ("mean_z", "z_vec", "z")
 """Readouts for which Pauli Z is all that is measured."""
@@ -34,14 +35,14 @@ class Kernel:
     n_terms: int
     values: Callable[[Arrays, np.ndarray], np.ndarray]
     """(weights, angles (batch, n_qubits)) -> terms (batch, n_terms)."""
-    pull_back: Callable[[Arrays, np.ndarray, np.ndarray], tuple[Arrays, np.ndarray]]
-    """(weights, angles, cotangent of the terms) -> gradients of weights and angles."""
+    pull_back: PullBack | None
+    """(weights, angles, cotangent of the terms) -> gradients of weights and angles; None without gradient work."""
     finish: Callable[[Weights, jax.Array], jax.Array]
     """(all weights, terms) -> s (batch, n_outputs), traced by JAX."""
     nbytes: int
     info: dict[str, Any]
     joint: "Joint | None" = None
-    """Where the terms and their gradient come from one execution, how; `pull_back` is then not used."""
+    """Where the terms and their gradient come from one execution: how, in place of `pull_back`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,6 @@ def scan_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, d
         )
 
     def pull_back(weights: Arrays, angles: np.ndarray, cotangent: np.ndarray) -> tuple[Arrays, np.ndarray]:
-        require_gradient(gradient)
         (d_theta,) = programs[1](plan.theta(weights, angles), cotangent)
         return plan.pull_back(spec.weight_shapes(), d_theta)
 
@@ -97,7 +97,7 @@ def scan_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, d
         weights=("ansatz",),
         n_terms=spec.n_qubits * len(_paulis(z_only)),
         values=values,
-        pull_back=pull_back,
+        pull_back=pull_back if gradient else None,
         finish=functools.partial(contract, spec),
         nbytes=sum(program.nbytes for program in programs),
         info={
@@ -135,14 +135,11 @@ def _mean_z_kernel(
         parts = scan.in_chunks(states, chunk, plan.theta(weights, angles))
         return np.concatenate([scan.bloch_vectors(part, z_only=True).mean(axis=1, keepdims=True) for part in parts])
 
-    def pull_back(*_: Any) -> Any:
-        require_gradient(gradient)
-
     return Kernel(
         weights=("ansatz",),
         n_terms=1,
         values=values,
-        pull_back=pull_back,
+        pull_back=None,
         finish=lambda weights, terms: terms,
         nbytes=nbytes,
         info={
@@ -192,7 +189,6 @@ def measured_kernel(
         return np.concatenate(parts, axis=1)  # (batch, circuits x n_terms)
 
     def pull_back(weights: Arrays, angles: np.ndarray, cotangent: np.ndarray) -> tuple[Arrays, np.ndarray]:
-        require_gradient(gradient)
         d_weights = {name: np.zeros(weights[name].shape) for name in weights}
         d_angles = np.zeros(angles.shape)
         for k, (program, plan) in enumerate(zip(backward, plans, strict=True)):
@@ -213,7 +209,7 @@ def measured_kernel(
         weights=_weights_of(plans),
         n_terms=n_terms * len(plans),
         values=values,
-        pull_back=pull_back,
+        pull_back=pull_back if gradient else None,
         finish=finish,
         nbytes=sum(program.nbytes for program in [*forward, *backward]),
         info={
@@ -225,12 +221,6 @@ def measured_kernel(
             ],
         },
     )
-
-
-def require_gradient(gradient: bool) -> None:
-    """Raise where a program that was made without gradient work is differentiated."""
-    if not gradient:
-        raise ValueError("this program was made with gradient=False: ask the engine for one with gradient=True")
 
 
 def _paulis(z_only: bool) -> str:

@@ -1,7 +1,7 @@
 """The `catalyst` engine: circuits compiled by PennyLane Catalyst, differentiated by its adjoint sweeps."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,19 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from qwafer._checks import check_choice, check_positive_int, check_shape
-from qwafer._errors import CapabilityError
+from qwafer._errors import CapabilityError, InputError
 from qwafer.circuits import CircuitSpec
 from qwafer.engines._base import Program, Weights
 from qwafer.engines._catalyst_choi import choi_kernel
 from qwafer.engines._catalyst_choice import choose_batching
-from qwafer.engines._catalyst_kernels import Kernel, measured_kernel, scan_kernel
+from qwafer.engines._catalyst_kernels import Joint, Kernel, PullBack, measured_kernel, scan_kernel
 from qwafer.engines._host_call import host_call, joined
 from qwafer.engines._memory import check_memory
 from qwafer.engines.cache import CACHE, ProgramKey
 
 SIMULATORS = ("lightning.qubit", "lightning.kokkos", "lightning.gpu")
 """Devices whose exact state can be read."""
-
 
 JIT_BYTES = 3 << 19
 """What XLA keeps for the jitted calls around a program: measured as growth of the process over 100 programs."""
@@ -30,9 +29,8 @@ JIT_BYTES = 3 << 19
 class CatalystEngine:
     """Circuits compiled by PennyLane Catalyst (`qjit`), on `device`.
 
-    - `batching`: `scan`: an example at a time, any circuit. `choi`: the batch in one circuit on 2n wires, for
-    circuits that
-      encode once. `auto`: the one that a measured table expects to be faster.
+    - `batching`: `scan`: an example at a time, any circuit. `choi`: the batch in one circuit on 2n wires, for circuits
+      that encode once. `auto`: the one that a measured table expects to be faster.
     - `shots`: an expectation value is estimated from so many; None: exact.
     - `diff_method`: `adjoint` (exact simulators; the default there) or `parameter-shift` (anywhere).
     - `seed`: seed of the shot noise; without effect on exact results.
@@ -133,50 +131,23 @@ def _forward(spec: CircuitSpec, batch: int, kernel: Kernel) -> Callable[[Weights
     dtype, names, shapes = spec.dtype, kernel.weights, spec.weight_shapes()
 
     def host_values(*operands: np.ndarray) -> np.ndarray:
-        *weights, angles = map(np.asarray, operands)
-        return joined(dtype, kernel.values(dict(zip(names, weights, strict=True)), angles))
+        weights, angles = unpacked(operands)
+        return joined(dtype, kernel.values(weights, angles))
 
-    def host_pull_back(*operands: np.ndarray) -> np.ndarray:
-        *weights, angles, cotangent = map(np.asarray, operands)
-        d_weights, d_angles = kernel.pull_back(dict(zip(names, weights, strict=True)), angles, cotangent)
-        return joined(dtype, *(d_weights[name] for name in names), d_angles)
+    def unpacked(operands: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        *weights, angles = map(np.asarray, operands)
+        return dict(zip(names, weights, strict=True)), angles
 
     @jax.custom_vjp
     def terms(*operands: jax.Array) -> jax.Array:
         return host_call(host_values, dtype, [(batch, kernel.n_terms)], *operands)[0]
 
-    def terms_forward(*operands: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        return terms(*operands), operands
-
-    @jax.jit
-    def pulled_back(*operands: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(host_call(host_pull_back, dtype, [operand.shape for operand in operands[:-1]], *operands))
-
-    def terms_backward(operands: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, ...]:
-        return pulled_back(*operands, cotangent)
-
-    def host_joint(*operands: np.ndarray) -> np.ndarray:
-        *weights, angles = map(np.asarray, operands)
-        assert kernel.joint is not None
-        return joined(dtype, *kernel.joint.evaluate(dict(zip(names, weights, strict=True)), angles))
-
-    @jax.jit
-    def joint_forward(*operands: jax.Array) -> tuple[jax.Array, jax.Array]:
-        assert kernel.joint is not None
-        value, d_theta = host_call(host_joint, dtype, [(batch, 1), (batch, kernel.joint.plan.n_slots)], *operands)
-        return value, d_theta
-
-    def joint_backward(d_theta: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, ...]:
-        assert kernel.joint is not None
-        plan, scaled = kernel.joint.plan, d_theta * cotangent
-        total = scaled.sum(axis=0)
-        d_weights = [(total @ jnp.asarray(plan.from_weights[name], dtype)).reshape(shapes[name]) for name in names]
-        return *d_weights, scaled @ jnp.asarray(plan.from_angles, dtype)
-
-    if kernel.joint is None:
-        terms.defvjp(terms_forward, terms_backward)
+    if kernel.joint is not None:
+        terms.defvjp(*_joint_rules(kernel.joint, unpacked, dtype, batch, names, shapes))
+    elif kernel.pull_back is not None:
+        terms.defvjp(*_rules(terms, kernel.pull_back, unpacked, dtype, names))
     else:
-        terms.defvjp(joint_forward, joint_backward)
+        terms.defvjp(lambda *operands: (terms(*operands), None), _no_gradient)
 
     @jax.jit
     def checked(weights: Weights, angles: jax.Array) -> jax.Array:
@@ -190,3 +161,62 @@ def _forward(spec: CircuitSpec, batch: int, kernel: Kernel) -> Callable[[Weights
         return checked({name: weights[name] for name in shapes}, angles)
 
     return forward
+
+
+_Rules = tuple[Callable[..., Any], Callable[..., Any]]
+_Unpack = Callable[[Sequence[np.ndarray]], tuple[dict[str, np.ndarray], np.ndarray]]
+
+
+def _rules(
+    terms: Callable[..., jax.Array], pull_back: PullBack, unpacked: _Unpack, dtype: str, names: tuple[str, ...]
+) -> _Rules:
+    """Return the rules of `jax.custom_vjp` for values and a pull-back that are separate calls of the host."""
+
+    def host_pull_back(*operands: np.ndarray) -> np.ndarray:
+        weights, angles = unpacked(operands[:-1])
+        d_weights, d_angles = pull_back(weights, angles, np.asarray(operands[-1]))
+        return joined(dtype, *(d_weights[name] for name in names), d_angles)
+
+    @jax.jit
+    def pulled_back(*operands: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(host_call(host_pull_back, dtype, [operand.shape for operand in operands[:-1]], *operands))
+
+    def forward(*operands: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        return terms(*operands), operands
+
+    def backward(operands: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, ...]:
+        return pulled_back(*operands, cotangent)
+
+    return forward, backward
+
+
+def _joint_rules(
+    joint: Joint,
+    unpacked: _Unpack,
+    dtype: str,
+    batch: int,
+    names: tuple[str, ...],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> _Rules:
+    """Return the rules for a term whose derivative comes with its value; the pull-back is then a product in JAX."""
+    plan = joint.plan
+
+    def host_joint(*operands: np.ndarray) -> np.ndarray:
+        return joined(dtype, *joint.evaluate(*unpacked(operands)))
+
+    @jax.jit
+    def forward(*operands: jax.Array) -> tuple[jax.Array, jax.Array]:
+        value, d_theta = host_call(host_joint, dtype, [(batch, 1), (batch, plan.n_slots)], *operands)
+        return value, d_theta
+
+    def backward(d_theta: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, ...]:
+        scaled = d_theta * cotangent  # (batch, n_slots)
+        total = scaled.sum(axis=0)
+        d_weights = [(total @ jnp.asarray(plan.from_weights[name], dtype)).reshape(shapes[name]) for name in names]
+        return *d_weights, scaled @ jnp.asarray(plan.from_angles, dtype)
+
+    return forward, backward
+
+
+def _no_gradient(*_: Any) -> Any:
+    raise InputError("this program was made with gradient=False: ask the engine for one with gradient=True")
