@@ -6,6 +6,7 @@ import sys
 
 INTERRUPTED = """
 import os, signal, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with SIGINT ignored
 import jax, numpy as np
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 from qwafer import engines

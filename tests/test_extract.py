@@ -1,6 +1,5 @@
 """Extraction: the same bits whatever the batch, the threads or an interruption, and no half-written result."""
 
-import resource
 import shutil
 import signal
 import subprocess
@@ -52,9 +51,18 @@ def arrays(path: Path) -> dict[str, bytes]:
         return {key: file[key].tobytes() for key in file.files}
 
 
-def run_verb(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "qwafer.extract", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, **options)
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+runpy.run_module("qwafer.extract", run_name="__main__", alter_sys=True)
+"""
+
+
+def run_verb(*args: str, limited: bool = False) -> subprocess.CompletedProcess[str]:
+    # The limit is set by the child itself: a preexec_fn would fork, which JAX's threads do not survive.
+    start = ["-c", LIMITED] if limited else ["-m", "qwafer.extract"]
+    command = [sys.executable, *start, *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_spatial_features_land_in_a_feature_set(tmp_path: Path) -> None:
@@ -240,7 +248,7 @@ def test_a_file_size_limit_is_one_sentence(tmp_path: Path) -> None:
     """The same without privileges: the operating system refuses the write that reaches 500 kB."""
     out = tmp_path / "f.npz"
     args = ["--maps", "synthetic", "--maps-count", "3000", "--out", str(out), "--quiet"]
-    result = run_verb(*args, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)))
+    result = run_verb(*args, limited=True)
     assert_resumable_after_a_full_disk(result, [path.name for path in tmp_path.iterdir()])
     assert run_verb(*args).returncode == 0
     assert FeatureSet.load(out).features.shape == (3000, 88)
