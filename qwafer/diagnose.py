@@ -88,8 +88,10 @@ def _experiment(arguments: argparse.Namespace) -> int:
 
     configure_jax()
     from qwafer.probes import trust_table
+    from qwafer.probes.trust import count_steps
 
-    with _progress(quiet=arguments.quiet) as progress:
+    steps = 1 + count_steps(experiment.arms, experiment.baseline, thorough=arguments.thorough)
+    with _progress(steps, quiet=arguments.quiet) as progress:
         progress("features")
         data = features_of(experiment.arms)
         table = trust_table(
@@ -116,9 +118,9 @@ def _stack(arguments: argparse.Namespace) -> int:
             flag = "EXPERIMENT.toml" if name == "experiment" else "--set" if name == "overrides" else f"--{name}"
             raise InputError(f"`--stack` probes the installed compiler, not an experiment: leave out {flag}")
     from qwafer._io import write_json, write_text
-    from qwafer.probes.stack import broken, markdown, run_stack_probes
+    from qwafer.probes.stack import QUESTIONS, broken, markdown, run_stack_probes
 
-    with _progress(quiet=arguments.quiet) as progress:
+    with _progress(len(QUESTIONS), quiet=arguments.quiet) as progress:
         facts = run_stack_probes(progress)
     _print_facts(facts)
     if arguments.out is not None:
@@ -217,18 +219,18 @@ def _print_facts(facts: "Sequence[StackFact]") -> None:
 
 
 @contextlib.contextmanager
-def _progress(*, quiet: bool) -> "Iterator[Callable[[str], None]]":
-    """Show on stderr what is being asked, and for how long."""
+def _progress(steps: int, *, quiet: bool) -> "Iterator[Callable[[str], None]]":
+    """Show on stderr a bar of `steps` steps, what is being asked, and for how long."""
     if quiet:
         yield lambda text: None
         return
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
-        task = bars.add_task("starting")
-        yield lambda text: bars.update(task, description=text)
+        task = bars.add_task("starting", total=steps)
+        yield lambda text: bars.update(task, description=text, advance=1)
 
 
 if __name__ == "__main__":

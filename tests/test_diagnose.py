@@ -10,11 +10,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from qwafer.config import HeadConfig, TrainingConfig
 from qwafer.diagnose import build_parser, features_of, main
 from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet
 from qwafer.probes.document import document_text
-from qwafer.probes.trust import Section, TrustTable
+from qwafer.probes.trust import Section, TrustTable, count_steps, trust_table
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -127,6 +128,18 @@ def test_arms_of_one_source_share_the_features() -> None:
     experiment = load_experiment("mean_z_vs_readout", ["data.n_maps=40"])
     data = features_of(experiment.arms)
     assert data["mean_z"] is data["mean_z_readout"]
+
+
+def test_progress_is_counted() -> None:
+    experiment = load_experiment("mean_z_vs_readout", [*SMALL, "engine=xla"])
+    config = dataclasses.replace(experiment.arms["mean_z"], head=HeadConfig(name="linear"))
+    arms = {"a": config, "b": dataclasses.replace(config, training=TrainingConfig(epochs=1))}
+    told: list[str] = []
+    table = trust_table(arms, features_of(arms), progress=told.append)
+    assert len(told) == count_steps(arms, "a", thorough=False) == 4
+    assert table.verdict == "pass"
+    assert count_steps(experiment.arms, "mean_z", thorough=False) == 8
+    assert count_steps(experiment.arms, "mean_z", thorough=True) == 8 + 5 * 6
 
 
 def test_document_says_what_to_do_only_where_something_is_wrong() -> None:

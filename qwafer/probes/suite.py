@@ -150,9 +150,10 @@ def probe_run(run: RunResult, data: FeatureSet, *, seed: int = 0) -> list[Report
         scores.score_spread(test["logits"], test["labels"], run.predictor.thresholds, names),
         scores.score_sign(test["logits"], test["labels"], run.curves.get("alpha", ()), names),
         stall.focal_stall(run.curves, gamma, level=stall_level_of(prepared, config)),
-        scores.linear_equality(logits, held, run.predictor.logits(fitted), fitted),
         scores.threshold_fragility(val, test, names, seed=seed),
     ]
+    if config.head.name != "linear":
+        reports.insert(3, scores.linear_equality(logits, held, run.predictor.logits(fitted), fitted))
     if isinstance(head, QuantumHead):
         bound = 1.0
         if head.spec.readout == "z_vec":

@@ -14,7 +14,7 @@ from qwafer.probes import controls, pairing
 from qwafer.probes._report import Report, Verdict, merge, worst
 from qwafer.probes._subject import circuit_subject
 from qwafer.probes.data import probe_data
-from qwafer.probes.nulls import run_nulls
+from qwafer.probes.nulls import NULLS, run_nulls
 from qwafer.probes.suite import head_fit, probe_circuit, probe_run, table_of
 from qwafer.training import RunResult, prepare, train
 
@@ -149,6 +149,17 @@ def trust_table(
             "versions": next(iter(runs.values())).versions,
         },
     )
+
+
+def count_steps(arms: Mapping[str, RunConfig], baseline: str, *, thorough: bool) -> int:
+    """Return how often `trust_table` will call its `progress` for these arms."""
+    quantum = [config for config in arms.values() if config.head.name == "quantum"]
+    circuits = {(config.circuit, config.engine, config.head.init_scale, config.data.task) for config in quantum}
+    nulls = 0
+    if thorough and arms[baseline].head.name == "quantum":
+        separable = arms[baseline].circuit.ansatz == "separable"
+        nulls = NULL_SEEDS * (len(NULLS) + (0 if separable else 1))
+    return 2 * len(circuits) + len(arms) + 2 + nulls
 
 
 def _circuit_reports(
