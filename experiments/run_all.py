@@ -39,6 +39,7 @@ NAMES = (
     "qubits_and_layers",
     "encodings",
     "entanglement",
+    "best_head",
 )
 """The experiments in the order of the table. The others of this folder belong to other verbs; README.md says which."""
 N_SYNTHETIC = 4000
