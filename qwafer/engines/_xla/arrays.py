@@ -30,8 +30,13 @@ def stored(function: Callable[..., Any], *arguments: Any) -> Any:
     pass over the state ten times slower (measured). Its optimization_barrier is gone before fusion; a call that may not
     be inlined is not.
     """
+
+    def alone(*arguments: Any) -> Any:
+        with set_xla_metadata(inlineable=None):  # what `function` calls may be inlined into it
+            return function(*arguments)
+
     with set_xla_metadata(inlineable="false"):
-        return jax.jit(function)(*arguments)
+        return jax.jit(alone)(*arguments)
 
 
 def take(x: jax.Array, index: np.ndarray | None) -> jax.Array:

@@ -103,34 +103,24 @@ def _encoded_rows(encoding: str) -> np.ndarray:
     return rows
 
 
-def turns(spec: CircuitSpec, weights: Weights) -> tuple[list[list[jax.Array]], list[jax.Array]]:
-    """Return the blocks (16, 16) of every layer but the first, and those of the first (9, 16) on encoded states."""
+def turns(spec: CircuitSpec, weights: Weights) -> tuple[jax.Array, jax.Array]:
+    """Return the blocks of every layer, (n_layers, blocks, 4^w, 4^w), and of the first on encoded states.
+
+    These are (blocks, 3^w, 4^w). w is 2, or 1 for one wire; a block of fewer wires lies in the upper left corner.
+    """
     sizes = wiring.blocks(spec.n_qubits, PAIR)
     angles = jnp.stack(gates.euler(spec, weights))  # (3, n_layers, n)
     u = jnp.concatenate([jnp.ones_like(angles)[..., None], gates.wave(angles, -1)], -1)
     a, b, c = (part[0] for part in jnp.split(u, 3))
     products = a[..., :, None, None] * b[..., None, :, None] * c[..., None, None, :]
     flat = products.reshape(*products.shape[:2], 27)
-    tensor = _turn_tensor()
-    projected = np.einsum("ea,kab->keb", _encoded_rows(spec.encoding), tensor.reshape(27, 4, 4)).reshape(27, 12)
-
-    def blocks(tensor: np.ndarray, flat: jax.Array, rows: int) -> list[jax.Array]:
-        matrices = arrays.dot(flat, jnp.asarray(tensor, flat.dtype)).reshape(*flat.shape[:2], rows, 4)
-        result, start = [], 0
-        for size in sizes:
-            parts = [matrices[:, start + i] for i in range(size)]
-            result.append(functools.reduce(_kron, parts))
-            start += size
-        return result
-
-    later = blocks(tensor, flat[1:], 4) if spec.n_layers > 1 else []
-    first = [block[0] for block in blocks(projected, flat[:1], 3)]
-    return [[block[layer] for block in later] for layer in range(spec.n_layers - 1)], first
-
-
-def _kron(a: jax.Array, b: jax.Array) -> jax.Array:
-    product = a[:, :, None, :, None] * b[:, None, :, None, :]
-    return product.reshape(a.shape[0], a.shape[1] * b.shape[1], a.shape[2] * b.shape[2])
+    matrices = arrays.dot(flat, jnp.asarray(_turn_tensor(), flat.dtype)).reshape(*flat.shape[:2], 4, 4)
+    pairs = gates.padded(matrices, sizes, 1, jnp.eye(4, dtype=flat.dtype))
+    encoded = _encoded_rows(spec.encoding)
+    rows = encoded if gates.padded_width(sizes) == 1 else np.kron(encoded, encoded)
+    blocks = gates.kron_pairs(pairs)
+    first = blocks[0][:, rows.astype(bool).argmax(1)] * jnp.asarray(rows.sum(1), flat.dtype)[None, :, None]
+    return blocks, first
 
 
 def _rotate(blocks: list[jax.Array], x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
@@ -170,38 +160,51 @@ def _turn_back(table: SignedPermutation, g: jax.Array) -> jax.Array:
     return (arrays.take(g, table.inverse_source) * jnp.asarray(table.inverse_sign, g.dtype)[:, None]).T
 
 
-def evolve(tables: list[SignedPermutation], reverse: bool) -> Any:
-    """Return the function (later, first, x (4^n, K)) -> C (K, 3^n): blocks of `turns` with the CNOTs `tables` between
-    layers.
-    """
+def evolve(sizes: tuple[int, ...], tables: list[SignedPermutation], reverse: bool) -> Any:
+    """Return the function (blocks, first, x (4^n, K)) -> C (K, 3^n) of the arrays of `turns`.
 
-    def evaluate(
-        later: list[list[jax.Array]], first: list[jax.Array], x: jax.Array
-    ) -> tuple[jax.Array, list[list[jax.Array]]]:
+    `tables` are the CNOTs between the layers, `sizes` the wires in each block.
+    """
+    layers = range(1, len(tables) + 1)
+
+    def factors(blocks: jax.Array, layer: int) -> list[jax.Array]:
+        return [blocks[layer, g, : 4**size, : 4**size] for g, size in enumerate(sizes)]
+
+    def projected(first: jax.Array) -> list[jax.Array]:
+        return [first[g, : 3**size, : 4**size] for g, size in enumerate(sizes)]
+
+    def evaluate(blocks: jax.Array, first: jax.Array, x: jax.Array) -> tuple[jax.Array, list[list[jax.Array]]]:
         tape = []
-        for blocks, table in zip(reversed(later), reversed(tables), strict=True):
-            x, operands = _rotate(blocks, x)
+        for layer in reversed(layers):
+            x, operands = _rotate(factors(blocks, layer), x)
             tape.append(operands)
-            x = arrays.stored(functools.partial(_turn, table), x)
-        x, operands = _rotate(first, x)
+            x = arrays.stored(functools.partial(_turn, tables[layer - 1]), x)
+        x, operands = _rotate(projected(first), x)
         return x, [*tape, operands]
 
     if not reverse:
-        return lambda later, first, x: evaluate(later, first, x)[0]
-    function = jax.custom_vjp(lambda later, first, x: evaluate(later, first, x)[0])
+        return lambda blocks, first, x: evaluate(blocks, first, x)[0]
+    function = jax.custom_vjp(lambda blocks, first, x: evaluate(blocks, first, x)[0])
 
-    def forward(later: Any, first: Any, x: jax.Array) -> tuple[jax.Array, Any]:
-        c, tape = evaluate(later, first, x)
-        return c, (later, first, tape)
+    def forward(blocks: jax.Array, first: jax.Array, x: jax.Array) -> tuple[jax.Array, Any]:
+        c, tape = evaluate(blocks, first, x)
+        return c, (blocks, first, tape)
 
-    def backward(saved: Any, g: jax.Array) -> tuple[Any, Any, jax.Array]:
-        later, first, tape = saved
-        g, d_first = _rotate_back(first, tape[-1], g)
-        d_later = []
-        for blocks, table, operands in zip(later, tables, reversed(tape[:-1]), strict=True):
-            g, gradients = _rotate_back(blocks, operands, arrays.stored(functools.partial(_turn_back, table), g))
-            d_later.append(gradients)
-        return d_later, d_first, g
+    def stacked(gradients: list[jax.Array], like: jax.Array) -> jax.Array:
+        rows, columns = like.shape[-2:]
+        padded = [jnp.pad(g, ((0, rows - g.shape[0]), (0, columns - g.shape[1]))) for g in gradients]
+        return jnp.stack(padded).reshape(like.shape)
+
+    def backward(saved: Any, g: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        blocks, first, tape = saved
+        g, gradients = _rotate_back(projected(first), tape[-1], g)
+        d_first = stacked(gradients, first)
+        d_blocks = [jnp.zeros_like(block) for block in factors(blocks, 0)]
+        for layer, operands in zip(layers, reversed(tape[:-1]), strict=True):
+            g = arrays.stored(functools.partial(_turn_back, tables[layer - 1]), g)
+            g, gradients = _rotate_back(factors(blocks, layer), operands, g)
+            d_blocks += gradients
+        return stacked(d_blocks, blocks), d_first, g
 
     function.defvjp(forward, backward)
     return function
@@ -209,10 +212,10 @@ def evolve(tables: list[SignedPermutation], reverse: bool) -> Any:
 
 def coefficients(spec: CircuitSpec, weights: Weights, reverse: bool) -> jax.Array:
     """Return C (n_outputs, 3^n)."""
-    later, first = arrays.stored(functools.partial(turns, spec), weights)
+    blocks, first = arrays.stored(functools.partial(turns, spec), weights)
     x = arrays.stored(functools.partial(observables, spec, reverse=reverse), readout_matrix(spec, weights))
     tables = [conjugation(spec.n_qubits, spec.entangling_pairs(layer)) for layer in range(spec.n_layers - 1)]
-    return evolve(tables, reverse)(later, first, x)
+    return evolve(wiring.blocks(spec.n_qubits, PAIR), tables, reverse)(blocks, first, x)
 
 
 def _tree(waves: jax.Array) -> Any:

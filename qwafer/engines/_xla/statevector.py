@@ -11,7 +11,7 @@ import numpy as np
 from qwafer.circuits import CircuitSpec
 from qwafer.circuits.readouts import readout_matrix
 from qwafer.engines._base import Weights
-from qwafer.engines._xla import arrays, evolve, gates, wiring
+from qwafer.engines._xla import arrays, evolve, gates, steps, wiring
 
 BLOCK = 4
 """Most wires in a Kronecker block: products of 16 x 16 matrices cost least on CPU (measured at 4, 5 and 6)."""
@@ -26,11 +26,11 @@ permutation.
 class Layout:
     """The steps of a spec and where their tables come from."""
 
-    circuit: evolve.Circuit
+    circuit: steps.Circuit
     phases: tuple[tuple[tuple[Term, ...], np.ndarray | None], ...]
     """For each phase table its terms and the order of storage."""
     rotations: tuple[tuple[str, int], ...]
-    """For each Kronecker product: `b` (layer), `readout` (output) or `hadamard`."""
+    """For each trained Kronecker product of RY: `b` (layer) or `readout` (output)."""
     diagonals: tuple[tuple[str, Any], ...]
     """For each diagonal what it reads: `values` (all Z_i), `mean` (of Z), or the part `x`, `y` or `z` of the readout
     matrix; and the order of storage.
@@ -53,9 +53,9 @@ class _Builder:
         is_reversed: bool,
         p: np.ndarray | None,
         terms: list[Term],
-        rotation: tuple[str, int],
+        rotation: tuple[str, int] | None,
         by_example: bool = False,
-    ) -> tuple[evolve.Step, bool]:
+    ) -> tuple[steps.Step, bool]:
         """Return the step that permutes by `p`, multiplies the phases `terms`, rotates; and the order it leaves."""
         gather = None
         if p is not None:
@@ -66,16 +66,15 @@ class _Builder:
         if terms:
             phase = len(self.phases)
             self.phases.append((tuple(terms), self.order if is_reversed else None))
-        if rotation not in self.rotations:
+        if rotation is not None:
             self.rotations.append(rotation)
-        step = evolve.Step(
-            matrices=self.rotations.index(rotation),
+        step = steps.Step(
+            rotation=None if rotation is None else len(self.rotations) - 1,
             gather=gather,
             gather_back=None if gather is None else wiring.inverse(gather),
             phase=phase,
             by_example=by_example,
             is_reversed=is_reversed,
-            trained=rotation[0] != "hadamard",
         )
         return step, is_reversed != self.swaps
 
@@ -92,11 +91,10 @@ class _Builder:
 def layout(spec: CircuitSpec) -> Layout:
     """Return the steps of `spec`; the first layer's rotations are part of the product state that they start from."""
     build = _Builder(spec)
-    steps: list[evolve.Step] = []
+    body: list[steps.Step] = []
     is_reversed = False
     p: np.ndarray | None = None
     pending: list[Term] = []  # phases due after the permutation p, both not yet applied
-    hadamard = ("hadamard", 0)
     for layer in range(spec.n_layers):
         if layer == 0:
             p = wiring.layer_permutation(spec, 0)
@@ -104,39 +102,39 @@ def layout(spec: CircuitSpec) -> Layout:
         if spec.reupload:
             quarter: list[Term] = [("quarter", 1, None)] if spec.encoding == "ry" else []
             back: list[Term] = [("quarter", -1, None)] if spec.encoding == "ry" else []
-            step, is_reversed = build.step(is_reversed, p, pending + back, hadamard)
-            steps.append(step)
+            step, is_reversed = build.step(is_reversed, p, pending + back, None)
+            body.append(step)
             if spec.encoding == "rz":
                 step, is_reversed = build.step(is_reversed, None, [("a", layer, None)], ("b", layer), by_example=True)
-                steps.append(step)
+                body.append(step)
             else:
-                step, is_reversed = build.step(is_reversed, None, [], hadamard, by_example=True)
-                steps.append(step)
+                step, is_reversed = build.step(is_reversed, None, [], None, by_example=True)
+                body.append(step)
                 step, is_reversed = build.step(is_reversed, None, [*quarter, ("a", layer, None)], ("b", layer))
-                steps.append(step)
+                body.append(step)
         else:
             step, is_reversed = build.step(is_reversed, p, [*pending, ("a", layer, None)], ("b", layer))
-            steps.append(step)
+            body.append(step)
         p = wiring.layer_permutation(spec, layer)
         pending = [("c", layer, p)]
-    branches: list[evolve.Branch] = []
+    branches: list[steps.Branch] = []
     stacked = values_first(spec)
     if spec.readout in ("mean_z", "z_vec", "z"):
         kind = "mean" if spec.readout == "mean_z" else "values" if stacked else "z"
-        branches.append(evolve.Branch((), build.diagonal(kind, is_reversed, p)))
+        branches.append(steps.Branch((), build.diagonal(kind, is_reversed, p)))
     elif spec.readout == "mean_z_readout" and spec.n_outputs <= 2:
         stacked = True
         for k in range(spec.n_outputs):
             step, after = build.step(is_reversed, p, [*pending, ("readout", k, None)], ("readout", k))
-            branches.append(evolve.Branch((step,), build.diagonal("mean", after, None)))
+            branches.append(steps.Branch((step,), build.diagonal("mean", after, None)))
     else:
         for axis in ("x", "y"):
             quarter = [("quarter", -1, None)] if axis == "y" else []
-            step, after = build.step(is_reversed, p, pending + quarter, hadamard)
-            branches.append(evolve.Branch((step,), build.diagonal("values" if stacked else axis, after, None)))
-        branches.append(evolve.Branch((), build.diagonal("values" if stacked else "z", is_reversed, p)))
+            step, after = build.step(is_reversed, p, pending + quarter, None)
+            branches.append(steps.Branch((step,), build.diagonal("values" if stacked else axis, after, None)))
+        branches.append(steps.Branch((), build.diagonal("values" if stacked else "z", is_reversed, p)))
     trained = any(kind in ("x", "y", "z") for kind, _ in build.diagonals)
-    circuit = evolve.Circuit(tuple(steps), tuple(branches), build.sizes, stacked, trained)
+    circuit = steps.Circuit(tuple(body), tuple(branches), build.sizes, stacked, trained)
     return Layout(circuit, tuple(build.phases), tuple(build.rotations), tuple(build.diagonals))
 
 
@@ -155,7 +153,7 @@ def values_first(spec: CircuitSpec) -> bool:
     )
 
 
-def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array, reverse: bool) -> evolve.Tables:
+def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array, reverse: bool) -> steps.Tables:
     """Return phases, rotations and diagonals of `plan` at `weights`; `matrix` is the readout matrix."""
     n, permute = spec.n_qubits, gates.permute if reverse else arrays.take
     a, b, c = gates.euler(spec, weights)
@@ -164,7 +162,7 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
     )
     sources = {"a": a, "c": c, "readout": readout[:, :, 0], "quarter": jnp.full((1, n), np.pi / 2, a.dtype)}
     used = sorted({(name, 0 if name == "quarter" else index) for terms, _ in plan.phases for name, index, _ in terms})
-    phases = []
+    phases = jnp.zeros((0, 2**n, 2), a.dtype)
     if used:
         sums = gates.wire_sums(jnp.stack([sources[name][index] for name, index in used]) / -2)
 
@@ -175,21 +173,10 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
                 parts.append(permute(index * row if name == "quarter" else row, p))
             return permute(functools.reduce(jnp.add, parts), order)
 
-        angles = jnp.stack([theta(*phase) for phase in plan.phases])  # (phases, 2^n)
-        stacked = gates.wave(angles, -1)
-        phases = [stacked[i] for i in range(len(plan.phases))]
-    sizes = plan.circuit.sizes
-    trained = [rotation for rotation in plan.rotations if rotation[0] != "hadamard"]
-    if trained:
-        chosen = jnp.stack([b[i] if name == "b" else readout[i, :, 1] for name, i in trained])
-        kron = gates.rotations(chosen, sizes, reverse)  # (rotations, blocks, 2^w, 2^w)
-    matrices = []
-    for rotation in plan.rotations:
-        if rotation[0] == "hadamard":
-            matrices.append([jnp.asarray(gates.hadamards(size), a.dtype) for size in sizes])
-        else:
-            blocks = kron[trained.index(rotation)]
-            matrices.append([blocks[g, : 2**size, : 2**size] for g, size in enumerate(sizes)])
+        phases = gates.wave(jnp.stack([theta(*phase) for phase in plan.phases]), -1)
+    chosen = [b[i] if name == "b" else readout[i, :, 1] for name, i in plan.rotations]
+    angles = jnp.stack(chosen) if chosen else jnp.zeros((0, n), a.dtype)
+    rotations = gates.rotations(angles, plan.circuit.sizes, reverse)
     diagonals = []
     for kind, order in plan.diagonals:
         if kind == "mean":
@@ -198,10 +185,10 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
         else:
             rows = jnp.eye(n, dtype=a.dtype) if kind == "values" else matrix[:, :, "xyz".index(kind)]
             diagonals.append(permute(gates.wire_sums(rows).T, order).T)
-    return evolve.Tables(phases, matrices, diagonals)
+    return steps.Tables(phases, rotations, diagonals)
 
 
-def examples(spec: CircuitSpec, plan: Layout, weights: Weights, angles: jax.Array, reverse: bool) -> evolve.Examples:
+def examples(spec: CircuitSpec, plan: Layout, weights: Weights, angles: jax.Array, reverse: bool) -> steps.Examples:
     """Return the product states after the first layer's rotations, and the re-uploaded phases; angles (batch, n)."""
     n = spec.n_qubits
     waves = gates.wave(angles.T / 2, 1)  # (n, 2, batch)
@@ -214,7 +201,7 @@ def examples(spec: CircuitSpec, plan: Layout, weights: Weights, angles: jax.Arra
         constant = np.array([[1, 0], [0, -1], [1, 0], [0, 1]])
         spread = jnp.broadcast_to(jnp.asarray(constant, angles.dtype), (n, 4, 2))
         phases = gates.product_groups(arrays.dot(spread, waves).reshape(n, 2, 2, -1), sizes, reverse)
-    return evolve.Examples(state, phases, angles.T)
+    return steps.Examples(state, phases, angles.T)
 
 
 def forward(
