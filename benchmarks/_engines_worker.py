@@ -43,8 +43,9 @@ class Worker:
             import jax
 
             jax.config.update("jax_enable_x64", self.dtype == "float64" or self.name == "catalyst")
-            if self.name == "catalyst":  # host callbacks, see qwafer._process
-                jax.config.update("jax_cpu_enable_async_dispatch", False)
+            # As in qwafer's own processes (qwafer._process), and for the peers too: handing the work of a call to another
+            # thread takes 30 us here.
+            jax.config.update("jax_cpu_enable_async_dispatch", False)
         step, _ = self.make(3, 1, 2, self.dtype)
         arguments = [np.ones(shape, self.dtype) for shape in ((1, 3, 3), (2, 3), (2,))]
         if self.name == "torch-lightning":

@@ -38,7 +38,7 @@ def oracle(wafer: np.ndarray) -> list[float]:
     for r, c in on:
         y, x = (r - center[0]) / radius[0], (c - center[1]) / radius[1]
         bins = [
-            rings[min(int(13 * math.sqrt(y * y + x * x)), 12)],
+            rings[min(int(13 * math.sqrt(y * y + x * x) + 1e-9), 12)],
             blocks.setdefault((r // 4, c // 4), {"f": 0, "o": 0}),
         ]
         if (y, x) != (0, 0):

@@ -14,9 +14,6 @@ from qwafer import InputError
 from qwafer.circuits import ANSATZE, ENCODINGS, ENTANGLEMENTS, READOUTS, CircuitSpec
 from qwafer.engines import get
 
-# Compiling every spec takes minutes; `make test-slow` runs them.
-pytestmark = pytest.mark.slow
-
 _source = importlib.util.spec_from_file_location("_statevector", Path(__file__).with_name("_statevector.py"))
 oracle = importlib.util.module_from_spec(_source)
 _source.loader.exec_module(oracle)

@@ -13,9 +13,6 @@ from qwafer.circuits import CircuitSpec
 from qwafer.engines import get
 from qwafer.engines._xla import cost
 
-# Compiling every spec takes minutes; `make test-slow` runs them.
-pytestmark = pytest.mark.slow
-
 SPECS = {
     "schroedinger": CircuitSpec(3, 2, "rz", readout="mean_z_readout", n_outputs=3, reupload=True),
     "heisenberg": CircuitSpec(3, 2, readout="mean_z_readout"),

@@ -11,9 +11,6 @@ from hypothesis import strategies as st
 
 from qwafer.engines._xla import arrays, gates, pauli, wiring
 
-# Compiling every spec takes minutes; `make test-slow` runs them.
-pytestmark = pytest.mark.slow
-
 PAULI = [np.eye(2), np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1])]
 
 circuits = st.integers(2, 4).flatmap(
@@ -112,7 +109,7 @@ def test_encoded_columns_are_the_states_of_encoded_wires():
     }
     for encoding, state in turn.items():
         columns = np.asarray(
-            gates.first_columns(CircuitSpec(2, 0, encoding, dtype="float64"), {"ansatz": jnp.zeros((0, 2, 3))})
+            gates.first_columns(CircuitSpec(2, 0, encoding, dtype="float64"), {"ansatz": jnp.zeros((0, 2, 3))}, True)
         )
         have = columns[0] @ waves
         np.testing.assert_allclose(have[0::2] + 1j * have[1::2], state, atol=1e-12)

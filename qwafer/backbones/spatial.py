@@ -11,6 +11,8 @@ from qwafer.data.maps import Maps
 
 N_RINGS = 13
 N_SECTORS = 8
+BORDER = 1e-9
+"""Dies this near to the border of a ring or sector are on it, whatever the rounding: they belong to the next one."""
 BLOCK = 4
 """Side of the blocks of the spatial entropy, in dies."""
 GRID = 8
@@ -139,7 +141,7 @@ def _geometry(packed: bytes, height: int, width: int) -> _Geometry:
     center = (float(rows.mean()), float(columns.mean()))
     radius = (float(np.ptp(rows) + 1) / 2, float(np.ptp(columns) + 1) / 2)
     y, x = (row - center[0]) / radius[0], (column - center[1]) / radius[1]
-    ring = np.minimum((np.hypot(y, x) * N_RINGS).astype(np.int64), N_RINGS - 1)
+    ring = np.minimum((np.hypot(y, x) * N_RINGS + BORDER).astype(np.int64), N_RINGS - 1)
     sector = _sector(y, x)
     indicators = np.column_stack([ring[:, None] == np.arange(N_RINGS), sector[:, None] == np.arange(N_SECTORS)])
     bins = np.column_stack([indicators, row, column, np.ones_like(row)]) * inside[:, None]
@@ -149,14 +151,15 @@ def _geometry(packed: bytes, height: int, width: int) -> _Geometry:
 def _sector(y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return the 45-degree sector of arctan2(y, x) modulo 360 degrees, -1 at the origin.
 
-    By comparisons instead of arctan2, so that dies on a diagonal never fall to either side by rounding.
+    By comparisons instead of arctan2, and with BORDER, so that dies on a diagonal never fall to either side by
+    rounding.
     """
     quadrant = np.select(
         [(x > 0) & (y >= 0), (x <= 0) & (y > 0), (x < 0) & (y <= 0), (x >= 0) & (y < 0)], [0, 1, 2, 3], -1
     )
     along = np.where(quadrant % 2 == 0, np.abs(x), np.abs(y))
     across = np.where(quadrant % 2 == 0, np.abs(y), np.abs(x))
-    return np.where(quadrant < 0, -1, 2 * quadrant + (across >= along))
+    return np.where(quadrant < 0, -1, 2 * quadrant + (across >= along * (1 - BORDER)))
 
 
 def _polar(sums: np.ndarray, geometry: _Geometry) -> np.ndarray:

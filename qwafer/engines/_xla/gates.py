@@ -36,12 +36,48 @@ def wire_sums(values: jax.Array) -> jax.Array:
     return (upper[..., :, None] + low[..., None, :]).reshape(*values.shape[:-1], 2**n)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def wave(angles: jax.Array, axis: int) -> jax.Array:
-    """Return cosine and sine of `angles`, stacked on `axis`; derivatives do not evaluate them again."""
+def wave(angles: jax.Array, axis: int, reverse: bool = False) -> jax.Array:
+    """Return cosine and sine of `angles`, stacked on `axis`; derivatives do not evaluate them again.
+
+    With `reverse` there is no forward-mode derivative, and the reverse pass reads the stored result: XLA would
+    otherwise evaluate it once more for each of the residuals -sin and cos.
+    """
+    return (_stored_wave if reverse else _wave)(angles, axis)
+
+
+def _evaluate_wave(angles: jax.Array, axis: int) -> jax.Array:
     if angles.dtype == jnp.float32:
         return jnp.stack(_cos_sin(angles), axis)
     return jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis)
+
+
+def _quarter_later(value: jax.Array, axis: int) -> list[jax.Array]:
+    """Return the derivatives -sin and cos of cosine and sine, from `value`."""
+    cos, sin = (lax.index_in_dim(value, i, axis % value.ndim, keepdims=False) for i in range(2))
+    return [-sin, cos]
+
+
+_wave = jax.custom_jvp(_evaluate_wave, nondiff_argnums=(1,))
+
+
+@_wave.defjvp
+def _wave_jvp(axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    value = _wave(*primals, axis)
+    return value, jnp.stack([d * tangents[0] for d in _quarter_later(value, axis)], axis)
+
+
+def _stored_wave_forward(angles: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    value = arrays.stored(functools.partial(_evaluate_wave, axis=axis), angles)
+    return value, value
+
+
+def _stored_wave_backward(axis: int, value: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    parts = [lax.index_in_dim(g, i, axis % g.ndim, keepdims=False) for i in range(2)]
+    return (functools.reduce(jnp.add, [d * part for d, part in zip(_quarter_later(value, axis), parts, strict=True)]),)
+
+
+_stored_wave = jax.custom_vjp(lambda angles, axis: _stored_wave_forward(angles, axis)[0], nondiff_argnums=(1,))
+_stored_wave.defvjp(_stored_wave_forward, _stored_wave_backward)
 
 
 def _cos_sin(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -51,22 +87,16 @@ def _cos_sin(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     quarter turn, subtracted in three parts, are vectorised.
     """
     two, three = jnp.float32(4.837512969970703125e-4), jnp.float32(7.549789948768648e-8)
-    quarters = jnp.round(x * jnp.float32(2 / np.pi))
+    # lax, for jnp.round and jnp.where are calls, which `arrays.stored` would keep from being fused.
+    quarters = lax.round(x * jnp.float32(2 / np.pi), lax.RoundingMethod.TO_NEAREST_EVEN)
     r = ((x - quarters * jnp.float32(1.5703125)) - quarters * two) - quarters * three
     r2 = r * r
     s = ((-1.9515295891e-4 * r2 + 8.3321608736e-3) * r2 - 1.6666654611e-1) * r2 * r + r
     c = ((2.443315711809948e-5 * r2 - 1.388731625493765e-3) * r2 + 4.166664568298827e-2) * r2 * r2 - 0.5 * r2 + 1
     q = quarters.astype(jnp.int32)
     odd = (q & 1) == 1
-    sin, cos = jnp.where(odd, c, s), jnp.where(odd, s, c)
-    return jnp.where(((q + 1) & 2) == 2, -cos, cos), jnp.where((q & 2) == 2, -sin, sin)
-
-
-@wave.defjvp
-def _wave_jvp(axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    value = wave(*primals, axis)
-    cos, sin = (lax.index_in_dim(value, i, axis % value.ndim, keepdims=False) for i in range(2))
-    return value, jnp.stack([-sin * tangents[0], cos * tangents[0]], axis)
+    sin, cos = lax.select(odd, c, s), lax.select(odd, s, c)
+    return lax.select(((q + 1) & 2) == 2, -cos, cos), lax.select((q & 2) == 2, -sin, sin)
 
 
 def padded(values: jax.Array, sizes: tuple[int, ...], axis: int, filler: Any) -> jax.Array:
@@ -156,7 +186,7 @@ def _first_tensor(encoding: str) -> np.ndarray:
     return np.stack(rows)
 
 
-def first_columns(spec: CircuitSpec, weights: Weights) -> jax.Array:
+def first_columns(spec: CircuitSpec, weights: Weights, reverse: bool) -> jax.Array:
     """Return W (n, 4, 2): the state of wire i after encoding and the first layer's rotations is W_i (cos x/2, sin x/2).
 
     Rows: real and imaginary part of amplitude 0, then of amplitude 1.
@@ -164,7 +194,7 @@ def first_columns(spec: CircuitSpec, weights: Weights) -> jax.Array:
     tensor = _first_tensor(spec.encoding)
     if spec.n_layers == 0:
         return jnp.broadcast_to(jnp.asarray(tensor[0].reshape(4, 2), spec.dtype), (spec.n_qubits, 4, 2))
-    u = wave(jnp.stack([angles[0] for angles in euler(spec, weights)]) / 2, -1)  # (3, n, 2)
+    u = wave(jnp.stack([angles[0] for angles in euler(spec, weights)]) / 2, -1, reverse)  # (3, n, 2)
     a, b, c = (part[0] for part in jnp.split(u, 3))
     products = a[:, :, None, None] * b[:, None, :, None] * c[:, None, None, :]
     return arrays.dot(products.reshape(-1, 8), jnp.asarray(tensor, spec.dtype)).reshape(-1, 4, 2)

@@ -103,14 +103,14 @@ def _encoded_rows(encoding: str) -> np.ndarray:
     return rows
 
 
-def turns(spec: CircuitSpec, weights: Weights) -> tuple[jax.Array, jax.Array]:
+def turns(spec: CircuitSpec, weights: Weights, reverse: bool) -> tuple[jax.Array, jax.Array]:
     """Return the blocks of every layer, (n_layers, blocks, 4^w, 4^w), and of the first on encoded states.
 
     These are (blocks, 3^w, 4^w). w is 2, or 1 for one wire; a block of fewer wires lies in the upper left corner.
     """
     sizes = wiring.blocks(spec.n_qubits, PAIR)
     angles = jnp.stack(gates.euler(spec, weights))  # (3, n_layers, n)
-    u = jnp.concatenate([jnp.ones_like(angles)[..., None], gates.wave(angles, -1)], -1)
+    u = jnp.concatenate([jnp.ones_like(angles)[..., None], gates.wave(angles, -1, reverse)], -1)
     a, b, c = (part[0] for part in jnp.split(u, 3))
     products = a[..., :, None, None] * b[..., None, :, None] * c[..., None, None, :]
     flat = products.reshape(*products.shape[:2], 27)
@@ -212,7 +212,7 @@ def evolve(sizes: tuple[int, ...], tables: list[SignedPermutation], reverse: boo
 
 def coefficients(spec: CircuitSpec, weights: Weights, reverse: bool) -> jax.Array:
     """Return C (n_outputs, 3^n)."""
-    blocks, first = arrays.stored(functools.partial(turns, spec), weights)
+    blocks, first = arrays.stored(functools.partial(turns, spec, reverse=reverse), weights)
     x = arrays.stored(functools.partial(observables, spec, reverse=reverse), readout_matrix(spec, weights))
     tables = [conjugation(spec.n_qubits, spec.entangling_pairs(layer)) for layer in range(spec.n_layers - 1)]
     return evolve(wiring.blocks(spec.n_qubits, PAIR), tables, reverse)(blocks, first, x)
@@ -301,5 +301,5 @@ def polynomial(reverse: bool) -> Any:
 def forward(spec: CircuitSpec, weights: Weights, angles: jax.Array, reverse: bool = True) -> jax.Array:
     """Return s (batch, n_outputs)."""
     c = coefficients(spec, weights, reverse)
-    waves = arrays.stored(lambda x: gates.wave(x.T, 1), angles)  # (n, 2, batch)
+    waves = arrays.stored(lambda x: gates.wave(x.T, 1, reverse), angles)  # (n, 2, batch)
     return polynomial(reverse)(c, waves).T

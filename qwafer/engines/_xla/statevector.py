@@ -173,7 +173,7 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
                 parts.append(permute(index * row if name == "quarter" else row, p))
             return permute(functools.reduce(jnp.add, parts), order)
 
-        phases = gates.wave(jnp.stack([theta(*phase) for phase in plan.phases]), -1)
+        phases = gates.wave(jnp.stack([theta(*phase) for phase in plan.phases]), -1, reverse)
     chosen = [b[i] if name == "b" else readout[i, :, 1] for name, i in plan.rotations]
     angles = jnp.stack(chosen) if chosen else jnp.zeros((0, n), a.dtype)
     rotations = gates.rotations(angles, plan.circuit.sizes, reverse)
@@ -191,8 +191,8 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
 def examples(spec: CircuitSpec, plan: Layout, weights: Weights, angles: jax.Array, reverse: bool) -> steps.Examples:
     """Return the product states after the first layer's rotations, and the re-uploaded phases; angles (batch, n)."""
     n = spec.n_qubits
-    waves = gates.wave(angles.T / 2, 1)  # (n, 2, batch)
-    columns = arrays.dot(gates.first_columns(spec, weights), waves).reshape(n, 2, 2, -1)
+    waves = gates.wave(angles.T / 2, 1, reverse)  # (n, 2, batch)
+    columns = arrays.dot(gates.first_columns(spec, weights, reverse), waves).reshape(n, 2, 2, -1)
     sizes = plan.circuit.sizes if len(plan.circuit.sizes) > 1 else wiring.blocks(n, max(-(-n // 2), 1))
     state = gates.product_groups(columns, sizes, reverse)
     phases: list[jax.Array] = []
