@@ -26,6 +26,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from _engines_contenders import CONTENDERS  # noqa: E402
 
 MATMUL = 2048
+PAUSE = 0.25
 
 
 class Worker:
@@ -43,8 +44,8 @@ class Worker:
             import jax
 
             jax.config.update("jax_enable_x64", self.dtype == "float64" or self.name == "catalyst")
-            # As in qwafer's own processes (qwafer._process), and for the peers too: handing the work of a call to another
-            # thread takes 30 us here.
+            # As in qwafer's own processes (qwafer._process), and for the peers too: handing the work of a call to
+            # another thread takes 30 us here.
             jax.config.update("jax_cpu_enable_async_dispatch", False)
         step, _ = self.make(3, 1, 2, self.dtype)
         arguments = [np.ones(shape, self.dtype) for shape in ((1, 3, 3), (2, 3), (2,))]
@@ -93,7 +94,12 @@ class Worker:
         return {"compile_s": compiled_s, "first_s": first_s, "info": json.loads(json.dumps(info, default=str))}
 
     def time(self, repeats: int) -> dict[str, Any]:
-        """Return the seconds of each of `repeats` calls."""
+        """Return the seconds of each of `repeats` calls, after a call to warm up and a pause.
+
+        Contenders take turns: threads of the one before (OpenMP's spin for 0.2 s) must come to rest, caches fill.
+        """
+        time.sleep(PAUSE)
+        self.call()
         seconds = []
         for _ in range(repeats):
             start = time.perf_counter()

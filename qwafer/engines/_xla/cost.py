@@ -1,7 +1,8 @@
 """Which plan, in how many chunks: a model of the time and memory of a step, fitted to measurements.
 
-The constants are nanoseconds of two cores of a Xeon at 2.6 GHz in float32. Only the order of the plans matters, and
-`benchmarks/engines.py` shows whether it is right; docs/engines.md tells how they were measured.
+The constants are microseconds of two cores of a Xeon at 2.6 GHz in float32, fitted by hand to 25 steps (n = 4 to 12, L = 1
+to 6, B = 256 and 4096; docs/engines.md). Only the order of the plans matters, and `benchmarks/engines.py` shows whether it
+is right.
 """
 
 import dataclasses
@@ -101,11 +102,11 @@ def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float
     if plan == "product":
         return 30 + scale * batch * n * (layers + 1) * 2e-2
     if plan == "heisenberg":
-        blocks = len(wiring.blocks(n, pauli.PAIR))
-        evolve = outputs * 4**n * layers * blocks * 2e-3
-        evaluate = batch * (outputs * 3**n * 1.3e-4 + 3 ** (-(-n // 2)) * (2 + outputs) * 1e-3 + n * 5e-3)
-        return 40 + 20 * layers + scale * (evolve + evaluate)
+        turned = outputs * 4**n * len(wiring.blocks(n, pauli.PAIR))
+        evolve = turned * (1e-3 + (layers - 1) * 2.6e-3)
+        evaluate = batch * (outputs * 3**n * 4.5e-5 + 3 ** (-(-n // 2)) * (2 + outputs) * 1e-3 + n * 5e-3)
+        return 25 + 15 * (layers - 1) + scale * (evolve + evaluate)
     blocks = len(wiring.blocks(n, statevector.BLOCK))
     steps = statevector.step_count(spec)
-    per_number = 1.5e-3 + steps * (1.2e-3 + 2.2e-3 * blocks)
-    return 60 + 15 * steps + scale * 2 * 2**n * batch * per_number
+    per_number = 1.2e-3 + steps * (0.4e-3 + 1.7e-3 * blocks)
+    return 30 + 15 * steps + scale * 2 * 2**n * batch * per_number
