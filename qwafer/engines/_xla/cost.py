@@ -1,8 +1,8 @@
 """Which plan, in how many chunks: a model of the time and memory of a step, fitted to measurements.
 
-The constants are microseconds of two cores of a Xeon at 2.6 GHz in float32, fitted by hand to 25 steps (n = 4 to 12, L = 1
-to 6, B = 256 and 4096; docs/engines.md). Only the order of the plans matters, and `benchmarks/engines.py` shows whether it
-is right.
+The constants are microseconds of two cores of a Xeon at 2.6 GHz in float32, fitted by hand to 25 steps (n = 4 to 12,
+L = 1 to 6, B = 256 and 4096). Only the order of the plans matters, and `benchmarks/engines.py` shows whether it is
+right.
 """
 
 import dataclasses
