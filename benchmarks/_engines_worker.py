@@ -27,6 +27,8 @@ from _engines_contenders import CONTENDERS  # noqa: E402
 
 MATMUL = 2048
 PAUSE = 0.25
+WARM_UP = 0.1
+"""Both in seconds."""
 
 
 class Worker:
@@ -94,12 +96,17 @@ class Worker:
         return {"compile_s": compiled_s, "first_s": first_s, "info": json.loads(json.dumps(info, default=str))}
 
     def time(self, repeats: int) -> dict[str, Any]:
-        """Return the seconds of each of `repeats` calls, after a call to warm up and a pause.
+        """Return the seconds of each of `repeats` calls in the midst of a training: after a pause and calls to warm up.
 
-        Contenders take turns: threads of the one before (OpenMP's spin for 0.2 s) must come to rest, caches fill.
+        Contenders take turns: threads of the one before (OpenMP's spin for 0.2 s) must come to rest, and the first
+        calls after a rest are slower by up to a half (caches, clock), whoever makes them.
         """
         time.sleep(PAUSE)
-        self.call()
+        start = time.perf_counter()
+        while True:
+            self.call()
+            if time.perf_counter() - start > WARM_UP:
+                break
         seconds = []
         for _ in range(repeats):
             start = time.perf_counter()

@@ -46,7 +46,7 @@ COMPILE_BOX = 90.0
 """The same for a compilation."""
 CASE_BOX = {"quick": 8.0, "claims": 20.0, "full": 60.0}
 """Seconds that the rounds of a case go on."""
-SLICE = 0.05
+SLICE = 0.1
 """Seconds that a turn of a contender lasts, a step at least."""
 ROUNDS = (3, 15)
 
