@@ -19,12 +19,14 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Complex, Float
 
 from qwafer._errors import CapabilityError
 from qwafer.circuits import CircuitSpec
 from qwafer.engines import _catalyst_scan as scan
+from qwafer.engines._base import Weights
 from qwafer.engines._catalyst_kernels import Z_READOUTS, Arrays, Kernel, contract
 from qwafer.engines._catalyst_plan import GatePlan, gate_plan
 from qwafer.engines._catalyst_runtime import LOCK, HostProgram
@@ -51,40 +53,44 @@ def choi_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, s
         raise CapabilityError(f"batching choi cannot run this circuit: {reason}; use batching scan")
     z_only = spec.readout in Z_READOUTS
     paulis = "Z" if z_only else "XYZ"
-    n_terms = spec.n_qubits * len(paulis)
+    is_mean = spec.readout == "mean_z"  # one term: the mean itself, cheaper than n terms contracted afterwards
+    n_terms = 1 if is_mean else spec.n_qubits * len(paulis)
     plan = gate_plan(spec, z_only=z_only, encode=False)
     unitary = _Unitary(spec, plan, device, seed)
     rank = min(spec.n_outputs, n_terms)
     sweep = None
     if gradient and plan.n_slots:
         sweep = _sweep_program(spec, plan, paulis=paulis, device=device, seed=seed)
+    mean = np.full((1, spec.n_qubits), 1 / spec.n_qubits)
 
-    last: list[tuple[bytes, np.ndarray]] = []
+    last: list[tuple[bytes, np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def encoded(angles: np.ndarray) -> np.ndarray:
-        key = angles.tobytes()  # the pull-back asks for what the value before it has used
-        found = last[0] if last else (b"", np.empty(0))
-        if found[0] != key:
-            found = (key, product_states(spec, angles.astype(np.float64)))
-            last[:] = [found]
-        return found[1]
+    def evolved(weights: Arrays, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the encoded states, U and U psi: the pull-back asks for what the value before it has used."""
+        u, key = unitary(weights), angles.tobytes()
+        if not last or last[0][0] != key or last[0][2] is not u:
+            known = bool(last) and last[0][0] == key
+            states = last[0][1] if known else product_states(spec, angles.astype(np.float64))
+            last[:] = [(key, states, u, _rotated(states, u))]
+        return last[0][1:]
 
     def values(weights: Arrays, angles: np.ndarray) -> np.ndarray:
-        states = encoded(angles)
-        return scan.bloch_vectors(states @ unitary(weights).T, z_only=z_only)
+        _, _, final = evolved(weights, angles)
+        if is_mean:
+            return (final.real**2 + final.imag**2) @ (scan.signs(spec.n_qubits) @ mean.T)
+        return scan.bloch_vectors(final, z_only=z_only)
 
     def pull_back(weights: Arrays, angles: np.ndarray, cotangent: np.ndarray) -> tuple[Arrays, np.ndarray]:
         cotangent = cotangent.astype(np.float64)
-        states = encoded(angles)
-        u = unitary(weights)
-        measured = _apply_observables(states @ u.T, cotangent, paulis)
-        d_angles = _angle_gradient(spec, states, measured @ u.conj())
+        states, u, final = evolved(weights, angles)
+        measured = _apply_observables(final, cotangent @ mean if is_mean else cotangent, paulis)
+        d_angles = _angle_gradient(spec, states, _rotated_back(measured, u, is_real=np.isrealobj(states)))
         d_theta = np.zeros((1, plan.n_slots))
         if sweep is not None:
             if np.isfinite(cotangent).all() and np.isfinite(states).all():
                 theta = plan.theta(weights, np.zeros((1, spec.n_qubits)))[0]
                 for vector, observable in _purified(states, cotangent, rank):
-                    d_theta += sweep(theta, vector, observable)[0]
+                    d_theta += sweep(theta, vector, observable @ mean if is_mean else observable)[0]
             else:
                 d_theta = np.full((1, plan.n_slots), np.nan)
         d_weights, _ = plan.pull_back(spec.weight_shapes(), d_theta)
@@ -95,7 +101,7 @@ def choi_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, s
         n_terms=n_terms,
         values=values,
         pull_back=pull_back if gradient else None,
-        finish=functools.partial(contract, spec),
+        finish=_as_it_is if is_mean else functools.partial(contract, spec),
         nbytes=unitary.nbytes + 16 * batch * 2**spec.n_qubits + (sweep.nbytes if sweep is not None else 0),
         info={
             "value": "the unitary from one circuit on Bell pairs, contracted outside",
@@ -104,6 +110,10 @@ def choi_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, s
             "reasons": ["the circuit encodes once: one execution serves the whole batch, whatever its size"],
         },
     )
+
+
+def _as_it_is(_: Weights, terms: jax.Array) -> jax.Array:
+    return terms
 
 
 class _Unitary:
@@ -204,6 +214,21 @@ def product_states(spec: CircuitSpec, angles: Float[np.ndarray, "batch n_qubits"
     return states
 
 
+def _rotated(states: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Return U psi_b, (batch, 2^n), with half the arithmetic for real states."""
+    if np.iscomplexobj(states):
+        return states @ u.T
+    return (states @ np.ascontiguousarray(u.T).view(np.float64)).view(np.complex128)
+
+
+def _rotated_back(states: np.ndarray, u: np.ndarray, *, is_real: bool) -> np.ndarray:
+    """Return U+ psi_b, (batch, 2^n), or with `is_real` its real part, for half the arithmetic."""
+    if not is_real:
+        return states @ u.conj()
+    parts = np.stack([u.real, u.imag], axis=1).reshape(2 * len(u), -1)
+    return states.view(np.float64) @ parts
+
+
 def _apply_observables(states: np.ndarray, coefficients: np.ndarray, paulis: str) -> np.ndarray:
     """Return O_b |phi_b> with O_b = sum_t c_bt P_t, (batch, 2^n)."""
     batch, dim = states.shape
@@ -222,20 +247,25 @@ def _apply_observables(states: np.ndarray, coefficients: np.ndarray, paulis: str
 
 
 def _angle_gradient(spec: CircuitSpec, states: np.ndarray, adjoint: np.ndarray) -> Float[np.ndarray, "batch n_qubits"]:
-    """Return d/dx_i <psi|A|psi> = -Im <psi|P_i A|psi> for encoding gates exp(-i x_i P_i / 2); `adjoint` is A |psi>."""
+    """Return d/dx_i <psi|A|psi> = -Im <psi|P_i A|psi> for encoding gates exp(-i x_i P_i / 2); `adjoint` is A |psi>, of
+    which `ry` needs the real part alone.
+    """
     batch, dim = states.shape
     n = dim.bit_length() - 1
     gradient = np.empty((batch, n))
     bra = states.conj()
     for wire in range(n):
         psi, chi = (array.reshape(batch, 1 << wire, 2, -1) for array in (bra, adjoint))
+
+        def overlap(i: int, j: int, psi: np.ndarray = psi, chi: np.ndarray = chi) -> np.ndarray:
+            return np.einsum("bkl,bkl->b", psi[:, :, i], chi[:, :, j])
+
         if spec.encoding == "rz":
-            terms = (psi[:, :, 1] * chi[:, :, 1]).imag - (psi[:, :, 0] * chi[:, :, 0]).imag
+            gradient[:, wire] = (overlap(1, 1) - overlap(0, 0)).imag
         elif spec.encoding == "rx":
-            terms = -(psi[:, :, 0] * chi[:, :, 1]).imag - (psi[:, :, 1] * chi[:, :, 0]).imag
+            gradient[:, wire] = -(overlap(0, 1) + overlap(1, 0)).imag
         else:
-            terms = (psi[:, :, 0] * chi[:, :, 1]).real - (psi[:, :, 1] * chi[:, :, 0]).real
-        gradient[:, wire] = terms.sum(axis=(1, 2))
+            gradient[:, wire] = overlap(0, 1) - overlap(1, 0)
     return gradient
 
 
