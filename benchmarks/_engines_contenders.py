@@ -48,14 +48,14 @@ def _jax_step(scores: Callable[[Any, Any], Any]) -> Step:
     return step
 
 
-def qwafer_engine(name: str) -> Callable[..., tuple[Step, dict[str, Any]]]:
+def qwafer_engine(name: str, **options: Any) -> Callable[..., tuple[Step, dict[str, Any]]]:
     """Return the maker of steps by qwafer's engine `name`."""
 
     def make(n: int, layers: int, batch: int, dtype: str) -> tuple[Step, dict[str, Any]]:
         from qwafer import engines
         from qwafer.circuits import CircuitSpec
 
-        program = engines.get(name).program(CircuitSpec(n, layers, dtype=dtype), batch)
+        program = engines.get(name, **options).program(CircuitSpec(n, layers, dtype=dtype), batch)
         return _jax_step(lambda w, x: program({"ansatz": w}, x)[:, 0]), program.info
 
     return make
@@ -184,6 +184,11 @@ def torch_lightning(n: int, layers: int, batch: int, dtype: str) -> tuple[Step, 
 CONTENDERS: dict[str, tuple[Callable[..., tuple[Step, dict[str, Any]]], str, tuple[str, ...]]] = {
     "xla": (qwafer_engine("xla"), "project", ("jax",)),
     "catalyst": (qwafer_engine("catalyst"), "project", ("pennylane-catalyst", "pennylane-lightning", "jax")),
+    "catalyst-choi": (
+        qwafer_engine("catalyst", batching="choi"),
+        "project",
+        ("pennylane-catalyst", "pennylane-lightning", "jax"),
+    ),
     "default.qubit": (default_qubit, "project", ("pennylane", "jax")),
     "tensorcircuit": (tensorcircuit, "peers", ("tensorcircuit-ng", "jax")),
     "tensorcircuit-plain": (tensorcircuit_plain, "peers", ("tensorcircuit-ng", "jax")),

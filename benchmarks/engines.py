@@ -251,7 +251,13 @@ def compare(args: argparse.Namespace) -> int:
     """Run the chosen cases, print, write JSON and figure."""
     kind = "quick" if args.quick else "full" if args.full else "claims"
     names = ["xla", "tensorcircuit", "qujax", "default.qubit", "catalyst"]
-    names += ["torch-lightning"] if args.quick else ["tensorcircuit-plain", "torch-lightning"] if args.full else []
+    names += (
+        ["catalyst-choi", "torch-lightning"]
+        if args.quick
+        else ["tensorcircuit-plain", "torch-lightning"]
+        if args.full
+        else []
+    )
     names = [name for name in names if not args.only or name in args.only.split(",")]
     if any(CONTENDERS[name][1] == "peers" for name in names) and not (PEERS / "bin" / "python").exists():
         print("the peers are not installed: python benchmarks/engines.py --setup-peers", file=sys.stderr)
