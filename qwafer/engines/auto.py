@@ -9,17 +9,16 @@ from qwafer._checks import check_positive_int
 from qwafer.circuits import CircuitSpec
 from qwafer.engines._base import Engine, Program
 
-# Medians of 3 to 40 interleaved calls in one process on two cores that other work shared: strongly entangling, two
-# layers, mean Z, float32, catalyst by scan on lightning.qubit with one OpenMP thread. The load moved single entries by
-# a few times; the medians favour xla in every entry, by at least three times: no crossover was seen up to 16 qubits.
+# `benchmarks/auto_table.py` on two idle cores: two strongly entangling layers, mean Z, float32, catalyst by scan on
+# lightning.qubit. No crossover was seen up to 16 qubits: xla is at least 8 times faster in every entry.
 _MEASURED: dict[int, dict[int, tuple[float, float]]] = {
-    4: {1: (0.14, 0.99), 64: (0.39, 120), 256: (0.46, 340)},
-    6: {1: (0.15, 0.75), 64: (2.5, 24), 256: (4.7, 96)},
-    8: {1: (0.19, 1), 64: (0.69, 80), 256: (6, 120)},
-    10: {1: (0.27, 1.2), 64: (9.3, 66), 256: (6.1, 150)},
-    12: {1: (0.34, 2.2), 64: (9.2, 140), 256: (150, 2100)},
-    14: {1: (0.83, 6.9), 64: (46, 680), 256: (1200, 4000)},
-    16: {1: (4, 38), 64: (320, 4300), 256: (930, 16000)},
+    4: {1: (0.036, 0.3), 64: (0.04, 6.4), 256: (0.048, 24)},
+    6: {1: (0.028, 0.34), 64: (0.11, 7.8), 256: (0.19, 29)},
+    8: {1: (0.032, 0.41), 64: (0.21, 10), 256: (0.67, 39)},
+    10: {1: (0.056, 0.64), 64: (0.92, 19), 256: (3.7, 74)},
+    12: {1: (0.15, 1.6), 64: (3.7, 75), 256: (14, 300)},
+    14: {1: (0.54, 5.5), 64: (18, 320), 256: (73, 1300)},
+    16: {1: (1.6, 34), 64: (79, 2100), 256: (280, 8500)},
 }
 """n_qubits: batch: milliseconds a value with its gradients in weights and angles took by (xla, catalyst)."""
 
