@@ -10,24 +10,26 @@ from qwafer.engines._catalyst_kernels import Z_READOUTS
 # lengthen all but the host's share of choi, so that the choice is the same or late for deep circuits, never wrong by
 # much.
 _WITH_GRADIENT: dict[int, tuple[float, float, float]] = {
-    1: (104, 233, 0.24),
-    2: (115, 285, 0.40),
-    3: (145, 323, 0.89),
-    4: (187, 400, 1.3),
-    5: (218, 531, 2.6),
-    6: (256, 1340, 12),
-    7: (279, 8200, 13),
-    8: (321, 46600, 74),
+    1: (57, 650, 0.26),
+    2: (66, 691, 0.41),
+    3: (73, 726, 0.62),
+    4: (84, 823, 0.66),
+    5: (96, 967, 1.4),
+    6: (110, 1620, 2.8),
+    7: (124, 4010, 6),
+    8: (149, 20500, 15),
+    9: (187, 124000, 21),
 }
 _VALUES: dict[int, tuple[float, float, float]] = {
-    1: (6.4, 63, 0.10),
-    2: (7.4, 73, 0.17),
-    3: (19, 76, 0.24),
-    4: (22, 109, 0.38),
-    5: (22, 110, 0.66),
-    6: (37, 197, 1.5),
-    7: (37, 484, 4.0),
-    8: (39, 2280, 26),
+    1: (8.6, 281, 0.13),
+    2: (12.9, 297, 0.21),
+    3: (11, 304, 0.31),
+    4: (12.8, 333, 0.53),
+    5: (14.8, 348, 0.93),
+    6: (17.8, 467, 1.5),
+    7: (20.8, 768, 2.6),
+    8: (25.3, 2080, 7),
+    9: (34, 12900, 18),
 }
 
 
@@ -40,7 +42,7 @@ def choose_batching(spec: CircuitSpec, batch: int, *, gradient: bool, exact: boo
         return "scan", reason
     table = _WITH_GRADIENT if gradient else _VALUES
     if spec.n_qubits not in table:
-        return "scan", f"choi was never faster above {max(table)} qubits"
+        return "scan", f"choi was not measured above {max(table)} qubits"
     scan, sweep, example = table[spec.n_qubits]
     n_terms = spec.n_qubits * (1 if spec.readout in Z_READOUTS else 3)
     sweeps = min(spec.n_outputs, n_terms) if gradient else 1
