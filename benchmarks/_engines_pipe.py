@@ -75,7 +75,7 @@ class Pipe:
             home = CONTENDERS[self.name][1]
             python = sys.executable if home == "project" else str(PEERS / "bin" / "python")
             # Lightning holds one example at a time: a second OpenMP thread there only waits.
-            threads = "1" if self.name in ("catalyst", "torch-lightning") else "2"
+            threads = "1" if self.name.startswith("catalyst") or self.name == "torch-lightning" else "2"
             names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
             environment = {**os.environ, **dict.fromkeys(names, threads), "JAX_PLATFORMS": "cpu"}
             self.process = subprocess.Popen(
