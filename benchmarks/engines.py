@@ -32,7 +32,7 @@ import numpy as np
 from _engines_contenders import CONTENDERS
 from _engines_pipe import PEERS, ROOT, Pipe
 
-from qwafer.engines._memory import available_memory
+from qwafer.engines.memory import available_memory
 
 Case = tuple[str, int, int, int]
 """dtype, layers, n_qubits, batch."""

@@ -22,8 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = options.parse_args(argv)
 
     def body() -> object:
+        from qwafer.cli.diagnose import features_of
         from qwafer.config import DataConfig, RunConfig
-        from qwafer.diagnose import features_of
         from qwafer.probes import label_permutation, probe_data, split_by_origin
         from qwafer.probes.suite import table_of
         from qwafer.training import prepare

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = options.parse_args(argv)
 
     def body() -> object:
-        from qwafer.diagnose import features_of
+        from qwafer.cli.diagnose import features_of
         from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment
         from qwafer.probes import StallWatch, focal_stall
         from qwafer.training import train

@@ -28,10 +28,10 @@ def main(argv: list[str] | None = None) -> int:
 
     def body() -> object:
         from qwafer._checks import check_choice
-        from qwafer.diagnose import features_of
+        from qwafer.cli.diagnose import features_of
         from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment
         from qwafer.probes import run_nulls
-        from qwafer.probes.nulls import table_text
+        from qwafer.probes.scores.nulls import table_text
 
         settings = [f"engine={arguments.engine}"] + (
             [f"data.source={arguments.features}"] if arguments.features else []

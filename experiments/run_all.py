@@ -18,11 +18,13 @@ import numpy as np
 from qwafer._errors import InputError
 from qwafer._io import key_seed, write_json, write_text
 from qwafer._process import run_verb
-from qwafer.ablation import OutputDirectory, number, run_experiment
 from qwafer.backbones import extract
 from qwafer.data import read_maps
 from qwafer.experiment import Experiment, load_experiment
 from qwafer.features import NO_DEFECT_NAMES, FeatureSet
+from qwafer.reports import number
+from qwafer.studies import run_experiment
+from qwafer.sweeps import OutputDirectory
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qwafer._process import worker_environment
-from qwafer.ablation.executor import Task, WorkerPool
+from qwafer.execution.processes import Task, WorkerPool
 
 ROOT = str(Path(__file__).resolve().parents[1])
 
@@ -154,10 +154,10 @@ def test_workers_leave_when_their_parent_dies(tmp_path):
     parent = f"""
 import sys
 sys.path.insert(0, {ROOT!r})
-from qwafer.ablation.executor import Task, WorkerPool
+from qwafer.execution.processes import Task, WorkerPool
 code = '''
 import os, time
-from qwafer.ablation import _worker
+from qwafer.sweeps import worker as _worker
 tasks, answers = _worker._take_pipes()
 tasks.get()
 open({str(tmp_path / "pid")!r} + ".part", "w").write(str(os.getpid()))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError, PairingError
-from qwafer.ablation.pairing import DETERMINED_BY, INITIAL_DETERMINED_BY, check_pairing, identical_arms
+from qwafer.comparison.pairing import DETERMINED_BY, INITIAL_DETERMINED_BY, check_pairing, identical_arms
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
 from qwafer.overrides import option_types, with_options

@@ -7,16 +7,24 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError, PairingError
-from qwafer.ablation import OutputDirectory, check_metric, metric_value, write_report, write_summary
-from qwafer.ablation.figures import curves_figure, differences_figure, learning_figure, metric_label, paired_figure
-from qwafer.ablation.metrics import LOWER_IS_BETTER, METRICS
-from qwafer.ablation.report import number, spread, table
-from qwafer.ablation.summary import load_results, ordered_groups, timings
+from qwafer.comparison import check_metric, metric_value, write_summary
+from qwafer.comparison.metrics import LOWER_IS_BETTER, METRICS
+from qwafer.comparison.summary import load_results, ordered_groups, timings
 from qwafer.config import RunConfig
-from qwafer.evaluation.figures import text_problems
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
 from qwafer.overrides import with_options
+from qwafer.reports import write_report
+from qwafer.reports.ablation import number, spread, table
+from qwafer.reports.figures import text_problems
+from qwafer.reports.figures.ablation import (
+    curves_figure,
+    differences_figure,
+    learning_figure,
+    metric_label,
+    paired_figure,
+)
+from qwafer.sweeps import OutputDirectory
 from qwafer.training import RunResult, train
 
 SEEDS = (0, 1, 2)

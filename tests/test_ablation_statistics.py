@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from qwafer._errors import InputError
-from qwafer.ablation.statistics import (
+from qwafer.comparison.statistics import (
     compare_arms,
     fewest_seeds,
     holm,

@@ -17,11 +17,12 @@ import pytest
 from qwafer._errors import InputError
 from qwafer._io import write_json
 from qwafer.ablate import main
-from qwafer.ablation import OutputDirectory, sweep
-from qwafer.ablation.sources import provide_features, source_key
 from qwafer.config import DataConfig
 from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet
+from qwafer.studies import ablation as sweep
+from qwafer.sweeps import OutputDirectory
+from qwafer.sweeps.sources import provide_features, source_key
 
 ROOT = Path(__file__).resolve().parents[1]
 TOML = """
@@ -133,7 +134,7 @@ def test_a_killed_sweep_resumes_and_redoes_nothing(work, unbroken):
 FAILING = """
 import os, sys
 import qwafer.training
-from qwafer.ablation import _worker
+from qwafer.sweeps import worker as _worker
 train = qwafer.training.train
 def failing(config, data, seed, **options):
     if config.head.name == "mlp" and seed == 1:

@@ -167,11 +167,11 @@ def test_the_report_says_it_all_and_needs_nothing_else(done):
 
 
 def test_error_maps_are_the_maps_of_the_test_examples(done):
-    from qwafer.ablation import OutputDirectory
-    from qwafer.comparison.benchmark import _test_maps
     from qwafer.comparison.runs import load_runs
-    from qwafer.comparison.sources import resolve
     from qwafer.experiment import load_experiment
+    from qwafer.studies.benchmark import _test_maps
+    from qwafer.sweeps import OutputDirectory
+    from qwafer.sweeps.benchmark_sources import resolve
 
     experiment = load_experiment(done.parent / "two.toml")
     resolved = resolve(experiment, done / "features", tree=False)
@@ -218,7 +218,7 @@ def test_a_second_call_trains_and_times_nothing(done, work, monkeypatch):
     monkeypatch.setenv("GIT_DIR", os.devnull)
     for name in ("comparison.benchmark.draw_head", "comparison.benchmark.draw_shared"):
         monkeypatch.setattr(f"qwafer.{name}", lambda *_: {})  # figures take most of the time, and are drawn anew
-    monkeypatch.setattr("qwafer.ablation.report.write_figures", lambda *_: [])
+    monkeypatch.setattr("qwafer.reports.ablation.write_figures", lambda *_: [])
     kept = [path for path in done.rglob("*.json") if "runs" in path.parts or "timing" in path.parts]
     before = {path: path.stat().st_mtime_ns for path in kept}
     records = {head: record(done, head) for head in HEADS}
@@ -231,8 +231,8 @@ def test_a_second_call_trains_and_times_nothing(done, work, monkeypatch):
 
 @pytest.mark.slow
 def test_a_backbone_that_is_trained_first_gives_its_split_to_all_features(tmp_path):
-    from qwafer.comparison.sources import resolve
     from qwafer.experiment import load_experiment
+    from qwafer.sweeps.benchmark_sources import resolve
 
     (tmp_path / "arms.toml").write_text(
         '[data]\nn_maps = 120\nbackbone = "wafercnn"\n[arms.cnn]\nhead = "linear"\n'

@@ -7,14 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from qwafer._errors import InputError
-from qwafer.comparison import (
-    HeadRun,
-    analyse,
-    calibrations,
-    example_differences,
-    seed_differences,
-    threshold_variants,
-)
+from qwafer.comparison import HeadRun, analyse, calibrations, example_differences, seed_differences, threshold_variants
 from qwafer.comparison.analysis import mean_cost, spread, tuned
 from qwafer.comparison.runs import check_same_examples
 

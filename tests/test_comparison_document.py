@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from qwafer.comparison.document import Heading, Images, Items, Paragraph, Table, to_html, to_markdown
+from qwafer.reports.document import Heading, Images, Items, Paragraph, Table, to_html, to_markdown
 
 VOID = {"meta", "img", "br"}
 

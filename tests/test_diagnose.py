@@ -10,12 +10,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from qwafer.cli.diagnose import build_parser, features_of, main
 from qwafer.config import HeadConfig, TrainingConfig
-from qwafer.diagnose import build_parser, features_of, main
 from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet
-from qwafer.probes.document import document_text
 from qwafer.probes.trust import Section, TrustTable, count_steps, trust_table
+from qwafer.reports.trust import document_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -104,7 +104,7 @@ def test_bad_input_is_one_sentence_and_status_2(
 def test_stack_facts_are_printed_written_and_decide_the_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from qwafer.probes import stack
+    from qwafer.engines.catalyst import stack
 
     for verdict, status in (("fails", 0), ("works", 1)):
         fact = stack.StackFact("q", "vmap of a QNode", verdict, "no batching rule", "fails", True, "scans instead")  # type: ignore[arg-type]

@@ -131,7 +131,7 @@ def test_two_specs_never_share_a_program() -> None:
 SHAPES = """
 import gc, sys
 import numpy as np
-import qwafer.engines.catalyst as catalyst
+import qwafer.engines.catalyst.engine as catalyst
 from qwafer import engines
 from qwafer.circuits import CircuitSpec
 from qwafer.engines.cache import ProgramCache

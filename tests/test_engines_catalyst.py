@@ -138,7 +138,7 @@ def test_one_sweep_serves_a_whole_jacobian() -> None:
 
 
 def test_large_batches_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from qwafer.engines import _catalyst_scan
+    from qwafer.engines.catalyst import scan as _catalyst_scan
 
     engines.cache_clear()
     spec = CircuitSpec(2, 1, readout="bloch", dtype="float64")
@@ -229,7 +229,7 @@ def test_inference_does_no_gradient_work() -> None:
 
 
 def test_inert_angles_have_no_gradient_and_no_gate() -> None:
-    from qwafer.engines._catalyst_plan import gate_plan
+    from qwafer.engines.catalyst.plan import gate_plan
 
     spec = CircuitSpec(3, 2, dtype="float64")
     assert len(gate_plan(spec, z_only=True).gates) == len(gate_plan(spec, z_only=False).gates) - 3
@@ -243,7 +243,7 @@ def test_inert_angles_have_no_gradient_and_no_gate() -> None:
 
 
 def test_rotations_about_one_axis_are_merged() -> None:
-    from qwafer.engines._catalyst_plan import gate_plan
+    from qwafer.engines.catalyst.plan import gate_plan
 
     spec = CircuitSpec(3, 2, "rx", "basic_entangler", reupload=True, readout="bloch")
     assert gate_plan(spec, z_only=False).n_slots == 6  # RX(x) RX(w) is one gate

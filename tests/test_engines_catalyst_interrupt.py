@@ -11,7 +11,7 @@ import jax, numpy as np
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 from qwafer import engines
 from qwafer.circuits import CircuitSpec
-from qwafer.engines._catalyst_runtime import LOCK
+from qwafer.engines.catalyst.runtime import LOCK
 
 spec, batch = CircuitSpec(4, 2), 512
 program = engines.get("catalyst").program(spec, batch)

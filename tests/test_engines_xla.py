@@ -89,7 +89,7 @@ def test_agrees_with_an_independent_simulation(spec):
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", list(_specs()), ids=_name)
 def test_every_spec_agrees_by_every_plan(spec):
-    from qwafer.engines._xla import cost
+    from qwafer.engines.xla import cost
 
     for plan in set(cost.PLANS) - set(cost.possible(spec)):
         _check(spec, plan=plan)

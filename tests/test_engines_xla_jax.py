@@ -11,7 +11,7 @@ import pytest
 
 from qwafer.circuits import CircuitSpec
 from qwafer.engines import get
-from qwafer.engines._xla import cost
+from qwafer.engines.xla import cost
 
 SPECS = {
     "schroedinger": CircuitSpec(3, 2, "rz", readout="mean_z_readout", n_outputs=3, reupload=True),

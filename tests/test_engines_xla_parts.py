@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwafer.engines._xla import arrays, gates, pauli, wiring
+from qwafer.engines.xla import arrays, gates, wiring
+from qwafer.engines.xla import heisenberg as pauli
 
 PAULI = [np.eye(2), np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1])]
 

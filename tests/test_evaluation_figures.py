@@ -9,9 +9,9 @@ import pytest
 from sklearn import metrics as sk
 
 from qwafer import InputError
-from qwafer.evaluation import figures
-from qwafer.evaluation.figures import curves, style
 from qwafer.evaluation.metrics import sigmoid
+from qwafer.reports import figures
+from qwafer.reports.figures import curves, style
 
 PATTERNS = ["Center", "Donut", "Edge-Loc", "Edge-Ring", "Loc", "Near-full", "Scratch", "Random"]
 MIXED = ["+".join(names) for size in (2, 3, 4) for names in itertools.combinations(PATTERNS, size)]
@@ -247,11 +247,11 @@ def test_drawing_leaves_no_trace_in_matplotlib_and_the_import_is_light():
         matplotlib.rcParams["font.size"] = before["font.size"]
     assert dict(matplotlib.rcParams) == before
     heavy = "{'matplotlib', 'scipy', 'sklearn', 'pandas', 'jax', 'pennylane'}"
-    code = f"import sys, qwafer.evaluation.figures; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, qwafer.reports.figures; print(sorted({heavy} & set(sys.modules)))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
     code = (
-        "import sys, numpy as np; from qwafer.evaluation import figures;"
+        "import sys, numpy as np; from qwafer.reports import figures;"
         "figures.class_bars({'a': np.ones(2)}, 'xy'); print('matplotlib.pyplot' in sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError
-from qwafer.ablation.statistics import fewest_seeds
+from qwafer.comparison.statistics import fewest_seeds
 from qwafer.experiment import load_experiment, shipped_experiments
 from qwafer.features import FeatureSet
 

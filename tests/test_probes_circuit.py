@@ -21,11 +21,11 @@ from qwafer.probes import (
     route_subject,
     sensitivity,
 )
-from qwafer.probes._linear import numerical_rank, spec_jacobian, spec_values
-from qwafer.probes._reference import default_qubit
-from qwafer.probes._report import Report, merge, summarize_names, worst
-from qwafer.probes._statevector import bloch_vectors, states
-from qwafer.probes._structure import COMMUTES, LIGHT_CONE, inert_by_structure
+from qwafer.probes.circuit.linear import numerical_rank, spec_jacobian, spec_values
+from qwafer.probes.circuit.reference import default_qubit
+from qwafer.probes.circuit.statevector import bloch_vectors, states
+from qwafer.probes.circuit.structure import COMMUTES, LIGHT_CONE, inert_by_structure
+from qwafer.probes.report import Report, merge, summarize_names, worst
 from qwafer.probes.suite import probe_circuit, probe_gradients
 
 

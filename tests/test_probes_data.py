@@ -28,10 +28,10 @@ from qwafer.probes import (
     split_by_origin,
     threshold_fragility,
 )
-from qwafer.probes.controls import linear_fit
-from qwafer.probes.nulls import NullRow, _report, null_configs, run_nulls, table_text, trigonometric_features
+from qwafer.probes.data.controls import linear_fit
 from qwafer.probes.pairing import program_fingerprint
-from qwafer.probes.stall import stall_level
+from qwafer.probes.scores.nulls import NullRow, _report, null_configs, run_nulls, table_text, trigonometric_features
+from qwafer.probes.scores.stall import stall_level
 from qwafer.training import RunResult, train
 
 
@@ -319,7 +319,7 @@ def test_trigonometric_features_span_the_encoding() -> None:
     np.testing.assert_allclose(features[:, [0, 1, 2, 3, 4, 7]], expected)
     # A circuit's value is linear in them, with a constant.
     from qwafer.circuits import CircuitSpec
-    from qwafer.probes._linear import spec_values
+    from qwafer.probes.circuit.linear import spec_values
 
     spec = CircuitSpec(2, 2)
     value = spec_values(spec, {"ansatz": np.random.default_rng(1).normal(size=(2, 2, 3))}, angles)

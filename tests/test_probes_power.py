@@ -10,9 +10,8 @@ import pytest
 from qwafer._errors import InputError
 from qwafer.circuits import CircuitSpec, Operation, operations
 from qwafer.probes import circuit_subject, function_subject
-from qwafer.probes._statevector import evolve, states
-from qwafer.probes.dimension import bernoulli_fisher, categorical_fisher, effective_dimension, fisher_report
-from qwafer.probes.expressivity import (
+from qwafer.probes.circuit.dimension import bernoulli_fisher, categorical_fisher, effective_dimension, fisher_report
+from qwafer.probes.circuit.expressivity import (
     BINS,
     expressibility,
     expressive_power,
@@ -20,9 +19,10 @@ from qwafer.probes.expressivity import (
     haar_meyer_wallach,
     meyer_wallach,
 )
-from qwafer.probes.fourier import fourier_coefficients, fourier_spectrum
-from qwafer.probes.lie import lie_algebra, lie_closure_dimension, pauli_string, spec_generators
-from qwafer.probes.trainability import (
+from qwafer.probes.circuit.fourier import fourier_coefficients, fourier_spectrum
+from qwafer.probes.circuit.lie import lie_algebra, lie_closure_dimension, pauli_string, spec_generators
+from qwafer.probes.circuit.statevector import evolve, states
+from qwafer.probes.circuit.trainability import (
     COSTS,
     fit_decay,
     gradient_samples,

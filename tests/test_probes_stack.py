@@ -7,10 +7,10 @@ import pytest
 
 from qwafer import diagnose
 from qwafer._errors import InputError
-from qwafer.probes import stack
-from qwafer.probes.stack import QUESTIONS, Question, StackFact, _run
-from qwafer.probes.stack import __main__ as command
-from qwafer.probes.stack._fact import answered
+from qwafer.engines.catalyst import stack
+from qwafer.engines.catalyst.stack import QUESTIONS, Question, StackFact, _run
+from qwafer.engines.catalyst.stack import __main__ as command
+from qwafer.engines.catalyst.stack._fact import answered
 
 
 def control(asked: str, **options: object) -> Question:
@@ -144,13 +144,13 @@ def test_the_committed_table_is_one_the_command_could_have_written():
 
 
 def _document(facts: list[StackFact]) -> str:
-    from qwafer.probes.stack import _table
+    from qwafer.engines.catalyst.stack import _table
 
     return f"{_table.BEGIN}\n{stack.markdown(facts)}\n{_table.END}"
 
 
 def test_a_table_is_read_back_as_written(tmp_path: Path):
-    from qwafer.probes.stack import _table
+    from qwafer.engines.catalyst.stack import _table
 
     path = tmp_path / "page.md"
     path.write_text(f"before\n{_table.BEGIN}\nold\n{_table.END}\nafter\n")

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qwafer.ablation import compare_arms
 from qwafer.comparison.analysis import tuned
 from qwafer.comparison.runs import HeadRun
+from qwafer.comparison.statistics import compare_arms
 from qwafer.evaluation import bca_metric_differences
 
 EXAMPLE_METRICS = ("f1", "roc_auc")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwafer._errors import InputError
-from qwafer.ablation import OutputDirectory
-from qwafer.comparison._worker import resources_path
 from qwafer.experiment import Experiment
+from qwafer.sweeps import OutputDirectory
+from qwafer.sweeps.directory import resources_path
 
 if TYPE_CHECKING:
     from qwafer.training import RunResult

@@ -5,15 +5,15 @@ from typing import Any
 
 from qwafer._checks import check_choice
 from qwafer._errors import InputError
-from qwafer.engines._base import Engine as Engine
-from qwafer.engines._base import Program as Program
-from qwafer.engines._base import Weights as Weights
+from qwafer.engines.base import Engine as Engine
+from qwafer.engines.base import Program as Program
+from qwafer.engines.base import Weights as Weights
 from qwafer.engines.cache import cache_clear as cache_clear
 from qwafer.engines.cache import cache_info as cache_info
 
 _ENGINES = {
-    "catalyst": ("qwafer.engines.catalyst", "CatalystEngine"),
-    "xla": ("qwafer.engines.xla", "XlaEngine"),
+    "catalyst": ("qwafer.engines.catalyst.engine", "CatalystEngine"),
+    "xla": ("qwafer.engines.xla.engine", "XlaEngine"),
     "reference": ("qwafer.engines.reference", "ReferenceEngine"),
     "auto": ("qwafer.engines.auto", "AutoEngine"),
 }

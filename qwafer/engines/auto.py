@@ -7,7 +7,7 @@ import jax
 
 from qwafer._checks import check_positive_int
 from qwafer.circuits import CircuitSpec
-from qwafer.engines._base import Engine, Program
+from qwafer.engines.base import Engine, Program
 
 # `benchmarks/auto_table.py` on two idle cores: two strongly entangling layers, mean Z, float32, catalyst by scan on
 # lightning.qubit. No crossover was seen up to 16 qubits: xla is at least 8 times faster in every entry.
@@ -60,7 +60,7 @@ class AutoEngine:
         return program
 
     def _catalyst(self) -> Engine:
-        from qwafer.engines.catalyst import CatalystEngine
+        from qwafer.engines.catalyst.engine import CatalystEngine
 
         return CatalystEngine(**self._options)
 
@@ -83,6 +83,6 @@ def choose_engine(spec: CircuitSpec, batch: int, backend: str) -> tuple[str, str
 
 
 def _xla() -> Engine:
-    from qwafer.engines.xla import XlaEngine
+    from qwafer.engines.xla.engine import XlaEngine
 
     return XlaEngine()

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer.circuits import CircuitSpec
-from qwafer.engines._base import Engine, Program, Weights
+from qwafer.engines.base import Engine, Program, Weights
 
 
 def data_parallel(

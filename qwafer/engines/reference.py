@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from qwafer.circuits import CircuitSpec, operations, readout_operations
-from qwafer.engines._base import Program, Weights
+from qwafer.engines.base import Program, Weights
 
 
 class ReferenceEngine:

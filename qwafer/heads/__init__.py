@@ -1,7 +1,7 @@
 """Trainable maps from features to logits: a quantum head and its classical rivals."""
 
-from qwafer.engines._memory import available_memory as available_memory
-from qwafer.engines._memory import check_memory as check_memory
+from qwafer.engines.memory import available_memory as available_memory
+from qwafer.engines.memory import check_memory as check_memory
 from qwafer.heads._base import GROUPS as GROUPS
 from qwafer.heads._base import Head as Head
 from qwafer.heads._base import group_of as group_of

@@ -11,7 +11,7 @@ from qwafer.circuits import CircuitSpec
 from qwafer.config import EngineConfig, RunConfig
 from qwafer.engines import Program
 from qwafer.engines import get as get_engine
-from qwafer.engines._memory import check_memory
+from qwafer.engines.memory import check_memory
 from qwafer.heads._base import Head, check_features, standardization
 from qwafer.heads._classical import linear_head, mlp_head
 from qwafer.heads._quantum import quantum_head

@@ -13,7 +13,7 @@ from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
 from qwafer.heads import make_head, make_program
 from qwafer.objective import make_objective, make_sampler, order_digest
-from qwafer.probes._report import Report
+from qwafer.probes.report import Report
 from qwafer.training import RunResult, prepare
 
 ADDRESS = re.compile(r"0x[0-9a-f]+|\bid=\d+")
@@ -63,7 +63,7 @@ def digests_agree(runs: Runs) -> Report:
     """Report digests that must agree between arms of one seed and do not: data, split, batches, shared initial values.
 
     Digests may differ where the arms' own options ask for it (`data.*`, `sampling.*`, batch size, epochs,
-    `init_scale`); those are left to `qwafer.ablation`, which knows which option determines which digest. Here arms
+    `init_scale`); those are left to `qwafer.comparison`, which knows which option determines which digest. Here arms
     with equal options of that kind are compared.
     """
     differing: list[str] = []

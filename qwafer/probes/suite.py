@@ -11,21 +11,23 @@ from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
 from qwafer.heads import QuantumHead
 from qwafer.objective import make_objective
-from qwafer.probes import controls, scores, stall
-from qwafer.probes._evidence import Evidence, gather
-from qwafer.probes._linear import CHUNK_AMPLITUDES, MOST_QUBITS, spec_jacobian
-from qwafer.probes._report import Report, parameter_name
-from qwafer.probes._subject import Subject, circuit_subject
-from qwafer.probes.data import Table
-from qwafer.probes.dimension import fisher_report
-from qwafer.probes.expressivity import expressive_power
-from qwafer.probes.fourier import fourier_spectrum
-from qwafer.probes.gradients import gradient_agreement
-from qwafer.probes.lie import lie_algebra
-from qwafer.probes.readout import readout_identity, value_agreement
-from qwafer.probes.routes import gradient_identity
-from qwafer.probes.sensitivity import sensitivity
-from qwafer.probes.trainability import own_trainability, trainability
+from qwafer.probes.circuit.dimension import fisher_report
+from qwafer.probes.circuit.evidence import Evidence, gather
+from qwafer.probes.circuit.expressivity import expressive_power
+from qwafer.probes.circuit.fourier import fourier_spectrum
+from qwafer.probes.circuit.gradients import gradient_agreement
+from qwafer.probes.circuit.lie import lie_algebra
+from qwafer.probes.circuit.linear import CHUNK_AMPLITUDES, MOST_QUBITS, spec_jacobian
+from qwafer.probes.circuit.readout import readout_identity, value_agreement
+from qwafer.probes.circuit.routes import gradient_identity
+from qwafer.probes.circuit.sensitivity import sensitivity
+from qwafer.probes.circuit.subject import Subject, circuit_subject
+from qwafer.probes.circuit.trainability import own_trainability, trainability
+from qwafer.probes.data import controls
+from qwafer.probes.data.table import Table
+from qwafer.probes.report import Report, parameter_name
+from qwafer.probes.scores import logits as scores
+from qwafer.probes.scores import stall
 from qwafer.training import Prepared, RunResult, prepare, train
 
 Progress = Callable[[str], None]
@@ -211,7 +213,7 @@ def _jacobian_and_gram(head: QuantumHead, features: np.ndarray) -> tuple[np.ndar
     """Return the output Jacobian at the data and the fidelity matrix of the encoded and processed states."""
     import jax.numpy as jnp
 
-    from qwafer.probes._statevector import states
+    from qwafer.probes.circuit.statevector import states
 
     angles = np.asarray(head.angles(jnp.asarray(features, head.dtype)), np.float64)
     weights: Mapping[str, np.ndarray] = {

@@ -10,11 +10,12 @@ from qwafer._errors import InputError
 from qwafer.circuits import CircuitSpec
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
-from qwafer.probes import controls, pairing
-from qwafer.probes._report import Report, Verdict, merge, worst
-from qwafer.probes._subject import circuit_subject
-from qwafer.probes.data import probe_data
-from qwafer.probes.nulls import NULLS, run_nulls
+from qwafer.probes import pairing
+from qwafer.probes.circuit.subject import circuit_subject
+from qwafer.probes.data import controls
+from qwafer.probes.data.table import probe_data
+from qwafer.probes.report import Report, Verdict, merge, worst
+from qwafer.probes.scores.nulls import NULLS, run_nulls
 from qwafer.probes.suite import head_fit, probe_circuit, probe_run, table_of
 from qwafer.training import RunResult, prepare, train
 

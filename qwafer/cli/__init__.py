@@ -1,0 +1,1 @@
+"""The verbs: parse, call the library, print."""

@@ -1,0 +1,233 @@
+"""`python -m qwafer.diagnose`: the trust table of an experiment, or of the compiler stack itself."""
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwafer._process import run_verb
+
+if TYPE_CHECKING:
+    from qwafer.config import DataConfig, RunConfig
+    from qwafer.engines.catalyst.stack import StackFact
+    from qwafer.features import FeatureSet
+    from qwafer.probes import TrustTable
+
+COLORS = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the argument parser of the verb."""
+    parser = argparse.ArgumentParser(
+        prog="python -m qwafer.diagnose",
+        description="Ask of an experiment's circuits, heads, data and pairing what must be true before a result is "
+        "trusted: gradients, dead parameters, collapsed scores, stalls, plateaus, leaks, options without effect. "
+        "Prints a table: pass, warn, fail, and the one line that matters.",
+        epilog="Exit status: 0 nothing failed, 1 something failed, 2 bad input. With --out: report.md, report.json and "
+        "figures/ in DIR.",
+    )
+    parser.add_argument(
+        "experiment",
+        nargs="?",
+        metavar="EXPERIMENT.toml",
+        help="an experiment file, or the name of one that comes with qwafer (mean_z_vs_readout)",
+    )
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--features", metavar="F.npz", help="features that `python -m qwafer.extract` wrote")
+    data.add_argument("--maps", metavar="FILE", help="wafer maps, or `synthetic`; features are extracted in memory")
+    parser.add_argument("--engine", metavar="E", help="catalyst, xla, reference or auto, in place of the experiment's")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="key=value",
+        help="an option of every arm, such as circuit.n_qubits=6; may be repeated",
+    )
+    parser.add_argument("--seed", type=int, metavar="S", help="seed (the experiment's first)")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="write report.md, report.json and figures there; with --stack: stack.md and stack.json",
+    )
+    parser.add_argument(
+        "--thorough", action="store_true", help="more samples, full trainings, and the nulls over 5 seeds: minutes"
+    )
+    parser.add_argument(
+        "--stack",
+        action="store_true",
+        help="probe instead what the installed compiler stack can and cannot do (subprocesses, minutes)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the verb; return its exit status."""
+    arguments = build_parser().parse_args(argv)
+    return run_verb(lambda: _stack(arguments) if arguments.stack else _experiment(arguments))
+
+
+def _experiment(arguments: argparse.Namespace) -> int:
+    from qwafer._errors import InputError
+    from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment
+
+    overrides = list(arguments.overrides)
+    for option, value in (("engine", arguments.engine), ("data.source", arguments.features or arguments.maps)):
+        if value is not None:
+            overrides.append(f"{option}={value}")
+    experiment = load_experiment(arguments.experiment or DEFAULT_EXPERIMENT, overrides)
+    seed = experiment.seeds[0] if arguments.seed is None else arguments.seed
+    if seed < 0:
+        raise InputError(f"`--seed` must be at least 0, got {seed}")
+
+    from qwafer._process import configure_jax
+
+    configure_jax()
+    from qwafer.probes import trust_table
+    from qwafer.probes.trust import count_steps
+
+    steps = 1 + count_steps(experiment.arms, experiment.baseline, thorough=arguments.thorough)
+    with _progress(steps, quiet=arguments.quiet) as progress:
+        progress("features")
+        data = features_of(experiment.arms)
+        table = trust_table(
+            experiment.arms,
+            data,
+            baseline=experiment.baseline,
+            seed=seed,
+            thorough=arguments.thorough,
+            progress=progress,
+        )
+    _print(table, experiment.title or experiment.name)
+    if arguments.out is not None:
+        from qwafer.reports.trust import write_documents
+
+        print(f"report: {write_documents(table, arguments.out)}")
+    return 1 if table.verdict == "fail" else 0
+
+
+def _stack(arguments: argparse.Namespace) -> int:
+    from qwafer._errors import InputError
+
+    for name in ("experiment", "features", "maps", "engine", "seed", "thorough", "overrides"):
+        if getattr(arguments, name):
+            flag = "EXPERIMENT.toml" if name == "experiment" else "--set" if name == "overrides" else f"--{name}"
+            raise InputError(f"`--stack` probes the installed compiler, not an experiment: leave out {flag}")
+    from qwafer._io import write_json, write_text
+    from qwafer.engines.catalyst.stack import QUESTIONS, broken, markdown, run_stack_probes
+
+    with _progress(len(QUESTIONS), quiet=arguments.quiet) as progress:
+        facts = run_stack_probes(progress)
+    _print_facts(facts)
+    if arguments.out is not None:
+        path = Path(arguments.out) / "stack.md"
+        write_json(path.with_suffix(".json"), [dataclasses.asdict(fact) for fact in facts])
+        write_text(path, f"# What the compiler stack can do\n\n{markdown(facts)}\n")
+        print(f"report: {path}")
+    return 1 if broken(facts) else 0
+
+
+def features_of(arms: "Mapping[str, RunConfig]") -> "dict[str, FeatureSet]":
+    """Return the features of every arm; arms of one source share the object."""
+    found: dict[Any, FeatureSet] = {}
+    data = {}
+    for arm, config in arms.items():
+        source = config.data
+        key = (source.source, source.backbone, *((source.n_maps, source.seed) if source.source == "synthetic" else ()))
+        if key not in found:
+            found[key] = _load(source)
+        data[arm] = found[key]
+    return data
+
+
+def _load(config: "DataConfig") -> "FeatureSet":
+    from qwafer.features import FeatureSet, looks_like_features
+
+    if looks_like_features(config.source):
+        return FeatureSet.load(config.source)
+    from qwafer.backbones import features_from_maps
+    from qwafer.data import read_maps
+
+    synthetic = config.source == "synthetic"
+    maps = read_maps(config.source, n=config.n_maps if synthetic else None, seed=config.seed if synthetic else None)
+    return features_from_maps(maps, config.backbone)
+
+
+def _print(table: "TrustTable", title: str) -> None:
+    """Print the trust table, as wide as the terminal and at most 100 columns, and one line of totals."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    width = min(console.width, 100)
+    grid = Table(title=title, box=box.SIMPLE_HEAD, width=width, title_style="bold", show_edge=False)
+    grid.add_column("", no_wrap=True)
+    grid.add_column("probe", no_wrap=True)
+    grid.add_column("the line that matters", overflow="fold")
+    for section in table.sections:
+        if not section.reports:
+            continue
+        grid.add_row("", Text(section.title, style="bold"), "")
+        for report in section.reports:
+            color = COLORS[report.verdict]
+            line = Text(report.headline, style="dim" if report.verdict in ("pass", "skip") else "")
+            grid.add_row(Text(report.verdict, style=color), report.name, line)
+    console.print(grid)
+    for report in table.reports:
+        if report.verdict in ("warn", "fail"):
+            console.print(
+                Text.assemble((f"{report.verdict}: {report.name}. ", COLORS[report.verdict]), report.remedy),
+                width=width,
+            )
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in table.counts().items() if n)
+    console.print(counts, highlight=False)
+
+
+def _print_facts(facts: "Sequence[StackFact]") -> None:
+    """Print what the stack answered, and what does not hold any longer; yellow: another answer than expected."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from qwafer.engines.catalyst.stack import broken, versions
+
+    console = Console()
+    width = min(console.width, 140)
+    grid = Table(title=versions(), box=box.SIMPLE_HEAD, width=width, title_style="bold", show_edge=False)
+    grid.add_column("answer", no_wrap=True)
+    grid.add_column("what was asked", overflow="fold", ratio=4)
+    grid.add_column("message or number", overflow="fold", ratio=4)
+    grid.add_column("what qwafer does", overflow="fold", ratio=3)
+    for fact in facts:
+        color = "" if fact.holds else "bold red" if fact.relied_on else "yellow"
+        cells = (fact.fact + (" *" if fact.relied_on else ""), fact.detail, fact.does)
+        grid.add_row(Text(fact.verdict, style=color), *map(Text, cells))
+    console.print(grid)
+    console.print("* qwafer relies on it", style="dim", highlight=False)
+    for fact in facts:
+        if not fact.holds:
+            color, change = ("bold red", "qwafer relies on") if fact in broken(facts) else ("yellow", "changed")
+            line = Text.assemble((f"{change}: {fact.name}. ", color), f"{fact.verdict}, expected {fact.expected}")
+            console.print(line, width=width)
+
+
+@contextlib.contextmanager
+def _progress(steps: int, *, quiet: bool) -> "Iterator[Callable[[str], None]]":
+    """Show on stderr a bar of `steps` steps, what is being asked, and for how long."""
+    if quiet:
+        yield lambda text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
+        task = bars.add_task("starting", total=steps)
+        yield lambda text: bars.update(task, description=text, advance=1)

@@ -1,0 +1,175 @@
+"""What a reader of a comparison must know before believing it, in sentences."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from qwafer.comparison.pairing import Pairing
+from qwafer.experiment import Experiment
+from qwafer.sweeps.directory import seeds_text
+
+if TYPE_CHECKING:
+    from qwafer.training import RunResult
+
+Runs = Mapping[str, Mapping[int, "RunResult"]]
+
+
+def collect_warnings(
+    experiment: Experiment,
+    results: Runs,
+    failures: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    pairing: Pairing,
+    identical: Sequence[tuple[str, str]],
+    record: Mapping[str, Any],
+) -> list[str]:
+    """Return the warnings, the gravest first; empty where nothing stands against the comparison."""
+    return [
+        *_failed(failures),
+        *_identical(experiment, identical),
+        *_unpaired(pairing),
+        *_dead(results),
+        *_degenerate(results),
+        *_epochs(results),
+        *_mixed(results),
+        *_seeds(experiment, record),
+        *_notes(results),
+    ]
+
+
+def _failed(failures: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:
+    found = []
+    for arm, records in failures.items():
+        by_error: dict[str, list[int]] = {}
+        for seed, record in records.items():
+            by_error.setdefault(record["error"], []).append(seed)
+        for error, seeds in by_error.items():
+            found.append(
+                f"{arm}: {_runs(len(seeds))} failed (seed {seeds_text(seeds)}) and left out of every comparison: "
+                f"{error}."
+            )
+    return found
+
+
+def _identical(experiment: Experiment, identical: Sequence[tuple[str, str]]) -> list[str]:
+    found = []
+    for first, second in identical:
+        ours, theirs = experiment.changes(first), experiment.changes(second)
+        options = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        found.append(
+            f"{first} and {second} gave bit-identical results on every seed: what they differ in "
+            f"({', '.join(options)}) had no effect on anything measured."
+        )
+    return found
+
+
+def _unpaired(pairing: Pairing) -> list[str]:
+    return [
+        f"{difference.arms[0]} and {difference.arms[1]} do not share their {difference.what}, because they differ in "
+        f"{', '.join(difference.options)}: part of their difference is that of the {difference.what}."
+        for difference in pairing.differences
+        if difference.what in ("data", "split", "batches")
+    ]
+
+
+def _dead(results: Runs) -> list[str]:
+    """Groups of parameters without a gradient, or that did not move: the minimal sign that something does not learn."""
+    found = []
+    for arm, runs in results.items():
+        for sign, prefix in (("has a gradient of exactly zero", "grad_norm."), ("did not move", "distance.")):
+            groups = sorted({name for result in runs.values() for name in result.curves if name.startswith(prefix)})
+            for name in groups:
+                seeds = [
+                    seed for seed, result in runs.items() if result.curves.get(name) and not any(result.curves[name])
+                ]
+                if seeds:
+                    group = name.removeprefix(prefix)
+                    found.append(f"{arm}: {group} {sign} in {_of(seeds, runs)}: it is dead, and does not learn.")
+    return found
+
+
+def _degenerate(results: Runs) -> list[str]:
+    found = []
+    for arm, runs in results.items():
+        seeds = [seed for seed, result in runs.items() if result.degenerate]
+        if not seeds:
+            continue
+        reasons = Counter(
+            f"{label}: {reason}"
+            for seed in seeds
+            for label, reason in zip(runs[seed].label_names, runs[seed].metrics["test"]["reasons"], strict=True)
+            if reason
+        )
+        why = "; ".join(reason for reason, _ in reasons.most_common(3))
+        found.append(
+            f"{arm}: {_of(seeds, runs)} marked degenerate{f' ({why})' if why else ''}; metrics at a threshold cannot "
+            "be trusted there, ranking metrics can."
+        )
+    return found
+
+
+def _epochs(results: Runs) -> list[str]:
+    """Two signs in the epochs of the best checkpoints: arms that are still improving, and arms that only get worse."""
+    found = []
+    for arm, runs in results.items():
+        long = {seed: result for seed, result in runs.items() if result.epochs_run > 1}
+        if not long:
+            continue
+        last = [seed for seed, result in long.items() if result.best_epoch == result.epochs_run]
+        first = [seed for seed, result in long.items() if result.best_epoch == result.curves["epoch"][0]]
+        if 2 * len(last) > len(long):
+            found.append(
+                f"{arm}: the last epoch was the best in {_of(last, long)}: training had not converged, and more epochs "
+                "may change the comparison."
+            )
+        if len(first) == len(long):
+            found.append(
+                f"{arm}: the first evaluation was the best in {_of(first, long)}: a sign of a learning rate that is "
+                "too high."
+            )
+    return found
+
+
+def _mixed(results: Runs) -> list[str]:
+    every = [result for runs in results.values() for result in runs.values()]
+    names = sorted({name for result in every for name in result.versions})
+    mixed = [name for name in names if len({result.versions.get(name) for result in every}) > 1]
+    found = [f"the runs were made with different versions of {', '.join(mixed)}."] if mixed else []
+    revisions = sorted({result.git_revision or "none" for result in every})
+    if len(revisions) > 1:
+        found.append(f"the runs were made at different revisions of the code: {', '.join(revisions)}.")
+    elif revisions and revisions[0].endswith("-dirty"):
+        found.append("the code differed from its committed revision (-dirty), so the revision does not identify it.")
+    return found
+
+
+def _seeds(experiment: Experiment, record: Mapping[str, Any]) -> list[str]:
+    found = []
+    asked = list(record.get("seeds", experiment.seeds))
+    if record.get("extended_after"):
+        steps = ", then ".join(str(count) for count in (*record["extended_after"], len(asked)))
+        found.append(
+            f"seeds were added after results could be seen ({steps}): p values are too small where the additions "
+            "depended on the results."
+        )
+    left_out = [seed for seed in asked if seed not in experiment.seeds]
+    if left_out:
+        found.append(
+            f"this report leaves out seed {seeds_text(left_out)}, which the directory holds too: a choice of seeds "
+            "after the fact proves nothing."
+        )
+    return found
+
+
+def _notes(results: Runs) -> list[str]:
+    """The runs' own notes, each once, with the number of runs that have it."""
+    counts = Counter(note for runs in results.values() for result in runs.values() for note in set(result.notes))
+    total = sum(len(runs) for runs in results.values())
+    return [f"{note.rstrip('.')} ({count} of {total} runs)." for note, count in sorted(counts.items())]
+
+
+def _of(seeds: Sequence[int], runs: Mapping[int, Any]) -> str:
+    return f"{len(seeds)} of {_runs(len(runs))}"
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"

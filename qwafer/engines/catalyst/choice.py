@@ -1,0 +1,54 @@
+"""`batching="auto"`: scan or choi, by a measured table."""
+
+from qwafer.circuits import CircuitSpec
+from qwafer.engines.catalyst.choi import why_not
+from qwafer.engines.catalyst.kernels import Z_READOUTS
+
+# n_qubits: microseconds of (an example under scan, an adjoint sweep under choi, an example under choi), with
+# gradients and without.
+# From `benchmarks/catalyst_core.py --table` (two layers, readout mean_z, lightning.qubit, one core, glibc); more layers
+# lengthen all but the host's share of choi, so that the choice is the same or late for deep circuits, never wrong by
+# much.
+_WITH_GRADIENT: dict[int, tuple[float, float, float]] = {
+    1: (57, 650, 0.26),
+    2: (66, 691, 0.41),
+    3: (73, 726, 0.62),
+    4: (84, 823, 0.66),
+    5: (96, 967, 1.4),
+    6: (110, 1620, 2.8),
+    7: (124, 4010, 6),
+    8: (149, 20500, 15),
+    9: (187, 124000, 21),
+}
+_VALUES: dict[int, tuple[float, float, float]] = {
+    1: (8.6, 281, 0.13),
+    2: (12.9, 297, 0.21),
+    3: (11, 304, 0.31),
+    4: (12.8, 333, 0.53),
+    5: (14.8, 348, 0.93),
+    6: (17.8, 467, 1.5),
+    7: (20.8, 768, 2.6),
+    8: (25.3, 2080, 7),
+    9: (34, 12900, 18),
+}
+
+
+def choose_batching(spec: CircuitSpec, batch: int, *, gradient: bool, exact: bool) -> tuple[str, str]:
+    """Return `scan` or `choi`, whichever the table expects to be faster, and the reason."""
+    if not exact:
+        return "scan", "only scan measures expectation values"
+    reason = why_not(spec)
+    if reason is not None:
+        return "scan", reason
+    table = _WITH_GRADIENT if gradient else _VALUES
+    if spec.n_qubits not in table:
+        return "scan", f"choi was not measured above {max(table)} qubits"
+    scan, sweep, example = table[spec.n_qubits]
+    n_terms = spec.n_qubits * (1 if spec.readout in Z_READOUTS else 3)
+    sweeps = min(spec.n_outputs, n_terms) if gradient else 1
+    times = {"scan": scan * batch, "choi": sweep * sweeps + example * batch}
+    chosen = min(times, key=lambda name: times[name])
+    return chosen, (
+        f"expected {times['choi'] / 1e3:.2g} ms a batch of {batch} by choi and {times['scan'] / 1e3:.2g} ms by scan "
+        "(measured table)"
+    )

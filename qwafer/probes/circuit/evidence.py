@@ -1,0 +1,251 @@
+"""What the gradient probes look at: values, displaced values and gradients of a subject at random points, measured
+once.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from qwafer._checks import check_choice
+from qwafer._io import key_seed
+from qwafer.engines import get as get_engine
+from qwafer.probes.circuit.reference import default_qubit
+from qwafer.probes.circuit.subject import ANGLES, Subject, Weights
+
+Function = Callable[[Weights, Array], Array]
+
+Many = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
+"""Many sets of weights (M, *shape) and inputs (M, batch, n_inputs) to values (M, batch, outputs) in float64."""
+
+SIGMAS = 5.0
+"""Standard deviations of shot noise that a difference may have: hundreds of differences are looked at."""
+SHIFT = np.pi / 2
+"""Displacement of the parameter-shift rule."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One random point of a subject, with all that was measured there. P is the number of parameters of a group."""
+
+    weights: Mapping[str, np.ndarray]
+    angles: np.ndarray
+    values: Float[np.ndarray, "batch outputs"]
+    moved: Mapping[str, np.ndarray]
+    """By group (P, batch, outputs): the largest change of each value when that parameter is displaced by +-pi/2."""
+    derivative: Mapping[str, np.ndarray]
+    """By group (P, batch, outputs): the derivative from displaced values alone, by the group's rule."""
+    jacobian: Mapping[str, np.ndarray]
+    """By group (batch, outputs, P): the engine's gradient of each value; for `angles`, of the example's own inputs."""
+    crosstalk: float
+    """Largest gradient of an example's value by another example's inputs; must be exactly 0."""
+    dense: Mapping[str, np.ndarray]
+    """By group (P,): the engine's gradient for a cotangent without zeros."""
+    cotangent: Float[np.ndarray, "batch outputs"]
+    """That cotangent."""
+    reference_values: np.ndarray | None = None
+    """The reference engine's values (batch, outputs), in float64 where JAX has it."""
+    reference: Mapping[str, np.ndarray] | None = None
+    """By group (P, batch, outputs): the derivative of the reference engine's values."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The points at which a subject was measured, and the errors to expect there."""
+
+    subject: Subject
+    points: tuple[Point, ...]
+    scale: float
+    """Size of the values: 1, or more where readout coefficients are larger."""
+
+    def value_tolerance(self) -> float:
+        """Return the largest difference of two values that rounding (safety factor 4) and shots (5 sigma) explain."""
+        return self.scale * (4 * self.subject.rounding() + SIGMAS * 2**0.5 * self.subject.shot_noise())
+
+    def zero_gradient(self) -> float:
+        """Return the size below which a gradient is zero; a dead one is exactly so, with and without shots."""
+        return 8 * self.scale * self.subject.rounding()
+
+    def gradient_tolerance(self, group: str) -> float:
+        """Return the largest difference between the engine's gradient and the derivative from its values.
+
+        With delta the rounding and sigma the shot noise of a value: 8 delta + 5 sqrt(2) sigma for the exact rules;
+        (4 delta + 5 sqrt(2) sigma)(1 + 1/(h sqrt 2)) + 4 R^3 h^2 / 6 for a central difference of step h, R the largest
+        frequency; both times the size of the values. The last term is the truncation of a central difference.
+        """
+        delta, sigma = self.subject.rounding(), SIGMAS * 2**0.5 * self.subject.shot_noise()
+        if self.subject.rule(group) != "difference":
+            return self.scale * (8 * delta + sigma)
+        step = difference_step(self.subject)
+        truncation = 4 * max_frequency(self.subject) ** 3 * step**2 / 6
+        return self.scale * ((4 * delta + sigma) * (1 + 1 / (step * 2**0.5)) + truncation)
+
+
+def difference_step(subject: Subject) -> float:
+    """Return the step that balances noise against truncation in a central difference: (3 (delta + sigma) /
+    R^3)^(1/3).
+    """
+    return float((3 * (subject.rounding() + subject.shot_noise())) ** (1 / 3) / max_frequency(subject))
+
+
+def max_frequency(subject: Subject) -> int:
+    """Return R, the largest frequency of the values in one input: the encodings of that input; 4 for an unknown
+    circuit.
+    """
+    if subject.spec is None:
+        return 4
+    return max(subject.spec.n_layers, 1) if subject.spec.reupload else 1
+
+
+def gather(subject: Subject, *, points: int = 2, seed: int = 0, reference: str = "device") -> Evidence:
+    """Measure `subject` at random points: values, displaced values, gradients and, for a spec, a reference.
+
+    Costs 2 P values and (batch * outputs + 1) gradients a point. `reference` is `device` (PennyLane's `default.qubit`,
+    the reference engine's device, on NumPy: nothing to compile), `engine` (the `reference` engine itself) or `none`.
+    """
+    check_choice("reference", reference, ("device", "engine", "none"))
+    gradient = _gradient(subject.program)
+    truth = None
+    if reference != "none" and subject.spec is not None:
+        truth = _reference_engine(subject) if reference == "engine" else default_qubit(subject.spec)
+    measured = []
+    scale = 1.0
+    for index in range(points):
+        weights, angles = subject.point(seed, index)
+        measured.append(_measure(subject, gradient, truth, weights, angles, key_seed(seed, f"probe/{index}/cotangent")))
+        if subject.spec is not None and subject.spec.readout == "z_vec":
+            scale = max(scale, float(jnp.max(jnp.sum(jnp.abs(weights["readout"]), axis=-1))))
+    return Evidence(subject, tuple(measured), scale)
+
+
+def _measure(
+    subject: Subject, gradient: Any, truth: Many | None, weights: dict[str, Array], angles: Array, seed: int
+) -> Point:
+    values = np.asarray(subject.program(weights, angles), np.float64)
+    moved, derivative = _displace(_one_by_one(subject.program, subject.dtype), subject, weights, angles, values)
+    jacobian, crosstalk = _jacobian(subject, gradient, weights, angles, values.shape)
+    cotangent = np.random.default_rng(seed).standard_normal(values.shape)
+    grad_weights, grad_angles = gradient(weights, angles, jnp.asarray(cotangent, subject.dtype))
+    dense = {group: np.asarray(value, np.float64).ravel() for group, value in grad_weights.items()}
+    dense[ANGLES] = np.asarray(grad_angles, np.float64).ravel()
+    point = Point(
+        weights={group: np.asarray(value) for group, value in weights.items()},
+        angles=np.asarray(angles),
+        values=values,
+        moved=moved,
+        derivative=derivative,
+        jacobian=jacobian,
+        crosstalk=crosstalk,
+        dense=dense,
+        cotangent=cotangent,
+    )
+    if truth is None:
+        return point
+    exact = {group: np.asarray(value, np.float64)[None] for group, value in weights.items()}
+    reference_values = truth(exact, np.asarray(angles, np.float64)[None])[0]
+    _, reference = _displace(truth, subject, weights, angles, reference_values, precise=True)
+    return dataclasses.replace(point, reference_values=reference_values, reference=reference)
+
+
+def _gradient(program: Function) -> Any:
+    @jax.jit
+    def gradient(weights: Weights, angles: Array, cotangent: Array) -> Any:
+        return jax.vjp(program, dict(weights), angles)[1](cotangent)
+
+    return gradient
+
+
+def _one_by_one(program: Function, dtype: str) -> Many:
+    """Return `program` for many sets of weights and inputs, called once for each."""
+
+    def many(weights: Mapping[str, np.ndarray], angles: np.ndarray) -> np.ndarray:
+        values = []
+        for index in range(len(angles)):
+            one = {group: jnp.asarray(value[index], dtype) for group, value in weights.items()}
+            values.append(np.asarray(program(one, jnp.asarray(angles[index], dtype)), np.float64))
+        return np.stack(values)
+
+    return many
+
+
+def _reference_engine(subject: Subject) -> Many:
+    """Return the reference engine, in float64 where JAX has it.
+
+    Outputs with weights of their own are evaluated one at a time by the program of a single output, which compiles many
+    times faster than one of all of them.
+    """
+    assert subject.spec is not None
+    dtype = "float64" if jax.config.jax_enable_x64 else subject.spec.dtype
+    spec = dataclasses.replace(subject.spec, dtype=dtype, n_outputs=1)
+    program = get_engine("reference").program(spec, subject.batch, gradient=False)
+
+    def outputs(weights: Weights, angles: Array) -> Array:
+        if "readout" not in weights:
+            return program(weights, angles)
+        blocks = [{**weights, "readout": weights["readout"][k : k + 1]} for k in range(weights["readout"].shape[0])]
+        return jnp.concatenate([program(block, angles) for block in blocks], axis=1)
+
+    return _one_by_one(outputs, dtype)
+
+
+def _displace(
+    many: Many,
+    subject: Subject,
+    weights: Mapping[str, Array],
+    angles: Array,
+    values: np.ndarray,
+    *,
+    precise: bool = False,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the movement and the derivative of every value by every parameter, from values at displaced points."""
+    dtype = "float64" if precise else subject.dtype
+    step = 1e-5 if precise else difference_step(subject)
+    base = {**{group: np.asarray(value, dtype) for group, value in weights.items()}, ANGLES: np.asarray(angles, dtype)}
+    moved, derivative = {}, {}
+    for group, shape in subject.group_shapes().items():
+        rule = subject.rule(group)
+        indices = list(np.ndindex(*shape))
+        changes = [SHIFT, -SHIFT] + ([step, -step] if rule == "difference" else [])
+        stacked = np.repeat(base[group][None], len(indices) * len(changes), axis=0)
+        actual = np.empty(len(stacked))  # the steps that the precision leaves
+        for row in range(len(stacked)):
+            place, change = divmod(row, len(changes))
+            where = (slice(None), *indices[place]) if group == ANGLES else indices[place]
+            before = np.ravel(stacked[row][where])[0]
+            stacked[row][where] += np.asarray(changes[change], dtype)
+            actual[row] = np.ravel(stacked[row][where])[0] - before
+        full = {name: np.repeat(value[None], len(stacked), axis=0) for name, value in base.items() if name != group}
+        full[group] = stacked
+        inputs = full.pop(ANGLES)
+        found = many(full, inputs).reshape(len(indices), len(changes), *values.shape)
+        steps = actual.reshape(len(indices), len(changes))
+        moved[group] = np.abs(found[:, :2] - values).max(axis=1)
+        if rule == "shift":
+            derivative[group] = (found[:, 0] - found[:, 1]) / 2
+        else:
+            width = (steps[:, -2] - steps[:, -1])[:, None, None]
+            derivative[group] = (found[:, -2] - found[:, -1]) / width
+    return moved, derivative
+
+
+def _jacobian(
+    subject: Subject, gradient: Any, weights: dict[str, Array], angles: Array, shape: tuple[int, ...]
+) -> tuple[dict[str, np.ndarray], float]:
+    """Return the engine's gradient of each value, one cotangent at a time, and the cross-talk between examples."""
+    rows: dict[str, list[np.ndarray]] = {group: [] for group in subject.group_shapes()}
+    crosstalk = 0.0
+    for example, output in np.ndindex(*shape):
+        cotangent = np.zeros(shape)
+        cotangent[example, output] = 1.0
+        grad_weights, grad_angles = gradient(weights, angles, jnp.asarray(cotangent, subject.dtype))
+        for group, value in grad_weights.items():
+            rows[group].append(np.asarray(value, np.float64).ravel())
+        inputs = np.asarray(grad_angles, np.float64)
+        rows[ANGLES].append(inputs[example])
+        crosstalk = max(crosstalk, float(np.max(np.abs(np.delete(inputs, example, axis=0)), initial=0.0)))
+    return {group: np.reshape(value, (*shape, -1)) for group, value in rows.items()}, crosstalk

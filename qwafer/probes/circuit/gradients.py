@@ -1,0 +1,164 @@
+"""Is the gradient right? Agreement with derivatives from values, and the identity d/dw_i <sum_j w_j Z_j> = <Z_i>."""
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from qwafer.probes.circuit.evidence import Evidence, Point
+from qwafer.probes.circuit.sensitivity import classify
+from qwafer.probes.circuit.subject import ANGLES
+from qwafer.probes.report import Report, Verdict, parameter_name
+
+METHODS = {
+    "shift": "parameter shift, exact: (s(t + pi/2) - s(t - pi/2)) / 2",
+    "linear": "difference quotient, exact for a coefficient",
+    "difference": "central difference",
+}
+
+
+def gradient_agreement(evidence: Evidence, *, exclude: Collection[str] = ()) -> Report:
+    """Report whether the engine's gradient equals derivatives from its values and from the reference engine's.
+
+    By group: every value's gradient by every live parameter, against parameter shift or central differences of the
+    engine's own values, against the same of the reference engine in float64, and a cotangent without zeros against
+    the sum of the parts; no example's value may have a gradient by another example's inputs. The worst offender is
+    named, and where the error has a known form (a factor, outputs swapped, a sign) so is that. Parameters in
+    `exclude`, and those that `sensitivity` calls dead, ghost or inert, are left to it. The reference is left out
+    where the values differ already.
+    """
+    excluded = set(exclude)
+    excluded |= {parameter_name(*p) for p, label in classify(evidence).items() if label != "live"}
+    table: dict[str, dict[str, Any]] = {}
+    offenders: list[tuple[float, str, str]] = []
+    blames: list[str] = []
+    reference_used = all(_values_agree(evidence, point) for point in evidence.points)
+    for group, shape in evidence.subject.group_shapes().items():
+        names = [parameter_name(group, tuple(index)) for index in np.ndindex(*shape)]
+        kept = np.asarray([name not in excluded for name in names], bool)
+        if not kept.any():
+            continue
+        tolerance = evidence.gradient_tolerance(group)
+        row: dict[str, Any] = {"method": METHODS[evidence.subject.rule(group)], "tolerance": tolerance}
+        for method in ("own values", "reference", "dense cotangent"):
+            if method == "reference" and not reference_used:
+                continue
+            worst, where, bad = _compare(evidence, group, names, kept, method, tolerance)
+            row[method] = worst
+            blames += bad
+            if bad:
+                offenders.append((worst / tolerance, group, where))
+        table[group] = row
+    crosstalk = max(point.crosstalk for point in evidence.points)
+    if crosstalk > evidence.zero_gradient():
+        offenders.append(
+            (np.inf, ANGLES, f"an example's value has a gradient of {crosstalk:.3g} by another example's inputs")
+        )
+    verdict: Verdict = "fail" if offenders else "pass"
+    if offenders:
+        groups = ", ".join(dict.fromkeys(group for _, group, _ in offenders))
+        shape_of_error = _form(evidence, [group for _, group, _ in offenders])
+        headline = f"{groups} wrong{shape_of_error}; worst: {max(offenders)[2]}"
+    else:
+        margin = min((row["tolerance"] / max(row["own values"], 1e-300) for row in table.values()), default=np.inf)
+        worst = max((row["own values"] for row in table.values()), default=0.0)
+        headline = f"largest difference {worst:.1e}, {_times(margin)} below its tolerance"
+    return Report(
+        name="gradient agreement",
+        question="Does the engine's gradient equal derivatives from values, and those of the reference engine?",
+        verdict=verdict,
+        headline=headline,
+        numbers={
+            "groups": table,
+            "crosstalk": crosstalk,
+            "reference": "compared" if reference_used else "left out: no reference, or the values differ already",
+            "left_to_other_probes": len(excluded),
+            "points": len(evidence.points),
+        },
+        tolerance="; ".join(f"{group}: {row['tolerance']:.2g} ({row['method']})" for group, row in table.items()),
+        meaning="The optimiser follows a direction that is not downhill: training looks slow, unstable or stuck.",
+        remedy="Do not train on this engine. Use `reference` or `xla`, and report the specification with this table.",
+        blames=tuple(dict.fromkeys(blames)),
+    )
+
+
+def _times(margin: float) -> str:
+    return f"{margin:.0f} times" if margin < 1e4 else "far"
+
+
+def _values_agree(evidence: Evidence, point: Point) -> bool:
+    if point.reference_values is None or point.reference is None:
+        return False
+    return float(np.abs(point.values - point.reference_values).max()) <= evidence.value_tolerance()
+
+
+def _truth(point: Point, group: str, method: str) -> np.ndarray:
+    """Return the derivative (P, batch, outputs) that the gradient is held against."""
+    if method == "reference":
+        assert point.reference is not None
+        return point.reference[group]
+    return point.derivative[group]
+
+
+def _compare(
+    evidence: Evidence, group: str, names: list[str], kept: np.ndarray, method: str, tolerance: float
+) -> tuple[float, str, list[str]]:
+    """Return the worst difference by `method`, a sentence on it, and the parameters that exceed the tolerance."""
+    worst, where, bad = -1.0, "", []
+    for point in evidence.points:
+        if method == "dense cotangent":
+            found, expected, allowed = _dense(evidence, point, group, tolerance)
+            columns = np.tile(kept, evidence.subject.batch) if group == ANGLES else kept
+            labels = names * evidence.subject.batch if group == ANGLES else names
+            difference = np.where(columns, np.abs(found - expected), 0.0)
+            position = int(difference.argmax())
+            sentence = (
+                f"{labels[position]} for a mixed cotangent: gradient {found[position]:.5g}, expected "
+                f"{expected[position]:.5g}"
+            )
+            over = difference > allowed
+            value = float(difference[position] / allowed * tolerance)
+            bad += [labels[i] for i in np.flatnonzero(over)]
+        else:
+            truth = np.moveaxis(_truth(point, group, method), 0, -1)  # (batch, outputs, P)
+            difference = np.where(kept, np.abs(point.jacobian[group] - truth), 0.0)
+            where_max = np.unravel_index(difference.argmax(), difference.shape)
+            sentence = (
+                f"{names[where_max[-1]]}, output {where_max[1]}: gradient {point.jacobian[group][where_max]:.5g}, "
+                f"{'reference' if method == 'reference' else 'values say'} {truth[where_max]:.5g}"
+            )
+            value = float(difference[where_max])
+            bad += [names[i] for i in np.flatnonzero((difference > tolerance).any(axis=(0, 1)))]
+        if value > worst:
+            worst, where = value, sentence
+    return worst, where, bad
+
+
+def _dense(evidence: Evidence, point: Point, group: str, tolerance: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the gradient for the mixed cotangent, what its parts add up to, and what rounding allows."""
+    parts = point.cotangent[..., None] * point.jacobian[group]  # (batch, outputs, P)
+    expected = parts.sum(axis=1).ravel() if group == ANGLES else parts.sum(axis=(0, 1))
+    return point.dense[group], expected, tolerance * float(np.abs(point.cotangent).sum())
+
+
+def _form(evidence: Evidence, groups: list[str]) -> str:
+    """Return the form of the error where it is a common one: a factor (or sign), or the outputs in another order."""
+    point = evidence.points[0]
+    group = groups[0]
+    found = point.jacobian[group]
+    truth = np.moveaxis(point.derivative[group], 0, -1)
+    tolerance = evidence.gradient_tolerance(group)
+    norm = float((truth * truth).sum())
+    if norm > 0:
+        factor = float((found * truth).sum()) / norm
+        if abs(factor - 1) > 1e-3 and np.abs(found - factor * truth).max() <= 4 * tolerance * max(1.0, abs(factor)):
+            return f" by a factor of {factor:.3g}"
+    outputs = found.shape[1]
+    order = []
+    for output in range(outputs):
+        distances = [float(np.abs(found[:, output] - truth[:, other]).max()) for other in range(outputs)]
+        best = int(np.argmin(distances))
+        if distances[best] > 4 * tolerance:
+            return ""
+        order.append(best)
+    return f": outputs in the order {order}" if order != list(range(outputs)) else ""

@@ -1,0 +1,105 @@
+"""Do the engine's values agree with the reference, and is its readout the contraction of its own Bloch vectors?"""
+
+import numpy as np
+
+from qwafer.circuits.readouts import contract_readout
+from qwafer.probes.circuit.evidence import Evidence, Point
+from qwafer.probes.circuit.statevector import bloch_vectors, states
+from qwafer.probes.report import Report, Verdict
+
+
+def readout_identity(evidence: Evidence) -> Report:
+    """Report whether s_k = sum_i M_ki . (<X_i>, <Y_i>, <Z_i>): the readout as executed against the contraction.
+
+    Left: the subject's values and, where the evidence has them, those of the reference engine, which applies readout
+    gates as gates. Right: the subject's own Bloch vectors, contracted. Fails where they differ by more than rounding
+    explains.
+    """
+    import jax.numpy as jnp
+
+    name, question = "readout identity", "Is the readout the contraction of the body's Bloch vectors, gates or not?"
+    subject = evidence.subject
+    if subject.spec is None or subject.bloch is None:
+        return Report(name, question, "skip", "no Bloch vectors: the circuit is not a CircuitSpec")
+    tolerance = 2 * evidence.value_tolerance()
+    worst, where, gates = 0.0, "", 0.0
+    for point in evidence.points:
+        weights = {group: jnp.asarray(value) for group, value in point.weights.items()}
+        vectors = subject.bloch(weights, jnp.asarray(point.angles))
+        vectors = jnp.asarray(vectors).reshape(subject.batch, subject.spec.n_qubits, 3)
+        contracted = np.asarray(contract_readout(subject.spec, weights, vectors), np.float64)
+        difference = np.abs(contracted - point.values)
+        if difference.max() > worst:
+            worst = float(difference.max())
+            example, output = np.unravel_index(difference.argmax(), difference.shape)
+            where = (
+                f"output {output}: executed {point.values[example, output]:.6g}, contracted "
+                f"{contracted[example, output]:.6g}"
+            )
+        if point.reference_values is not None:
+            gates = max(gates, float(np.abs(contracted - point.reference_values).max()))
+    verdict: Verdict = "pass" if worst <= tolerance else "fail"
+    return Report(
+        name=name,
+        question=question,
+        verdict=verdict,
+        headline=f"largest difference {worst:.1e} (allowed {tolerance:.1e})" if verdict == "pass" else where,
+        numbers={"largest_difference": worst, "reference_gates_difference": gates, "tolerance": tolerance},
+        tolerance=f"|executed - contracted| <= {tolerance:.2g} ({subject.dtype})",
+        meaning="A readout that is not the one specified trains and predicts something else than the report says.",
+        remedy="Compare the order and the sign of the readout gates RZ(a), RY(b), RZ(c) with readout_matrix.",
+    )
+
+
+def value_agreement(evidence: Evidence) -> Report:
+    """Report whether the subject computes the specified circuit: the body's Bloch vectors, and the values.
+
+    The Bloch vectors are held against a statevector made from the gate sequence alone, the values against the reference
+    engine. Where the body is right and a value is not, the readout is at fault, which `readout_identity` says.
+    """
+    name, question = "value agreement", "Does the engine compute the circuit that was specified?"
+    subject = evidence.subject
+    if subject.spec is None or any(point.reference_values is None for point in evidence.points):
+        return Report(name, question, "skip", "no reference: the circuit is not a CircuitSpec")
+    tolerance = evidence.value_tolerance()
+    body, values, where = 0.0, 0.0, ""
+    for point in evidence.points:
+        assert point.reference_values is not None
+        difference = np.abs(point.values - point.reference_values)
+        if difference.max() > values:
+            values = float(difference.max())
+            example, output = np.unravel_index(difference.argmax(), difference.shape)
+            where = (
+                f"example {example}, output {output}: engine {point.values[example, output]:.6g}, reference "
+                f"{point.reference_values[example, output]:.6g}"
+            )
+        if subject.bloch is not None:
+            body = max(body, _body_difference(evidence, point))
+    at_fault = body > tolerance or (subject.bloch is None and values > tolerance)
+    headline = f"largest difference {max(body, values):.1e} (allowed {tolerance:.1e})"
+    if not at_fault and values > tolerance:
+        headline = f"the body agrees to {body:.1e}; the readout does not, see `readout identity`"
+    return Report(
+        name=name,
+        question=question,
+        verdict="fail" if at_fault else "pass",
+        headline=where if at_fault else headline,
+        numbers={"body_difference": body, "value_difference": values, "tolerance": tolerance},
+        tolerance=f"|engine - reference| <= {tolerance:.2g} ({subject.dtype})",
+        meaning="The engine computes another circuit than the one specified.",
+        remedy="Use another engine, and report the specification and the point with the two values.",
+    )
+
+
+def _body_difference(evidence: Evidence, point: Point) -> float:
+    """Return the largest difference between the engine's Bloch vectors and those of the gate sequence."""
+    import jax.numpy as jnp
+
+    subject = evidence.subject
+    assert subject.spec is not None
+    assert subject.bloch is not None
+    weights = {group: jnp.asarray(value) for group, value in point.weights.items()}
+    found = np.asarray(subject.bloch(weights, jnp.asarray(point.angles)), np.float64)
+    ansatz, angles = np.asarray(point.weights["ansatz"], np.float64), np.asarray(point.angles, np.float64)
+    expected = bloch_vectors(states(subject.spec, {"ansatz": ansatz}, angles), subject.spec.n_qubits)
+    return float(np.abs(found.reshape(expected.shape) - expected).max())

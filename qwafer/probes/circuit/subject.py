@@ -1,0 +1,251 @@
+"""`Subject`: the circuit that the probes question, whether it comes from a `CircuitSpec`, a function or a QNode."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from qwafer._checks import check_positive_int
+from qwafer._errors import InputError
+from qwafer._io import key_seed
+from qwafer.circuits import CircuitSpec, operations
+from qwafer.engines import Program
+from qwafer.engines import get as get_engine
+from qwafer.probes.circuit.statevector import states as spec_states
+
+Weights = Mapping[str, Array]
+
+ANGLES = "angles"
+"""The name of the group of inputs beside the groups of weights."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A circuit under question, as a batched function with what is known about it.
+
+    Probes use `program` for values and gradients and the rest where it is there: `spec` for structure and exact shift
+    rules, `bloch` for the readout's identities, `states` for what needs amplitudes.
+    """
+
+    name: str
+    """What to call it in a report."""
+    program: Callable[[Weights, Array], Array]
+    """(weights, angles (batch, n_inputs)) -> s (batch, n_outputs), differentiable by JAX in both."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """Shape of each group of weights."""
+    n_inputs: int
+    """Inputs of one example, in radians."""
+    batch: int
+    """Examples of one call."""
+    dtype: str
+    """Precision of values and gradients."""
+    spec: CircuitSpec | None = None
+    """The circuit's meaning, where it is one of qwafer's."""
+    bloch: Callable[[Weights, Array], Array] | None = None
+    """(weights, angles) -> (batch, 3 n_qubits): the Pauli expectation values of the body, from the same engine."""
+    states: Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray] | None = None
+    """(weights (S, ...), angles (S, n_inputs)) -> amplitudes (S, 2^n), for the questions that need the state."""
+    shots: int | None = None
+    """Finite shots behind an expectation value; none: exact."""
+    center: Mapping[str, np.ndarray] | None = None
+    """Weights around which points are drawn; none: uniform over a whole turn."""
+
+    def group_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each group, the inputs of one example last."""
+        return {**self.shapes, ANGLES: (self.n_inputs,)}
+
+    def rounding(self) -> float:
+        """Return a bound on the rounding of one value of order 1: a random walk over the gates."""
+        gates = sum(1 for _ in operations(self.spec)) if self.spec is not None else 100
+        return float(jnp.finfo(self.dtype).eps) * (4 + gates**0.5)
+
+    def shot_noise(self) -> float:
+        """Return the largest standard deviation of one value of order 1 from finite shots; 0 where values are exact."""
+        return 1 / self.shots**0.5 if self.shots else 0.0
+
+    def point(self, seed: int, index: int) -> tuple[dict[str, Array], Array]:
+        """Return weights and angles (batch, n_inputs) of the `index`-th random point.
+
+        Angles, and weights that are angles, are uniform over a turn: special points, such as the small initial
+        weights, hide what vanishes by symmetry. Coefficients of `z_vec` are normal. Where `center` is set, points are
+        normal around it.
+        """
+        weights = {}
+        for group, shape in self.shapes.items():
+            generator = np.random.default_rng(key_seed(seed, f"probe/{index}/{group}"))
+            if self.center is not None:
+                value = self.center[group] + 0.5 * generator.standard_normal(shape)
+            elif self._is_coefficient(group):
+                value = generator.standard_normal(shape)
+            else:
+                value = generator.uniform(-np.pi, np.pi, shape)
+            weights[group] = jnp.asarray(value, self.dtype)
+        generator = np.random.default_rng(key_seed(seed, f"probe/{index}/{ANGLES}"))
+        angles = generator.uniform(-np.pi, np.pi, (self.batch, self.n_inputs))
+        return weights, jnp.asarray(angles, self.dtype)
+
+    def values_at(self, weights: Mapping[str, np.ndarray], angles: np.ndarray) -> np.ndarray:
+        """Return the values (N, n_outputs) in float64 at one set of weights and any number of inputs (N, n_inputs)."""
+        arrays = {group: jnp.asarray(value, self.dtype) for group, value in weights.items()}
+        parts = []
+        for start in range(0, len(angles), self.batch):
+            part = np.asarray(angles[start : start + self.batch])
+            padded = np.concatenate([part, np.repeat(part[-1:], self.batch - len(part), axis=0)])
+            values = np.asarray(self.program(arrays, jnp.asarray(padded, self.dtype)), np.float64)
+            parts.append(values[: len(part)])
+        return np.concatenate(parts)
+
+    def rule(self, group: str) -> str:
+        """Return how a derivative by this group follows from values: `shift` (exact), `linear` (exact) or
+        `difference`.
+        """
+        if self.spec is None:
+            return "difference"
+        if self._is_coefficient(group):
+            return "linear"
+        return "difference" if group == ANGLES and self.spec.reupload and self.spec.n_layers > 1 else "shift"
+
+    def _is_coefficient(self, group: str) -> bool:
+        return self.spec is not None and self.spec.readout == "z_vec" and group == "readout"
+
+
+def circuit_subject(spec: CircuitSpec, engine: str = "reference", *, batch: int = 3, **options: Any) -> Subject:
+    """Return the subject of `spec` on the engine called `engine`, whose own options follow."""
+    check_positive_int("batch", batch, minimum=2)
+    instance = get_engine(engine, **options)
+    program = instance.program(spec, batch)
+    return Subject(
+        name=f"{spec.readout} on {engine}",
+        program=program,
+        shapes=spec.weight_shapes(),
+        n_inputs=spec.n_qubits,
+        batch=batch,
+        dtype=spec.dtype,
+        spec=spec,
+        bloch=_Lazy(lambda: instance.program(spec.body(), batch, gradient=False)),
+        states=lambda weights, angles: spec_states(spec, weights, angles),
+        shots=program.info.get("shots"),
+    )
+
+
+def function_subject(
+    function: Callable[[Any, Float[Array, " n_inputs"]], Array],
+    weights: Any,
+    n_inputs: int,
+    *,
+    name: str = "function",
+    batch: int = 3,
+    dtype: str = "",
+) -> Subject:
+    """Return the subject of a plain function (weights, angles (n_inputs,)) -> a scalar or a vector, one example a call.
+
+    `weights` is an array or a dict of arrays: the point around which the probes ask. A function that returns complex
+    amplitudes (2^n) is a state: its values are then <Z_i> of every wire. `dtype` is the precision of the values; by
+    default that of JAX. Raises InputError where JAX cannot trace the function.
+    """
+    check_positive_int("n_inputs", n_inputs)
+    is_mapping = isinstance(weights, Mapping)
+    given = weights if is_mapping else {"weights": weights}
+    center = {str(group): np.asarray(value, np.float64) for group, value in given.items()}
+    dtype = dtype or ("float64" if jax.config.jax_enable_x64 else "float32")
+
+    def example(weights: Weights, angles: Array) -> Array:
+        return _stack(function(weights if is_mapping else weights["weights"], angles))
+
+    shape = _trace(example, center, n_inputs, dtype, name)
+    is_state = np.issubdtype(shape.dtype, np.complexfloating)
+    n_qubits = int(shape.shape[0]).bit_length() - 1
+    if is_state and 2**n_qubits != shape.shape[0]:
+        raise InputError(f"`{name}` must return real values or 2^n complex amplitudes, got {shape.shape[0]} amplitudes")
+
+    def values(weights: Weights, angles: Array) -> Array:
+        value = example(weights, angles)
+        if is_state:
+            value = _z_values(value, n_qubits)
+        return value.astype(dtype)
+
+    def amplitudes(weights: Mapping[str, np.ndarray], angles: np.ndarray) -> np.ndarray:
+        batched = jax.jit(jax.vmap(example))
+        return np.asarray(
+            batched({group: jnp.asarray(w, dtype) for group, w in weights.items()}, jnp.asarray(angles, dtype))
+        )
+
+    return Subject(
+        name=name,
+        program=jax.jit(jax.vmap(values, in_axes=(None, 0))),
+        shapes={group: value.shape for group, value in center.items()},
+        n_inputs=n_inputs,
+        batch=batch,
+        dtype=dtype,
+        states=amplitudes if is_state else None,
+        center=center,
+    )
+
+
+def qnode_subject(qnode: Any, weights: Any, n_inputs: int, *, batch: int = 3, dtype: str = "") -> Subject:
+    """Return the subject of a PennyLane QNode (weights, angles (n_inputs,)) -> expectation values, or a state.
+
+    The state behind expectation values is recovered by running the QNode's own tape on `default.qubit`.
+    """
+    import pennylane as qml
+
+    if not isinstance(qnode, qml.QNode):
+        raise TypeError(f"`qnode` must be a PennyLane QNode, got {type(qnode).__name__}")
+    name = getattr(qnode, "__name__", "qnode")
+    subject = function_subject(qnode, weights, n_inputs, name=name, batch=batch, dtype=dtype)
+    shots = qnode.shots.total_shots if getattr(qnode, "shots", None) else None
+    if subject.states is None:
+        wires = qnode.device.wires
+
+        @qml.qnode(qml.device("default.qubit", wires=wires), interface="jax")
+        def state_node(weights: Any, angles: Array) -> Any:
+            tape = qml.workflow.construct_tape(qnode, level="top")(weights, angles)
+            for operation in tape.operations:
+                qml.apply(operation)
+            return qml.state()
+
+        states = function_subject(state_node, weights, n_inputs, name=name, batch=batch, dtype=dtype).states
+        subject = dataclasses.replace(subject, states=states)
+    return dataclasses.replace(subject, shots=shots)
+
+
+class _Lazy:
+    """A callable made on first use: most probes never ask for the Bloch program, and it costs a compilation."""
+
+    def __init__(self, make: Callable[[], Program]):
+        self._make = make
+        self._made: Program | None = None
+
+    def __call__(self, weights: Weights, angles: Array) -> Array:
+        if self._made is None:
+            self._made = self._make()
+        return self._made(weights, angles)
+
+
+def _stack(value: Any) -> Array:
+    """Return a function's result as one vector: scalars, arrays and (nested) tuples of them."""
+    leaves = [jnp.ravel(jnp.asarray(leaf)) for leaf in jax.tree_util.tree_leaves(value)]
+    return jnp.concatenate(leaves)
+
+
+def _z_values(amplitudes: Array, n_qubits: int) -> Array:
+    """Return <Z_i> (n_qubits,) of `amplitudes` (2^n_qubits,)."""
+    bits = (np.arange(2**n_qubits)[None, :] >> np.arange(n_qubits)[::-1, None]) & 1
+    signs = jnp.asarray(1 - 2 * bits, amplitudes.real.dtype)
+    return signs @ (jnp.abs(amplitudes) ** 2)
+
+
+def _trace(example: Any, center: Mapping[str, np.ndarray], n_inputs: int, dtype: str, name: str) -> Any:
+    weights = {group: jax.ShapeDtypeStruct(value.shape, dtype) for group, value in center.items()}
+    try:
+        return jax.eval_shape(example, weights, jax.ShapeDtypeStruct((n_inputs,), dtype))
+    except (TypeError, jax.errors.JAXTypeError) as error:
+        raise InputError(
+            f"`{name}` must be a function (weights, angles (n_inputs,)) of JAX arrays that JAX can trace; it raised "
+            f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error

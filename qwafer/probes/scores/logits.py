@@ -1,0 +1,273 @@
+"""What a head's scores are worth: spread, range, sign, rank, equality with a linear function, fragile thresholds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from qwafer.evaluation import roc_auc, tune_thresholds
+from qwafer.evaluation.degeneracy import rate_reasons, score_reasons
+from qwafer.evaluation.metrics import f1
+from qwafer.probes.circuit.linear import effective_rank, numerical_rank
+from qwafer.probes.report import Report, Verdict
+
+LEAST_RANGE = 0.02
+"""Of the readout's range of 2, at least this share must be reached between the 1st and the 99th percentile."""
+LINEAR_R2 = 0.999
+"""A score whose variance an affine function of the features explains to this degree is that function."""
+SIGN_SIGMAS = 4.0
+"""An AUC so many standard deviations of the null below 0.5 is an inverted ranking."""
+FRAGILE_F1 = 0.1
+"""A spread of F1 (5th to 95th percentile over tuned thresholds) above this is fragile."""
+
+
+def score_spread(
+    logits: Float[np.ndarray, "N K"],
+    labels: Float[np.ndarray, "N K"],
+    thresholds: Sequence[float] | None = None,
+    label_names: Sequence[str] = (),
+) -> Report:
+    """Report whether the scores are constant, not finite, or predict (almost) everything or nothing positive.
+
+    Constant or non-finite scores fail; an extreme predicted-positive rate at `thresholds` (logit units; 0 by default)
+    warns: ranking metrics stay valid, thresholded ones do not.
+    """
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels) > 0
+    names = _names(label_names, logits.shape[1])
+    cuts = np.zeros(logits.shape[1]) if thresholds is None else np.asarray(thresholds, np.float64)
+    collapsed, extreme, rows = [], [], {}
+    for k, name in enumerate(names):
+        reasons = [reason for reason in score_reasons(logits[:, k], labels[:, k]) if reason.startswith("scores")]
+        rate = float(np.mean(logits[:, k] > cuts[k]))
+        if reasons:
+            collapsed.append(f"{name}: {reasons[0]}")
+        elif rate_reasons(rate, labels[:, k], "its threshold"):
+            extreme.append(f"{name}: {rate:.2%} predicted positive, {labels[:, k].mean():.2%} are")
+        finite = logits[np.isfinite(logits[:, k]), k]
+        rows[name] = {
+            "std": float(finite.std()) if finite.size else None,
+            "range": float(np.ptp(finite)) if finite.size else None,
+            "predicted_positive_rate": rate,
+            "threshold": float(cuts[k]),
+            "degenerate": bool(reasons),
+        }
+    verdict: Verdict = "fail" if collapsed else "warn" if extreme else "pass"
+    smallest = min((row["std"] or 0.0 for row in rows.values()), default=0.0)
+    headline = "; ".join(collapsed or extreme) or f"smallest standard deviation of a logit {smallest:.3g}"
+    return Report(
+        name="score spread",
+        question="Do the scores differ between examples, and are some predicted positive and some not?",
+        verdict=verdict,
+        headline=headline,
+        numbers={"labels": rows},
+        tolerance="fail: range at most 1e-6 of the scale, or not finite; warn: extreme rate (evaluation.degeneracy)",
+        meaning="Constant scores rank nothing: AUC is 0.5 by construction and every thresholded metric is arbitrary.",
+        remedy="Look at the initial angles, the projection and alpha; compare with `sensitivity` and `focal stall`.",
+    )
+
+
+def score_range(scores: Float[np.ndarray, "N K"], *, bound: float = 1.0) -> Report:
+    """Report how much of its range [-bound, bound] the readout s(x) reaches over the data.
+
+    The reached range is from the 1st to the 99th percentile of each output. Alpha can stretch a narrow range, and so
+    hides it.
+    """
+    scores = np.asarray(scores, np.float64)
+    low, high = np.percentile(scores, [1, 99], axis=0)
+    shares = (high - low) / (2 * bound)
+    narrow = [k for k, share in enumerate(shares) if share < LEAST_RANGE]
+    worst = int(np.argmin(shares))
+    return Report(
+        name="score range",
+        question="How much of its range does the readout reach over the data?",
+        verdict="warn" if narrow else "pass",
+        headline=f"output {worst} reaches [{low[worst]:.3f}, {high[worst]:.3f}], {shares[worst]:.1%} of its range",
+        numbers={"low": low, "high": high, "share": shares, "bound": bound},
+        tolerance=f"warn: less than {LEAST_RANGE:.0%} of the range between the 1st and the 99th percentile",
+        meaning="Alpha becomes a mere temperature: it amplifies differences that rounding and shots can drown.",
+        remedy="Widen the angles (head.angle_scale, projection), or change the encoding or the readout.",
+    )
+
+
+def output_rank(
+    jacobian: Float[np.ndarray, "N K P"], *, n_live: int | None = None, gram: Float[np.ndarray, "N N"] | None = None
+) -> Report:
+    """Report the rank and condition of the output Jacobian over the data and of the Gram matrix.
+
+    `jacobian` is d s / d w at the data; its rank is the number of directions in which a step changes the scores, at
+    most `n_live`, the number of live parameters. `gram`: fidelities |<psi(x)|psi(x')>|^2; rank 1 means that the
+    encoding maps all examples to one state. Rank at most 1, with more than one live parameter, fails.
+    """
+    flat = np.asarray(jacobian, np.float64).reshape(-1, jacobian.shape[-1])
+    rank, condition, singular = numerical_rank(flat)
+    live = int((np.abs(flat).max(axis=0, initial=0.0) > 1e-9).sum()) if n_live is None else n_live
+    possible = min(live, len(flat))
+    numbers: dict[str, Any] = {
+        "rank": rank,
+        "live_parameters": live,
+        "condition": condition,
+        "effective_rank": effective_rank(singular),
+        "singular_values": singular,
+    }
+    faults = []
+    if rank <= 1 < possible:
+        faults.append(f"the output Jacobian has rank {rank} with {live} live parameters")
+    headline = f"rank {rank} of {live} live parameters, effective rank {numbers['effective_rank']:.1f}"
+    if gram is not None:
+        gram_rank, gram_condition, gram_singular = numerical_rank(gram)
+        numbers |= {
+            "gram_rank": gram_rank,
+            "gram_condition": gram_condition,
+            "gram_effective_rank": effective_rank(np.sqrt(gram_singular)),
+        }
+        headline += f"; Gram matrix rank {gram_rank} of {len(gram)}"
+        if gram_rank <= 1 < len(gram):
+            faults.append("all examples are encoded into one state (Gram matrix of rank 1)")
+    return Report(
+        name="output rank",
+        question="In how many directions can a training step change the scores?",
+        verdict="fail" if faults else "pass",
+        headline="; ".join(faults) or headline,
+        numbers=numbers,
+        tolerance="fail: rank at most 1; singular values below 1e-6 of the largest count as zero",
+        meaning=(
+            "Every step moves all scores along one line: the circuit cannot tell examples apart, however long it "
+            "trains."
+        ),
+        remedy="Check the encoding, the angle range and the depth; use a readout with more outputs.",
+    )
+
+
+def linear_equality(
+    scores: Float[np.ndarray, "N K"],
+    features: Float[np.ndarray, "N D"],
+    fit_scores: Float[np.ndarray, "M K"],
+    fit_features: Float[np.ndarray, "M D"],
+) -> Report:
+    """Report whether the scores are an affine function of the features: R^2 of the best one, the linear null.
+
+    Least squares on `fit_scores` and `fit_features` (the training split), R^2 on `scores` and `features` (held out).
+    A score that is affine in its features could have been a linear head's.
+    """
+    name, question = "linear null equality", "Are the scores a linear function of the features?"
+    fit_features = np.asarray(fit_features, np.float64)
+    mean, scale = fit_features.mean(axis=0), fit_features.std(axis=0)
+    kept = scale > 0
+
+    def design(values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values, np.float64)
+        return np.column_stack([(values[:, kept] - mean[kept]) / scale[kept], np.ones(len(values))])
+
+    if len(fit_features) <= 2 * (int(kept.sum()) + 1):
+        return Report(name, question, "skip", f"{len(fit_features)} examples are too few to fit {kept.sum()} features")
+    weights = np.linalg.lstsq(design(fit_features), np.asarray(fit_scores, np.float64), rcond=None)[0]
+    scores = np.asarray(scores, np.float64)
+    residual = ((scores - design(features) @ weights) ** 2).sum(axis=0)
+    total = ((scores - scores.mean(axis=0)) ** 2).sum(axis=0)
+    if not total.any():
+        return Report(name, question, "skip", "the scores are constant; see `score spread`")
+    r2 = 1 - residual / np.where(total > 0, total, np.inf)
+    best = int(np.argmax(r2))
+    return Report(
+        name=name,
+        question=question,
+        verdict="warn" if r2.min() >= LINEAR_R2 else "pass",
+        headline=(
+            f"the best linear function of the features explains {max(r2[best], 0):.1%} of output {best}'s variance"
+        ),
+        numbers={"r2": r2},
+        tolerance=f"warn: R^2 of every output at least {LINEAR_R2}",
+        meaning="The head computes what a linear head computes: nothing in its result is due to the circuit.",
+        remedy="Compare with head.name = linear; widen the angles so that the encoding is not in its linear range.",
+    )
+
+
+def score_sign(
+    logits: Float[np.ndarray, "N K"],
+    labels: Float[np.ndarray, "N K"],
+    alpha: Sequence[Sequence[float]] = (),
+    label_names: Sequence[str] = (),
+) -> Report:
+    """Report whether the ranking is inverted: AUC of the scores against that of the negated ones, and alpha's path.
+
+    `alpha` holds the alpha of each label at each evaluation. An AUC four standard deviations below 0.5 (Mann-Whitney
+    null, sigma^2 = (n + 1) / (12 n_pos n_neg)) fails; an alpha that crossed zero in training, or ended below it, warns.
+    """
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels) > 0
+    names = _names(label_names, logits.shape[1])
+    auc = np.atleast_1d(np.asarray(roc_auc(logits, labels), np.float64))
+    n_pos = labels.sum(axis=0)
+    n_neg = len(labels) - n_pos
+    sigma = np.sqrt((len(labels) + 1) / (12.0 * np.maximum(n_pos * n_neg, 1)))
+    inverted = [k for k in range(len(names)) if auc[k] < 0.5 - SIGN_SIGMAS * sigma[k]]
+    path = np.asarray(alpha, np.float64).reshape(len(alpha), -1) if len(alpha) else np.zeros((0, 0))
+    crossed = [k for k in range(path.shape[1]) if np.ptp(np.sign(path[:, k])) > 0]
+    negative = [k for k in range(path.shape[1]) if path[-1, k] < 0]
+    verdict: Verdict = "pass"
+    low = int(np.nanargmin(auc)) if np.isfinite(auc).any() else 0
+    headline = f"lowest AUC {auc[low]:.3f} ({names[low]}), negated {1 - auc[low]:.3f}"
+    if path.size:
+        headline += (
+            f"; alpha stays {'positive' if path.min() > 0 else 'negative'} ({path[0, 0]:.2f} to {path[-1, 0]:.2f})"
+        )
+    if inverted:
+        k = inverted[0]
+        verdict = "fail"
+        sign = f", alpha ended at {path[-1, min(k, path.shape[1] - 1)]:.3g}" if path.size else ""
+        headline = f"{names[k]}: ranking inverted, AUC {auc[k]:.3f} and {1 - auc[k]:.3f} when negated{sign}"
+    elif crossed or negative:
+        k = (crossed or negative)[0]
+        verdict = "warn"
+        what = "crossed zero in training" if crossed else "is negative"
+        headline = f"alpha {what}: {path[0, k]:.3g} to {path[-1, k]:.3g}, AUC {auc[min(k, len(auc) - 1)]:.3f}"
+    return Report(
+        name="score sign",
+        question="Do positives score higher than negatives, and did alpha keep its sign?",
+        verdict=verdict,
+        headline=headline,
+        numbers={"auc": auc, "auc_negated": 1 - auc, "sigma": sigma, "alpha": path},
+        tolerance=f"fail: AUC below 0.5 - {SIGN_SIGMAS:.0f} sigma; warn: alpha crosses zero or is negative",
+        meaning="A negative alpha flips every logit: the ranking is inverted while the loss may still look reasonable.",
+        remedy="Use head.alpha_mode = softplus (alpha > 0), or freeze alpha; check the labels' meaning.",
+    )
+
+
+def threshold_fragility(
+    val: Mapping[str, np.ndarray],
+    test: Mapping[str, np.ndarray],
+    label_names: Sequence[str] = (),
+    *,
+    n_resamples: int = 100,
+    seed: int = 0,
+) -> Report:
+    """Report how much test F1 depends on the luck of the validation split that tuned the threshold.
+
+    `val` and `test` hold `logits` (N, K) and `labels` (N, K). Thresholds are tuned on bootstrap resamples of the
+    validation split; the spread is from the 5th to the 95th percentile of the test F1 at them.
+    """
+    logits, labels = np.asarray(val["logits"], np.float64), np.asarray(val["labels"])
+    names = _names(label_names, logits.shape[1])
+    generator = np.random.default_rng(seed)
+    values = []
+    for _ in range(n_resamples):
+        rows = generator.integers(0, len(logits), len(logits))
+        cuts = np.asarray(tune_thresholds(logits[rows], labels[rows]).values)
+        values.append(np.atleast_1d(f1((np.asarray(test["logits"]) > cuts[None, :]).astype(int), test["labels"])))
+    low, high = np.percentile(values, [5, 95], axis=0)
+    width = high - low
+    worst = int(np.argmax(width))
+    return Report(
+        name="threshold fragility",
+        question="How much does test F1 depend on the threshold that validation happened to give?",
+        verdict="warn" if width[worst] > FRAGILE_F1 else "pass",
+        headline=f"{names[worst]}: test F1 {low[worst]:.3f} to {high[worst]:.3f} over resampled thresholds",
+        numbers={"low": low, "high": high, "n_resamples": n_resamples},
+        tolerance=f"warn: 5th to 95th percentile wider than {FRAGILE_F1}",
+        meaning="Differences of F1 smaller than this spread are differences of thresholds, not of heads.",
+        remedy="Report ranking metrics (ROC-AUC, average precision), or use a larger validation split.",
+    )
+
+
+def _names(label_names: Sequence[str], n_labels: int) -> list[str]:
+    return list(label_names) if len(label_names) == n_labels else [f"label {k}" for k in range(n_labels)]

@@ -1,0 +1,220 @@
+"""`report.md` and `report.html` of a benchmark: the blocks, from records, differences and figures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qwafer._io import write_text
+from qwafer.experiment import Experiment
+from qwafer.reports import benchmark_tables as tables
+from qwafer.reports.document import Block, Heading, Images, Items, Paragraph, Table, to_html, to_markdown
+from qwafer.reports.figures.benchmark import Drawn
+
+KINDS = {
+    "roc": "ROC and precision-recall curves",
+    "confusion": "Confusion matrices",
+    "reliability": "Reliability",
+    "errors": "Worst errors",
+}
+
+
+def write_report(blocks: Sequence[Block], title: str, folder: Path) -> Path:
+    """Write the blocks as `report.md` and `report.html` into `folder`, and return the path of the HTML."""
+    write_text(folder / "report.md", to_markdown(blocks, folder))
+    path = folder / "report.html"
+    write_text(path, to_html(blocks, title))
+    return path
+
+
+def report_blocks(
+    experiment: Experiment,
+    records: tables.Records,
+    by_seed: Mapping[str, Sequence[Mapping[str, Any]]],
+    by_example: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    shared: Mapping[str, Drawn],
+    figures: Mapping[str, Mapping[str, Drawn]],
+    warnings: Sequence[str],
+    *,
+    costs: Sequence[float],
+    jobs: int,
+) -> list[Block]:
+    """Return the whole report.
+
+    `by_seed`: comparisons a metric (`differences.seed_differences`); `by_example`: `differences.example_differences`;
+    `shared`, `figures`: what `figures.draw_shared` and, by head, `figures.draw_head` drew.
+    """
+    first = next(iter(records.values()))
+    seed = first["seeds"][0]
+    learning: list[Block] = [Heading("Learning"), Images(_drawn(shared, ("learning",)))] if "learning" in shared else []
+    warned: Block = Items(list(warnings)) if warnings else Paragraph("None.")
+    blocks: list[Block] = [
+        Heading(experiment.title or experiment.name, 1),
+        *(Paragraph(" ".join(text.split())) for text in (experiment.description, experiment.expected) if text),
+        Paragraph(_foundation(experiment, records)),
+        Heading("Results"),
+        tables.key_results(records),
+        Paragraph(
+            "Mean ± standard deviation over seeds: the spread of training"
+            + (", initial values and batches on one split" if _one_split(records) else ", initial values and splits")
+            + f". Intervals over examples: BCa bootstrap of the test examples of seed {seed}, the trained head and its "
+            "thresholds held fixed. The two say different things, and neither contains the other."
+        ),
+        Images(_drawn(shared, ("trade_off", "average_precision"))),
+        Heading("Differences"),
+        *_differences(experiment, by_seed, by_example),
+        Heading("Cost"),
+        tables.efficiency(records),
+        Paragraph(_timing_note(first, jobs)),
+        *learning,
+        *_head_figures(figures),
+        *_thresholds(records, costs),
+        Heading("Calibration"),
+        tables.calibration_table(records),
+        Paragraph(
+            f"Fitted on validation, read on test, seed {seed}. Temperature scaling changes no ranking and no decision "
+            "at p = 0.5. A dagger counts labels that could not be fitted or stopped at a bound."
+        ),
+        Heading("Classes"),
+        *_classes(records),
+        Heading("Warnings"),
+        warned,
+        Heading("What this rests on"),
+        *_rests_on(records),
+    ]
+    return blocks
+
+
+def _drawn(figures: Mapping[str, Drawn], names: Sequence[str]) -> list[tuple[Path, str]]:
+    return [(figures[name].path, figures[name].caption) for name in names if name in figures]
+
+
+def _one_split(records: tables.Records) -> bool:
+    digests = {run["digests"]["split"] for record in records.values() for run in record["runs"].values()}
+    return len(digests) == 1
+
+
+def _foundation(experiment: Experiment, records: tables.Records) -> str:
+    first = next(iter(records.values()))
+    run = next(iter(first["runs"].values()))
+    features = "; ".join(dict.fromkeys(_source_text(record["source"]) for record in records.values()))
+    return (
+        f"**Heads**: {', '.join(records)}, under the same splits, seeds and batches; baseline {experiment.baseline}. "
+        f"**Features**: {features}. **Labels**: {len(first['label_names'])} "
+        f"({'exclusive classes' if first['exclusive'] else 'each on its own'}). **Test**: "
+        f"{run['test']['n_examples']:,} examples, read once a run; validation ({run['val']['n_examples']:,}) picked "
+        f"checkpoints, thresholds and calibration. **Seeds**: {len(first['seeds'])}."
+    )
+
+
+def _source_text(source: Mapping[str, Any]) -> str:
+    provenance = source["provenance"]
+    data = provenance.get("data") or {}
+    weights = provenance.get("weights")
+    parts = [f"{source['n_features']} of backbone {provenance.get('backbone', 'unknown')}"]
+    if provenance.get("random_weights") is not None:
+        parts.append(f"with RANDOM weights (seed {provenance['random_weights']})")
+    elif weights:
+        parts.append(f"with weights {weights.get('file', 'unnamed')} (sha256 {str(weights.get('sha256'))[:12]})")
+    if data.get("source"):
+        parts.append(f"on {data['source']} ({data.get('n_maps', '?')} maps)")
+    return " ".join(parts)
+
+
+def _differences(
+    experiment: Experiment,
+    by_seed: Mapping[str, Sequence[Mapping[str, Any]]],
+    by_example: Mapping[str, Mapping[int, Mapping[str, Any]]],
+) -> list[Block]:
+    blocks: list[Block] = []
+    for name, comparisons in by_seed.items():
+        label = "macro F1" if name.startswith("f1") else "macro ROC-AUC"
+        blocks += [Heading(f"Over seeds: {label} on test", 3), tables.seed_table(comparisons)]
+        blocks.append(Items([c["sentence"] for c in comparisons]))
+    blocks += [
+        Heading("Over test examples, seed by seed", 3),
+        tables.example_table(by_example, experiment.baseline),
+        Paragraph(
+            "p: exact sign-flip permutation test of the paired differences, adjusted for the number of heads (Holm). "
+            "Over examples: BCa bootstrap, both heads read on the same resampled test examples, thresholds held fixed."
+        ),
+    ]
+    return blocks
+
+
+def _timing_note(record: Mapping[str, Any], jobs: int) -> str:
+    inference, host = record["inference"], (record["made_with"] or {}).get("host", {})
+    return (
+        f"Inference was timed head by head in a process of its own with one thread, features in, NumPy logits out, "
+        "after all training had ended: every call waits for its result; a pass is the median of "
+        f"{inference['test']['passes']}. A single example goes through a program of batch size one. Backbones are not "
+        f"in these numbers. Training ran {jobs} runs at a time, each in a process of its own with one thread. Machine: "
+        f"{host.get('cpu', 'unknown')} ({host.get('cpus', '?')} CPUs), devices {', '.join(host.get('devices', []))}."
+    )
+
+
+def _head_figures(figures: Mapping[str, Mapping[str, Drawn]]) -> list[Block]:
+    blocks: list[Block] = []
+    for kind, title in KINDS.items():
+        found = [(drawn[kind].path, drawn[kind].caption) for drawn in figures.values() if kind in drawn]
+        if found:
+            blocks += [Heading(title), Images(found)]
+    if not any("errors" in drawn for drawn in figures.values()):
+        blocks += [
+            Heading(KINDS["errors"]),
+            Paragraph("The maps themselves were not given (`--maps`), so that none can be shown."),
+        ]
+    return blocks
+
+
+def _thresholds(records: tables.Records, costs: Sequence[float]) -> list[Block]:
+    first = next(iter(records.values()))
+    if first["exclusive"]:
+        return []
+    blocks: list[Block] = [Heading("Thresholds")]
+    for head, record in records.items():
+        blocks += [Heading(head, 3), tables.threshold_table(record)]
+    tn, fp, fn, tp = (f"{cost:g}" for cost in costs)
+    blocks.append(
+        Paragraph(
+            f"One threshold a label, tuned on validation, read on test, seed {first['seeds'][0]}. Costs a decision: "
+            f"true negative {tn}, false positive {fp}, false negative {fn}, true positive {tp}; the mean is over "
+            "examples and labels. A dagger counts labels where tuning means nothing: their threshold is p = 0.5. The "
+            "thresholds themselves are in `bench_HEAD.json`."
+        )
+    )
+    return blocks
+
+
+def _classes(records: tables.Records) -> list[Block]:
+    blocks: list[Block] = []
+    for head, record in records.items():
+        blocks += [Heading(head, 3), tables.class_table(record)]
+    seed = next(iter(records.values()))["seeds"][0]
+    return [*blocks, Paragraph(f"Seed {seed}. A dagger marks classes whose thresholded metrics cannot be trusted.")]
+
+
+def _rests_on(records: tables.Records) -> list[Block]:
+    rows = []
+    for head, record in records.items():
+        source, made = record["source"], record["made_with"] or {}
+        engine = record["engine"] or {}
+        run = next(iter(record["runs"].values()))
+        rows.append(
+            [
+                head,
+                source["file"],
+                source["digest"],
+                run["digests"]["split"],
+                engine.get("engine", "–"),
+                (made.get("git_revision") or "–")[:12],
+            ]
+        )
+    versions: dict[str, str] = next((r["made_with"]["versions"] for r in records.values() if r["made_with"]), {})
+    return [
+        Table(("head", "features", "digest of features", "split, first seed", "engine", "revision"), rows),
+        Paragraph(
+            ", ".join(f"{name} {version}" for name, version in versions.items())
+            + ". Every number of this page is in `bench_HEAD.json`; the runs, their logits and their own paired report "
+            "are in `sweep/`."
+        ),
+    ]

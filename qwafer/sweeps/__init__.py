@@ -1,0 +1,4 @@
+"""Arms x seeds: the output directory, the features and the jobs of a sweep."""
+
+from qwafer.sweeps.directory import OutputDirectory as OutputDirectory
+from qwafer.sweeps.directory import seeds_text as seeds_text
