@@ -1,0 +1,93 @@
+"""Records: frozen dataclasses inside, one JSON form each where a file is written or read.
+
+A record that is the root of a file names its form in a class variable `SCHEMA = "qwafer/<what>/<version>"`, which is
+written first and checked on reading. Tuples become lists, keys texts, NaN and infinities null; reading gives them back
+by the types of the fields, null as NaN where a field is a float.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qwafer._errors import InputError
+from qwafer._io import jsonable, write_json
+
+T = TypeVar("T")
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """Return the JSON form of the dataclass `record`: its schema, if it has one, then its fields."""
+    schema = getattr(record, "SCHEMA", None)
+    form = jsonable(_converter().unstructure(record))
+    return form if schema is None else {"schema": schema, **form}
+
+
+def from_json(cls: type[T], data: Any, where: str = "the record") -> T:
+    """Return the record of `to_json`; raise InputError, naming `where` and what is wrong, for anything else."""
+    import cattrs
+
+    if not isinstance(data, Mapping):
+        raise InputError(f"{where} must hold a JSON object, got {type(data).__name__}")
+    schema = getattr(cls, "SCHEMA", None)
+    fields = dict(data)
+    if schema is not None and fields.pop("schema", None) != schema:
+        found = data.get("schema", "no schema")
+        raise InputError(f"{where} must have the schema {schema}, got {found}: it is of another version")
+    try:
+        return _converter().structure(fields, cls)
+    except (cattrs.BaseValidationError, TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{where} does not hold a {cls.__name__}: {'; '.join(_reasons(error))}") from error
+
+
+def save_record(path: str | Path, record: Any) -> None:
+    """Write the JSON form of `record` to `path`, atomically."""
+    write_json(path, to_json(record))
+
+
+def load_record(cls: type[T], path: str | Path) -> T:
+    """Return the record at `path`; raise InputError for a file that does not hold one."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    return from_json(cls, data, str(path))
+
+
+def _reasons(error: BaseException) -> list[str]:
+    import cattrs
+
+    return cattrs.transform_error(error)[:3] if isinstance(error, cattrs.BaseValidationError) else [str(error)]
+
+
+@functools.cache
+def _converter() -> Any:
+    import cattrs
+
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(float, lambda value, _: math.nan if value is None else float(value))
+    converter.register_structure_hook(int, _integer)
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(bool, _truth)
+    return converter
+
+
+def _integer(value: Any, _: Any) -> int:
+    number = int(value)  # the keys of a JSON object are texts
+    if number != float(value):
+        raise ValueError(f"{value!r} is not an integer")
+    return number
+
+
+def _text(value: Any, _: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _truth(value: Any, _: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is not true or false")
+    return value

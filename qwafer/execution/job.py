@@ -1,0 +1,91 @@
+"""`Job`, `Event`, `Progress`, and the `Executor` that turns the first into the second."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol
+
+Report = Callable[[float], None]
+"""Called by a running job with the fraction of it that is done."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A function of JSON data that returns JSON data, to be called wherever an executor sees fit."""
+
+    key: str
+    """Names the job in its events; unique in one call of `Executor.run`."""
+    function: str | Callable[[Any, Report], Any]
+    """`package.module:function`, called as `function(payload, report)`; the function itself only where the executor
+    runs in this process."""
+    payload: Any = None
+    """Plain JSON data."""
+    fresh: bool = False
+    """Run it in a process of its own: for jobs whose result would depend on what ran in the process before."""
+    timeout: float | None = None
+    """Seconds without an event after which the job has failed and its process is killed; none: no limit."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of its process; jobs of different environments do not share one."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What became of a job that raised, or whose process died."""
+
+    type: str
+    """Name of the exception's class; `WorkerDied` or `TimedOut` where there is none."""
+    error: str
+    """One sentence."""
+    details: str = ""
+    """The traceback, or the end of what the process wrote to stderr."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What an executor says about a job."""
+
+    key: str
+    kind: str
+    """`started`, `progress`, `done` or `failed`."""
+    fraction: float = 0.0
+    """Part of the job that is done."""
+    result: Any = None
+    """What the function returned, for `done`."""
+    failure: Failure | None = None
+    """For `failed`."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a long task stands; the one type that every function with a `progress` argument calls it with."""
+
+    stage: str
+    """What is being done: `features`, `runs`, `timing`, ...."""
+    done: float
+    """Units done, with fractions of those under way."""
+    total: int
+    """Units in all."""
+    failed: int = 0
+    """Units that failed."""
+    text: str = ""
+    """What is being done just now, where a stage has names for it."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Executor(Protocol):
+    """Something that runs jobs: processes of this machine, threads of this process, a cluster."""
+
+    def run(self, jobs: Iterable[Job], on_event: Callable[[Event], None]) -> None:
+        """Run all jobs; call `on_event`, in this thread, with everything that is known of them.
+
+        Returns when every job is done or has failed. An exception out of `on_event`, and Ctrl-C, ends what runs.
+        """
+        ...
+
+    def __enter__(self) -> "Executor": ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,36 @@
+"""How a number, an interval or a spread reads: the one place that formats them."""
+
+from typing import Any
+
+MISSING = "–"
+
+
+def format_number(value: Any, digits: int = 4) -> str:
+    """Return a number in short (integers with thousands separators), a dash where it is undefined."""
+    if value is None or value != value:
+        return MISSING
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+
+
+def format_difference(value: float | None) -> str:
+    """Return a signed number to four decimals."""
+    return MISSING if value is None or value != value else f"{value:+.4f}"
+
+
+def format_spread(mean: float | None, sd: float | None) -> str:
+    """Return "mean ± sd" to four decimals, without the sd where there is none."""
+    if mean is None or mean != mean:
+        return MISSING
+    return f"{mean:.4f}" if sd is None or sd != sd else f"{mean:.4f} ± {sd:.4f}"
+
+
+def format_interval(low: float | None, high: float | None, *, signed: bool = True) -> str:
+    """Return "low to high" to four decimals."""
+    if low is None or high is None or low != low or high != high:
+        return MISSING
+    return f"{low:+.4f} to {high:+.4f}" if signed else f"{low:.4f} to {high:.4f}"
+
+
+def format_bytes(value: float | None) -> str:
+    """Return bytes in MiB."""
+    return MISSING if value is None else f"{value / 2**20:,.0f} MiB"
