@@ -276,3 +276,22 @@ def _provenance(array: np.ndarray) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"`provenance` must be a JSON object, got {type(record).__name__}")
     return record
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What a configuration must know of its source to tell which options have an effect."""
+
+    kind: str
+    """`synthetic`, `maps`, `table` or `features`."""
+    brings_split: bool = False
+    """Whether the file records which examples train, validate and test."""
+
+
+def source_facts(source: str) -> SourceFacts:
+    """Return the facts of a source."""
+    if source == "synthetic":
+        return SourceFacts("synthetic")
+    if looks_like_features(source):
+        return SourceFacts("features", "split" in npz_keys(Path(source)))
+    return SourceFacts("maps")

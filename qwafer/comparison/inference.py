@@ -27,7 +27,8 @@ def time_head(predictor: "Predictor", val: np.ndarray, test: np.ndarray) -> dict
     A single example goes through a program of batch size one, everything else through the program of the prediction
     batch: what a service that answers one wafer at a time would compile.
     """
-    from qwafer.heads import make_program, predict_logits
+    from qwafer.heads import predict_logits
+    from qwafer.training import make_program
     from qwafer.training.predictor import PREDICTION_BATCH
 
     def caller(batch: int) -> Callable[[np.ndarray], Floats]:

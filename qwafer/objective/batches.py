@@ -9,7 +9,7 @@ from jaxtyping import Float32, Int32, UInt8
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import digest, key_seed
-from qwafer.config import SamplingConfig
+from qwafer.objective.options import SamplingConfig
 from qwafer.objective.priors import importance_weights
 
 

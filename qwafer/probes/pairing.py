@@ -11,10 +11,9 @@ from qwafer._io import digest
 from qwafer.circuits import operations, readout_operations
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
-from qwafer.heads import make_head, make_program
 from qwafer.objective import make_objective, make_sampler, order_digest
 from qwafer.probes.report import Report
-from qwafer.training import RunResult, prepare
+from qwafer.training import RunResult, make_head, make_program, prepare
 
 ADDRESS = re.compile(r"0x[0-9a-f]+|\bid=\d+")
 """What differs between two printings of one program."""

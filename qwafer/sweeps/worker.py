@@ -67,8 +67,7 @@ def run(message: dict[str, Any], report: Report) -> None:
 
 def check(message: dict[str, Any], report: Report) -> None:
     """Raise what a run of this arm would raise before its first step: data, split, head, circuit and memory."""
-    from qwafer.heads import make_head, make_program
-    from qwafer.training import prepare
+    from qwafer.training import make_head, make_program, prepare
 
     config = run_config(message["config"])
     prepared = prepare(config, load_features(message["features"]), message["seed"])

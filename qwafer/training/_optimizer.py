@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from qwafer.config import TrainingConfig
-from qwafer.heads import GROUPS, group_of
+from qwafer.heads import PARAMETER_GROUPS, group_of
 
 Schedule = Callable[[Any], Any]
 
@@ -41,7 +41,8 @@ def make_optimizer(config: TrainingConfig, total_steps: int, names: Iterable[str
     schedule = make_schedule(config, total_steps)
     labels = {name: group_of(name) for name in names}
     transforms = {
-        group: _adamw(schedule, getattr(config, f"lr_mult_{group}"), group_decay(config, group)) for group in GROUPS
+        group: _adamw(schedule, getattr(config, f"lr_mult_{group}"), group_decay(config, group))
+        for group in PARAMETER_GROUPS
     }
     grouped = optax.partition(transforms, labels)
     if config.grad_clip is None:

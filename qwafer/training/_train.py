@@ -17,7 +17,7 @@ from qwafer.engines import Program
 from qwafer.evaluation import evaluate
 from qwafer.evaluation.thresholds import tune_thresholds
 from qwafer.features import FeatureSet
-from qwafer.heads import Head, make_head, make_program, predict_logits
+from qwafer.heads import Head, predict_logits
 from qwafer.objective import Objective, Sampler, make_objective, make_sampler, order_digest
 from qwafer.training._checkpoint import Checkpoints
 from qwafer.training._environment import git_revision, host, versions
@@ -35,6 +35,7 @@ from qwafer.training._step import (
     steps,
 )
 from qwafer.training._validation import Scores, mean_loss, validate
+from qwafer.training.make import make_head, make_program
 from qwafer.training.predictor import PREDICTION_BATCH, Predictor
 from qwafer.training.result import RunResult
 

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json
 from qwafer.config import RunConfig
-from qwafer.heads import Head, make_head, make_program, predict_logits
+from qwafer.heads import Head, predict_logits
+from qwafer.training.make import make_head, make_program
 
 PREDICTION_BATCH = 256
 """Examples a call; the last batch is padded, so that one program serves any number."""
