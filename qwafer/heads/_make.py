@@ -61,8 +61,7 @@ def make_program(
 
 @functools.lru_cache(maxsize=64)
 def _program(engine: EngineConfig, spec: CircuitSpec, batch: int, gradient: bool, stream: int | None) -> Program:
-    options = engine.options() if stream is None else {**engine.options(), "seed": stream}
-    return get_engine(engine.name, **options).program(spec, batch, gradient=gradient)
+    return get_engine(engine.name, **engine.options()).program(spec, batch, gradient=gradient, seed=stream or 0)
 
 
 def check_x64(dtype: str) -> None:
