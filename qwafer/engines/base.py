@@ -1,17 +1,18 @@
 """What every engine offers: programs, that is circuits made callable for one batch size."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
-
-from jaxtyping import Array, Float
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from qwafer.circuits import CircuitSpec
 
-Weights = Mapping[str, Array]
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+Weights = Mapping[str, "Array"]
 """The trainable arrays of a circuit by name, of the shapes in `CircuitSpec.weight_shapes()`; radians where they are
 angles."""
 
-Forward = Callable[[Weights, Array], Array]
+Forward = Callable[[Weights, "Array"], "Array"]
 
 
 class Program:
@@ -29,20 +30,28 @@ class Program:
         """What was chosen and why (engine, plan, device, batching, reasons): plain JSON data, written into every
         result."""
 
-    def __call__(self, weights: Weights, angles: Float[Array, "batch n_qubits"]) -> Float[Array, "batch n_outputs"]:
+    def __call__(self, weights: Weights, angles: "Float[Array, 'batch n_qubits']") -> "Float[Array, 'batch n_outputs']":
         """Return s (batch, n_outputs) for `angles` (batch, n_qubits) in radians."""
         return self._forward(weights, angles)
 
 
 class Engine(Protocol):
-    """How circuits are executed. Obtain one with `qwafer.engines.get(name, **options)`."""
+    """How circuits are executed: a frozen dataclass whose fields are its options.
 
-    name: str
+    Obtain one with `qwafer.engines.get(name, **options)`, or make it.
+    """
 
-    def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True) -> Program:
+    name: ClassVar[str]
+
+    def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
         """Return the program of `spec` for batches of exactly `batch` examples.
 
-        With `gradient=False` the program does no gradient work and differentiating it is an error or undefined.
-        Raises CapabilityError where the engine cannot run `spec`, InputError where it does not fit in memory.
+        With `gradient=False` the program does no gradient work and differentiating it is an error or undefined. `seed`:
+        seed of the shot noise; without effect on exact results. Raises CapabilityError where the engine cannot run
+        `spec`, InputError where it does not fit in memory.
         """
+        ...
+
+    def why_not(self, circuit: CircuitSpec) -> str | None:
+        """Return why this engine cannot run `circuit`; None: it can."""
         ...

@@ -1,26 +1,27 @@
 """The `reference` engine: PennyLane's `default.qubit` under JAX, the ground truth of tests and probes."""
 
 import functools
-from typing import Any
-
-import jax
-import jax.numpy as jnp
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from qwafer.circuits import CircuitSpec, operations, readout_operations
 from qwafer.engines.base import Program, Weights
 
 
+@dataclass(frozen=True)
 class ReferenceEngine:
-    """`default.qubit` with backpropagation, one QNode an example under `jax.vmap`, every gate applied as written.
+    """`default.qubit` with backpropagation, one QNode per example under `jax.vmap`, every gate applied as written.
 
     Slow and simple on purpose: readout gates are gates here, never a contraction, so that agreement with this engine
     checks the other engines' shortcuts.
     """
 
-    name = "reference"
+    name: ClassVar[str] = "reference"
 
-    def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True) -> Program:
+    def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
         """Return the program of `spec` for `batch` examples; see `Engine.program`."""
+        import jax
+
         example = _example(spec)
         complex_dtype = "complex64" if spec.dtype == "float32" else "complex128"
 
@@ -33,10 +34,16 @@ class ReferenceEngine:
         info = {"engine": self.name, "device": "default.qubit", "state_dtype": complex_dtype, "gradient": gradient}
         return Program(forward, spec, batch, info)
 
+    def why_not(self, circuit: CircuitSpec) -> str | None:
+        """Return None: every circuit runs here."""
+        return None
+
 
 @functools.lru_cache(maxsize=64)
 def _example(spec: CircuitSpec) -> Any:
     """Return the differentiable function (weights, angles (n_qubits,)) -> (n_outputs,) of one example."""
+    import jax
+    import jax.numpy as jnp
     import pennylane as qml
 
     n = spec.n_qubits

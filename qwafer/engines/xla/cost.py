@@ -8,9 +8,7 @@ right.
 import dataclasses
 
 from qwafer.circuits import CircuitSpec
-from qwafer.engines.xla import heisenberg as pauli
-from qwafer.engines.xla import product, wiring
-from qwafer.engines.xla import schroedinger as statevector
+from qwafer.engines.xla import wiring
 
 PLANS = ("schroedinger", "heisenberg", "product")
 
@@ -42,7 +40,7 @@ class Choice:
 def possible(spec: CircuitSpec) -> dict[str, str]:
     """Return for every plan that cannot run `spec` the reason why."""
     reasons = {}
-    if not product.applies(spec):
+    if not is_product(spec):
         reasons["product"] = "it needs a circuit without entangling gates"
     if spec.reupload and spec.n_layers > 1:
         reasons["heisenberg"] = "it needs a circuit that encodes once"
@@ -76,11 +74,11 @@ def _state_bytes(spec: CircuitSpec) -> int:
 def _chunks(spec: CircuitSpec, batch: int, gradient: bool, chunk: int | None) -> tuple[int, bool]:
     """Return the number of chunks and whether the reverse pass computes states again rather than keeping them."""
     state = _state_bytes(spec)
-    blocks = len(wiring.blocks(spec.n_qubits, statevector.BLOCK))
+    blocks = len(wiring.blocks(spec.n_qubits, wiring.BLOCK))
     if chunk is None:
         chunk = max(CHUNK_BYTES // state, CHUNK_EXAMPLES)
     chunk = min(chunk, batch)
-    kept = chunk * state * (statevector.step_count(spec) * blocks + 3)
+    kept = chunk * state * (step_count(spec) * blocks + 3)
     return -(-batch // chunk), gradient and kept > TAPE_BYTES
 
 
@@ -90,11 +88,11 @@ def _flops(plan: str, spec: CircuitSpec, batch: int, gradient: bool, chunks: int
     if plan == "product":
         return 12.0 * batch * n * (layers + outputs) * (3 if gradient else 1)
     if plan == "heisenberg":
-        turns = sum(2 * 4**size for size in wiring.blocks(n, pauli.PAIR))
+        turns = sum(2 * 4**size for size in wiring.blocks(n, wiring.PAIR))
         return float(outputs * (turns * 4**n * layers + 2 * 3**n * batch) * (3 if gradient else 1))
     passes = (3 + (chunks > 1) + recompute) if gradient else 1
-    products = sum(2 * 2**size for size in wiring.blocks(n, statevector.BLOCK))
-    return float(2 * 2**n * batch * products * statevector.step_count(spec) * passes)
+    products = sum(2 * 2**size for size in wiring.blocks(n, wiring.BLOCK))
+    return float(2 * 2**n * batch * products * step_count(spec) * passes)
 
 
 def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float:
@@ -104,11 +102,24 @@ def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float
     if plan == "product":
         return 30 + scale * batch * n * (layers + 1) * 2e-2
     if plan == "heisenberg":
-        turned = outputs * 4**n * len(wiring.blocks(n, pauli.PAIR))
+        turned = outputs * 4**n * len(wiring.blocks(n, wiring.PAIR))
         evolve = turned * (1e-3 + (layers - 1) * 2.6e-3)
         evaluate = batch * (outputs * 3**n * 4.5e-5 + 3 ** (-(-n // 2)) * (2 + outputs) * 1e-3 + n * 5e-3)
         return 25 + 15 * (layers - 1) + scale * (evolve + evaluate)
-    blocks = len(wiring.blocks(n, statevector.BLOCK))
-    steps = statevector.step_count(spec)
+    blocks = len(wiring.blocks(n, wiring.BLOCK))
+    steps = step_count(spec)
     per_number = 1.2e-3 + steps * (0.4e-3 + 1.7e-3 * blocks)
     return 30 + 15 * steps + scale * 2 * 2**n * batch * per_number
+
+
+def step_count(spec: CircuitSpec) -> int:
+    """Return the number of steps on a state, those of the readout included."""
+    body = max(spec.n_layers - 1, 0) * (1 if not spec.reupload else 2 if spec.encoding == "rz" else 3)
+    if spec.readout == "mean_z_readout":
+        return body + min(spec.n_outputs, 2)
+    return body + (2 if spec.readout == "bloch" else 0)
+
+
+def is_product(spec: CircuitSpec) -> bool:
+    """Whether `spec` is a product circuit."""
+    return spec.entanglement == "none" or spec.n_layers == 0 or spec.n_qubits == 1

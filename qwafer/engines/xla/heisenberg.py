@@ -23,9 +23,6 @@ from qwafer.circuits.readouts import readout_matrix
 from qwafer.engines.base import Weights
 from qwafer.engines.xla import arrays, gates, wiring
 
-PAIR = 2
-"""Wires in a block of rotations: matrices of 16 x 16."""
-
 
 class SignedPermutation(NamedTuple):
     """new[j] = sign[j] old[source[j]], and the same for the inverse."""
@@ -108,7 +105,7 @@ def turns(spec: CircuitSpec, weights: Weights, reverse: bool) -> tuple[jax.Array
 
     These are (blocks, 3^w, 4^w). w is 2, or 1 for one wire; a block of fewer wires lies in the upper left corner.
     """
-    sizes = wiring.blocks(spec.n_qubits, PAIR)
+    sizes = wiring.blocks(spec.n_qubits, wiring.PAIR)
     angles = jnp.stack(gates.euler(spec, weights))  # (3, n_layers, n)
     u = jnp.concatenate([jnp.ones_like(angles)[..., None], gates.wave(angles, -1, reverse)], -1)
     a, b, c = (part[0] for part in jnp.split(u, 3))
@@ -215,7 +212,7 @@ def coefficients(spec: CircuitSpec, weights: Weights, reverse: bool) -> jax.Arra
     blocks, first = arrays.stored(functools.partial(turns, spec, reverse=reverse), weights)
     x = arrays.stored(functools.partial(observables, spec, reverse=reverse), readout_matrix(spec, weights))
     tables = [conjugation(spec.n_qubits, spec.entangling_pairs(layer)) for layer in range(spec.n_layers - 1)]
-    return evolve(wiring.blocks(spec.n_qubits, PAIR), tables, reverse)(blocks, first, x)
+    return evolve(wiring.blocks(spec.n_qubits, wiring.PAIR), tables, reverse)(blocks, first, x)
 
 
 def _tree(waves: jax.Array) -> Any:

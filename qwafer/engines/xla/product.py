@@ -51,8 +51,3 @@ def forward(spec: CircuitSpec, weights: Weights, angles: jax.Array) -> jax.Array
         for angle, axis in enumerate((2, 1, 2)):
             vector = _turn(vector, turns[:, angle, layer], axis)
     return contract_readout(spec, weights, jnp.stack(vector, -1).swapaxes(0, 1))
-
-
-def applies(spec: CircuitSpec) -> bool:
-    """Whether `spec` is a product circuit."""
-    return spec.entanglement == "none" or spec.n_layers == 0 or spec.n_qubits == 1

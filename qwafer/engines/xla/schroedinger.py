@@ -13,9 +13,6 @@ from qwafer.circuits.readouts import readout_matrix
 from qwafer.engines.base import Weights
 from qwafer.engines.xla import arrays, evolve, gates, steps, wiring
 
-BLOCK = 4
-"""Most wires in a Kronecker block: products of 16 x 16 matrices cost least on CPU (measured at 4, 5 and 6)."""
-
 Term = tuple[str, int, Any]
 """One part of a phase: angles `a`, `c` (index: layer), `readout` (index: output) or `quarter` (RZ(index pi/2)), and a
 permutation.
@@ -41,7 +38,7 @@ class _Builder:
     """Collects steps; keeps track of the order in which blocks of wires are stored."""
 
     def __init__(self, spec: CircuitSpec):
-        self.spec, self.sizes = spec, wiring.blocks(spec.n_qubits, BLOCK)
+        self.spec, self.sizes = spec, wiring.blocks(spec.n_qubits, wiring.BLOCK)
         self.order = wiring.reversed_blocks(self.sizes)
         self.swaps = len(self.sizes) > 1
         self.phases: list[Any] = []
@@ -136,14 +133,6 @@ def layout(spec: CircuitSpec) -> Layout:
     trained = any(kind in ("x", "y", "z") for kind, _ in build.diagonals)
     circuit = steps.Circuit(tuple(body), tuple(branches), build.sizes, stacked, trained)
     return Layout(circuit, tuple(build.phases), tuple(build.rotations), tuple(build.diagonals))
-
-
-def step_count(spec: CircuitSpec) -> int:
-    """Return the number of steps on a state, those of the readout included."""
-    body = max(spec.n_layers - 1, 0) * (1 if not spec.reupload else 2 if spec.encoding == "rz" else 3)
-    if spec.readout == "mean_z_readout":
-        return body + min(spec.n_outputs, 2)
-    return body + (2 if spec.readout == "bloch" else 0)
 
 
 def values_first(spec: CircuitSpec) -> bool:
