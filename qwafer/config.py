@@ -270,7 +270,7 @@ class RunConfig:
     def from_dict(cls, nested: Mapping[str, Any]) -> "RunConfig":
         """Return the configuration that `to_dict` wrote; raises InputError where it holds anything else."""
         try:
-            sections = {}
+            sections: dict[str, Any] = {}
             for item in dataclasses.fields(cls):
                 values = nested[item.name]
                 if values is None:

@@ -117,9 +117,7 @@ def named(given: Iterable[tuple[str, Given, str]], twice: str) -> dict[str, Give
     occurs twice.
     """
     entries = list(given)
-    selected = {
-        chosen: value for name, value, _ in entries for chosen in (selector(name), name) if chosen in _SELECTORS
-    }
+    selected = {chosen: value for name, value, _ in entries if (chosen := selector(name) or name) in _SELECTORS}
     known = known_options(selected)
     flat: dict[str, Given] = {}
     for name, value, where in entries:

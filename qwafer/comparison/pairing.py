@@ -7,6 +7,7 @@ from typing import Any
 
 from qwafer._errors import PairingError
 from qwafer.config import RunConfig
+from qwafer.features import SourceFacts
 from qwafer.overrides import effective_options
 
 SOURCE = ("data.source", "data.n_maps", "data.seed")
@@ -77,7 +78,7 @@ def check_pairing(
 
     Raises PairingError where a digest differs between two arms that agree in every option that determines it.
     """
-    options = {arm: effective_options(config) for arm, config in configs.items()}
+    options = {arm: effective_options(config, _facts(config)) for arm, config in configs.items()}
     differing = {pair: _differing(options[pair[0]], options[pair[1]]) for pair in combinations(configs, 2)}
     found: dict[tuple[tuple[str, str], str], tuple[str, ...]] = {}
     shared: dict[str, bool] = {}
@@ -105,6 +106,10 @@ def check_pairing(
         differences=tuple(Difference(pair, what, reasons) for (pair, what), reasons in sorted(found.items())),
         shared_parameters=tuple(sorted(what.removeprefix("initial ") for what, equal in shared.items() if equal)),
     )
+
+
+def _facts(config: RunConfig) -> SourceFacts:
+    return SourceFacts("synthetic" if config.data.source == "synthetic" else "maps")
 
 
 def identical_arms(fingerprints: Mapping[str, Mapping[int, str]]) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwafer._errors import InputError
+from qwafer.config import RunConfig
 from qwafer.experiment import Experiment
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.directory import resources_path
@@ -62,7 +63,7 @@ def head_run(head: str, result: "RunResult", memory: Mapping[str, int | None]) -
         head=head,
         seed=result.seed,
         label_names=result.label_names,
-        exclusive=result.config["objective"]["loss"] == "softmax",
+        exclusive=RunConfig.from_dict(result.config).objective.exclusive,
         **{kind: {part: result.outputs[f"{part}_{kind}"] for part in PARTS} for kind in ("logits", "labels", "rows")},
         n_parameters=result.n_parameters,
         timings=result.timings,

@@ -31,7 +31,7 @@ from qwafer.comparison.metrics import higher_is_better, metric_value
 from qwafer.comparison.pairing import check_pairing, identical_arms
 from qwafer.comparison.statistics import compare_arms
 from qwafer.experiment import Experiment
-from qwafer.overrides import PARAMETER_GROUPS
+from qwafer.heads import PARAMETER_GROUPS
 from qwafer.sweeps.directory import OutputDirectory
 
 if TYPE_CHECKING:

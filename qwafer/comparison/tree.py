@@ -69,7 +69,7 @@ def _fitted(
     prepared = prepare(config, data, seed)
     features, labels = prepared.part("train")
     n_labels = labels.shape[1]
-    exclusive = config.objective.loss == "softmax"
+    exclusive = config.objective.exclusive
     target = class_indices(labels, n_labels) if exclusive else labels
     start = time.perf_counter()
     tree = DecisionTreeClassifier(max_depth=max_depth, random_state=key_seed(seed, "tree")).fit(features, target)

@@ -12,6 +12,7 @@ from qwafer.circuits import operations, readout_operations
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
 from qwafer.objective import make_objective, make_sampler, order_digest
+from qwafer.overrides import flat_config
 from qwafer.probes.report import Report
 from qwafer.training import RunResult, make_head, make_program, prepare
 
@@ -189,8 +190,8 @@ def ineffective_options(arms: Mapping[str, RunConfig], data: FeatureSet, baselin
 
 
 def _different_options(first: RunConfig, second: RunConfig) -> list[str]:
-    a, b = first.to_dict(), second.to_dict()
-    return [f"{section}.{name}" for section in a for name in a[section] if a[section][name] != b[section][name]]
+    a, b = flat_config(first), flat_config(second)
+    return [name for name in {**a, **b} if a.get(name) != b.get(name)]
 
 
 _INPUTS = {

@@ -9,7 +9,7 @@ import numpy as np
 from qwafer.circuits import CircuitSpec
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
-from qwafer.heads import QuantumHead
+from qwafer.heads import LinearOptions, QuantumHead
 from qwafer.objective import make_objective
 from qwafer.probes.circuit.dimension import fisher_report
 from qwafer.probes.circuit.evidence import Evidence, gather
@@ -147,14 +147,14 @@ def probe_run(run: RunResult, data: FeatureSet, *, seed: int = 0) -> list[Report
     fitted = prepared.data.features[prepared.split.train[:MOST_EXAMPLES]]
     test = {"logits": outputs["test_logits"], "labels": outputs["test_labels"]}
     val = {"logits": outputs["val_logits"], "labels": outputs["val_labels"]}
-    gamma = config.objective.focal_gamma
+    gamma = getattr(config.objective, "focal_gamma", 0.0)
     reports = [
         scores.score_spread(test["logits"], test["labels"], run.predictor.thresholds, names),
         scores.score_sign(test["logits"], test["labels"], run.curves.get("alpha", ()), names),
         stall.focal_stall(run.curves, gamma, level=stall_level_of(prepared, config)),
         scores.threshold_fragility(val, test, names, seed=seed),
     ]
-    if config.head.name != "linear":
+    if not isinstance(config.head, LinearOptions):
         reports.insert(3, scores.linear_equality(logits, held, run.predictor.logits(fitted), fitted))
     if isinstance(head, QuantumHead):
         bound = 1.0
@@ -215,7 +215,7 @@ def _jacobian_and_gram(head: QuantumHead, features: np.ndarray) -> tuple[np.ndar
 
     from qwafer.probes.circuit.statevector import states
 
-    angles = np.asarray(head.angles(jnp.asarray(features, head.dtype)), np.float64)
+    angles = np.asarray(head.inputs(jnp.asarray(features, head.dtype)), np.float64)
     weights: Mapping[str, np.ndarray] = {
         name: np.asarray(value, np.float64) for name, value in head.circuit_weights().items()
     }

@@ -10,6 +10,7 @@ from qwafer._errors import InputError
 from qwafer.circuits import CircuitSpec
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
+from qwafer.heads import QuantumOptions
 from qwafer.probes import pairing
 from qwafer.probes.circuit.subject import circuit_subject
 from qwafer.probes.data import controls
@@ -128,7 +129,7 @@ def trust_table(
         Section("data", tuple(data_reports)),
         Section("pairing", tuple(pairing_reports)),
     ]
-    if thorough and arms[baseline].head.name == "quantum":
+    if thorough and isinstance(arms[baseline].head, QuantumOptions):
         null = run_nulls(
             arms[baseline],
             data[baseline],
@@ -154,10 +155,10 @@ def trust_table(
 
 def count_steps(arms: Mapping[str, RunConfig], baseline: str, *, thorough: bool) -> int:
     """Return how often `trust_table` will call its `progress` for these arms."""
-    quantum = [config for config in arms.values() if config.head.name == "quantum"]
+    quantum = [config for config in arms.values() if isinstance(config.head, QuantumOptions)]
     circuits = {(config.circuit, config.engine, config.head.init_scale, config.data.task) for config in quantum}
     nulls = 0
-    if thorough and arms[baseline].head.name == "quantum":
+    if thorough and isinstance(arms[baseline].head, QuantumOptions):
         separable = arms[baseline].circuit.ansatz == "separable"
         nulls = NULL_SEEDS * (len(NULLS) + (0 if separable else 1))
     return 2 * len(circuits) + len(arms) + 2 + nulls
@@ -175,15 +176,14 @@ def _circuit_reports(
     done: dict[tuple[CircuitSpec, Any, float], str] = {}
     reports: dict[str, list[Report]] = {}
     for arm, config in arms.items():
-        if config.head.name != "quantum":
+        if not isinstance(config.head, QuantumOptions):
             continue
-        spec = config.circuit.spec(data[arm].task(config.data.task).labels.shape[1])
+        spec = config.circuit.circuit(data[arm].task(config.data.task).labels.shape[1])
         key = (spec, config.engine, config.head.init_scale)
         if key in done:
             continue
         done[key] = arm
-        options: dict[str, Any] = config.engine.options()
-        subject = circuit_subject(spec, config.engine.name, **options)
+        subject = circuit_subject(spec, config.engine)
         reports[arm] = probe_circuit(
             subject,
             init_scale=config.head.init_scale,

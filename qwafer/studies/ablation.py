@@ -1,6 +1,5 @@
 """`run_experiment`: arms x seeds in worker processes, resumable, and the report at its end."""
 
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -150,7 +149,7 @@ def _do_runs(
             "directory": None if checkpoints is None else str(checkpoints.resolve()),
         }
         # A finite-shot simulator draws from a stream that goes on from run to run of one process.
-        tasks.append(Task((arm, seed), message, fresh=fresh or config.engine.shots is not None))
+        tasks.append(Task((arm, seed), message, fresh=fresh or getattr(config.engine, "shots", None) is not None))
     fractions: dict[tuple[str, int], float] = {}
     failed = 0
 
@@ -173,7 +172,7 @@ def _do_runs(
 
 def _message(experiment: Experiment, sources: Mapping[str, Source], arm: str, seed: int) -> dict[str, Any]:
     return {
-        "config": dataclasses.asdict(experiment.arms[arm]),
+        "config": experiment.arms[arm].to_dict(),
         "features": str(sources[arm].path),
         "seed": seed,
     }

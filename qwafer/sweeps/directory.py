@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from qwafer._errors import InputError
 from qwafer._io import canonical_json, write_json
+from qwafer.config import RunConfig
 from qwafer.experiment import Experiment, config_digest
-from qwafer.overrides import flatten, with_options
 
 if TYPE_CHECKING:
     from qwafer.training import RunResult
@@ -132,7 +132,7 @@ class OutputDirectory:
 
         try:
             result = RunResult.load(path)
-            digest = config_digest(with_options(type(experiment.arms[arm])(), flatten(result.config)))
+            digest = config_digest(RunConfig.from_dict(result.config))
         except (InputError, UnicodeDecodeError, TypeError, AttributeError):
             return None  # what cannot be read is not complete: the run is done again
         return result if digest == config_digest(experiment.arms[arm]) and result.seed == seed else None
@@ -195,8 +195,8 @@ def _difference(record: Mapping[str, Any], experiment: Experiment) -> str:
         return f"arms {', '.join(there)} there, {', '.join(here)} here"
     for arm, config in experiment.arms.items():
         for section, options in config.to_dict().items():
-            for option, value in options.items():
-                known = record["arms"][arm].get(section, {}).get(option)
+            for option, value in (options or {}).items():
+                known = (record["arms"][arm].get(section) or {}).get(option)
                 if known != value and (section, option) != ("data", "source"):
                     return f"{section}.{option} of arm {arm} is {known} there, {value} here"
     for field in ("baseline", "metric"):

@@ -15,7 +15,6 @@ from typing import IO, Any
 from qwafer._process import configure_jax
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
-from qwafer.overrides import flatten, with_options
 
 Report = Callable[..., None]
 
@@ -79,7 +78,7 @@ def check(message: dict[str, Any], report: Report) -> None:
 
 def run_config(options: dict[str, Any]) -> RunConfig:
     """Return the configuration of nested plain data."""
-    return with_options(RunConfig(), flatten(options))
+    return RunConfig.from_dict(options)
 
 
 @lru_cache(maxsize=2)

@@ -75,9 +75,9 @@ class History:
             "step": int(state.step),
             "train_loss": sums.loss / sums.weight,
             "val_loss": scores.loss,
-            "val_auc": scores.auc,
-            "val_sep": scores.sep,
-            "val_auc_per_label": scores.auc_per_label,
+            "val_auc": scores.roc_auc,
+            "val_sep": scores.separation,
+            "val_auc_per_label": scores.roc_auc_per_label,
             "learning_rate": float(make_schedule(config, total_steps)(last_step)),
         }
         for name, norms in (("param_norm", group_norms(params)), ("distance", group_norms(moved))):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from qwafer._errors import InputError
 from qwafer.config import TrainingConfig
 from qwafer.heads import PARAMETER_GROUPS, group_of
 
@@ -40,6 +41,11 @@ def make_optimizer(config: TrainingConfig, total_steps: int, names: Iterable[str
     """
     schedule = make_schedule(config, total_steps)
     labels = {name: group_of(name) for name in names}
+    unknown = sorted(set(labels.values()) - set(PARAMETER_GROUPS))
+    if unknown:
+        raise InputError(
+            f"the name of a parameter must start with its group, one of {', '.join(PARAMETER_GROUPS)}, got {unknown[0]}"
+        )
     transforms = {
         group: _adamw(schedule, getattr(config, f"lr_mult_{group}"), group_decay(config, group))
         for group in PARAMETER_GROUPS

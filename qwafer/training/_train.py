@@ -120,7 +120,7 @@ class _Run:
             self._timed("compile", self._preflight)
         if not self.history.initial:
             scores = self._timed("evaluation", self._validate)
-            self.history.initial = {"loss": scores.loss, "auc": scores.auc, "sep": scores.sep}
+            self.history.initial = {"loss": scores.loss, "auc": scores.roc_auc, "sep": scores.separation}
         while self.epoch < options.epochs and not self._stopped():
             self._timed("training", self._train_epoch)
             if self.epoch % options.eval_every_epochs == 0 or self.epoch == options.epochs:
@@ -237,7 +237,7 @@ class _Run:
             },
         )
         names = self.prepared.data.label_names
-        exclusive = self.config.objective.loss == "softmax"
+        exclusive = self.prepared.exclusive
         thresholds = None if exclusive else tune_thresholds(logits["val"], self.val[1]).values
         metrics: dict[str, dict[str, Any]] = {"initial": self.history.initial}
         degenerate = self.history.diverged
@@ -266,7 +266,7 @@ class _Run:
             versions=versions(),
             git_revision=git_revision(),
             host=host(),
-            predictor=Predictor(self.config, head, names, thresholds or (), self.seed),
+            predictor=Predictor(self.config, head, names, thresholds or (), self.features.shape[1], self.seed),
             outputs=outputs,
         )
 

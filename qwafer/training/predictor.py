@@ -33,6 +33,8 @@ class Predictor:
     """Its labels."""
     thresholds: tuple[float, ...]
     """Logit above which each label is predicted, tuned on validation; empty for exclusive classes (largest logit)."""
+    n_features: int
+    """D, the features of an example."""
     seed: int = 0
     """The seed of its run; it matters for finite shots alone."""
 
@@ -49,7 +51,7 @@ class Predictor:
         from qwafer.evaluation.metrics import sigmoid
 
         logits = self.logits(features)
-        return softmax(logits) if self.config.objective.loss == "softmax" else sigmoid(logits)
+        return softmax(logits) if self.config.objective.exclusive else sigmoid(logits)
 
     def save(self, path: str | Path) -> None:
         """Write the head, its configuration, labels and thresholds to `path` as NPZ, atomically, without pickles."""
@@ -60,6 +62,7 @@ class Predictor:
             "label_names": self.label_names,
             "thresholds": self.thresholds,
             "seed": self.seed,
+            "n_features": self.n_features,
         }
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, record=np.array(canonical_json(record)), **arrays)
@@ -71,24 +74,22 @@ class Predictor:
             with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
             record = json.loads(arrays.pop("record").item())
-            sections = {item.name: item.default_factory for item in dataclasses.fields(RunConfig)}
-            config = RunConfig(**{name: sections[name](**values) for name, values in record["config"].items()})  # type: ignore[operator]
+            config = RunConfig.from_dict(record["config"])
             saved: dict[str, dict[str, Any]] = {"params": {}, "buffers": {}}
             for name, value in arrays.items():
                 kind, key = name.split("/", 1)
                 saved[kind][key] = jnp.asarray(value)
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is not a saved predictor ({error})") from error
-        n_labels = len(record["label_names"])
-        head = _like(config, saved, n_labels)
-        return cls(config, head, tuple(record["label_names"]), tuple(record["thresholds"]), record["seed"])
-
-
-def _like(config: RunConfig, saved: dict[str, dict[str, Any]], n_labels: int) -> Head:
-    """Return the head of `config` with the saved arrays."""
-    widths = {"quantum": "projection.weight", "linear": "projection.linear.weight", "mlp": "projection.hidden.weight"}
-    weight = {**saved["params"], **saved["buffers"]}[widths[config.head.name]]
-    # The saved arrays replace those of the blank head, whatever its projection: `linear` needs no decomposition.
-    trained = dataclasses.replace(config, head=dataclasses.replace(config.head, projection="linear"))
-    blank = make_head(trained, np.zeros((1, weight.shape[0]), np.float32), n_labels, seed=0)
-    return dataclasses.replace(blank, params=saved["params"], buffers=saved["buffers"])
+        # The saved arrays replace those of a blank head of the same widths.
+        blank = np.zeros((2, record["n_features"]), np.float32)
+        head = make_head(config, blank, len(record["label_names"]), seed=0)
+        head = dataclasses.replace(head, params=saved["params"], buffers=saved["buffers"])
+        return cls(
+            config,
+            head,
+            tuple(record["label_names"]),
+            tuple(record["thresholds"]),
+            record["n_features"],
+            record["seed"],
+        )

@@ -14,7 +14,7 @@ from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.circuits import CircuitSpec, operations
-from qwafer.engines import Program
+from qwafer.engines import Engine, Program
 from qwafer.engines import get as get_engine
 from qwafer.probes.circuit.statevector import states as spec_states
 
@@ -114,13 +114,15 @@ class Subject:
         return self.spec is not None and self.spec.readout == "z_vec" and group == "readout"
 
 
-def circuit_subject(spec: CircuitSpec, engine: str = "reference", *, batch: int = 3, **options: Any) -> Subject:
-    """Return the subject of `spec` on the engine called `engine`, whose own options follow."""
+def circuit_subject(
+    spec: CircuitSpec, engine: str | Engine = "reference", *, batch: int = 3, **options: Any
+) -> Subject:
+    """Return the subject of `spec` on an engine, or on the engine of that name, whose own options follow."""
     check_positive_int("batch", batch, minimum=2)
-    instance = get_engine(engine, **options)
+    instance = get_engine(engine, **options) if isinstance(engine, str) else engine
     program = instance.program(spec, batch)
     return Subject(
-        name=f"{spec.readout} on {engine}",
+        name=f"{spec.readout} on {instance.name}",
         program=program,
         shapes=spec.weight_shapes(),
         n_inputs=spec.n_qubits,

@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Float
 
 from qwafer._errors import InputError
-from qwafer.config import HeadConfig, RunConfig
+from qwafer.circuits.options import NATIVE
+from qwafer.config import RunConfig
 from qwafer.evaluation import bca_mean_interval
 from qwafer.features import FeatureSet
-from qwafer.heads import QuantumHead
+from qwafer.heads import LinearOptions, MlpOptions, QuantumHead, QuantumOptions
 from qwafer.probes.report import Report, Verdict
 from qwafer.training import RunResult, train
 
@@ -61,20 +62,20 @@ def null_configs(config: RunConfig, n_features: int, n_labels: int, n_parameters
     `n_parameters` is what the head trains: the MLP gets the hidden width that comes nearest to it. A separable head
     has no separable null. Raises InputError where `config` is not of a quantum head.
     """
-    if config.head.name != "quantum":
-        raise InputError(f"`head.name` must be quantum to have nulls, got {config.head.name}")
+    if not isinstance(config.head, QuantumOptions):
+        raise InputError(f"`head.name` must be quantum to have nulls, got {config.name('head')}")
     configs = {}
     if config.circuit.ansatz != "separable":
-        circuit = dataclasses.replace(config.circuit, ansatz="separable", entanglement="")
+        circuit = dataclasses.replace(config.circuit, ansatz="separable", entanglement=NATIVE)
         configs["separable"] = dataclasses.replace(config, circuit=circuit)
     configs["frozen random"] = dataclasses.replace(
         config,
         head=dataclasses.replace(config.head, init_scale=float(np.pi)),
         training=dataclasses.replace(config.training, lr_mult_circuit=0.0, weight_decay_circuit=0.0),
     )
-    configs["linear probe"] = dataclasses.replace(config, head=_classical(config.head, "linear"))
+    configs["linear probe"] = _classical(config, LinearOptions(config.head.standardize))
     hidden = max(1, round((n_parameters - n_labels) / (n_features + 1 + n_labels)))
-    configs["mlp"] = dataclasses.replace(config, head=_classical(config.head, "mlp", hidden=hidden))
+    configs["mlp"] = _classical(config, MlpOptions(config.head.standardize, hidden))
     return configs
 
 
@@ -122,7 +123,7 @@ def run_nulls(
             progress(name, seed)
             _note(values, counts, name, train(null, data, seed), metric)
         progress("trigonometric", seed)
-        surrogate = dataclasses.replace(config, head=_classical(config.head, "linear"))
+        surrogate = _classical(config, LinearOptions(config.head.standardize))
         _note(values, counts, "trigonometric", train(surrogate, _surrogate_data(head_run, data), seed), metric)
     rows = [_row(name, values[name], values["head"], counts[name]) for name in ("head", *NULLS) if name in values]
     return _report(rows, metric, len(seeds))
@@ -142,9 +143,9 @@ def table_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _classical(head: HeadConfig, name: str, **options: Any) -> HeadConfig:
-    """Return the options of a classical head that shares what the quantum head and it both have."""
-    return HeadConfig(name=name, standardize=head.standardize, **options)
+def _classical(config: RunConfig, head: LinearOptions | MlpOptions) -> RunConfig:
+    """Return the configuration with a classical head in place of the quantum one."""
+    return dataclasses.replace(config, head=head, circuit=None, engine=None)
 
 
 def _surrogate_data(run: RunResult, data: FeatureSet) -> FeatureSet:
@@ -154,7 +155,7 @@ def _surrogate_data(run: RunResult, data: FeatureSet) -> FeatureSet:
     assert run.predictor is not None
     head = run.predictor.head
     assert isinstance(head, QuantumHead)
-    angles = np.asarray(head.angles(jnp.asarray(data.features, head.dtype)))
+    angles = np.asarray(head.inputs(jnp.asarray(data.features, head.dtype)))
     degree = head.spec.n_layers if head.spec.reupload and head.spec.n_layers else 1
     features = trigonometric_features(angles, degree).astype(np.float32)
     return dataclasses.replace(data, features=features, feature_names=None)
