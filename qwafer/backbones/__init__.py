@@ -3,8 +3,9 @@
 JAX and flax load when a network is asked for, not before.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from qwafer._lazy import lazy_attributes
 from qwafer.backbones._base import Extractor as Extractor
 from qwafer.backbones._extraction import DEFAULT_BATCH as DEFAULT_BATCH
 from qwafer.backbones._extraction import extract as extract
@@ -20,17 +21,4 @@ if TYPE_CHECKING:
     from qwafer.backbones._wafercnn_training import WaferCNNTraining as WaferCNNTraining
     from qwafer.backbones._wafercnn_training import train_wafercnn as train_wafercnn
 
-_LATE = {
-    "Backbone": "_model",
-    "load": "_model",
-    "WaferCNNTraining": "_wafercnn_training",
-    "train_wafercnn": "_wafercnn_training",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)
+__getattr__, __dir__ = lazy_attributes(globals())

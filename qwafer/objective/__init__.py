@@ -14,7 +14,6 @@ from qwafer.objective.options import SamplingConfig as SamplingConfig
 from qwafer.objective.options import Softmax as Softmax
 
 if TYPE_CHECKING:
-    from qwafer.objective import losses as losses
     from qwafer.objective._objective import Objective as Objective
     from qwafer.objective._objective import make_objective as make_objective
     from qwafer.objective.batches import Batches as Batches
