@@ -273,8 +273,8 @@ class TrainingConfig:
     """Decay of an exponential moving average of the parameters, which is then what is evaluated; none: off."""
     early_stopping: int | None = None
     """Stop after so many evaluations without a better validation objective; none: never."""
-    val_objective: str = "auc"
-    """What picks the checkpoint on the validation split: `auc`, `sep` or `loss`."""
+    val_objective: str = "roc_auc"
+    """What picks the checkpoint on the validation split: `roc_auc`, `separation` or `loss`."""
     eval_every_epochs: int = 1
     """Epochs between evaluations."""
     fixed_num_batches: int | None = None
@@ -293,7 +293,7 @@ class TrainingConfig:
         check_positive_int("training.checkpoint_every_epochs", self.checkpoint_every_epochs, minimum=0)
         check_interval("training.learning_rate", self.learning_rate, 0, 10, open_low=True)
         check_choice("training.schedule", self.schedule, ("constant", "cosine", "one_cycle"))
-        check_choice("training.val_objective", self.val_objective, ("auc", "sep", "loss"))
+        check_choice("training.val_objective", self.val_objective, ("roc_auc", "separation", "loss"))
         for group in ("projection", "circuit", "readout", "alpha"):
             check_interval(f"training.lr_mult_{group}", getattr(self, f"lr_mult_{group}"), 0, 1e4)
             decay = getattr(self, f"weight_decay_{group}")

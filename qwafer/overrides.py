@@ -161,6 +161,44 @@ def effective_options(config: RunConfig) -> dict[str, Any]:
     return options
 
 
+_SOURCE = ("data.source", "data.n_maps", "data.seed")
+_SPLIT = (*_SOURCE, "data.limit", "data.split_seed", "data.split_by", "data.train_fraction", "data.val_fraction")
+_DETERMINED_BY = {
+    "data": (*_SOURCE, "data.backbone", "data.task", "data.limit", "data.split_seed"),
+    "split": _SPLIT,
+    "batches": (
+        *_SPLIT,
+        *("sampling.balanced", "sampling.pos_frac"),
+        *("training.batch_size", "training.epochs", "training.fixed_num_batches"),
+    ),
+    "initial circuit.ansatz": (
+        *("circuit.n_qubits", "circuit.n_layers", "circuit.ansatz", "circuit.dtype"),
+        "head.init_scale",
+    ),
+    "initial projection.hidden": (*_SOURCE, "data.backbone", "head.hidden"),
+    "initial projection.output": ("data.source", "data.task", "head.hidden"),
+    "initial projection.linear": (*_SOURCE, "data.backbone", "data.task"),
+    "initial projection": (*_SOURCE, "data.backbone", "circuit.n_qubits", "circuit.dtype"),
+    "initial readout.bias": ("data.source", "data.task", "circuit.dtype"),
+    "initial readout": ("data.source", "data.task", "circuit.n_qubits", "circuit.dtype", "head.init_scale"),
+    "initial alpha": (
+        *("data.source", "data.task"),
+        *("head.alpha_init", "head.alpha_mode", "head.alpha_per_label", "circuit.dtype"),
+    ),
+}
+"""What determines each digest of a run; an initial value is found by the longest prefix of its name."""
+
+
+def determined_by(what: str, config: RunConfig) -> tuple[str, ...]:
+    """Return the options that determine the digest `what` of a run of `config`: `data`, `split`, `batches`, or the
+    `initial NAME` of a parameter. It may differ between two runs only where they differ in one of these options.
+    """
+    matches = [prefix for prefix in _DETERMINED_BY if what == prefix or what.startswith(f"{prefix}.")]
+    options = _DETERMINED_BY[max(matches, key=len)] if matches else ()
+    # Balanced draws pick positives and negatives of the task.
+    return (*options, "data.task") if what == "batches" and config.sampling.balanced else options
+
+
 def no_effect(config: RunConfig, name: str) -> str | None:
     """Return why the option `name` has no effect in `config`, as a clause; None where it has one."""
     section, _, option = name.partition(".")
