@@ -83,9 +83,7 @@ class Experiment:
 
     def effective(self, arm: str) -> dict[str, Any]:
         """Return the options that have an effect in `arm`, by dotted name; see `effective_options`."""
-        config = self.arms[arm]
-        known = SourceFacts("synthetic" if config.data.source == "synthetic" else "maps")
-        return effective_options(config, self.facts.get(arm, known))
+        return effective_options(self.arms[arm], self.facts.get(arm))
 
     def changes(self, arm: str) -> dict[str, Any]:
         """Return the effective options of `arm` that differ from the baseline's, by dotted name; None for one it

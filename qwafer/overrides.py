@@ -218,11 +218,14 @@ def flat_config(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def effective_options(config: RunConfig, facts: SourceFacts) -> dict[str, Any]:
+def effective_options(config: RunConfig, facts: SourceFacts | None = None) -> dict[str, Any]:
     """Return the options that have an effect in `config`, by dotted name, with implied values filled in.
 
-    Two configurations with equal effective options are the same run.
+    Two configurations with equal effective options are the same run. A source of which nothing is known is taken for
+    wafer maps, or for the synthetic ones.
     """
+    if facts is None:
+        facts = SourceFacts("synthetic" if config.data.source == "synthetic" else "maps")
     options = {name: value for name, value in flat_config(config).items() if no_effect(config, name, facts) is None}
     for section in SECTIONS:
         thing = getattr(config, section)

@@ -205,7 +205,7 @@ def test_fragile_thresholds() -> None:
 
 def curve(losses: list[float], separations: list[float]) -> dict[str, list[Any]]:
     epochs = list(range(1, len(losses) + 1))
-    return {"epoch": epochs, "train_loss": losses, "val_loss": losses, "val_sep": separations}
+    return {"epoch": epochs, "train_loss": losses, "val_loss": losses, "val_separation": separations}
 
 
 def test_stall_levels_are_those_of_the_losses() -> None:
@@ -229,7 +229,7 @@ def test_focal_stall_is_named_when_it_happens() -> None:
     assert focal_stall(curve([0.1735, 0.1733], [1.5, 1.4]), 2.0).verdict == "pass"  # the level by coincidence
     assert focal_stall({}, 2.0).verdict == "skip"
     watch = StallWatch(2.0)
-    for entry in ({"epoch": e, "train_loss": 0.1733, "val_loss": 0.1733, "val_sep": 0.0} for e in (1, 2)):
+    for entry in ({"epoch": e, "train_loss": 0.1733, "val_loss": 0.1733, "val_separation": 0.0} for e in (1, 2)):
         assert watch.message == ""
         watch(entry)
     assert "since epoch 1" in watch.message

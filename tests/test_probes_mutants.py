@@ -234,7 +234,7 @@ def mutated_run(run: RunResult, mutant: str) -> RunResult:
     else:
         outputs |= {name: 0.01 * outputs[name] for name in ("val_logits", "test_logits")}
         n = len(curves["epoch"])
-        curves |= {"train_loss": [0.1735] * n, "val_loss": [0.1733] * n, "val_sep": [0.005] * n}
+        curves |= {"train_loss": [0.1735] * n, "val_loss": [0.1733] * n, "val_separation": [0.005] * n}
         assert run.predictor is not None
         objective = dataclasses.replace(CONFIG.objective, loss="focal", focal_gamma=2.0)
         predictor = dataclasses.replace(run.predictor, config=dataclasses.replace(CONFIG, objective=objective))

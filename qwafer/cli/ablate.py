@@ -3,12 +3,13 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qwafer._process import run_verb
 
 if TYPE_CHECKING:
+    from qwafer.comparison import Summary
     from qwafer.experiment import Experiment
     from qwafer.studies import Progress
 
@@ -75,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
         outcome = run_experiment(experiment, out, jobs=arguments.jobs, progress=progress)
     _print_summary(outcome.summary)
     print(f"\nreport: {outcome.report}")
-    return int(all(c["verdict"] == "no data" for c in outcome.summary["comparisons"]))
+    return int(all(c.verdict == "no data" for c in outcome.summary.comparisons))
 
 
 def _experiment(arguments: argparse.Namespace) -> "Experiment":
@@ -111,7 +112,7 @@ def _dry_run(experiment: "Experiment", out: str) -> int:
     check_metric(experiment.metric)
     directory = OutputDirectory(out)
     directory.check_owner(experiment)
-    pending = directory.pending(experiment)
+    pending = directory.read(experiment).pending
     table = Table(title=experiment.title or experiment.name)
     for column in ("arm", "against the baseline", "complete", "to do"):
         table.add_column(column)
@@ -130,33 +131,32 @@ def _dry_run(experiment: "Experiment", out: str) -> int:
     return 0
 
 
-def _print_summary(summary: Mapping[str, Any]) -> None:
+def _print_summary(summary: "Summary") -> None:
     """Print the table of the comparisons, the verdicts and the warnings."""
     from rich.console import Console
     from rich.table import Table
 
-    from qwafer.reports import number, spread
+    from qwafer.reports.format import format_difference, format_interval, format_number, format_spread
 
-    experiment, arms = summary["experiment"], summary["arms"]
+    experiment, arms = summary.experiment, summary.arms
     console = Console()
-    table = Table(title=experiment["title"] or experiment["name"], show_lines=True)
+    table = Table(title=experiment.title or experiment.name, show_lines=True)
     table.add_column("arm", no_wrap=max(map(len, arms)) <= 20, overflow="fold")
-    for column in (experiment["metric"], "difference", "p"):
+    for column in (experiment.metric, "difference", "p"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict")
-    comparisons = {c["arm"]: c for c in summary["comparisons"]}
+    comparisons = {c.arm: c for c in summary.comparisons}
     for name, arm in arms.items():
-        cells = [spread(arm["mean"], arm["sd"]), "baseline", "", ""]
+        cells = ["baseline", "", ""]
         if name in comparisons:
             c = comparisons[name]
-            interval = "" if c["interval"] is None else f"\n{c['interval'][0]:+.4f} to {c['interval'][1]:+.4f}"
-            mean = "–" if c["mean"] is None else f"{c['mean']:+.4f}"
-            cells[1:] = [mean + interval, number(c["sign_flip_p_holm"], 3), c["verdict"]]
-        table.add_row(name, *cells)
+            interval = "" if c.interval is None else f"\n{format_interval(*c.interval)}"
+            cells = [format_difference(c.mean) + interval, format_number(c.sign_flip_p_holm, 3), c.verdict]
+        table.add_row(name, format_spread(arm.mean, arm.sd), *cells)
     console.print(table)
-    for c in summary["comparisons"]:
-        console.print(c["sentence"], markup=False, highlight=False)
-    for sentence in summary["warnings"]:
+    for c in summary.comparisons:
+        console.print(c.sentence, markup=False, highlight=False)
+    for sentence in summary.warnings:
         console.print(f"warning: {sentence}", markup=False, highlight=False)
 
 

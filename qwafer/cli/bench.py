@@ -148,7 +148,8 @@ def _print_summary(experiment: "Experiment", benchmark: "Benchmark") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from qwafer.reports import number, spread
+    from qwafer.reports.format import format_number as number
+    from qwafer.reports.format import format_spread as spread
 
     console = Console()
     table = Table(title=experiment.title or experiment.name)

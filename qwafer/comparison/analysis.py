@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwafer._errors import InputError
+from qwafer._records import to_json
 from qwafer.comparison.runs import HeadRun
 from qwafer.evaluation import (
     bca_metrics,
@@ -61,9 +62,9 @@ def analyse(run: HeadRun, *, costs: Sequence[float] = DEFAULT_COSTS, n_resamples
         n_resamples=n_resamples,
     )
     return {
-        "val": evaluation(run, "val").to_dict(),
-        "test": evaluation(run, "test").to_dict(),
-        "intervals": {name: interval.to_dict() for name, interval in intervals.items()},
+        "val": to_json(evaluation(run, "val")),
+        "test": to_json(evaluation(run, "test")),
+        "intervals": {name: to_json(interval) for name, interval in intervals.items()},
         "thresholds": threshold_variants(run, costs),
         "calibration": calibrations(run),
         "timings": dict(run.timings),
@@ -78,7 +79,7 @@ def analyse(run: HeadRun, *, costs: Sequence[float] = DEFAULT_COSTS, n_resamples
 def threshold_variants(run: HeadRun, costs: Sequence[float] = DEFAULT_COSTS) -> dict[str, Any]:
     """Return, for `half` (p = 0.5) and each tuning method, the thresholds of validation and what they give on test.
 
-    Each holds `thresholds` (`Thresholds.to_dict`; None for `half`), macro `f1`, `precision`, `recall`,
+    Each holds `thresholds` (`Thresholds`; None for `half`), macro `f1`, `precision`, `recall`,
     `balanced_accuracy`, `exact_match`, and `cost`: the mean cost an example and label under `costs` (c_tn, c_fp,
     c_fn, c_tp). Exclusive classes have the arg max instead of thresholds: nothing is returned for them.
     """
@@ -92,7 +93,7 @@ def threshold_variants(run: HeadRun, costs: Sequence[float] = DEFAULT_COSTS) -> 
         if method != "half":
             options = {"cost_matrix": matrix} if method == "cost" else {}
             found = tune_thresholds(run.logits["val"], run.labels["val"], method, **options)
-            limits, record = np.asarray(found.values), found.to_dict()
+            limits, record = np.asarray(found.values), to_json(found)
         result = evaluate(run.logits["test"], run.labels["test"], label_names=run.label_names, thresholds=limits)
         names = ("f1", "precision", "recall", "balanced_accuracy", "exact_match")
         variants[method] = {
@@ -123,8 +124,8 @@ def calibrations(run: HeadRun) -> dict[str, Any]:
     for method in ("temperature",) if run.exclusive else ("temperature", "platt"):
         fit = fit_calibration(run.logits["val"], run.labels["val"], method, exclusive=run.exclusive)
         found[method] = {
-            "fit": fit.to_dict(),
-            **compare_calibration(fit, run.logits["test"], run.labels["test"]),
+            "fit": to_json(fit),
+            **to_json(compare_calibration(fit, run.logits["test"], run.labels["test"])),
         }
     return found
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qwafer._records import to_json
 from qwafer.comparison.analysis import tuned
 from qwafer.comparison.runs import HeadRun
 from qwafer.comparison.statistics import compare_arms
@@ -27,7 +28,7 @@ def seed_differences(
             for head, by_seed in analyses.items()
         }
         found = compare_arms(values, baseline=baseline, metric=f"test.{name}", seeds=seeds)
-        comparisons[name] = [comparison.to_dict() for comparison in found]
+        comparisons[name] = [to_json(comparison) for comparison in found]
     return comparisons
 
 
@@ -59,5 +60,5 @@ def example_differences(
                 exclusive=run.exclusive,
                 n_resamples=n_resamples,
             )
-            found[head][seed] = {name: interval.to_dict() for name, interval in intervals.items()}
+            found[head][seed] = {name: to_json(interval) for name, interval in intervals.items()}
     return found

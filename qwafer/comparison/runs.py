@@ -1,5 +1,6 @@
 """`HeadRun`: what a benchmark reads of one head trained with one seed, whatever trained it."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwafer._errors import InputError
+from qwafer._records import to_json
 from qwafer.config import RunConfig
 from qwafer.experiment import Experiment
 from qwafer.sweeps import OutputDirectory
@@ -65,10 +67,10 @@ def head_run(head: str, result: "RunResult", memory: Mapping[str, int | None]) -
         label_names=result.label_names,
         exclusive=RunConfig.from_dict(result.config).objective.exclusive,
         **{kind: {part: result.outputs[f"{part}_{kind}"] for part in PARTS} for kind in ("logits", "labels", "rows")},
-        n_parameters=result.n_parameters,
-        timings=result.timings,
+        n_parameters=dataclasses.asdict(result.n_parameters),
+        timings=dataclasses.asdict(result.timings),
         curves=result.curves,
-        digests={name: result.digests[name] for name in ("data", "split")},
+        digests={name: getattr(result.digests, name) for name in ("data", "split")},
         notes=result.notes,
         memory=memory,
         config=result.config,
@@ -76,26 +78,24 @@ def head_run(head: str, result: "RunResult", memory: Mapping[str, int | None]) -
         epochs_run=result.epochs_run,
         degenerate=result.degenerate,
         engine=result.engine,
-        made_with={"versions": result.versions, "git_revision": result.git_revision, "host": result.host},
+        made_with=to_json(result.environment),
     )
 
 
 def load_runs(experiment: Experiment, directory: OutputDirectory) -> dict[str, dict[int, HeadRun]]:
     """Return the complete runs of every head by seed; raise InputError where a head has none or a file is missing."""
     runs: dict[str, dict[int, HeadRun]] = {}
+    sweep = directory.read(experiment)
     for head in experiment.arms:
         runs[head] = {}
-        for seed in experiment.seeds:
-            result = directory.load(experiment, head, seed)
-            if result is None:
-                continue
+        for seed, result in sweep.results[head].items():
             path = directory.run_path(head, seed)
             if not result.outputs:
                 raise InputError(f"{path} has lost its logits ({path.stem}.npz): delete it, and the run is done again")
             runs[head][seed] = head_run(head, result, json.loads(resources_path(path).read_text(encoding="utf-8")))
         if not runs[head]:
-            failure = directory.failure(head, experiment.seeds[0]) or {"error": "the run was not done"}
-            raise InputError(f"head {head} has no complete run to report: {failure['error']}")
+            failure = sweep.failures[head][experiment.seeds[0]]
+            raise InputError(f"head {head} has no complete run to report: {failure.error}")
     return runs
 
 

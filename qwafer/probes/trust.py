@@ -148,7 +148,7 @@ def trust_table(
             "n_examples": len(prepared.data),
             "n_features": prepared.data.features.shape[1],
             "labels": list(prepared.data.label_names),
-            "versions": next(iter(runs.values())).versions,
+            "versions": next(iter(runs.values())).environment.versions,
         },
     )
 
@@ -209,7 +209,7 @@ def _pairing_reports(
     by_seed = {arm: {seed: run} for arm, run in runs.items()}
     known = [(first, second) for first, second in options.numbers.get("without_effect", [])]
     known += [(a, b) for a, b in itertools.combinations(runs, 2) if runs[a].config == runs[b].config]
-    return [options, pairing.identical_arms(by_seed, exclude=known), pairing.digests_agree(by_seed)]
+    return [options, pairing.arms_differ(by_seed, exclude=known), pairing.digests_agree(by_seed)]
 
 
 def _merged(reports: Mapping[str, Sequence[Report]]) -> list[Report]:

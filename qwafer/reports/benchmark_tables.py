@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qwafer.reports import number, spread
 from qwafer.reports.document import Table
+from qwafer.reports.format import format_number as number
+from qwafer.reports.format import format_spread as spread
 
 Records = Mapping[str, Mapping[str, Any]]
 """`bench_{head}.json` by head."""

@@ -9,12 +9,14 @@ from typing import Any
 
 from qwafer._errors import InputError
 from qwafer._process import worker_environment
+from qwafer._records import save_record
 from qwafer.comparison.metrics import check_metric
-from qwafer.comparison.summary import write_summary
+from qwafer.comparison.summary import Summary, sum_timings, summarize
+from qwafer.execution.job import Failure
 from qwafer.execution.processes import Event, Task, WorkerPool
 from qwafer.experiment import Experiment
 from qwafer.reports.ablation import write_report
-from qwafer.sweeps.directory import OutputDirectory
+from qwafer.sweeps.directory import DirectoryRecord, OutputDirectory, SweepResults
 from qwafer.sweeps.sources import Source, provide_features
 
 WORKER = (sys.executable, "-m", "qwafer.sweeps.worker")
@@ -38,7 +40,8 @@ class Progress:
 class Outcome:
     """What a sweep left behind."""
 
-    summary: Mapping[str, Any]
+    summary: Summary
+    results: SweepResults
     report: Path
     """`report.md`."""
     n_done: int
@@ -79,17 +82,30 @@ def run_experiment(
             directory,
             progress=lambda done, total: report(Progress("features", done, total)),
         )
-        records = {arm: dict(source.record) for arm, source in sources.items()}
+        records = {arm: source.record for arm, source in sources.items()}
         directory.check_owner(experiment, records)
-        pending = directory.pending(experiment)
+        before = directory.read(experiment)
+        pending = before.pending
         with WorkerPool(worker or WORKER, jobs=jobs, environment=sweep_environment()) as pool:
             _check_arms(experiment, sources, sorted({arm for arm, _ in pending}, key=list(experiment.arms).index), pool)
-            directory.claim(experiment, records)
+            record = directory.claim(experiment, records)
             _do_runs(experiment, directory, sources, pending, pool, report, fresh=fresh)
-        summary = write_summary(experiment, directory)
-        path = write_report(experiment, directory, summary)
-    n_failed = sum(len(arm["failed"]) for arm in summary["arms"].values())
-    return Outcome(summary, path, len(pending), n_failed)
+        results = directory.read(experiment, before)
+        summary, path = conclude(experiment, directory.path, results, record)
+    return Outcome(summary, results, path, len(pending), len(results.pending))
+
+
+def conclude(
+    experiment: Experiment, folder: Path, results: SweepResults, record: DirectoryRecord
+) -> tuple[Summary, Path]:
+    """Judge the runs of an experiment; write `summary.json`, `timings.json`, `report.md` and figures into `folder`.
+
+    Returns the summary and the path of the report. Raises PairingError where two arms cannot be compared.
+    """
+    summary, timings = summarize(experiment, results, record, str(folder)), sum_timings(results)
+    save_record(folder / "summary.json", summary)
+    save_record(folder / "timings.json", timings)
+    return summary, write_report(folder, summary, timings, results.results)
 
 
 def sweep_environment() -> dict[str, str]:
@@ -158,7 +174,7 @@ def _do_runs(
         fractions[event.key] = event.fraction
         if event.kind == "failed":
             failed += 1
-            directory.write_failure(*event.key, event.payload or {})
+            directory.write_failure(*event.key, Failure(**(event.payload or {})))
         if event.kind == "done":
             directory.error_path(*event.key).unlink(missing_ok=True)
         if event.kind in ("failed", "done"):

@@ -112,7 +112,7 @@ def run_benchmark(
         runs[tree.NAME] = _trees(resolved, out / "baselines" / tree.NAME)
     check_same_examples(runs)
     timings = _timings(resolved, directory, runs, out / "timing", report)
-    return _report(resolved, runs, timings, out, outcome.summary["warnings"], costs, jobs, n_resamples, report)
+    return _report(resolved, runs, timings, out, outcome.summary.warnings, costs, jobs, n_resamples, report)
 
 
 def _timings(

@@ -2,7 +2,8 @@
 directory.
 """
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from qwafer.config import DataConfig
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet, looks_like_features
-from qwafer.sweeps.directory import FEATURES, OutputDirectory
+from qwafer.sweeps.directory import FEATURES, DataRecord, OutputDirectory
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,7 @@ class Source:
     """One feature file and what it holds."""
 
     path: Path
-    record: Mapping[str, Any]
-    """Plain JSON data: `digest`, `n_examples`, `n_features`, `label_names`, and where it comes from."""
+    record: DataRecord
 
 
 def provide_features(
@@ -40,7 +40,7 @@ def provide_features(
         key = source_key(config.data)
         if key not in found:
             if looks_like_features(config.data.source):
-                path, origin = Path(config.data.source), {"file": Path(config.data.source).name}
+                path, origin = Path(config.data.source), DataRecord(file=Path(config.data.source).name)
                 features = FeatureSet.load(path)
             else:
                 path, origin, features = _extracted(experiment, arm, config.data, directory, progress)
@@ -64,24 +64,24 @@ def _extracted(
     data: DataConfig,
     directory: OutputDirectory,
     progress: Callable[[int, int], None] | None,
-) -> tuple[Path, dict[str, Any], FeatureSet]:
+) -> tuple[Path, DataRecord, FeatureSet]:
     from qwafer.backbones import extract
     from qwafer.data import read_maps
 
     synthetic = data.source == "synthetic"
     maps = read_maps(data.source, n=data.n_maps if synthetic else None, seed=data.seed if synthetic else None)
-    origin = {"maps": maps.source, "maps_sha256": maps.sha256, "backbone": data.backbone}
+    origin = DataRecord(maps=maps.source, maps_sha256=maps.sha256, backbone=data.backbone)
     directory.check_owner(experiment, {arm: origin})
     stem = f"synthetic-{data.n_maps}-{data.seed}" if synthetic else f"{Path(data.source).stem}-{maps.sha256[:8]}"
     path = directory.path / FEATURES / f"{stem}-{data.backbone}.npz"
     return path, origin, extract(maps, data.backbone, path, progress=progress)
 
 
-def _record(features: FeatureSet, origin: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **origin,
-        "digest": features.digest(),
-        "n_examples": len(features),
-        "n_features": features.features.shape[1],
-        "label_names": list(features.label_names),
-    }
+def _record(features: FeatureSet, origin: DataRecord) -> DataRecord:
+    return dataclasses.replace(
+        origin,
+        digest=features.digest(),
+        n_examples=len(features),
+        n_features=features.features.shape[1],
+        label_names=features.label_names,
+    )

@@ -14,14 +14,14 @@ from qwafer._checks import check_positive_int
 from qwafer._io import digest, key_seed
 from qwafer.config import RunConfig
 from qwafer.engines import Program
-from qwafer.evaluation import evaluate
-from qwafer.evaluation.thresholds import tune_thresholds
 from qwafer.features import FeatureSet
 from qwafer.heads import Head, predict_logits
 from qwafer.objective import Objective, Sampler, make_objective, make_sampler, order_digest
 from qwafer.training._checkpoint import Checkpoints
-from qwafer.training._environment import git_revision, host, versions
+from qwafer.training._contender import fit_contender
+from qwafer.training._environment import environment
 from qwafer.training._history import History
+from qwafer.training._judge import judge
 from qwafer.training._prepare import Prepared, prepare
 from qwafer.training._step import (
     STEPS_A_CALL,
@@ -37,7 +37,7 @@ from qwafer.training._step import (
 from qwafer.training._validation import Scores, mean_loss, validate
 from qwafer.training.make import make_head, make_program
 from qwafer.training.predictor import PREDICTION_BATCH, Predictor
-from qwafer.training.result import RunResult
+from qwafer.training.result import Digests, InitialScores, ParameterCount, RunResult
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -67,7 +67,10 @@ def train(
     """
     begin = time.perf_counter()
     check_positive_int("seed", seed, minimum=0)
-    run = _Run(config, prepare(config, data, seed), seed, directory)
+    prepared = prepare(config, data, seed)
+    if not config.trained_by_loop:
+        return fit_contender(config, prepared, seed)
+    run = _Run(config, prepared, seed, directory)
     try:
         run.resume()
         run.loop(progress)
@@ -118,9 +121,9 @@ class _Run:
         options = self.config.training
         if options.preflight_compile:
             self._timed("compile", self._preflight)
-        if not self.history.initial:
+        if self.history.initial is None:
             scores = self._timed("evaluation", self._validate)
-            self.history.initial = {"loss": scores.loss, "auc": scores.roc_auc, "sep": scores.separation}
+            self.history.initial = InitialScores(scores.loss, scores.roc_auc, scores.separation)
         while self.epoch < options.epochs and not self._stopped():
             self._timed("training", self._train_epoch)
             if self.epoch % options.eval_every_epochs == 0 or self.epoch == options.epochs:
@@ -236,59 +239,39 @@ class _Run:
                 for name, (features, _) in parts.items()
             },
         )
-        names = self.prepared.data.label_names
-        exclusive = self.prepared.exclusive
-        thresholds = None if exclusive else tune_thresholds(logits["val"], self.val[1]).values
-        metrics: dict[str, dict[str, Any]] = {"initial": self.history.initial}
-        degenerate = self.history.diverged
-        outputs: dict[str, np.ndarray] = {}
-        for name, (_, labels) in parts.items():
-            evaluation = evaluate(logits[name], labels, label_names=names, thresholds=thresholds, exclusive=exclusive)
-            metrics[name] = evaluation.to_dict()
-            degenerate = degenerate or evaluation.any_degenerate
-            outputs |= {f"{name}_logits": logits[name], f"{name}_labels": labels}
-            outputs[f"{name}_rows"] = getattr(self.prepared.split, name)
+        judged = judge(self.prepared, logits)
         return RunResult(
             config=self.config.to_dict(),
             seed=self.seed,
-            label_names=names,
-            metrics=metrics,
+            label_names=self.prepared.data.label_names,
+            val=judged.val,
+            test=judged.test,
+            initial=self.history.initial,
             best_epoch=best_epoch,
             epochs_run=self.epoch,
             curves=self.history.curves,
             digests=self._digests(),
-            n_parameters=self.head.count(),
-            degenerate=degenerate,
+            n_parameters=ParameterCount(**self.head.count()),
+            degenerate=self.history.diverged or judged.degenerate,
             notes=tuple(notes),
-            timings=self._timings(begin),
+            timings=self.history.timings(time.perf_counter() - begin, self.epoch * self.sampler.n_batches),
             engine={} if self.program is None else dict(self.program.info),
             compile_cache=_cache_statistics(),
-            versions=versions(),
-            git_revision=git_revision(),
-            host=host(),
-            predictor=Predictor(self.config, head, names, thresholds or (), self.features.shape[1], self.seed),
-            outputs=outputs,
+            environment=environment(),
+            predictor=Predictor.of(self.config, head, self.prepared, judged, self.seed),
+            outputs=judged.outputs,
         )
 
-    def _digests(self) -> dict[str, Any]:
-        initial = {
-            f"{name}{list(value.shape)}": digest(np.asarray(value)) for name, value in self.head.parameters().items()
-        }
-        return {
-            "data": self.prepared.data_digest,
-            "split": self.prepared.split.digest,
-            "batches": order_digest(self.sampler, self.config.training.epochs),
-            "parameters": initial,
-        }
-
-    def _timings(self, begin: float) -> dict[str, float]:
-        seconds, n_steps = self.history.seconds, self.epoch * self.sampler.n_batches
-        return {
-            **seconds,
-            "total": time.perf_counter() - begin,
-            "steps": float(n_steps),
-            "steps_per_second": n_steps / seconds["training"] if seconds["training"] > 0 else 0.0,
-        }
+    def _digests(self) -> Digests:
+        return Digests(
+            data=self.prepared.data_digest,
+            split=self.prepared.split.digest,
+            batches=order_digest(self.sampler, self.config.training.epochs),
+            parameters={
+                f"{name}{list(value.shape)}": digest(np.asarray(value))
+                for name, value in self.head.parameters().items()
+            },
+        )
 
 
 def _cache_statistics() -> dict[str, Any]:

@@ -15,6 +15,8 @@ from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json
 from qwafer.config import RunConfig
 from qwafer.heads import Head, predict_logits
+from qwafer.training._judge import Judgement
+from qwafer.training._prepare import Prepared
 from qwafer.training.make import make_head, make_program
 
 PREDICTION_BATCH = 256
@@ -27,8 +29,8 @@ class Predictor:
 
     config: RunConfig
     """The configuration of its run."""
-    head: Head
-    """The head at the best checkpoint."""
+    head: Any
+    """The `Head` at the best checkpoint, or what the `fit` of a contender returned."""
     label_names: tuple[str, ...]
     """Its labels."""
     thresholds: tuple[float, ...]
@@ -38,8 +40,16 @@ class Predictor:
     seed: int = 0
     """The seed of its run; it matters for finite shots alone."""
 
+    @classmethod
+    def of(cls, config: RunConfig, head: Any, prepared: Prepared, judged: Judgement, seed: int) -> "Predictor":
+        """Return the predictor of a run."""
+        width = prepared.data.features.shape[1]
+        return cls(config, head, prepared.data.label_names, judged.thresholds, width, seed)
+
     def logits(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
         """Return the logits of `features`, which must be those that the head's backbone makes."""
+        if not isinstance(self.head, Head):
+            return np.asarray(self.head.logits(np.asarray(features)))
         program = make_program(self.config, self.head.n_labels, PREDICTION_BATCH, gradient=False, seed=self.seed)
         return predict_logits(self.head, np.asarray(features), program, PREDICTION_BATCH)
 
@@ -55,6 +65,8 @@ class Predictor:
 
     def save(self, path: str | Path) -> None:
         """Write the head, its configuration, labels and thresholds to `path` as NPZ, atomically, without pickles."""
+        if not isinstance(self.head, Head):
+            raise InputError(f"head {self.config.name('head')} trains itself: keep its configuration, and fit it again")
         arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in self.head.params.items()}
         arrays |= {f"buffers/{name}": np.asarray(value) for name, value in self.head.buffers.items()}
         record = {

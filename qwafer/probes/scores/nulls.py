@@ -4,9 +4,8 @@ budget.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -162,12 +161,11 @@ def _surrogate_data(run: RunResult, data: FeatureSet) -> FeatureSet:
 
 
 def _note(values: dict[str, list[float]], counts: dict[str, int], name: str, run: RunResult, metric: str) -> None:
-    macro: Mapping[str, Any] = run.metrics["test"]["macro"]
+    macro = run.test.macro
     if metric not in macro:
         raise InputError(f"`metric` must be one of {', '.join(sorted(macro))}, got {metric!r}")
-    value = macro[metric]
-    values.setdefault(name, []).append(float("nan") if value is None else float(value))
-    counts[name] = run.n_parameters["trainable"]
+    values.setdefault(name, []).append(macro[metric])
+    counts[name] = run.n_parameters.trainable
     if name == "frozen random" and run.predictor is not None:
         counts[name] -= int(run.predictor.head.params["circuit.ansatz"].size)
 

@@ -28,7 +28,7 @@ from qwafer.reports.figures import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CURVES = {"train_loss": "Training loss", "val_loss": "Validation loss", "val_auc": "Validation ROC-AUC"}
+CURVES = {"train_loss": "Training loss", "val_loss": "Validation loss", "val_roc_auc": "Validation ROC-AUC"}
 N_ERRORS = 9
 
 TestMaps = Mapping[int, Sequence[np.ndarray]]
