@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qwafer._io import atomic_path, digest, key_seed, write_json
-from qwafer.comparison.inference import time_calls
+from qwafer.sweeps.inference import time_calls
 from qwafer.comparison.runs import PARTS, HeadRun
 from qwafer.config import RunConfig
 from qwafer.evaluation.exclusive import class_indices

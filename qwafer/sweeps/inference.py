@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwafer.comparison.resources import measure_latency
+from qwafer.sweeps.resources import measure_latency
 from qwafer.evaluation.metrics import Floats
 
 if TYPE_CHECKING:
