@@ -31,8 +31,8 @@ def run_verb(body: Callable[[], int]) -> int:
 def configure_jax(*, x64: bool = True) -> None:
     """Configure JAX for a verb or worker process: 64 bit available, no asynchronous dispatch, XLA's cache on.
 
-    Asynchronous dispatch on the CPU can deadlock with host callbacks, on which the catalyst engine rests. Call before any
-    computation.
+    Asynchronous dispatch on the CPU can deadlock with host callbacks, on which the catalyst engine rests. Call before
+    any computation.
     """
     import jax
 

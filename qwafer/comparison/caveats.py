@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qwafer.comparison.pairing import Pairing
+from qwafer.execution import Failure
 from qwafer.experiment import Experiment
 from qwafer.sweeps.directory import seeds_text
 
@@ -17,7 +18,7 @@ Runs = Mapping[str, Mapping[int, "RunResult"]]
 def collect_warnings(
     experiment: Experiment,
     results: Runs,
-    failures: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    failures: Mapping[str, Mapping[int, Failure]],
     pairing: Pairing,
     identical: Sequence[tuple[str, str]],
     record: Mapping[str, Any],
@@ -36,12 +37,12 @@ def collect_warnings(
     ]
 
 
-def _failed(failures: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:
+def _failed(failures: Mapping[str, Mapping[int, Failure]]) -> list[str]:
     found = []
     for arm, records in failures.items():
         by_error: dict[str, list[int]] = {}
         for seed, record in records.items():
-            by_error.setdefault(record["error"], []).append(seed)
+            by_error.setdefault(record.error, []).append(seed)
         for error, seeds in by_error.items():
             found.append(
                 f"{arm}: {_runs(len(seeds))} failed (seed {seeds_text(seeds)}) and left out of every comparison: "

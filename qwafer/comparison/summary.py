@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwafer._io import digest, write_json
+from qwafer._io import digest
 from qwafer.comparison.caveats import collect_warnings
 from qwafer.comparison.metrics import higher_is_better, metric_value
 from qwafer.comparison.pairing import check_pairing, identical_arms
 from qwafer.comparison.statistics import compare_arms
+from qwafer.execution import Failure
 from qwafer.experiment import Experiment
 from qwafer.overrides import PARAMETER_GROUPS
-from qwafer.sweeps.directory import OutputDirectory
 
 if TYPE_CHECKING:
     from qwafer.training import RunResult
@@ -45,31 +45,20 @@ VOLATILE = ("seconds", "time", "timings", "cache")
 """Parts of the names of `engine` entries that depend on when or after what a run ran."""
 
 
-def load_results(
-    experiment: Experiment, directory: OutputDirectory
-) -> tuple[Results, dict[str, dict[int, dict[str, Any]]]]:
-    """Return the complete runs of the experiment's seeds, and the records of those that failed, by arm and seed."""
-    results: dict[str, dict[int, RunResult]] = {arm: {} for arm in experiment.arms}
-    failures: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in experiment.arms}
-    for arm in experiment.arms:
-        for seed in experiment.seeds:
-            result = directory.load(experiment, arm, seed)
-            if result is not None:
-                results[arm][seed] = result
-                continue
-            failures[arm][seed] = directory.failure(arm, seed) or {"type": "Missing", "error": "the run was not done"}
-    return results, failures
+def summarize(
+    experiment: Experiment,
+    results: Results,
+    failures: Mapping[str, Mapping[int, Failure]],
+    record: Mapping[str, Any],
+    where: str = "the results",
+) -> dict[str, Any]:
+    """Return the summary of runs as plain data; see this module's text for its fields.
 
-
-def summarize(experiment: Experiment, directory: OutputDirectory) -> dict[str, Any]:
-    """Return the summary of the runs in `directory` as plain data; see this module's text for its fields.
-
-    Raises PairingError where two arms cannot be compared.
+    `record` is what the output directory says of itself, `where` its name. Raises PairingError where two arms cannot be
+    compared.
     """
-    results, failures = load_results(experiment, directory)
-    record = directory.record() or {}
     digests = {arm: {seed: result.digests for seed, result in runs.items()} for arm, runs in results.items()}
-    pairing = check_pairing(digests, experiment.arms, str(directory.path))
+    pairing = check_pairing(digests, experiment.arms, where)
     prints = {arm: {seed: fingerprint(result) for seed, result in runs.items()} for arm, runs in results.items()}
     identical = identical_arms(prints)
     values = {
@@ -106,9 +95,8 @@ def summarize(experiment: Experiment, directory: OutputDirectory) -> dict[str, A
     }
 
 
-def timings(experiment: Experiment, directory: OutputDirectory) -> dict[str, Any]:
-    """Return `timings.json`: the wall seconds of every run by arm and seed, and their sums an arm."""
-    results, _ = load_results(experiment, directory)
+def timings(results: Results) -> dict[str, Any]:
+    """Return `timings.json`: the wall seconds of every run by arm and seed, and their sums per arm."""
     return {
         arm: {
             "sum": {
@@ -120,14 +108,6 @@ def timings(experiment: Experiment, directory: OutputDirectory) -> dict[str, Any
         }
         for arm, runs in results.items()
     }
-
-
-def write_summary(experiment: Experiment, directory: OutputDirectory) -> dict[str, Any]:
-    """Write `summary.json` and `timings.json`, and return the summary."""
-    summary = summarize(experiment, directory)
-    write_json(directory.path / "summary.json", summary)
-    write_json(directory.path / "timings.json", timings(experiment, directory))
-    return summary
 
 
 def fingerprint(result: "RunResult") -> str:
@@ -142,7 +122,7 @@ def _arm(
     experiment: Experiment,
     arm: str,
     runs: Mapping[int, "RunResult"],
-    failures: Mapping[int, Mapping[str, Any]],
+    failures: Mapping[int, Failure],
     values: Mapping[int, float | None],
 ) -> dict[str, Any]:
     first = next(iter(runs.values()), None)
@@ -153,7 +133,7 @@ def _arm(
         "mean": mean,
         "sd": sd,
         "complete": sorted(runs),
-        "failed": {seed: {"type": record["type"], "error": record["error"]} for seed, record in failures.items()},
+        "failed": {seed: {"type": failure.type, "error": failure.error} for seed, failure in failures.items()},
         "best_epochs": {seed: result.best_epoch for seed, result in runs.items()},
         "metrics": {part: _averages(runs, part) for part in ("test", "val")},
         "learning": _learning(runs),

@@ -120,8 +120,9 @@ def perform(function: str | Callable[[Any, Report], Any], payload: Any, report: 
     A name is what stands for the function in a process of qwafer's own: JAX is configured for it (`configure_jax`)
     unless the function is `plain`. A function given itself is called in this process as it is.
     """
-    if isinstance(function, str):
-        function = load_attribute(function, "function")
-        if not getattr(function, "plain", False):
-            configure_jax()
-    return function(payload, report)
+    if not isinstance(function, str):
+        return function(payload, report)
+    loaded = load_attribute(function, "function")
+    if not getattr(loaded, "plain", False):
+        configure_jax()
+    return loaded(payload, report)

@@ -133,8 +133,11 @@ class _Worker:
             else:
                 put(Event(job.key, "failed", failure=Failure(**answer)))
                 return False
-        error = f"no answer in {job.timeout:g} s" if self._expired else self._death()
-        put(Event(job.key, "failed", failure=Failure("TimedOut" if self._expired else "WorkerDied", error, self._said())))
+        if self._expired:
+            failure = Failure("TimedOut", f"no answer in {job.timeout:g} s", self._said())
+        else:
+            failure = Failure("WorkerDied", self._death(), self._said())
+        put(Event(job.key, "failed", failure=failure))
         return False
 
     def _line(self, timeout: float | None) -> bytes:

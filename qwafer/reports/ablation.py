@@ -6,10 +6,9 @@ from typing import Any
 
 from qwafer._io import write_text
 from qwafer.comparison.statistics import ALPHA
-from qwafer.comparison.summary import load_results, timings
-from qwafer.experiment import Experiment
+from qwafer.comparison.summary import Results
 from qwafer.reports.figures.ablation import write_figures
-from qwafer.sweeps.directory import OutputDirectory, seeds_text
+from qwafer.sweeps.directory import seeds_text
 
 METRIC_ROWS = (
     "roc_auc",
@@ -25,12 +24,11 @@ METRIC_ROWS = (
 """Averages that the report shows where they exist; `summary.json` has all."""
 
 
-def write_report(experiment: Experiment, directory: OutputDirectory, summary: Mapping[str, Any]) -> Path:
-    """Write `report.md` and `figures/` into the directory, and return the path of the report."""
-    results, _ = load_results(experiment, directory)
-    figures = write_figures(summary, results, directory.path / "figures")
-    path = directory.path / "report.md"
-    write_text(path, report_text(summary, timings(experiment, directory), figures))
+def write_report(folder: Path, summary: Mapping[str, Any], seconds: Mapping[str, Any], results: Results) -> Path:
+    """Write `report.md` and `figures/` into the folder, and return the path of the report."""
+    figures = write_figures(summary, results, folder / "figures")
+    path = folder / "report.md"
+    write_text(path, report_text(summary, seconds, figures))
     return path
 
 

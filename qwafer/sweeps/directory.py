@@ -1,13 +1,16 @@
 """The output directory of an experiment: whose it is, what lies where, and which runs are complete."""
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwafer._errors import InputError
 from qwafer._io import canonical_json, write_json
+from qwafer.execution import Failure
 from qwafer.experiment import Experiment, config_digest
 from qwafer.overrides import flatten, with_options
 
@@ -18,6 +21,15 @@ FORMAT = 1
 LOCK = ".lock"
 FEATURES = "features"
 """Folder of features that the experiment extracted itself."""
+NOT_DONE = Failure("Missing", "the run was not done")
+
+
+@dataclass(frozen=True, eq=False)
+class SweepResults:
+    """The runs of an experiment's seeds, by arm and seed: those that are complete, and what became of the others."""
+
+    results: dict[str, dict[int, "RunResult"]]
+    failures: dict[str, dict[int, Failure]]
 
 
 class OutputDirectory:
@@ -121,7 +133,7 @@ class OutputDirectory:
             write_json(self.path / "experiment.json", record)
         return record
 
-    def load(self, experiment: Experiment, arm: str, seed: int) -> "RunResult | None":
+    def _load(self, experiment: Experiment, arm: str, seed: int) -> "RunResult | None":
         """Return the complete run of `arm` and `seed`; None where there is none, or it is damaged or of another
         configuration.
         """
@@ -137,28 +149,26 @@ class OutputDirectory:
             return None  # what cannot be read is not complete: the run is done again
         return result if digest == config_digest(experiment.arms[arm]) and result.seed == seed else None
 
-    def pending(self, experiment: Experiment) -> list[tuple[str, int]]:
-        """Return (arm, seed) of the runs that are not complete, seed by seed, so that a part is already a
-        comparison.
-        """
-        return [
-            (arm, seed)
-            for seed in experiment.seeds
-            for arm in experiment.arms
-            if self.load(experiment, arm, seed) is None
-        ]
+    def read(self, experiment: Experiment, known: SweepResults | None = None) -> SweepResults:
+        """Return every run of the experiment; the complete ones of `known`, read before, are not read again."""
+        sweep = SweepResults({arm: {} for arm in experiment.arms}, {arm: {} for arm in experiment.arms})
+        for arm in experiment.arms:
+            for seed in experiment.seeds:
+                result = None if known is None else known.results[arm].get(seed)
+                result = result or self._load(experiment, arm, seed)
+                if result is None:
+                    sweep.failures[arm][seed] = self._failure(arm, seed) or NOT_DONE
+                else:
+                    sweep.results[arm][seed] = result
+        return sweep
 
-    def write_failure(self, arm: str, seed: int, failure: Mapping[str, Any]) -> None:
+    def write_failure(self, arm: str, seed: int, failure: Failure) -> None:
         """Record a failed run."""
-        write_json(self.error_path(arm, seed), {"arm": arm, "seed": seed, **failure})
+        write_json(self.error_path(arm, seed), dataclasses.asdict(failure))
 
-    def failure(self, arm: str, seed: int) -> dict[str, Any] | None:
-        """Return the record of a failed run; None where it did not fail."""
+    def _failure(self, arm: str, seed: int) -> Failure | None:
         path = self.error_path(arm, seed)
-        if not path.is_file():
-            return None
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return record if isinstance(record, dict) else None
+        return Failure(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -184,6 +194,11 @@ class OutputDirectory:
                 if new and [entry.name for entry in self.path.iterdir()] == [LOCK]:
                     lock.unlink()
                     self.path.rmdir()
+
+
+def pending(experiment: Experiment, sweep: SweepResults) -> list[tuple[str, int]]:
+    """Return (arm, seed) of the runs that are not complete, seed by seed, so that a part is already a comparison."""
+    return [(arm, seed) for seed in experiment.seeds for arm in experiment.arms if seed not in sweep.results[arm]]
 
 
 def _difference(record: Mapping[str, Any], experiment: Experiment) -> str:

@@ -1,5 +1,6 @@
 """The jobs of a sweep: train a run, check that it could start, time a trained head."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def train_payload(
     }
 
 
-def train_run(payload: dict[str, Any], report: Report) -> None:
+def train_run(payload: Mapping[str, Any], report: Report) -> None:
     """Train one arm with one seed and write its result.
 
     With `store_all` the logits, the predictor and the memory used are written beside it, and before it: a run is
@@ -48,7 +49,7 @@ def train_run(payload: dict[str, Any], report: Report) -> None:
     from qwafer.training import train
 
     result = train(
-        _config(payload),
+        run_config(payload),
         load_features(payload["features"]),
         payload["seed"],
         directory=payload["checkpoints"],
@@ -62,19 +63,19 @@ def train_run(payload: dict[str, Any], report: Report) -> None:
     result.save(out, outputs=payload["store_all"])
 
 
-def check_run(payload: dict[str, Any], report: Report) -> None:
+def check_run(payload: Mapping[str, Any], report: Report) -> None:
     """Raise what a run would raise before its first step: for its data, split, head, circuit and memory."""
     from qwafer.heads import make_head, make_program
     from qwafer.training import prepare
 
-    config = _config(payload)
+    config = run_config(payload)
     prepared = prepare(config, load_features(payload["features"]), payload["seed"])
     features, labels = prepared.part("train")
     make_head(config, features, labels.shape[1], payload["seed"])
     make_program(config, labels.shape[1], config.training.batch_size)
 
 
-def time_run(payload: dict[str, Any], report: Report) -> dict[str, Any]:
+def time_run(payload: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """Return the timing record of the trained head at `predictor`, which must be alone in its process."""
     from qwafer.sweeps.inference import time_head
     from qwafer.training import Predictor, prepare
@@ -91,7 +92,8 @@ def load_features(path: str) -> FeatureSet:
     return FeatureSet.load(path)
 
 
-def _config(payload: dict[str, Any]) -> RunConfig:
+def run_config(payload: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration in the payload of a job."""
     return with_options(RunConfig(), flatten(payload["config"]))
 
 
