@@ -10,8 +10,8 @@ from qwafer._process import run_verb
 
 if TYPE_CHECKING:
     from qwafer.comparison import Summary
+    from qwafer.execution import Progress
     from qwafer.experiment import Experiment
-    from qwafer.studies import Progress
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,6 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jobs", type=int, default=2, metavar="J", help="worker processes (2); no influence on the numbers"
     )
+    parser.add_argument(
+        "--executor",
+        default="local",
+        metavar="NAME",
+        help="what runs them: local, serial or package.module:Class (local)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and write nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -70,10 +76,12 @@ def _run(arguments: argparse.Namespace) -> int:
     out = arguments.out if arguments.out is not None else f"runs/{experiment.name}"
     if arguments.dry_run:
         return _dry_run(experiment, out)
+    from qwafer.execution import make_executor
     from qwafer.studies import run_experiment
 
+    executor = make_executor(arguments.executor, arguments.jobs)
     with _progress_bar(quiet=arguments.quiet) as progress:
-        outcome = run_experiment(experiment, out, jobs=arguments.jobs, progress=progress)
+        outcome = run_experiment(experiment, out, executor=executor, progress=progress)
     _print_summary(outcome.summary)
     print(f"\nreport: {outcome.report}")
     return int(all(c.verdict == "no data" for c in outcome.summary.comparisons))
@@ -112,13 +120,13 @@ def _dry_run(experiment: "Experiment", out: str) -> int:
     check_metric(experiment.metric)
     directory = OutputDirectory(out)
     directory.check_owner(experiment)
-    pending = directory.read(experiment).pending
+    todo = directory.read(experiment).pending
     table = Table(title=experiment.title or experiment.name)
     for column in ("arm", "against the baseline", "complete", "to do"):
         table.add_column(column)
     for arm in experiment.arms:
         changes = ", ".join(f"{name} = {value}" for name, value in experiment.changes(arm).items())
-        missing = [seed for name, seed in pending if name == arm]
+        missing = [seed for name, seed in todo if name == arm]
         complete = [seed for seed in experiment.seeds if seed not in missing]
         table.add_row(arm, changes or "(baseline)", seeds_text(complete) or "-", seeds_text(missing) or "-")
     console = Console()
@@ -126,7 +134,7 @@ def _dry_run(experiment: "Experiment", out: str) -> int:
     data = next(iter(experiment.arms.values())).data
     console.print(f"metric {experiment.metric}, data {data.source}, task {data.task}, experiment {experiment.digest()}")
     console.print(
-        f"{len(pending)} of {len(experiment.arms) * len(experiment.seeds)} runs to do in {out}; nothing was written"
+        f"{len(todo)} of {len(experiment.arms) * len(experiment.seeds)} runs to do in {out}; nothing was written"
     )
     return 0
 

@@ -3,12 +3,13 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qwafer._process import run_verb
 
 if TYPE_CHECKING:
+    from qwafer.execution import OnProgress, Progress
     from qwafer.experiment import Experiment
     from qwafer.studies import Benchmark
 
@@ -70,6 +71,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", default="bench_reports", metavar="DIR", help="output directory (bench_reports)")
     parser.add_argument("--jobs", type=int, default=2, metavar="J", help="runs at a time (2); timing is done alone")
+    parser.add_argument(
+        "--executor",
+        default="local",
+        metavar="NAME",
+        help="what runs them: local, serial or package.module:Class (local)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
@@ -87,10 +94,11 @@ def _run(arguments: argparse.Namespace) -> int:
     costs = _costs(arguments.costs)
     experiment = _experiment(arguments)
     from qwafer._process import configure_jax
+    from qwafer.execution import make_executor
     from qwafer.studies import run_benchmark, select_heads
 
     configure_jax()
-
+    executor = make_executor(arguments.executor, arguments.jobs)
     with_tree = False
     if arguments.heads is not None:
         heads = [head.strip() for head in arguments.heads.split(",") if head.strip()]
@@ -100,6 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
             experiment,
             arguments.out,
             with_tree=with_tree,
+            executor=executor,
             jobs=arguments.jobs,
             weights=arguments.weights,
             random_weights=arguments.random_weights,
@@ -175,25 +184,27 @@ def _print_summary(experiment: "Experiment", benchmark: "Benchmark") -> None:
 
 
 @contextlib.contextmanager
-def _progress_bar(*, quiet: bool) -> Iterator[Callable[[str, float, int], None] | None]:
+def _progress_bar(*, quiet: bool) -> Iterator["OnProgress | None"]:
     """Show each stage on stderr: units done, time spent, time left."""
     if quiet:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    bars = Progress(*columns, *times, console=Console(file=sys.stderr), speed_estimate_period=3600)
+    bars = Bars(*columns, *times, console=Console(file=sys.stderr), speed_estimate_period=3600)
     stages: dict[str, Any] = {}
 
-    def show(stage: str, done: float, total: int) -> None:
+    def show(state: "Progress") -> None:
         if not stages:
             bars.start()  # not before there is something to show: bad input is one line
-        if stage not in stages:
-            stages[stage] = bars.add_task(stage, total=total, count="")
-        bars.update(stages[stage], completed=done, total=total, count=f"{int(done):,} of {total:,}")
+        if state.stage not in stages:
+            stages[state.stage] = bars.add_task(state.stage, total=state.total, count="")
+        count = f"{int(state.done):,} of {state.total:,}"
+        bars.update(stages[state.stage], completed=state.done, total=state.total, count=count)
 
     try:
         yield show

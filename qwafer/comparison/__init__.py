@@ -12,9 +12,6 @@ from qwafer.comparison.metrics import metric_value as metric_value
 from qwafer.comparison.pairing import Pairing as Pairing
 from qwafer.comparison.pairing import check_pairing as check_pairing
 from qwafer.comparison.pairing import identical_arms as identical_arms
-from qwafer.comparison.resources import Latency as Latency
-from qwafer.comparison.resources import measure_latency as measure_latency
-from qwafer.comparison.resources import peak_memory as peak_memory
 from qwafer.comparison.runs import HeadRun as HeadRun
 from qwafer.comparison.statistics import Comparison as Comparison
 from qwafer.comparison.statistics import compare_arms as compare_arms

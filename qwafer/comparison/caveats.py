@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from qwafer.comparison.pairing import INPUTS, Pairing
-from qwafer.execution.job import Failure
+from qwafer.execution import Failure
 from qwafer.experiment import Experiment
 from qwafer.sweeps.directory import DirectoryRecord, Results, SweepResults, seeds_text
 from qwafer.training import RunResult

@@ -11,9 +11,7 @@ import numpy as np
 from qwafer._errors import InputError
 from qwafer._records import to_json
 from qwafer.config import RunConfig
-from qwafer.experiment import Experiment
-from qwafer.sweeps import OutputDirectory
-from qwafer.sweeps.directory import resources_path
+from qwafer.sweeps.directory import OutputDirectory, SweepResults, resources_path
 
 if TYPE_CHECKING:
     from qwafer.training import RunResult
@@ -82,19 +80,18 @@ def head_run(head: str, result: "RunResult", memory: Mapping[str, int | None]) -
     )
 
 
-def load_runs(experiment: Experiment, directory: OutputDirectory) -> dict[str, dict[int, HeadRun]]:
+def load_runs(directory: OutputDirectory, sweep: SweepResults) -> dict[str, dict[int, HeadRun]]:
     """Return the complete runs of every head by seed; raise InputError where a head has none or a file is missing."""
     runs: dict[str, dict[int, HeadRun]] = {}
-    sweep = directory.read(experiment)
-    for head in experiment.arms:
+    for head, results in sweep.results.items():
         runs[head] = {}
-        for seed, result in sweep.results[head].items():
+        for seed, result in results.items():
             path = directory.run_path(head, seed)
             if not result.outputs:
                 raise InputError(f"{path} has lost its logits ({path.stem}.npz): delete it, and the run is done again")
             runs[head][seed] = head_run(head, result, json.loads(resources_path(path).read_text(encoding="utf-8")))
         if not runs[head]:
-            failure = sweep.failures[head][experiment.seeds[0]]
+            failure = next(iter(sweep.failures[head].values()))
             raise InputError(f"head {head} has no complete run to report: {failure.error}")
     return runs
 

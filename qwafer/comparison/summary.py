@@ -16,7 +16,7 @@ from qwafer.comparison.caveats import collect_warnings
 from qwafer.comparison.metrics import PARTS, higher_is_better, metric_value
 from qwafer.comparison.pairing import Pairing, check_pairing, identical_arms
 from qwafer.comparison.statistics import Comparison, compare_arms
-from qwafer.execution.job import Failure
+from qwafer.execution import Failure
 from qwafer.experiment import Experiment
 from qwafer.heads import PARAMETER_GROUPS
 from qwafer.sweeps.directory import DataRecord, DirectoryRecord, SweepResults

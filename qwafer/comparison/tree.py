@@ -1,19 +1,22 @@
 """The decision tree: the baseline that needs no training loop, on the same split as the heads."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qwafer._io import atomic_path, digest, key_seed, write_json
-from qwafer.comparison.inference import time_calls
 from qwafer.comparison.runs import PARTS, HeadRun
 from qwafer.config import RunConfig
 from qwafer.evaluation.exclusive import class_indices
 from qwafer.evaluation.metrics import Floats
+from qwafer.execution import Report
 from qwafer.features import FeatureSet
+from qwafer.sweeps.inference import time_calls
+from qwafer.sweeps.jobs import load_features, run_config
+from qwafer.sweeps.resources import peak_memory
 from qwafer.training import prepare
 
 NAME = "tree"
@@ -34,10 +37,11 @@ def fit_tree(config: RunConfig, data: FeatureSet, seed: int, *, max_depth: int =
     return _fitted(config, data, seed, max_depth)[0]
 
 
-def timed_tree(config: RunConfig, data: FeatureSet, seed: int) -> dict[str, Any]:
-    """Return the timing record of the tree of `seed`, as `inference.time_head` gives that of a head."""
-    _, predict, prepared = _fitted(config, data, seed, MAX_DEPTH)
-    return time_calls(predict, predict, BATCH, prepared["val"], prepared["test"])
+def time_tree(payload: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    """Return the timing record of the tree, as `sweeps.jobs.time_run` gives that of a head: a job."""
+    _, predict, prepared = _fitted(run_config(payload), load_features(payload["features"]), payload["seed"], MAX_DEPTH)
+    record = time_calls(predict, predict, BATCH, prepared["val"], prepared["test"])
+    return {**record, "peak_memory": peak_memory(), "peak_device_memory": None}
 
 
 def fit_and_store(config: RunConfig, data: FeatureSet, seed: int, folder: Path) -> HeadRun:

@@ -2,8 +2,7 @@
 
 import dataclasses
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,19 @@ from qwafer.comparison.analysis import DEFAULT_COSTS, analyse, cost_matrix, spre
 from qwafer.comparison.differences import example_differences, seed_differences
 from qwafer.comparison.record import head_record
 from qwafer.comparison.runs import HeadRun, check_same_examples, load_runs
-from qwafer.execution import Event, Task, WorkerPool
+from qwafer.execution import Executor, Job, LocalProcesses, OnProgress, Progress, run_all
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
 from qwafer.reports.benchmark import report_blocks, write_report
 from qwafer.reports.figures.benchmark import Drawn, draw_head, draw_shared
 from qwafer.studies import run_experiment
-from qwafer.studies.ablation import sweep_environment
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.benchmark_sources import Resolved, resolve
 from qwafer.sweeps.directory import predictor_path
+from qwafer.sweeps.jobs import TIME, run_payload
 from qwafer.training import prepare
 
-WORKER = (sys.executable, "-m", "qwafer.studies.worker")
-
-Progress = Callable[[str, float, int], None]
-"""Called with a stage, the units done and all units."""
+TIME_TREE = f"{tree.__name__}:{tree.time_tree.__name__}"
 
 
 @dataclass(frozen=True)
@@ -70,23 +66,26 @@ def run_benchmark(
     out: str | Path,
     *,
     with_tree: bool = False,
+    executor: Executor | None = None,
     jobs: int = 2,
     weights: str | None = None,
     random_weights: int | None = None,
     costs: Sequence[float] = DEFAULT_COSTS,
     n_resamples: int = 2000,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Benchmark:
     """Train the arms of `experiment` as heads, time them, and write records, figures and the report into `out`.
 
     Resumes: features, runs and timings that are complete are not done again. With `with_tree` a decision tree is
-    fitted on the same splits. `weights` and `random_weights` go to a backbone that takes them.
+    fitted on the same splits. `weights` and `random_weights` go to a backbone that takes them. Without an executor, the
+    runs go to `jobs` worker processes of this machine; whatever the executor, heads are timed one at a time.
 
     Raises InputError for data or options that do not allow it.
     """
     check_positive_int("jobs", jobs)
     cost_matrix(costs)
-    report: Progress = progress or (lambda *_: None)
+    report = progress or (lambda _: None)
+    executor = executor or LocalProcesses(jobs)
     out = Path(out)
     resolved = resolve(
         experiment,
@@ -95,61 +94,51 @@ def run_benchmark(
         weights=weights,
         random_weights=random_weights,
         jobs=jobs,
-        progress=report,
+        progress=lambda stage, done, total: report(Progress(stage, done, total)),
     )
     experiment = resolved.experiment
-    outcome = run_experiment(
-        experiment,
-        out / "sweep",
-        jobs=jobs,
-        worker=WORKER,
-        fresh=True,
-        progress=lambda state: report(state.stage, state.done, state.total),
-    )
+    outcome = run_experiment(experiment, out / "sweep", executor=executor, progress=report, store_all=True)
     directory = OutputDirectory(out / "sweep")
-    runs = load_runs(experiment, directory)
+    runs = load_runs(directory, outcome.results)
     if with_tree:
         runs[tree.NAME] = _trees(resolved, out / "baselines" / tree.NAME)
     check_same_examples(runs)
-    timings = _timings(resolved, directory, runs, out / "timing", report)
+    timings = _timings(resolved, directory, runs, out / "timing", executor, report)
     return _report(resolved, runs, timings, out, outcome.summary.warnings, costs, jobs, n_resamples, report)
 
 
 def _timings(
-    resolved: Resolved, directory: OutputDirectory, runs: dict[str, dict[int, HeadRun]], folder: Path, report: Progress
+    resolved: Resolved,
+    directory: OutputDirectory,
+    runs: dict[str, dict[int, HeadRun]],
+    folder: Path,
+    executor: Executor,
+    report: OnProgress,
 ) -> dict[str, dict[str, Any]]:
     """Return the timing record of every head's first run, measured where it is not there, one head at a time."""
     experiment = resolved.experiment
-    found: dict[str, tuple[Path, Task]] = {}
+    found: dict[str, tuple[Path, Job]] = {}
     for head, by_seed in runs.items():
         seed, run = next(iter(by_seed.items()))
         path = folder / f"{head}-{seed}-{digest(run.logits['test'])}.json"
-        message = {"seed": seed, "out": str(path.resolve())}
         if head == tree.NAME:
-            config = experiment.arms[experiment.baseline].to_dict()
-            message |= {"do": "time_tree", "config": config, "features": str(resolved.tree_features)}
+            function = TIME_TREE
+            payload = run_payload(experiment.arms[experiment.baseline], resolved.tree_features, seed)
         else:
             predictor = predictor_path(directory.run_path(head, seed))
             if not predictor.is_file():
                 raise InputError(f"{predictor} is missing: delete {directory.run_path(head, seed)} to redo the run")
-            message |= {"do": "time", "predictor": str(predictor.resolve()), "features": str(resolved.files[head])}
-        found[head] = path, Task((head, seed), message, fresh=True)
-    waiting = [task for path, task in found.values() if not path.is_file()]
-    done = 0
-
-    def note(event: Event) -> None:
-        nonlocal done
-        if event.kind == "failed":
-            failure = event.payload or {}
-            details = f"{failure.get('error')}\n{failure.get('details')}"
-            raise RuntimeError(f"head {event.key[0]} could not be timed: {details}")
-        done += event.kind == "done"
-        report("timing", done, len(waiting))
-
+            function = TIME
+            payload = {"predictor": str(predictor.resolve()), "features": str(resolved.files[head]), "seed": seed}
+        found[head] = path, Job(f"timing of {head}", function, payload, fresh=True)
+    waiting = {head: job for head, (path, job) in found.items() if not path.is_file()}
+    with executor:
+        for done, (head, job) in enumerate(waiting.items()):
+            report(Progress("timing", done, len(waiting), text=head))
+            (record,) = run_all(executor, [job]).values()  # one call for each: nothing else runs meanwhile
+            write_json(found[head][0], record)
     if waiting:
-        report("timing", 0, len(waiting))
-        with WorkerPool(WORKER, jobs=1, environment=sweep_environment()) as pool:
-            pool.run(waiting, note)
+        report(Progress("timing", len(waiting), len(waiting)))
     return {head: json.loads(path.read_text(encoding="utf-8")) for head, (path, _) in found.items()}
 
 
@@ -168,17 +157,17 @@ def _report(
     costs: Sequence[float],
     jobs: int,
     n_resamples: int,
-    report: Progress,
+    report: OnProgress,
 ) -> Benchmark:
     experiment = resolved.experiment
     n_steps = sum(map(len, runs.values()))
     analyses: dict[str, dict[int, dict[str, Any]]] = {}
-    report("analysis", 0, n_steps)
+    report(Progress("analysis", 0, n_steps))
     for head, by_seed in runs.items():
         analyses[head] = {}
         for seed, run in by_seed.items():
             analyses[head][seed] = analyse(run, costs=costs, n_resamples=n_resamples)
-            report("analysis", sum(map(len, analyses.values())), n_steps)
+            report(Progress("analysis", sum(map(len, analyses.values())), n_steps))
     exclusive = next(iter(runs[experiment.baseline].values())).exclusive
     over_seeds = seed_differences(analyses, experiment.baseline, experiment.seeds, exclusive)
     over_examples = example_differences(runs, experiment.baseline, n_resamples=n_resamples)
@@ -196,7 +185,7 @@ def _report(
     for head, by in runs.items():
         run = next(iter(by.values()))
         figures[head] = draw_head(run, _test_maps(resolved, files[head], run), folder)
-        report("figures", len(figures), len(runs))
+        report(Progress("figures", len(figures), len(runs)))
     found = [*_source_warnings(sources), *warnings]
     blocks = report_blocks(
         experiment, records, over_seeds, over_examples, shared, figures, found, costs=costs, jobs=jobs

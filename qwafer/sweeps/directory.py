@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from qwafer._errors import InputError
 from qwafer._records import load_record, save_record
 from qwafer.config import RunConfig
-from qwafer.execution.job import Failure
+from qwafer.execution import Failure
 from qwafer.experiment import Experiment, config_digest
 from qwafer.training import RunResult
 

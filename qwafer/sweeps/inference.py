@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwafer.comparison.resources import measure_latency
 from qwafer.evaluation.metrics import Floats
+from qwafer.sweeps.resources import measure_latency
 
 if TYPE_CHECKING:
     from qwafer.training import Predictor
