@@ -144,11 +144,11 @@ def _costs(text: str) -> list[float]:
 
 
 def _print_summary(experiment: "Experiment", benchmark: "Benchmark") -> None:
-    """Print one line a head, the paired differences, the warnings, and where the report is."""
+    """Print one line per head, the paired differences, the warnings, and where the report is."""
     from rich.console import Console
     from rich.table import Table
 
-    from qwafer.reports import number, spread
+    from qwafer.reports.format import format_milliseconds, format_number, format_spread
 
     console = Console()
     table = Table(title=experiment.title or experiment.name)
@@ -156,18 +156,17 @@ def _print_summary(experiment: "Experiment", benchmark: "Benchmark") -> None:
     for column in ("parameters", "macro F1", "macro ROC-AUC", "one example"):
         table.add_column(column, justify="right", no_wrap=True)
     for head, record in benchmark.records.items():
-        test = record["spread"]["test"]
-        name = "f1" if record["exclusive"] else "f1_tuned"
+        averages = (record.test[metric] for metric in (record.main_metric, "roc_auc"))
         table.add_row(
             head,
-            number(record["parameters"]["trainable"]),
-            *(spread(test[metric]["mean"], test[metric]["sd"]) for metric in (name, "roc_auc")),
-            f"{record['inference']['one']['p50']:.3g} ms",
+            format_number(record.parameters.trainable),
+            *(format_spread(average.mean, average.sd) for average in averages),
+            format_milliseconds(record.inference.one.p50),
         )
     console.print(table)
-    for comparisons in benchmark.differences.values():
+    for comparisons in benchmark.differences.seeds.values():
         for comparison in comparisons:
-            console.print(comparison["sentence"], markup=False, highlight=False)
+            console.print(comparison.sentence, markup=False, highlight=False)
     for sentence in benchmark.warnings:
         console.print(f"warning: {sentence}", markup=False, highlight=False)
     console.print(f"\nreport: {benchmark.report}", markup=False, highlight=False)

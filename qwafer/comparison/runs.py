@@ -1,6 +1,5 @@
 """`HeadRun`: what a benchmark reads of one head trained with one seed, whatever trained it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwafer._errors import InputError
+from qwafer._records import load_record
+from qwafer.comparison.resources import PeakMemory
 from qwafer.experiment import Experiment
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.directory import resources_path
@@ -18,6 +19,44 @@ if TYPE_CHECKING:
 PARTS = ("val", "test")
 
 
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Numbers in a head."""
+
+    trainable: int
+    """Numbers that training changes."""
+    frozen: int
+    """Numbers that it leaves as they are."""
+    total: int
+    """All of them."""
+
+
+@dataclass(frozen=True)
+class RunSeconds:
+    """Wall seconds of one run; None for what the head does not have."""
+
+    training: float
+    """Training or fitting, without compilation."""
+    total: float
+    """Everything."""
+    compile: float | None = None
+    """Making and compiling programs."""
+    evaluation: float | None = None
+    """Evaluation."""
+
+
+@dataclass(frozen=True)
+class RunEnvironment:
+    """What a run was made with."""
+
+    versions: dict[str, str]
+    """Of Python and packages."""
+    git_revision: str | None
+    """Commit of the checkout, `-dirty` if it differs; None outside one."""
+    host: dict[str, Any]
+    """Machine, devices, threads, allocator."""
+
+
 @dataclass(frozen=True, eq=False)
 class HeadRun:
     """One head, one seed: logits, labels and rows of validation and test, and what it took."""
@@ -25,7 +64,9 @@ class HeadRun:
     head: str
     """Name of the arm."""
     seed: int
+    """Of split, initial values and batches."""
     label_names: tuple[str, ...]
+    """Labels of the task."""
     exclusive: bool
     """Whether the head gives one of the classes (softmax) or each label on its own (sigmoid)."""
     logits: Mapping[str, np.ndarray]
@@ -34,48 +75,52 @@ class HeadRun:
     """`val`, `test`: (N, n_labels) of 0 and 1."""
     rows: Mapping[str, np.ndarray]
     """`val`, `test`: rows of the run's data."""
-    n_parameters: Mapping[str, int]
-    """`trainable`, `frozen`, `total` numbers of the head."""
-    timings: Mapping[str, float]
-    """Wall seconds: `compile`, `training`, `evaluation`, `total`, where they apply."""
+    n_parameters: ParameterCounts
+    """Numbers in the head."""
+    seconds: RunSeconds
+    """Wall times."""
     curves: Mapping[str, list[Any]]
     """Learning curves; empty where nothing is learnt in epochs."""
-    digests: Mapping[str, Any]
-    """`data` and `split`."""
+    data_digest: str
+    """Digest of features and labels."""
+    split_digest: str
+    """Digest of the split."""
     notes: tuple[str, ...]
-    memory: Mapping[str, int | None]
-    """`peak_memory` of the run's process and `peak_device_memory`, bytes."""
+    """What a reader should know, one sentence each."""
+    memory: PeakMemory
+    """Of the run's process."""
     config: Mapping[str, Any]
     """Every option."""
     best_epoch: int | None = None
+    """Epoch of the checkpoint that was evaluated; None where nothing is learnt in epochs."""
     epochs_run: int | None = None
-    degenerate: bool = False
-    engine: Mapping[str, Any] | None = None
+    """Epochs trained; None likewise."""
+    engine: dict[str, Any] | None = None
     """What executed the circuit."""
-    made_with: Mapping[str, Any] | None = None
-    """`versions`, `git_revision`, `host`."""
+    environment: RunEnvironment | None = None
+    """What the run was made with."""
 
 
-def head_run(head: str, result: "RunResult", memory: Mapping[str, int | None]) -> HeadRun:
+def head_run(head: str, result: "RunResult", memory: PeakMemory) -> HeadRun:
     """Return the `HeadRun` of a training run; its `outputs` must be there."""
     return HeadRun(
         head=head,
         seed=result.seed,
         label_names=result.label_names,
-        exclusive=result.config["objective"]["loss"] == "softmax",
+        exclusive=result.metrics["test"]["exclusive"],
         **{kind: {part: result.outputs[f"{part}_{kind}"] for part in PARTS} for kind in ("logits", "labels", "rows")},
-        n_parameters=result.n_parameters,
-        timings=result.timings,
+        n_parameters=ParameterCounts(**result.n_parameters),
+        seconds=RunSeconds(**{name: result.timings[name] for name in ("training", "total", "compile", "evaluation")}),
         curves=result.curves,
-        digests={name: result.digests[name] for name in ("data", "split")},
+        data_digest=result.digests["data"],
+        split_digest=result.digests["split"],
         notes=result.notes,
         memory=memory,
         config=result.config,
         best_epoch=result.best_epoch,
         epochs_run=result.epochs_run,
-        degenerate=result.degenerate,
         engine=result.engine,
-        made_with={"versions": result.versions, "git_revision": result.git_revision, "host": result.host},
+        environment=RunEnvironment(result.versions, result.git_revision, result.host),
     )
 
 
@@ -91,7 +136,7 @@ def load_runs(experiment: Experiment, directory: OutputDirectory) -> dict[str, d
             path = directory.run_path(head, seed)
             if not result.outputs:
                 raise InputError(f"{path} has lost its logits ({path.stem}.npz): delete it, and the run is done again")
-            runs[head][seed] = head_run(head, result, json.loads(resources_path(path).read_text(encoding="utf-8")))
+            runs[head][seed] = head_run(head, result, load_record(PeakMemory, resources_path(path)))
         if not runs[head]:
             failure = directory.failure(head, experiment.seeds[0]) or {"error": "the run was not done"}
             raise InputError(f"head {head} has no complete run to report: {failure['error']}")

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from qwafer._io import atomic_path, digest, key_seed, write_json
-from qwafer.comparison.inference import time_calls
-from qwafer.comparison.runs import PARTS, HeadRun
+from qwafer.comparison.inference import InferenceTiming, time_calls
+from qwafer.comparison.resources import PeakMemory
+from qwafer.comparison.runs import PARTS, HeadRun, ParameterCounts, RunSeconds
 from qwafer.config import RunConfig
 from qwafer.evaluation.exclusive import class_indices
 from qwafer.evaluation.metrics import Floats
@@ -34,8 +34,8 @@ def fit_tree(config: RunConfig, data: FeatureSet, seed: int, *, max_depth: int =
     return _fitted(config, data, seed, max_depth)[0]
 
 
-def timed_tree(config: RunConfig, data: FeatureSet, seed: int) -> dict[str, Any]:
-    """Return the timing record of the tree of `seed`, as `inference.time_head` gives that of a head."""
+def timed_tree(config: RunConfig, data: FeatureSet, seed: int) -> InferenceTiming:
+    """Return the timing of the tree of `seed`, as `inference.time_head` gives that of a head."""
     _, predict, prepared = _fitted(config, data, seed, MAX_DEPTH)
     return time_calls(predict, predict, BATCH, prepared["val"], prepared["test"])
 
@@ -52,9 +52,9 @@ def fit_and_store(config: RunConfig, data: FeatureSet, seed: int, folder: Path) 
             "head": NAME,
             "seed": seed,
             "max_depth": MAX_DEPTH,
-            "n_parameters": run.n_parameters,
-            "timings": run.timings,
-            "digests": run.digests,
+            "n_parameters": run.n_parameters.total,
+            "data": run.data_digest,
+            "split": run.split_digest,
             "fingerprint": digest(arrays["val_logits"], arrays["test_logits"]),
         },
     )
@@ -100,12 +100,13 @@ def _fitted(
         logits={part: predict(parts[part][0]) for part in PARTS},
         labels={part: parts[part][1] for part in PARTS},
         rows={part: getattr(prepared.split, part) for part in PARTS},
-        n_parameters={"trainable": n_numbers, "frozen": 0, "total": n_numbers},
-        timings={"training": seconds, "total": seconds},
+        n_parameters=ParameterCounts(trainable=n_numbers, frozen=0, total=n_numbers),
+        seconds=RunSeconds(training=seconds, total=seconds),
         curves={},
-        digests={"data": prepared.data_digest, "split": prepared.split.digest},
+        data_digest=prepared.data_digest,
+        split_digest=prepared.split.digest,
         notes=prepared.notes,
-        memory={"peak_memory": None, "peak_device_memory": None},
+        memory=PeakMemory(None, None),
         config={"head": {"name": NAME, "max_depth": max_depth}, "data": config.to_dict()["data"]},
     )
     return run, predict, {part: parts[part][0] for part in PARTS}

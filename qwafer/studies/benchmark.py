@@ -1,7 +1,6 @@
 """`run_benchmark`: heads under identical conditions, from maps or features to the report."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,17 +9,20 @@ from typing import Any
 
 from qwafer._checks import check_positive_int, nearest
 from qwafer._errors import InputError
-from qwafer._io import digest, write_json
+from qwafer._io import digest
+from qwafer._records import load_record, save_record
 from qwafer.comparison import tree
-from qwafer.comparison.analysis import DEFAULT_COSTS, analyse, cost_matrix, spread
-from qwafer.comparison.differences import example_differences, seed_differences
-from qwafer.comparison.record import head_record
+from qwafer.comparison.analysis import DEFAULT_COSTS, RunAnalysis, analyse, cost_matrix
+from qwafer.comparison.differences import Differences, example_differences, seed_differences
+from qwafer.comparison.inference import InferenceTiming
+from qwafer.comparison.record import FeatureSource, HeadRecord, head_record
 from qwafer.comparison.runs import HeadRun, check_same_examples, load_runs
 from qwafer.execution import Event, Task, WorkerPool
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
 from qwafer.reports.benchmark import report_blocks, write_report
-from qwafer.reports.figures.benchmark import Drawn, draw_head, draw_shared
+from qwafer.reports.figures import Drawn
+from qwafer.reports.figures.benchmark import draw_head, draw_shared
 from qwafer.studies import run_experiment
 from qwafer.studies.ablation import sweep_environment
 from qwafer.sweeps import OutputDirectory
@@ -38,13 +40,14 @@ Progress = Callable[[str, float, int], None]
 class Benchmark:
     """What a benchmark left behind."""
 
-    records: dict[str, dict[str, Any]]
+    records: dict[str, HeadRecord]
     """`bench_{head}.json` by head."""
-    differences: dict[str, list[dict[str, Any]]]
-    """Paired comparisons over seeds, by metric."""
+    differences: Differences
+    """`differences.json`."""
     report: Path
     """`report.html`; `report.md` lies beside it."""
     warnings: tuple[str, ...]
+    """What a reader must know before believing the comparison, in sentences."""
 
 
 def select_heads(experiment: Experiment, heads: Sequence[str]) -> tuple[Experiment, bool]:
@@ -117,8 +120,8 @@ def run_benchmark(
 
 def _timings(
     resolved: Resolved, directory: OutputDirectory, runs: dict[str, dict[int, HeadRun]], folder: Path, report: Progress
-) -> dict[str, dict[str, Any]]:
-    """Return the timing record of every head's first run, measured where it is not there, one head at a time."""
+) -> dict[str, InferenceTiming]:
+    """Return the timing of every head's first run, measured where it is not there, one head at a time."""
     experiment = resolved.experiment
     found: dict[str, tuple[Path, Task]] = {}
     for head, by_seed in runs.items():
@@ -150,7 +153,7 @@ def _timings(
         report("timing", 0, len(waiting))
         with WorkerPool(WORKER, jobs=1, environment=sweep_environment()) as pool:
             pool.run(waiting, note)
-    return {head: json.loads(path.read_text(encoding="utf-8")) for head, (path, _) in found.items()}
+    return {head: load_record(InferenceTiming, path) for head, (path, _) in found.items()}
 
 
 def _trees(resolved: Resolved, folder: Path) -> dict[int, HeadRun]:
@@ -162,7 +165,7 @@ def _trees(resolved: Resolved, folder: Path) -> dict[int, HeadRun]:
 def _report(
     resolved: Resolved,
     runs: dict[str, dict[int, HeadRun]],
-    timings: dict[str, dict[str, Any]],
+    timings: dict[str, InferenceTiming],
     out: Path,
     warnings: Sequence[str],
     costs: Sequence[float],
@@ -172,7 +175,7 @@ def _report(
 ) -> Benchmark:
     experiment = resolved.experiment
     n_steps = sum(map(len, runs.values()))
-    analyses: dict[str, dict[int, dict[str, Any]]] = {}
+    analyses: dict[str, dict[int, RunAnalysis]] = {}
     report("analysis", 0, n_steps)
     for head, by_seed in runs.items():
         analyses[head] = {}
@@ -180,49 +183,42 @@ def _report(
             analyses[head][seed] = analyse(run, costs=costs, n_resamples=n_resamples)
             report("analysis", sum(map(len, analyses.values())), n_steps)
     exclusive = next(iter(runs[experiment.baseline].values())).exclusive
-    over_seeds = seed_differences(analyses, experiment.baseline, experiment.seeds, exclusive)
-    over_examples = example_differences(runs, experiment.baseline, n_resamples=n_resamples)
-
+    differences = Differences(
+        seeds=seed_differences(analyses, experiment.baseline, experiment.seeds, exclusive),
+        examples=example_differences(runs, experiment.baseline, n_resamples=n_resamples),
+    )
     files = {head: resolved.files.get(head, resolved.tree_features) for head in runs}
     sources = {head: _source(files[head]) for head in runs}
     records = {head: head_record(runs[head], analyses[head], timings[head], sources[head]) for head in runs}
     for head, record in records.items():
-        write_json(out / f"bench_{head}.json", record)
-    write_json(out / "differences.json", {"seeds": over_seeds, "examples": over_examples})
+        save_record(out / f"bench_{head}.json", record)
+    save_record(out / "differences.json", differences)
 
     folder = out / "figures"
-    shared = draw_shared(runs, {head: spread(analyses[head]) for head in runs}, folder)
+    shared = draw_shared(runs, records, folder)
     figures: dict[str, dict[str, Drawn]] = {}
     for head, by in runs.items():
         run = next(iter(by.values()))
-        figures[head] = draw_head(run, _test_maps(resolved, files[head], run), folder)
+        figures[head] = draw_head(run, records[head].first, _test_maps(resolved, files[head], run), folder)
         report("figures", len(figures), len(runs))
     found = [*_source_warnings(sources), *warnings]
-    blocks = report_blocks(
-        experiment, records, over_seeds, over_examples, shared, figures, found, costs=costs, jobs=jobs
-    )
+    blocks = report_blocks(experiment, records, differences, shared, figures, found, costs=costs, jobs=jobs)
     path = write_report(blocks, experiment.title or experiment.name, out)
-    return Benchmark(records, over_seeds, path, tuple(found))
+    return Benchmark(records, differences, path, tuple(found))
 
 
-def _source(path: Path) -> dict[str, Any]:
+def _source(path: Path) -> FeatureSource:
     data = FeatureSet.load(path)
-    return {
-        "file": path.name,
-        "digest": data.digest(),
-        "n_examples": len(data),
-        "n_features": data.features.shape[1],
-        "provenance": data.provenance,
-    }
+    return FeatureSource(path.name, data.digest(), len(data), data.features.shape[1], dict(data.provenance))
 
 
-def _source_warnings(sources: dict[str, dict[str, Any]]) -> list[str]:
+def _source_warnings(sources: dict[str, FeatureSource]) -> list[str]:
     """Return what a reader must know about the features themselves."""
     found: dict[str, list[str]] = {}
     for head, source in sources.items():
-        seed = source["provenance"].get("random_weights")
+        seed = source.provenance.get("random_weights")
         if seed is not None:
-            sentence = f"the backbone {source['provenance']['backbone']} has RANDOM weights (seed {seed})"
+            sentence = f"the backbone {source.provenance['backbone']} has RANDOM weights (seed {seed})"
             found.setdefault(sentence, []).append(head)
     return [
         f"{', '.join(heads)}: {sentence}: the features are those of no trained network."

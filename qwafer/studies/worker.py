@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qwafer._io import write_json
-from qwafer.comparison.resources import peak_device_memory, peak_memory
+from qwafer._records import save_record
+from qwafer.comparison.resources import PeakMemory
 from qwafer.sweeps.directory import predictor_path, resources_path
 from qwafer.sweeps.worker import Report, check, load_features, run_config, serve
 
@@ -35,7 +35,7 @@ def run(message: dict[str, Any], report: Report) -> None:
     out = Path(message["out"])
     assert result.predictor is not None
     result.predictor.save(predictor_path(out))
-    write_json(resources_path(out), {"peak_memory": peak_memory(), "peak_device_memory": peak_device_memory()})
+    save_record(resources_path(out), PeakMemory.now())
     result.save(out, outputs=True)
     report("done", seconds=time.perf_counter() - start)
 
@@ -47,8 +47,7 @@ def measure(message: dict[str, Any], report: Report) -> None:
 
     predictor = Predictor.load(message["predictor"])
     prepared = prepare(predictor.config, load_features(message["features"]), message["seed"])
-    record = time_head(predictor, prepared.part("val")[0], prepared.part("test")[0])
-    write_json(message["out"], {**record, "peak_memory": peak_memory(), "peak_device_memory": peak_device_memory()})
+    save_record(message["out"], time_head(predictor, prepared.part("val")[0], prepared.part("test")[0]))
     report("done", seconds=0.0)
 
 
@@ -56,8 +55,8 @@ def measure_tree(message: dict[str, Any], report: Report) -> None:
     """Fit and time the decision tree, alone in this process, and write the record."""
     from qwafer.comparison.tree import timed_tree
 
-    record = timed_tree(run_config(message["config"]), load_features(message["features"]), message["seed"])
-    write_json(message["out"], {**record, "peak_memory": peak_memory(), "peak_device_memory": None})
+    timing = timed_tree(run_config(message["config"]), load_features(message["features"]), message["seed"])
+    save_record(message["out"], timing)
     report("done", seconds=0.0)
 
 
