@@ -31,14 +31,19 @@ def format_interval(low: float | None, high: float | None, *, signed: bool = Tru
     return f"{low:+.4f} to {high:+.4f}" if signed else f"{low:.4f} to {high:.4f}"
 
 
-def format_estimate(
-    estimate: float | None, low: float | None, high: float | None, *, signed: bool = False, marked: bool = False
-) -> str:
-    """Return "estimate [low, high]" to four decimals, with a dagger where it is marked as degenerate."""
-    if estimate is None or low is None or high is None or estimate != estimate or low != low or high != high:
+def format_range(low: float | None, high: float | None, *, signed: bool = False) -> str:
+    """Return "[low, high]" to four decimals."""
+    if low is None or high is None or low != low or high != high:
         return MISSING
-    sign = "+" if signed else ""
-    return f"{estimate:{sign}.4f} [{low:{sign}.4f}, {high:{sign}.4f}]{' †' if marked else ''}"
+    return f"[{low:+.4f}, {high:+.4f}]" if signed else f"[{low:.4f}, {high:.4f}]"
+
+
+def format_estimate(estimate: float, low: float, high: float, *, signed: bool = False, marked: bool = False) -> str:
+    """Return "estimate [low, high]" to four decimals, with a dagger where it is marked as degenerate."""
+    interval = format_range(low, high, signed=signed)
+    if interval == MISSING or estimate != estimate:
+        return MISSING
+    return f"{estimate:{'+' if signed else ''}.4f} {interval}{' †' if marked else ''}"
 
 
 def format_seconds(value: float | None) -> str:
