@@ -5,7 +5,7 @@ import pytest
 from sklearn.tree import DecisionTreeClassifier
 
 from qwafer._io import key_seed
-from qwafer.comparison import fit_tree
+from qwafer.comparison.tree import fit_tree
 from qwafer.config import DataConfig, ObjectiveConfig, RunConfig
 from qwafer.features import FeatureSet
 from qwafer.training import prepare
@@ -39,7 +39,7 @@ def test_probabilities_are_those_of_scikit_learn(k):
     np.testing.assert_allclose(1 / (1 + np.exp(-run.logits["test"])), np.clip(expected, 1e-6, 1 - 1e-6), atol=1e-12)
     np.testing.assert_array_equal(run.labels["test"], split.part("test")[1])
     inner = tree.tree_.node_count - tree.get_n_leaves()
-    assert run.n_parameters["trainable"] == 2 * inner + k * tree.get_n_leaves()
+    assert run.n_parameters.trainable == 2 * inner + k * tree.get_n_leaves()
     assert tree.get_depth() <= 3
 
 

@@ -24,4 +24,3 @@ from qwafer.comparison.statistics import sign_flip_p as sign_flip_p
 from qwafer.comparison.statistics import wilcoxon_p as wilcoxon_p
 from qwafer.comparison.summary import summarize as summarize
 from qwafer.comparison.summary import write_summary as write_summary
-from qwafer.comparison.tree import fit_tree as fit_tree
