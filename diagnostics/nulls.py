@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         from qwafer.cli.diagnose import features_of
         from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment
         from qwafer.probes import run_nulls
-        from qwafer.probes.scores.nulls import table_text
+        from qwafer.reports.document import to_markdown
+        from qwafer.reports.trust import nulls_table
 
         settings = [f"engine={arguments.engine}"] + (
             [f"data.source={arguments.features}"] if arguments.features else []
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             metric=arguments.metric,
             progress=lambda name, seed: print(f"training {name}, seed {seed}", file=sys.stderr),
         )
-        print(table_text(report))
+        print(to_markdown([nulls_table(report)]))
         return report
 
     return run(body)

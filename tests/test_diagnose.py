@@ -10,12 +10,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from qwafer._records import load_record, to_json
 from qwafer.cli.diagnose import build_parser, features_of, main
 from qwafer.config import HeadConfig, TrainingConfig
 from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet
 from qwafer.probes.trust import Section, TrustTable, count_steps, trust_table
-from qwafer.reports.trust import document_text
+from qwafer.reports.document import to_markdown
+from qwafer.reports.trust import document_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -42,13 +44,14 @@ def test_small_experiment_passes_and_is_written(tmp_path: Path, capsys: pytest.C
     assert max(len(line) for line in text.splitlines()) <= 100
     for name in ("gradient agreement", "sensitivity", "score sign", "leakage", "ineffective options"):
         assert name in text
-    record = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert record["verdict"] == "warn"
-    assert record["counts"]["fail"] == 0
-    reports = {r["name"]: r for section in record["sections"].values() for r in section}
-    assert reports["sensitivity"]["verdict"] == "warn"
-    assert reports["ineffective options"]["verdict"] == "pass"
-    assert set(reports["sensitivity"]["numbers"]) == {"mean_z", "mean_z_readout"}
+    table = load_record(TrustTable, tmp_path / "out" / "report.json")
+    assert to_json(table) == json.loads((tmp_path / "out" / "report.json").read_text())
+    assert table.verdict == "warn"
+    assert table.counts()["fail"] == 0
+    reports = {report.name: report for report in table.reports}
+    assert reports["sensitivity"].verdict == "warn"
+    assert reports["ineffective options"].verdict == "pass"
+    assert set(reports["sensitivity"].numbers) == {"mean_z", "mean_z_readout"}
     assert len(reports) == 29
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert "| sensitivity | **warn** |" in markdown
@@ -147,7 +150,7 @@ def test_document_says_what_to_do_only_where_something_is_wrong() -> None:
 
     bad = Report("p", "Is it?", "fail", "no | no", tolerance="t", meaning="It hurts.", remedy="Mend it.")
     good = dataclasses.replace(bad, name="q", verdict="pass", headline="yes")
-    text = document_text(TrustTable((Section("matter", (bad, good)),), {}), [])
+    text = to_markdown(document_blocks(TrustTable((Section("matter", (bad, good)),))))
     assert text.count("Mend it.") == 1
     assert "no \\| no" in text
     assert "Verdict: **FAIL** (1 pass, 1 fail)" in text

@@ -12,8 +12,8 @@ from qwafer.config import CircuitConfig, DataConfig, EngineConfig, HeadConfig, R
 from qwafer.data import Split, make_split
 from qwafer.features import FeatureSet
 from qwafer.probes import (
+    ProbedData,
     StallWatch,
-    Table,
     digests_agree,
     focal_stall,
     identical_arms,
@@ -30,8 +30,10 @@ from qwafer.probes import (
 )
 from qwafer.probes.data.controls import linear_fit
 from qwafer.probes.pairing import program_fingerprint
-from qwafer.probes.scores.nulls import NullRow, _report, null_configs, run_nulls, table_text, trigonometric_features
+from qwafer.probes.scores.nulls import NullRow, _report, null_configs, run_nulls, trigonometric_features
 from qwafer.probes.scores.stall import stall_level
+from qwafer.reports.document import to_markdown
+from qwafer.reports.trust import nulls_table
 from qwafer.training import RunResult, train
 
 
@@ -43,14 +45,14 @@ def feature_set(n: int = 240, d: int = 6, k: int = 1, seed: int = 0) -> FeatureS
     return FeatureSet(features, labels, tuple(f"L{i}" for i in range(k)), ids, {})
 
 
-def sound_table(seed: int = 0, **changes: Any) -> Table:
+def sound_table(seed: int = 0, **changes: Any) -> ProbedData:
     data = feature_set(seed=seed, k=2, n=400)
     split = make_split(data.labels, data.content_ids, seed=seed)
-    table = Table(np.array(data.features), np.array(data.labels), split, data.content_ids, data.label_names)
+    table = ProbedData(np.array(data.features), np.array(data.labels), split, data.content_ids, data.label_names)
     return dataclasses.replace(table, **changes)
 
 
-def verdicts(table: Table) -> dict[str, str]:
+def verdicts(table: ProbedData) -> dict[str, str]:
     return {report.name: report.verdict for report in probe_data(table)}
 
 
@@ -98,7 +100,7 @@ def test_one_decided_label_of_several_warns() -> None:
 
 
 def test_a_pipeline_that_peeks_fails_the_permutation_control() -> None:
-    def peeking(table: Table) -> tuple[np.ndarray, np.ndarray]:
+    def peeking(table: ProbedData) -> tuple[np.ndarray, np.ndarray]:
         truth = table.labels[table.split.test]
         return truth + 0.1 * np.random.default_rng(0).standard_normal(truth.shape), truth
 
@@ -116,7 +118,7 @@ def test_a_split_by_lot_that_scores_lower_warns() -> None:
     labels = lot_labels[lots][:, None].astype(np.uint8)
     ids = np.array([str(i) for i in range(1200)])
     split = make_split(labels, ids, seed=0)
-    table = Table(features, labels, split, ids, groups=np.array([f"lot{i}" for i in lots]))
+    table = ProbedData(features, labels, split, ids, groups=np.array([f"lot{i}" for i in lots]))
     report = split_by_origin(table)
     assert report.verdict == "warn"
     assert report.numbers["by"] == "group"
@@ -349,7 +351,7 @@ def test_nulls_are_judged_by_paired_intervals() -> None:
     report = _report([head, beaten, level], "roc_auc", 2)
     assert report.verdict == "warn"
     assert "not shown to beat mlp" in report.headline
-    assert "| mlp | 9 | 0.9000 | +0.0000 | [-0.1000, +0.1000] |" in table_text(report)
+    assert "| mlp | 9 | 0.9000 | +0.0000 | [-0.1000, +0.1000] |" in to_markdown([nulls_table(report)])
 
 
 def test_nulls_are_trained_under_the_same_budget() -> None:

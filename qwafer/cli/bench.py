@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--heads",
         metavar="A,B,...",
-        help="arms of the experiment, in this order (all); `tree` adds a decision tree of depth 10",
+        help="arms of the experiment, in this order (all); `tree`, or package.module:Head, joins them",
     )
     parser.add_argument("--seeds", metavar="N|a:b|list", help="seeds: 5 (0 to 4), 3:8 (3 to 7), or 1,5,9")
     parser.add_argument(
@@ -99,15 +99,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
     configure_jax()
     executor = make_executor(arguments.executor, arguments.jobs)
-    with_tree = False
     if arguments.heads is not None:
         heads = [head.strip() for head in arguments.heads.split(",") if head.strip()]
-        experiment, with_tree = select_heads(experiment, heads)
+        experiment = select_heads(experiment, heads)
     with _progress_bar(quiet=arguments.quiet) as progress:
         benchmark = run_benchmark(
             experiment,
             arguments.out,
-            with_tree=with_tree,
             executor=executor,
             jobs=arguments.jobs,
             weights=arguments.weights,
@@ -153,12 +151,11 @@ def _costs(text: str) -> list[float]:
 
 
 def _print_summary(experiment: "Experiment", benchmark: "Benchmark") -> None:
-    """Print one line a head, the paired differences, the warnings, and where the report is."""
+    """Print one line per head, the paired differences, the warnings, and where the report is."""
     from rich.console import Console
     from rich.table import Table
 
-    from qwafer.reports.format import format_number as number
-    from qwafer.reports.format import format_spread as spread
+    from qwafer.reports.format import format_milliseconds, format_number, format_spread
 
     console = Console()
     table = Table(title=experiment.title or experiment.name)
@@ -166,18 +163,17 @@ def _print_summary(experiment: "Experiment", benchmark: "Benchmark") -> None:
     for column in ("parameters", "macro F1", "macro ROC-AUC", "one example"):
         table.add_column(column, justify="right", no_wrap=True)
     for head, record in benchmark.records.items():
-        test = record["spread"]["test"]
-        name = "f1" if record["exclusive"] else "f1_tuned"
+        averages = (record.test[metric] for metric in (record.main_metric, "roc_auc"))
         table.add_row(
             head,
-            number(record["parameters"]["trainable"]),
-            *(spread(test[metric]["mean"], test[metric]["sd"]) for metric in (name, "roc_auc")),
-            f"{record['inference']['one']['p50']:.3g} ms",
+            format_number(record.parameters.trainable),
+            *(format_spread(average.mean, average.sd) for average in averages),
+            format_milliseconds(record.inference.one.p50),
         )
     console.print(table)
-    for comparisons in benchmark.differences.values():
+    for comparisons in benchmark.differences.seeds.values():
         for comparison in comparisons:
-            console.print(comparison["sentence"], markup=False, highlight=False)
+            console.print(comparison.sentence, markup=False, highlight=False)
     for sentence in benchmark.warnings:
         console.print(f"warning: {sentence}", markup=False, highlight=False)
     console.print(f"\nreport: {benchmark.report}", markup=False, highlight=False)

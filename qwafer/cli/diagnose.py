@@ -118,15 +118,18 @@ def _stack(arguments: argparse.Namespace) -> int:
             flag = "EXPERIMENT.toml" if name == "experiment" else "--set" if name == "overrides" else f"--{name}"
             raise InputError(f"`--stack` probes the installed compiler, not an experiment: leave out {flag}")
     from qwafer._io import write_json, write_text
-    from qwafer.engines.catalyst.stack import QUESTIONS, broken, markdown, run_stack_probes
+    from qwafer.engines.catalyst.stack import QUESTIONS, broken, run_stack_probes
 
     with _progress(len(QUESTIONS), quiet=arguments.quiet) as progress:
         facts = run_stack_probes(progress)
     _print_facts(facts)
     if arguments.out is not None:
+        from qwafer.reports.document import Heading, to_markdown
+        from qwafer.reports.stack import fact_blocks
+
         path = Path(arguments.out) / "stack.md"
         write_json(path.with_suffix(".json"), [dataclasses.asdict(fact) for fact in facts])
-        write_text(path, f"# What the compiler stack can do\n\n{markdown(facts)}\n")
+        write_text(path, to_markdown([Heading("What the compiler stack can do", 1), *fact_blocks(facts)]))
         print(f"report: {path}")
     return 1 if broken(facts) else 0
 

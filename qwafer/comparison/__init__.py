@@ -12,7 +12,6 @@ from qwafer.comparison.metrics import metric_value as metric_value
 from qwafer.comparison.pairing import Pairing as Pairing
 from qwafer.comparison.pairing import check_pairing as check_pairing
 from qwafer.comparison.pairing import identical_arms as identical_arms
-from qwafer.comparison.runs import HeadRun as HeadRun
 from qwafer.comparison.statistics import Comparison as Comparison
 from qwafer.comparison.statistics import compare_arms as compare_arms
 from qwafer.comparison.statistics import holm as holm
@@ -23,4 +22,3 @@ from qwafer.comparison.summary import Summary as Summary
 from qwafer.comparison.summary import SweepTimings as SweepTimings
 from qwafer.comparison.summary import sum_timings as sum_timings
 from qwafer.comparison.summary import summarize as summarize
-from qwafer.comparison.tree import fit_tree as fit_tree

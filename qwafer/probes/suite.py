@@ -1,4 +1,4 @@
-"""Which probes run on what: a circuit, a trained head, a table of data. One defect, one red line."""
+"""Which probes run on what: a circuit, a trained head, a data set. One defect, one red line."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ from qwafer.probes.circuit.sensitivity import sensitivity
 from qwafer.probes.circuit.subject import Subject, circuit_subject
 from qwafer.probes.circuit.trainability import own_trainability, trainability
 from qwafer.probes.data import controls
-from qwafer.probes.data.table import Table
+from qwafer.probes.data.probed import ProbedData
 from qwafer.probes.report import Report, parameter_name
 from qwafer.probes.scores import logits as scores
 from qwafer.probes.scores import stall
@@ -182,10 +182,10 @@ def stall_level_of(prepared: Prepared, config: RunConfig) -> float:
     return float(objective(jnp.zeros(labels.shape, "float32"), labels, jnp.ones((len(labels),), "float32")))
 
 
-def table_of(prepared: Prepared, *, stratified: bool = True) -> Table:
+def probed_data(prepared: Prepared, *, stratified: bool = True) -> ProbedData:
     """Return the data of a run as the data probes look at it."""
     data = prepared.data
-    return Table(
+    return ProbedData(
         features=np.asarray(data.features),
         labels=np.asarray(data.labels),
         split=prepared.split,
@@ -199,10 +199,12 @@ def table_of(prepared: Prepared, *, stratified: bool = True) -> Table:
 
 
 def head_fit(config: RunConfig, data: FeatureSet, seed: int) -> controls.Fit:
-    """Return the pipeline of `config` as a fit for `label_permutation`: `train` on `data` with the table's labels."""
+    """Return the pipeline of `config` as a fit for `label_permutation`: `train` on `data` with the labels and
+    split that it is given.
+    """
 
-    def fit(table: Table) -> tuple[np.ndarray, np.ndarray]:
-        permuted = dataclasses.replace(data, labels=np.asarray(table.labels), split=table.split.parts())
+    def fit(probed: ProbedData) -> tuple[np.ndarray, np.ndarray]:
+        permuted = dataclasses.replace(data, labels=np.asarray(probed.labels), split=probed.split.parts())
         run = train(config, permuted, seed)
         return run.outputs["test_logits"], run.outputs["test_labels"]
 

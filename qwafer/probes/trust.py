@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from qwafer._errors import InputError
 from qwafer.circuits import CircuitSpec
@@ -14,10 +14,10 @@ from qwafer.heads import QuantumOptions
 from qwafer.probes import pairing
 from qwafer.probes.circuit.subject import circuit_subject
 from qwafer.probes.data import controls
-from qwafer.probes.data.table import probe_data
+from qwafer.probes.data.probed import probe_data
 from qwafer.probes.report import Report, Verdict, merge, worst
 from qwafer.probes.scores.nulls import NULLS, run_nulls
-from qwafer.probes.suite import head_fit, probe_circuit, probe_run, table_of
+from qwafer.probes.suite import head_fit, probe_circuit, probe_run, probed_data
 from qwafer.training import RunResult, prepare, train
 
 QUICK_BATCHES = 100
@@ -45,13 +45,39 @@ class Section:
 
 
 @dataclass(frozen=True)
+class TrustSubject:
+    """What was probed."""
+
+    arms: dict[str, Any]
+    """Every option of each arm."""
+    baseline: str
+    """The arm that the others are compared with."""
+    engine: dict[str, Any]
+    """What executed the circuit of each arm."""
+    seed: int
+    """Of split, initial values, batches and random points."""
+    thorough: bool
+    """Whether arms were trained as configured, with nulls."""
+    n_examples: int
+    """Examples under the task of the baseline."""
+    n_features: int
+    """Features of an example."""
+    labels: tuple[str, ...]
+    """Labels of the task."""
+    versions: dict[str, str]
+    """Of Python and packages."""
+
+
+@dataclass(frozen=True)
 class TrustTable:
-    """What the probes say about an experiment."""
+    """What the probes say about an experiment: `report.json`."""
+
+    SCHEMA: ClassVar[str] = "qwafer/trust-table/1"
 
     sections: tuple[Section, ...]
     """By matter."""
-    subject: Mapping[str, Any]
-    """Plain data on what was probed: arms, engine, seed, examples, thorough or not."""
+    subject: TrustSubject | None = None
+    """What was probed."""
 
     @property
     def reports(self) -> tuple[Report, ...]:
@@ -69,15 +95,6 @@ class TrustTable:
             verdict: sum(r.verdict == verdict for r in self.reports) for verdict in ("pass", "warn", "fail", "skip")
         }
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON data."""
-        return {
-            "verdict": self.verdict,
-            "counts": self.counts(),
-            "subject": dict(self.subject),
-            "sections": {section.title: [r.to_dict() for r in section.reports] for section in self.sections},
-        }
-
 
 def trust_table(
     arms: Mapping[str, RunConfig],
@@ -91,7 +108,7 @@ def trust_table(
     """Run every probe that applies to `arms` and return the trust table.
 
     A circuit that several arms share is probed once; the reports of different circuits, and of the arms' heads, are
-    merged into one line a probe, with the worst verdict. Scores are those of a short training of each arm (at most 5
+    merged into one line per probe, with the worst verdict. Scores are those of a short training of each arm (at most 5
     epochs of 100 batches; `thorough` trains as configured, takes more samples, and trains the nulls over 5 seeds).
     Data are probed as the baseline sees them.
 
@@ -108,7 +125,9 @@ def trust_table(
     baseline = baseline or next(iter(arms))
     short = {arm: config if thorough else _shortened(config, len(data[arm])) for arm, config in arms.items()}
     prepared = prepare(arms[baseline], data[baseline], seed)
-    table = table_of(prepared, stratified=arms[baseline].data.split_by == "content" and data[baseline].split is None)
+    probed = probed_data(
+        prepared, stratified=arms[baseline].data.split_by == "content" and data[baseline].split is None
+    )
 
     circuits = _circuit_reports(arms, data, seed=seed, thorough=thorough, progress=progress)
     runs: dict[str, RunResult] = {}
@@ -118,9 +137,9 @@ def trust_table(
         runs[arm] = train(config, data[arm], seed)
         head_reports[arm] = probe_run(runs[arm], data[arm], seed=seed)
     progress("data")
-    data_reports = probe_data(table)
+    data_reports = probe_data(probed)
     fit = head_fit(short[baseline], prepared.data, seed)
-    data_reports += [controls.label_permutation(table, fit, seed=seed), controls.split_by_origin(table, seed=seed)]
+    data_reports += [controls.label_permutation(probed, fit, seed=seed), controls.split_by_origin(probed, seed=seed)]
     progress("pairing")
     pairing_reports = _pairing_reports(arms, runs, data, baseline, seed)
     sections = [
@@ -139,17 +158,17 @@ def trust_table(
         sections.append(Section("nulls", (null,)))
     return TrustTable(
         tuple(sections),
-        {
-            "arms": {arm: config.to_dict() for arm, config in arms.items()},
-            "baseline": baseline,
-            "engine": {arm: run.engine for arm, run in runs.items()},
-            "seed": seed,
-            "thorough": thorough,
-            "n_examples": len(prepared.data),
-            "n_features": prepared.data.features.shape[1],
-            "labels": list(prepared.data.label_names),
-            "versions": next(iter(runs.values())).environment.versions,
-        },
+        TrustSubject(
+            arms={arm: config.to_dict() for arm, config in arms.items()},
+            baseline=baseline,
+            engine={arm: run.engine for arm, run in runs.items()},
+            seed=seed,
+            thorough=thorough,
+            n_examples=len(prepared.data),
+            n_features=prepared.data.features.shape[1],
+            labels=prepared.data.label_names,
+            versions=next(iter(runs.values())).environment.versions,
+        ),
     )
 
 

@@ -33,8 +33,6 @@ class Resolved:
     experiment: Experiment
     maps: "WaferMaps | None"
     """The maps, where they were given; None where only features were."""
-    tree_features: Path
-    """What the decision tree reads: spatial features where there are maps, else those of the baseline."""
     files: Mapping[str, Path]
     """The feature file of each head."""
 
@@ -43,7 +41,6 @@ def resolve(
     experiment: Experiment,
     folder: Path,
     *,
-    tree: bool,
     weights: str | None = None,
     random_weights: int | None = None,
     jobs: int = 1,
@@ -65,7 +62,7 @@ def resolve(
     first = experiment.arms[experiment.baseline].data
     if looks_like_features(first.source):
         path = Path(first.source).resolve()
-        return Resolved(experiment, None, path, dict.fromkeys(experiment.arms, path))
+        return Resolved(experiment, None, dict.fromkeys(experiment.arms, path))
 
     from qwafer.backbones import extract, extractor
     from qwafer.data import read_maps
@@ -78,7 +75,7 @@ def resolve(
     stem = _stem(first, maps)
     paths: dict[str, Path] = {}
     split: Callable[[np.ndarray], np.ndarray | None] | None = None
-    for name in sorted({*backbones, *(["spatial"] if tree else [])}, key=lambda name: (name != TRAINED, name)):
+    for name in sorted(backbones, key=lambda name: (name != TRAINED, name)):
         if name == TRAINED and weights is None and random_weights is None:
             backbone = extractor(name, weights=_trained(maps, folder / f"{stem}-{name}.safetensors", report))
         elif name == "spatial":
@@ -98,7 +95,7 @@ def resolve(
         for head, config in experiment.arms.items()
     }
     resolved = dataclasses.replace(experiment, arms=arms)
-    return Resolved(resolved, maps, paths["spatial"].resolve() if tree else files[experiment.baseline], files)
+    return Resolved(resolved, maps, files)
 
 
 def _trained(maps: "WaferMaps", path: Path, report: Progress) -> Path:

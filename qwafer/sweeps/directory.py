@@ -255,8 +255,3 @@ def seeds_text(seeds: Sequence[int]) -> str:
 def predictor_path(out: Path) -> Path:
     """Return where the predictor of the run `out` lies."""
     return out.with_name(f"{out.stem}.head.npz")
-
-
-def resources_path(out: Path) -> Path:
-    """Return where the memory of the run `out` is recorded."""
-    return out.with_name(f"{out.stem}.resources.json")

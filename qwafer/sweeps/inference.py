@@ -3,12 +3,13 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from qwafer.evaluation.metrics import Floats
-from qwafer.sweeps.resources import measure_latency
+from qwafer.training.resources import Latency, PeakMemory, measure_latency
 
 if TYPE_CHECKING:
     from qwafer.training import Predictor
@@ -21,17 +22,54 @@ PASSES = 5
 """Passes over a split; their median is reported."""
 
 
-def time_head(predictor: "Predictor", val: np.ndarray, test: np.ndarray) -> dict[str, Any]:
-    """Return the timing record of a trained head on features (N, D): see `time_calls`.
+@dataclass(frozen=True)
+class PassTiming:
+    """How long all examples of one split take."""
+
+    examples: int
+    """Examples per pass."""
+    passes: int
+    """Passes timed, after one that was not."""
+    seconds: float
+    """Median of a pass."""
+
+    @property
+    def throughput(self) -> float:
+        """Examples per second."""
+        return self.examples / self.seconds
+
+
+@dataclass(frozen=True)
+class InferenceTiming:
+    """How fast one trained head answers, features in and NumPy logits out, alone in a process."""
+
+    SCHEMA: ClassVar[str] = "qwafer/inference-timing/1"
+
+    one: Latency
+    """Of a single example."""
+    batch: Latency
+    """Of a prediction batch."""
+    val: PassTiming
+    """Over the validation split."""
+    test: PassTiming
+    """Over the test split."""
+    memory: PeakMemory
+    """Of the process, at the end."""
+
+
+def time_head(predictor: "Predictor", val: np.ndarray, test: np.ndarray) -> InferenceTiming:
+    """Return the timing of a trained head on features (N, D): see `time_calls`.
 
     A single example goes through a program of batch size one, everything else through the program of the prediction
-    batch: what a service that answers one wafer at a time would compile.
+    batch: what a service that answers one wafer at a time would compile. A contender predicts as it does.
     """
-    from qwafer.heads import predict_logits
+    from qwafer.heads import Head, predict_logits
     from qwafer.training import make_program
     from qwafer.training.predictor import PREDICTION_BATCH
 
     def caller(batch: int) -> Callable[[np.ndarray], Floats]:
+        if not isinstance(predictor.head, Head):
+            return predictor.logits
         program = make_program(predictor.config, predictor.head.n_labels, batch, gradient=False)
         return lambda features: predict_logits(predictor.head, features, program, batch)
 
@@ -40,12 +78,8 @@ def time_head(predictor: "Predictor", val: np.ndarray, test: np.ndarray) -> dict
 
 def time_calls(
     one: Callable[[np.ndarray], Any], many: Callable[[np.ndarray], Any], batch: int, val: np.ndarray, test: np.ndarray
-) -> dict[str, Any]:
-    """Time two functions of features (N, D) that return NumPy logits: `one` on an example, `many` on any number.
-
-    Returns `one`, `batch` (records of `Latency`) and `val`, `test` (`examples`, `seconds`: the median of `passes`
-    passes, `throughput`).
-    """
+) -> InferenceTiming:
+    """Time two functions of features (N, D) that return NumPy logits: `one` on an example, `many` on any number."""
     data = np.concatenate([test] * -(-batch // len(test))) if len(test) < batch else test
     rows = [data[i : i + 1] for i in range(min(len(data), 256))]
     turn = 0
@@ -55,24 +89,21 @@ def time_calls(
         one(rows[turn % len(rows)])
         turn += 1
 
-    record: dict[str, Any] = {
-        "one": measure_latency(single, 1, warm_up=WARM_UP, repetitions=REPETITIONS, seconds=SECONDS).to_dict(),
-        "batch": measure_latency(
-            lambda: many(data[:batch]), batch, warm_up=BATCH_WARM_UP, repetitions=BATCH_REPETITIONS, seconds=SECONDS
-        ).to_dict(),
-    }
-    for name, features in (("val", val), ("test", test)):
+    def timed(features: np.ndarray) -> PassTiming:
         many(features)
         seconds = []
         for _ in range(PASSES):
             start = time.perf_counter()
             many(features)
             seconds.append(time.perf_counter() - start)
-        median = statistics.median(seconds)
-        record[name] = {
-            "examples": len(features),
-            "passes": PASSES,
-            "seconds": median,
-            "throughput": len(features) / median,
-        }
-    return record
+        return PassTiming(len(features), PASSES, statistics.median(seconds))
+
+    return InferenceTiming(
+        one=measure_latency(single, 1, warm_up=WARM_UP, repetitions=REPETITIONS, seconds=SECONDS),
+        batch=measure_latency(
+            lambda: many(data[:batch]), batch, warm_up=BATCH_WARM_UP, repetitions=BATCH_REPETITIONS, seconds=SECONDS
+        ),
+        val=timed(val),
+        test=timed(test),
+        memory=PeakMemory.now(),
+    )

@@ -1,16 +1,17 @@
 """The jobs of a sweep: train a run, check that it could start, time a trained head."""
 
+import dataclasses
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from qwafer._io import write_json
+from qwafer._records import to_json
 from qwafer.config import RunConfig
 from qwafer.execution import Report
 from qwafer.features import FeatureSet
-from qwafer.sweeps.directory import predictor_path, resources_path
-from qwafer.sweeps.resources import peak_device_memory, peak_memory
+from qwafer.sweeps.directory import predictor_path
+from qwafer.training.resources import PeakMemory
 
 TRAIN, CHECK, TIME = (f"{__name__}:{name}" for name in ("train_run", "check_run", "time_run"))
 """The names of the jobs."""
@@ -42,9 +43,10 @@ def train_payload(
 def train_run(payload: Mapping[str, Any], report: Report) -> None:
     """Train one arm with one seed and write its result.
 
-    With `store_all` the logits, the predictor and the memory used are written beside it, and before it: a run is
-    complete when its result is there.
+    With `store_all` it holds the memory used, and the logits and the predictor are written beside it, and before it: a
+    run is complete when its result is there.
     """
+    from qwafer.heads import Head
     from qwafer.training import train
 
     result = train(
@@ -56,10 +58,9 @@ def train_run(payload: Mapping[str, Any], report: Report) -> None:
     )
     out = Path(payload["out"])
     if payload["store_all"]:
-        assert result.predictor is not None
-        if result.predictor.config.trained_by_loop:
+        result = dataclasses.replace(result, memory=PeakMemory.now())
+        if result.predictor is not None and isinstance(result.predictor.head, Head):
             result.predictor.save(predictor_path(out))
-        write_json(resources_path(out), _memory())
     result.save(out, outputs=payload["store_all"])
 
 
@@ -77,14 +78,19 @@ def check_run(payload: Mapping[str, Any], report: Report) -> None:
 
 
 def time_run(payload: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """Return the timing record of the trained head at `predictor`, which must be alone in its process."""
-    from qwafer.sweeps.inference import time_head
-    from qwafer.training import Predictor, prepare
+    """Return the JSON form of the `InferenceTiming` of a trained head, which must be alone in its process.
 
-    predictor = Predictor.load(payload["predictor"])
-    prepared = prepare(predictor.config, load_features(payload["features"]), payload["seed"])
-    record = time_head(predictor, prepared.part("val")[0], prepared.part("test")[0])
-    return {**record, **_memory()}
+    `predictor` is its file; a contender, which has none, is fitted again.
+    """
+    from qwafer.sweeps.inference import time_head
+    from qwafer.training import Predictor, prepare, train
+
+    config, data = run_config(payload), load_features(payload["features"])
+    stored = Path(payload["predictor"])
+    predictor = Predictor.load(stored) if stored.is_file() else train(config, data, payload["seed"]).predictor
+    assert predictor is not None
+    prepared = prepare(config, data, payload["seed"])
+    return to_json(time_head(predictor, prepared.part("val")[0], prepared.part("test")[0]))
 
 
 @lru_cache(maxsize=2)
@@ -96,7 +102,3 @@ def load_features(path: str) -> FeatureSet:
 def run_config(payload: Mapping[str, Any]) -> RunConfig:
     """Return the configuration in the payload of a job."""
     return RunConfig.from_dict(payload["config"])
-
-
-def _memory() -> dict[str, int | None]:
-    return {"peak_memory": peak_memory(), "peak_device_memory": peak_device_memory()}

@@ -12,6 +12,7 @@ from qwafer._records import IN_MEMORY, load_record, save_record, to_json
 from qwafer.evaluation import Evaluation
 from qwafer.training._environment import Environment
 from qwafer.training.predictor import Predictor
+from qwafer.training.resources import PeakMemory
 
 CURVES = {
     "epoch": "Epoch",
@@ -122,10 +123,35 @@ class RunResult:
     compile_cache: dict[str, Any]
     """Statistics of the engines' compile cache at the end of the run; empty where the engine has none."""
     environment: Environment
+    memory: PeakMemory = PeakMemory(None, None)
+    """The most memory that its process had in use; unknown where it did not have a process of its own."""
     predictor: Predictor | None = field(default=None, metadata=IN_MEMORY)
     """The trained head, ready to use."""
     outputs: dict[str, np.ndarray] = field(default_factory=dict, metadata=IN_MEMORY)
     """`val_logits`, `val_labels`, `val_rows`, and the same of `test`."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether one of the classes is decided, by the largest logit."""
+        return self.test.exclusive
+
+    @property
+    def logits(self) -> dict[str, np.ndarray]:
+        """`val` and `test`: (N, n_labels); empty where the outputs are not there."""
+        return self._outputs("logits")
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """`val` and `test`: (N, n_labels) of 0 and 1."""
+        return self._outputs("labels")
+
+    @property
+    def rows(self) -> dict[str, np.ndarray]:
+        """`val` and `test`: rows of the run's data."""
+        return self._outputs("rows")
+
+    def _outputs(self, kind: str) -> dict[str, np.ndarray]:
+        return {name.partition("_")[0]: array for name, array in self.outputs.items() if name.endswith(f"_{kind}")}
 
     def __repr__(self) -> str:
         score = self.test.macro.get("roc_auc", np.nan)

@@ -49,7 +49,7 @@ class NullRow:
     difference: float | None = None
     """Mean over seeds of head minus null; none for the head itself."""
     low: float | None = None
-    """Lower end of its 95 % BCa interval; none where it is not defined."""
+    """Lower end of its 95% BCa interval; none where it is not defined."""
     high: float | None = None
     """Upper end."""
 
@@ -107,7 +107,7 @@ def run_nulls(
     """Train the head and every null on each seed, and report the paired differences of the macro test `metric`.
 
     All runs of a seed share split, batches and every initial value that they have in common. Passes where the head is
-    better than every null (lower end of the 95 % BCa interval of head minus null above 0); warns where it is not.
+    better than every null (lower end of the 95% BCa interval of head minus null above 0); warns where it is not.
     `progress` is called before each run.
     """
     values: dict[str, list[float]] = {"head": []}
@@ -198,7 +198,7 @@ def _report(rows: Sequence[NullRow], metric: str, n_seeds: int) -> Report:
         verdict=verdict,
         headline=headline,
         numbers={"metric": metric, "rows": [dataclasses.asdict(row) for row in rows], "nulls": NULLS},
-        tolerance="pass: the 95 % BCa interval of head minus null lies above 0 for every null",
+        tolerance="pass: the 95% BCa interval of head minus null lies above 0 for every null",
         meaning="A head that does not beat its classical or unentangled siblings owes its score to the features.",
         remedy="Report the null beside the head; look for a task, an encoding or a depth where the difference holds.",
     )

@@ -28,7 +28,7 @@ DRIFT_SIGMAS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class ProbedData:
     """What the data probes look at: examples under the task, and the part of each."""
 
     features: Float[np.ndarray, "N D"]
@@ -63,30 +63,30 @@ class Table:
         return np.asarray(getattr(self.split, name))
 
 
-def probe_data(table: Table) -> list[Report]:
+def probe_data(data: ProbedData) -> list[Report]:
     """Return the reports of every probe of this module, in the order of the trust table."""
     return [
-        leakage(table),
-        prior_drift(table),
-        finite_features(table),
-        constant_features(table),
-        duplicated_features(table),
-        label_deciding_features(table),
+        leakage(data),
+        prior_drift(data),
+        finite_features(data),
+        constant_features(data),
+        duplicated_features(data),
+        label_deciding_features(data),
     ]
 
 
-def leakage(table: Table) -> Report:
+def leakage(data: ProbedData) -> Report:
     """Report whether identical or nearly identical examples lie on both sides of a split.
 
     Identical: equal content ids in two parts; fails. Near: a test (or validation) example whose nearest training
     example is closer than 10 % of the median nearest-neighbour distance within the training split, in standardised
     features; warns above 1 % of the part.
     """
-    ids = {part: np.asarray(table.content_ids)[table.part(part)] for part in PARTS}
+    ids = {part: np.asarray(data.content_ids)[data.part(part)] for part in PARTS}
     shared = {f"{a}/{b}": len(np.intersect1d(ids[a], ids[b])) for i, a in enumerate(PARTS) for b in PARTS[i + 1 :]}
-    rows = {part: table.part(part) for part in PARTS}
+    rows = {part: data.part(part) for part in PARTS}
     overlap = sum(len(np.intersect1d(rows[a], rows[b])) for i, a in enumerate(PARTS) for b in PARTS[i + 1 :])
-    near, checked = _near_copies(table)
+    near, checked = _near_copies(data)
     identical = sum(shared.values())
     verdict: Verdict = "pass"
     headline = (
@@ -114,13 +114,13 @@ def leakage(table: Table) -> Report:
     )
 
 
-def prior_drift(table: Table) -> Report:
+def prior_drift(data: ProbedData) -> Report:
     """Report whether the class priors differ between the parts by more than chance: two-proportion z of each label.
 
     Fails beyond five standard deviations where the split is stratified, warns where it is by group or time.
     """
-    counts = {part: len(table.part(part)) for part in PARTS}
-    priors = {part: table.labels[table.part(part)].mean(axis=0) for part in PARTS}
+    counts = {part: len(data.part(part)) for part in PARTS}
+    priors = {part: data.labels[data.part(part)].mean(axis=0) for part in PARTS}
     worst: tuple[float, str, int] = (0.0, "test", 0)
     for part in ("val", "test"):
         total, n = counts["train"] + counts[part], np.array([counts["train"], counts[part]])
@@ -132,8 +132,8 @@ def prior_drift(table: Table) -> Report:
             worst = (float(z[k]), part, k)
     z_max, part, k = worst
     drifted = z_max > DRIFT_SIGMAS
-    verdict: Verdict = "pass" if not drifted else "fail" if table.stratified else "warn"
-    change = f"{table.label(k)}: {priors['train'][k]:.1%} in train, {priors[part][k]:.1%} in {part} ({z_max:.1f} sigma)"
+    verdict: Verdict = "pass" if not drifted else "fail" if data.stratified else "warn"
+    change = f"{data.label(k)}: {priors['train'][k]:.1%} in train, {priors[part][k]:.1%} in {part} ({z_max:.1f} sigma)"
     return Report(
         name="prior drift",
         question="Are the classes as frequent in every part of the split?",
@@ -141,23 +141,23 @@ def prior_drift(table: Table) -> Report:
         headline=f"priors differ: {change}" if drifted else f"largest difference {change}",
         numbers={"priors": priors, "counts": counts, "largest_z": z_max},
         tolerance=(
-            f"{'fail' if table.stratified else 'warn'}: more than {DRIFT_SIGMAS:.0f} standard deviations of chance"
+            f"{'fail' if data.stratified else 'warn'}: more than {DRIFT_SIGMAS:.0f} standard deviations of chance"
         ),
         meaning="Thresholds, calibration and weighted losses tuned on one prior are wrong under another.",
         remedy="Stratify the split (data.split_by = content), or report ranking metrics and correct the prior.",
     )
 
 
-def finite_features(table: Table) -> Report:
+def finite_features(data: ProbedData) -> Report:
     """Report features that are not finite."""
-    bad = np.flatnonzero(~np.isfinite(table.features).all(axis=0))
-    count = int((~np.isfinite(table.features)).sum())
+    bad = np.flatnonzero(~np.isfinite(data.features).all(axis=0))
+    count = int((~np.isfinite(data.features)).sum())
     return Report(
         name="finite features",
         question="Is every feature a finite number?",
         verdict="fail" if len(bad) else "pass",
         headline=(
-            f"{count} values are not finite, in {_listed(table, bad)}" if len(bad) else f"all {table.features.size} are"
+            f"{count} values are not finite, in {_listed(data, bad)}" if len(bad) else f"all {data.features.size} are"
         ),
         numbers={"features": bad, "values": count},
         tolerance="fail: any NaN or infinity",
@@ -166,24 +166,24 @@ def finite_features(table: Table) -> Report:
     )
 
 
-def constant_features(table: Table) -> Report:
+def constant_features(data: ProbedData) -> Report:
     """Report features that carry no information: stuck at a value, or constant over the training split alone.
 
     A column that is 0 for every example is an empty bin (a cell of a grid without a die): counted, not blamed, unless
     more than half of all columns are empty. A column stuck at any other value fails, and so does one that is constant
     in training and moves elsewhere: its weight is never trained and acts on the test split.
     """
-    finite = np.isfinite(table.features).all(axis=0)
-    train, everything = table.features[table.part("train")], table.features
+    finite = np.isfinite(data.features).all(axis=0)
+    train, everything = data.features[data.part("train")], data.features
     constant = finite & (train == train[:1]).all(axis=0)
     moves = constant & ~(everything == everything[:1]).all(axis=0)
     empty = constant & ~moves & (everything[0] == 0)
     stuck = constant & ~moves & ~empty
     faults = []
     if stuck.any():
-        faults.append(f"stuck at one value: {_listed(table, np.flatnonzero(stuck))}")
+        faults.append(f"stuck at one value: {_listed(data, np.flatnonzero(stuck))}")
     if moves.any():
-        faults.append(f"constant in training only: {_listed(table, np.flatnonzero(moves))}")
+        faults.append(f"constant in training only: {_listed(data, np.flatnonzero(moves))}")
     n_empty = int(empty.sum())
     verdict: Verdict = "fail" if faults else "warn" if n_empty > everything.shape[1] / 2 else "pass"
     plain = f"none of {everything.shape[1]} is stuck" + (f"; {n_empty} are empty (0 throughout)" if n_empty else "")
@@ -201,19 +201,19 @@ def constant_features(table: Table) -> Report:
     )
 
 
-def duplicated_features(table: Table) -> Report:
+def duplicated_features(data: ProbedData) -> Report:
     """Report groups of features that are one feature: correlated (or anti-correlated) to 1 - 1e-7 over the training
     split.
     """
-    finite = np.isfinite(table.features).all(axis=0)
-    train = np.asarray(table.features[table.part("train")], np.float64)
+    finite = np.isfinite(data.features).all(axis=0)
+    train = np.asarray(data.features[data.part("train")], np.float64)
     columns = np.flatnonzero(finite & (np.ptp(np.where(finite, train, 0.0), axis=0) > 0))
     centred = train[:, columns] - train[:, columns].mean(axis=0)
     centred /= np.sqrt((centred**2).sum(axis=0))
     correlation = np.abs(np.triu(centred.T @ centred, 1))
     pairs = [(int(columns[i]), int(columns[j])) for i, j in np.argwhere(correlation >= DUPLICATE_R)]
     largest = float(correlation.max(initial=0.0))
-    shown = "; ".join(f"{table.feature(i)} = {table.feature(j)}" for i, j in pairs[:3])
+    shown = "; ".join(f"{data.feature(i)} = {data.feature(j)}" for i, j in pairs[:3])
     return Report(
         name="duplicated features",
         question="Is every feature a feature of its own?",
@@ -230,15 +230,15 @@ def duplicated_features(table: Table) -> Report:
     )
 
 
-def label_deciding_features(table: Table) -> Report:
+def label_deciding_features(data: ProbedData) -> Report:
     """Report single features that decide a label: ROC-AUC of at least 0.9995, of the feature or its negative, on
     training rows.
 
     Fails where the task has one label, or all labels are decided; warns where some of several are.
     """
-    finite = np.flatnonzero(np.isfinite(table.features).all(axis=0))
-    rows = table.part("train")
-    features, labels = table.features[rows], table.labels[rows]
+    finite = np.flatnonzero(np.isfinite(data.features).all(axis=0))
+    rows = data.part("train")
+    features, labels = data.features[rows], data.labels[rows]
     decided: dict[int, tuple[int, float]] = {}
     best = (0.5, 0, 0)
     for k in range(labels.shape[1]):
@@ -254,15 +254,15 @@ def label_deciding_features(table: Table) -> Report:
             best = (float(strength[top]), k, int(finite[top]))
     verdict: Verdict = "pass" if not decided else "fail" if len(decided) == labels.shape[1] else "warn"
     listed = "; ".join(
-        f"{table.feature(j)} alone decides {table.label(k)} (AUC {auc:.4f})" for k, (j, auc) in decided.items()
+        f"{data.feature(j)} alone decides {data.label(k)} (AUC {auc:.4f})" for k, (j, auc) in decided.items()
     )
-    strongest = f"strongest single feature: {table.feature(best[2])} for {table.label(best[1])}, AUC {best[0]:.3f}"
+    strongest = f"strongest single feature: {data.feature(best[2])} for {data.label(best[1])}, AUC {best[0]:.3f}"
     return Report(
         name="label-deciding features",
         question="Does a single feature decide a label by itself?",
         verdict=verdict,
         headline=listed or strongest,
-        numbers={"decided": {table.label(k): {"feature": table.feature(j), "auc": a} for k, (j, a) in decided.items()}},
+        numbers={"decided": {data.label(k): {"feature": data.feature(j), "auc": a} for k, (j, a) in decided.items()}},
         tolerance=f"AUC of one feature at least {DECIDES_AUC}: fail if every label is decided, warn if some are",
         meaning=(
             "Either the label leaked into the features, or the task is so easy that no comparison of heads means much."
@@ -271,20 +271,20 @@ def label_deciding_features(table: Table) -> Report:
     )
 
 
-def _near_copies(table: Table, limit: int = 4000) -> tuple[int, int]:
+def _near_copies(data: ProbedData, limit: int = 4000) -> tuple[int, int]:
     """Return how many held-out examples nearly equal a training example, and how many were looked at (at most
     `limit`).
     """
-    finite = np.isfinite(table.features).all(axis=0)
-    features = np.asarray(table.features[:, finite], np.float64)
-    train = features[table.part("train")]
+    finite = np.isfinite(data.features).all(axis=0)
+    features = np.asarray(data.features[:, finite], np.float64)
+    train = features[data.part("train")]
     scale = train.std(axis=0)
     kept = scale > 0
     if not kept.any() or len(train) < 3:
         return 0, 0
     standard = (features[:, kept] - train[:, kept].mean(axis=0)) / scale[kept]
-    reference = standard[table.part("train")][: 4 * limit]
-    held = standard[np.concatenate([table.part("val"), table.part("test")])][:limit]
+    reference = standard[data.part("train")][: 4 * limit]
+    held = standard[np.concatenate([data.part("val"), data.part("test")])][:limit]
     own = _nearest(reference[:500], reference, skip_self=True)
     distances = _nearest(held, reference)
     return int((distances < NEAR * np.median(own)).sum()), len(held)
@@ -303,6 +303,6 @@ def _nearest(queries: np.ndarray, points: np.ndarray, *, skip_self: bool = False
     return np.concatenate(result)
 
 
-def _listed(table: Table, columns: Sequence[int] | np.ndarray) -> str:
-    names = [table.feature(int(j)) for j in columns[:3]]
+def _listed(data: ProbedData, columns: Sequence[int] | np.ndarray) -> str:
+    names = [data.feature(int(j)) for j in columns[:3]]
     return ", ".join(names) + (f" and {len(columns) - 3} more" if len(columns) > 3 else "")

@@ -1,16 +1,23 @@
-"""The facts as a Markdown table, in a document between two markers, and back."""
+"""`python -m qwafer.reports.stack`: the facts on the compiler stack as Markdown, or written into the documentation.
 
+The table stands in `docs/catalyst-learnings.md` between two markers, and can be read back.
+"""
+
+import argparse
 import dataclasses
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from qwafer._errors import InputError
-from qwafer._io import atomic_path
-from qwafer.engines.cache import stack_versions
-from qwafer.engines.catalyst.stack._fact import StackFact
+from qwafer._io import write_text
+from qwafer._process import run_verb
+from qwafer.engines.catalyst.stack import StackFact, broken, run_stack_probes, versions
+from qwafer.reports.document import Block, Paragraph, Table, to_markdown
 
-BEGIN = "<!-- stack facts: written by `python -m qwafer.engines.catalyst.stack --write-docs` -->"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "catalyst-learnings.md"
+BEGIN = "<!-- stack facts: written by `python -m qwafer.reports.stack --write-docs` -->"
 END = "<!-- end of stack facts -->"
 
 _HEAD = ("question", "capability", "answer", "message or number", "relied on", "what qwafer does")
@@ -28,19 +35,13 @@ class Row:
     does: str
 
 
-def versions() -> str:
-    """Return the versions of the stack as the table states them."""
-    return ", ".join(f"{package} {version}" for package, version in stack_versions())
-
-
-def markdown(facts: Sequence[StackFact]) -> str:
-    """Return the facts as a Markdown table under a line with the versions of the stack."""
-    rows = [_HEAD, ("---",) * len(_HEAD)]
+def fact_blocks(facts: Sequence[StackFact]) -> list[Block]:
+    """Return the facts as a table under a line with the versions of the stack."""
+    rows = []
     for fact in facts:
         answer = fact.verdict if fact.holds else f"{fact.verdict} (expected: {fact.expected})"
         rows.append((fact.name, fact.fact, answer, fact.detail, "yes" if fact.relied_on else "no", fact.does))
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([f"Versions: {versions()}.", "", *lines])
+    return [Paragraph(f"Versions: {versions()}."), Table(_HEAD, rows, text_columns=len(_HEAD))]
 
 
 def parse(document: str) -> tuple[str, tuple[Row, ...]]:
@@ -60,8 +61,7 @@ def parse(document: str) -> tuple[str, tuple[Row, ...]]:
 def write(path: Path, facts: Sequence[StackFact]) -> None:
     """Put the table of `facts` between the markers of the document at `path`."""
     before, _, after = parts(path.read_text())
-    with atomic_path(path) as temporary:
-        Path(temporary).write_text(f"{before}{BEGIN}\n\n{markdown(facts)}\n\n{END}{after}")
+    write_text(path, f"{before}{BEGIN}\n\n{to_markdown(fact_blocks(facts))}\n{END}{after}")
 
 
 def parts(document: str) -> tuple[str, str, str]:
@@ -71,3 +71,31 @@ def parts(document: str) -> tuple[str, str, str]:
     if not begin or not end:
         raise InputError(f"the document lacks the markers of its table: {BEGIN} and {END}")
     return before, table, after
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the probes; print or write their table; return 1 where a fact that qwafer relies on does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m qwafer.reports.stack", description=__doc__)
+    parser.add_argument("--write-docs", action="store_true", help=f"write the table into {DOCUMENT.name}")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at a time (2)")
+    arguments = parser.parse_args(argv)
+    return run_verb(lambda: _run(arguments.jobs, write_docs=arguments.write_docs))
+
+
+def _run(jobs: int, *, write_docs: bool) -> int:
+    if write_docs:
+        parts(DOCUMENT.read_text())  # a missing document or marker is told now, not after a minute
+    facts = run_stack_probes(_say, jobs)
+    if write_docs:
+        write(DOCUMENT, facts)
+    else:
+        sys.stdout.write(to_markdown(fact_blocks(facts)))
+    return 1 if broken(facts) else 0
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,5 @@
 """What a process used, and how long a call takes: peak memory, and latencies with their counts."""
 
-import dataclasses
 import resource
 import sys
 import time
@@ -20,24 +19,39 @@ class Latency:
     """Wall milliseconds of one call, over repetitions in one process, after warm-up."""
 
     examples: int
-    """Examples a call."""
+    """Examples per call."""
     warm_up: int
     """Calls before the clock started, which compile and fill caches."""
     repetitions: int
     """Calls timed, one by one."""
     p50: float
+    """Median, in milliseconds, as all that follow."""
     p90: float
+    """90th percentile."""
     p99: float
+    """99th percentile."""
     mean: float
+    """Mean."""
 
     @property
     def throughput(self) -> float:
-        """Examples a second at the median."""
+        """Examples per second at the median."""
         return 1000 * self.examples / self.p50
 
-    def to_dict(self) -> dict[str, float]:
-        """Return plain JSON data, `throughput` included."""
-        return {**dataclasses.asdict(self), "throughput": self.throughput}
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """The most memory that a process has had in use, in bytes."""
+
+    process: int | None
+    """Its largest resident size; None where the work was not done in a process of its own."""
+    device: int | None
+    """Peak on the accelerator; None where JAX's device is the CPU, whose memory is the process's."""
+
+    @classmethod
+    def now(cls) -> "PeakMemory":
+        """Return the peaks of this process so far."""
+        return cls(peak_memory(), peak_device_memory())
 
 
 def measure_latency(
