@@ -43,9 +43,9 @@ class Latency:
 class PeakMemory:
     """The most memory that a process has had in use, in bytes."""
 
-    process: int | None
+    process: int | None = None
     """Its largest resident size; None where the work was not done in a process of its own."""
-    device: int | None
+    device: int | None = None
     """Peak on the accelerator; None where JAX's device is the CPU, whose memory is the process's."""
 
     @classmethod

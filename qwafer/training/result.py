@@ -123,7 +123,7 @@ class RunResult:
     compile_cache: dict[str, Any]
     """Statistics of the engines' compile cache at the end of the run; empty where the engine has none."""
     environment: Environment
-    memory: PeakMemory = PeakMemory(None, None)
+    memory: PeakMemory = field(default_factory=PeakMemory)
     """The most memory that its process had in use; unknown where it did not have a process of its own."""
     predictor: Predictor | None = field(default=None, metadata=IN_MEMORY)
     """The trained head, ready to use."""
