@@ -1,16 +1,16 @@
 """`python -m qwafer.ablate`: the arms of an experiment over seeds, in pairs, ending in a report."""
 
 import argparse
-import contextlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from qwafer._process import run_verb
+from qwafer.cli.arguments import add_experiment, add_quiet, add_running, add_seeds, executor_of, experiment_of
+from qwafer.cli.progress import progress_bar
+from qwafer.experiment import DEFAULT_EXPERIMENT
 
 if TYPE_CHECKING:
     from qwafer.comparison import Summary
-    from qwafer.execution import Progress
     from qwafer.experiment import Experiment
 
 
@@ -24,41 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done, 1 no two runs could be compared, 2 bad input. Written to DIR: report.md, "
         "summary.json, timings.json, figures/, and runs/ARM/seed-S.json.",
     )
-    parser.add_argument(
-        "experiment",
-        nargs="?",
-        metavar="EXPERIMENT.toml",
-        help="an experiment file, or the name of one that comes with qwafer (mean_z_vs_readout)",
-    )
-    data = parser.add_mutually_exclusive_group()
-    data.add_argument(
-        "--maps",
-        metavar="FILE",
-        help="wafer maps: MixedWM38 (.npz), WM-811K (.npz or LSWMD.pkl), or `synthetic`; their features are extracted "
-        "once, into DIR",
-    )
-    data.add_argument("--features", metavar="F.npz", help="features that `python -m qwafer.extract` wrote")
-    parser.add_argument("--seeds", metavar="N|a:b|list", help="seeds: 8 (0 to 7), 3:11 (3 to 10), or 1,5,9")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="key=value",
-        help="an option of every arm, such as training.epochs=20 or engine=xla; may be repeated",
-    )
+    add_experiment(parser, DEFAULT_EXPERIMENT)
+    add_seeds(parser)
     parser.add_argument("--out", metavar="DIR", help="output directory (runs/NAME of the experiment)")
-    parser.add_argument(
-        "--jobs", type=int, default=2, metavar="J", help="worker processes (2); no influence on the numbers"
-    )
-    parser.add_argument(
-        "--executor",
-        default="local",
-        metavar="NAME",
-        help="what runs them: local, serial or package.module:Class (local)",
-    )
+    add_running(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and write nothing")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
     return parser
 
 
@@ -69,44 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from qwafer._checks import check_positive_int
-
-    check_positive_int("--jobs", arguments.jobs)
-    experiment = _experiment(arguments)
+    experiment = experiment_of(arguments)
     out = arguments.out if arguments.out is not None else f"runs/{experiment.name}"
     if arguments.dry_run:
         return _dry_run(experiment, out)
-    from qwafer.execution import make_executor
     from qwafer.studies import run_experiment
 
-    executor = make_executor(arguments.executor, arguments.jobs)
-    with _progress_bar(quiet=arguments.quiet) as progress:
+    executor = executor_of(arguments)
+    with progress_bar(quiet=arguments.quiet) as progress:
         outcome = run_experiment(experiment, out, executor=executor, progress=progress)
     _print_summary(outcome.summary)
     print(f"\nreport: {outcome.report}")
     return int(all(c.verdict == "no data" for c in outcome.summary.comparisons))
-
-
-def _experiment(arguments: argparse.Namespace) -> "Experiment":
-    """Return the experiment that the command line describes."""
-    from qwafer._errors import InputError
-    from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment, parse_seeds, with_seeds
-
-    overrides = list(arguments.overrides)
-    if arguments.features is not None:
-        from qwafer.features import FeatureSet, looks_like_features
-
-        if not looks_like_features(arguments.features):
-            FeatureSet.load(arguments.features)  # says what is wrong with the file
-        overrides.append(f"data.source={arguments.features}")
-    if arguments.maps is not None:
-        from qwafer.features import looks_like_features
-
-        if looks_like_features(arguments.maps):
-            raise InputError(f"{arguments.maps} holds features, not wafer maps: give it as --features")
-        overrides.append(f"data.source={arguments.maps}")
-    experiment = load_experiment(arguments.experiment or DEFAULT_EXPERIMENT, overrides)
-    return experiment if arguments.seeds is None else with_seeds(experiment, parse_seeds(arguments.seeds))
 
 
 def _dry_run(experiment: "Experiment", out: str) -> int:
@@ -166,35 +111,3 @@ def _print_summary(summary: "Summary") -> None:
         console.print(c.sentence, markup=False, highlight=False)
     for sentence in summary.warnings:
         console.print(f"warning: {sentence}", markup=False, highlight=False)
-
-
-@contextlib.contextmanager
-def _progress_bar(*, quiet: bool) -> Iterator["Callable[[Progress], None] | None"]:
-    """Show on stderr the maps extracted, the runs done, and the time left."""
-    if quiet:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    # The speed of runs is that of the whole sweep, not of the last half minute.
-    bars = Bars(*columns, *times, console=Console(file=sys.stderr), speed_estimate_period=3600)
-    tasks: dict[str, Any] = {}
-
-    def show(state: "Progress") -> None:
-        if not tasks:
-            bars.start()  # not before there is something to show: bad input is one line
-        if state.stage not in tasks:
-            tasks[state.stage] = bars.add_task(state.stage, total=state.total, count="")
-        failed = f", {state.failed} failed" if state.failed else ""
-        count = f"{int(state.done):,} of {state.total:,}{failed}"
-        bars.update(tasks[state.stage], completed=state.done, total=state.total, count=count)
-
-    try:
-        yield show
-    finally:
-        if tasks:
-            bars.stop()

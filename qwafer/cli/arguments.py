@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from qwafer.execution import Executor
     from qwafer.experiment import Experiment
 
 
@@ -55,6 +56,15 @@ def add_running(parser: argparse.ArgumentParser) -> None:
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """Add the switch of the progress bar."""
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def executor_of(arguments: argparse.Namespace) -> "Executor":
+    """Return the executor that the command line names."""
+    from qwafer._checks import check_positive_int
+    from qwafer.execution import make_executor
+
+    check_positive_int("--jobs", arguments.jobs)
+    return make_executor(arguments.executor, arguments.jobs)
 
 
 def experiment_of(arguments: argparse.Namespace, more: Sequence[str] = ()) -> "Experiment":

@@ -1,15 +1,14 @@
 """`python -m qwafer.bench`: classical and quantum heads under identical conditions, ending in one report."""
 
 import argparse
-import contextlib
-import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from qwafer._process import run_verb
+from qwafer.cli.arguments import add_experiment, add_quiet, add_running, add_seeds, executor_of, experiment_of
+from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from qwafer.execution import OnProgress, Progress
     from qwafer.experiment import Experiment
     from qwafer.studies import Benchmark
 
@@ -26,19 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done, 2 bad input. Written to DIR: report.html (self-contained), report.md, "
         "bench_HEAD.json, differences.json, figures/, features/, and sweep/ with every run.",
     )
-    parser.add_argument(
-        "experiment",
-        nargs="?",
-        metavar="EXPERIMENT.toml",
-        help="an experiment whose arms are heads, or the name of one that comes with qwafer (bench)",
-    )
-    data = parser.add_mutually_exclusive_group()
-    data.add_argument("--features", metavar="F.npz", help="features that `python -m qwafer.extract` wrote")
-    data.add_argument(
-        "--maps",
-        metavar="M",
-        help="wafer maps: MixedWM38 (.npz), WM-811K (.npz or LSWMD.pkl), or `synthetic`; extracted once, into DIR",
-    )
+    add_experiment(parser, DEFAULT_EXPERIMENT, "an experiment whose arms are heads")
     parser.add_argument(
         "--backbone",
         metavar="B",
@@ -54,15 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="A,B,...",
         help="arms of the experiment, in this order (all); `tree`, or package.module:Head, joins them",
     )
-    parser.add_argument("--seeds", metavar="N|a:b|list", help="seeds: 5 (0 to 4), 3:8 (3 to 7), or 1,5,9")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="key=value",
-        help="an option of every head that has it, such as training.epochs=5 or engine=xla; may be repeated",
-    )
+    add_seeds(parser)
     parser.add_argument(
         "--costs",
         default="0,1,5,0",
@@ -70,14 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="cost of each decision, for the thresholds of least cost (0,1,5,0)",
     )
     parser.add_argument("--out", default="bench_reports", metavar="DIR", help="output directory (bench_reports)")
-    parser.add_argument("--jobs", type=int, default=2, metavar="J", help="runs at a time (2); timing is done alone")
-    parser.add_argument(
-        "--executor",
-        default="local",
-        metavar="NAME",
-        help="what runs them: local, serial or package.module:Class (local)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_running(parser)
+    add_quiet(parser)
     return parser
 
 
@@ -88,21 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from qwafer._checks import check_positive_int
-
-    check_positive_int("--jobs", arguments.jobs)
     costs = _costs(arguments.costs)
     experiment = _experiment(arguments)
     from qwafer._process import configure_jax
-    from qwafer.execution import make_executor
     from qwafer.studies import run_benchmark, select_heads
 
     configure_jax()
-    executor = make_executor(arguments.executor, arguments.jobs)
+    executor = executor_of(arguments)
     if arguments.heads is not None:
         heads = [head.strip() for head in arguments.heads.split(",") if head.strip()]
         experiment = select_heads(experiment, heads)
-    with _progress_bar(quiet=arguments.quiet) as progress:
+    with progress_bar(quiet=arguments.quiet) as progress:
         benchmark = run_benchmark(
             experiment,
             arguments.out,
@@ -120,25 +89,12 @@ def _run(arguments: argparse.Namespace) -> int:
 def _experiment(arguments: argparse.Namespace) -> "Experiment":
     """Return the experiment that the command line describes."""
     from qwafer._errors import InputError
-    from qwafer.experiment import load_experiment, parse_seeds, with_seeds
-    from qwafer.features import FeatureSet, looks_like_features
 
-    overrides = list(arguments.overrides)
     if arguments.features is not None:
-        if not looks_like_features(arguments.features):
-            FeatureSet.load(arguments.features)  # says what is wrong with the file
         for option in ("backbone", "weights", "random_weights"):
             if getattr(arguments, option) is not None:
                 raise InputError(f"--{option.replace('_', '-')} belongs to --maps: the features are there already")
-        overrides.append(f"data.source={arguments.features}")
-    if arguments.maps is not None:
-        if looks_like_features(arguments.maps):
-            raise InputError(f"{arguments.maps} holds features, not wafer maps: give it as --features")
-        overrides.append(f"data.source={arguments.maps}")
-    if arguments.backbone is not None:
-        overrides.append(f"data.backbone={arguments.backbone}")
-    experiment = load_experiment(arguments.experiment or DEFAULT_EXPERIMENT, overrides)
-    return experiment if arguments.seeds is None else with_seeds(experiment, parse_seeds(arguments.seeds))
+    return experiment_of(arguments, [] if arguments.backbone is None else [f"data.backbone={arguments.backbone}"])
 
 
 def _costs(text: str) -> list[float]:
@@ -177,33 +133,3 @@ def _print_summary(experiment: "Experiment", benchmark: "Benchmark") -> None:
     for sentence in benchmark.warnings:
         console.print(f"warning: {sentence}", markup=False, highlight=False)
     console.print(f"\nreport: {benchmark.report}", markup=False, highlight=False)
-
-
-@contextlib.contextmanager
-def _progress_bar(*, quiet: bool) -> Iterator["OnProgress | None"]:
-    """Show each stage on stderr: units done, time spent, time left."""
-    if quiet:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    bars = Bars(*columns, *times, console=Console(file=sys.stderr), speed_estimate_period=3600)
-    stages: dict[str, Any] = {}
-
-    def show(state: "Progress") -> None:
-        if not stages:
-            bars.start()  # not before there is something to show: bad input is one line
-        if state.stage not in stages:
-            stages[state.stage] = bars.add_task(state.stage, total=state.total, count="")
-        count = f"{int(state.done):,} of {state.total:,}"
-        bars.update(stages[state.stage], completed=state.done, total=state.total, count=count)
-
-    try:
-        yield show
-    finally:
-        if stages:
-            bars.stop()
