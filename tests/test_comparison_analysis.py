@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from qwafer.comparison.inference import InferenceTiming, PassTiming
+from qwafer.comparison.resources import Latency, PeakMemory
 from sklearn import metrics as sk
 
 from qwafer._errors import InputError
@@ -11,9 +13,7 @@ from qwafer._records import from_json, load_record, save_record, to_json
 from qwafer.comparison import HeadRun, analyse, calibrations, example_differences, seed_differences, threshold_variants
 from qwafer.comparison.analysis import mean_cost, over_seeds, tuned
 from qwafer.comparison.differences import Differences
-from qwafer.comparison.inference import InferenceTiming, PassTiming
 from qwafer.comparison.record import FeatureSource, HeadRecord, head_record
-from qwafer.comparison.resources import Latency, PeakMemory
 from qwafer.comparison.runs import ParameterCounts, RunEnvironment, RunSeconds, check_same_examples
 
 

@@ -243,7 +243,7 @@ def test_a_stall_is_seen_while_training_runs() -> None:
         head=HeadConfig(name="quantum", alpha_init=0.002),
     )
     watch = StallWatch(0.0)
-    train(config, feature_set(), 0, progress=watch)
+    train(config, feature_set(), 0, observe=watch)
     assert watch.since == 1
     assert "stall of the cross-entropy" in watch.message
 

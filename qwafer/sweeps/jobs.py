@@ -54,7 +54,7 @@ def train_run(payload: Mapping[str, Any], report: Report) -> None:
         load_features(payload["features"]),
         payload["seed"],
         directory=payload["checkpoints"],
-        progress=lambda entry: report(entry["epoch"] / entry["epochs"]),
+        progress=lambda state: report(state.done / state.total),
     )
     out = Path(payload["out"])
     if payload["store_all"]:

@@ -14,6 +14,7 @@ from qwafer._checks import check_positive_int
 from qwafer._io import digest, key_seed
 from qwafer.config import RunConfig
 from qwafer.engines import Program
+from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import Head, predict_logits
 from qwafer.objective import Objective, Sampler, make_objective, make_sampler, order_digest
@@ -25,8 +26,8 @@ from qwafer.training._judge import judge
 from qwafer.training._prepare import Prepared, prepare
 from qwafer.training._step import (
     STEPS_A_CALL,
-    Batch,
-    Run,
+    CompiledSteps,
+    EpochArrays,
     State,
     Totals,
     calls_host,
@@ -39,7 +40,8 @@ from qwafer.training.make import make_head, make_program
 from qwafer.training.predictor import PREDICTION_BATCH, Predictor
 from qwafer.training.result import Digests, InitialScores, ParameterCount, RunResult
 
-Progress = Callable[[dict[str, Any]], None]
+Observe = Callable[[dict[str, Any]], None]
+"""Called after each evaluation with the new entry of the curves."""
 
 
 def train(
@@ -48,7 +50,8 @@ def train(
     seed: int,
     *,
     directory: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
+    observe: Observe | None = None,
 ) -> RunResult:
     """Train the head that `config` describes on `data`, and evaluate its best checkpoint on validation and test.
 
@@ -60,7 +63,8 @@ def train(
         seed: every random choice derives from it and a name: split, initial parameters, batches, dropout.
         directory: where checkpoints lie, if any: every `training.checkpoint_every_epochs`, and one when the run is
             interrupted. A run whose directory holds its checkpoint resumes there, and continues bit for bit.
-        progress: called after each evaluation with the new entry of the curves, and `epochs`.
+        progress: called after each evaluation with the epochs done.
+        observe: called after each evaluation with the new entry of the curves.
 
     Raises:
         InputError: options, data or memory that do not allow the run; nothing is compiled by then.
@@ -73,7 +77,7 @@ def train(
     run = _Run(config, prepared, seed, directory)
     try:
         run.resume()
-        run.loop(progress)
+        run.loop(progress, observe)
         return run.result(begin)
     except KeyboardInterrupt:
         run.save_checkpoint()
@@ -103,7 +107,7 @@ class _Run:
         self.total_steps = options.epochs * self.sampler.n_batches
         self.history = History()
         self.program, self.forward = self._timed("compile", self._programs)
-        self.steps: Run = steps(options, self.total_steps, tuple(self.head.params), self.program)
+        self.steps: CompiledSteps = steps(options, self.total_steps, tuple(self.head.params), self.program)
         self.features = jnp.asarray(features, self.head.dtype)
         self.labels = jnp.asarray(labels, self.head.dtype)
         self.key = jax.random.key(key_seed(seed, "dropout"))
@@ -116,7 +120,7 @@ class _Run:
             digests = {"data": prepared.data_digest, "split": prepared.split.digest}
             self.checkpoints = Checkpoints(Path(directory), {"config": config.to_dict(), "seed": seed, **digests})
 
-    def loop(self, progress: Progress | None) -> None:
+    def loop(self, progress: OnProgress | None = None, observe: Observe | None = None) -> None:
         """Train until the last epoch, early stopping or divergence."""
         options = self.config.training
         if options.preflight_compile:
@@ -128,8 +132,10 @@ class _Run:
             self._timed("training", self._train_epoch)
             if self.epoch % options.eval_every_epochs == 0 or self.epoch == options.epochs:
                 entry = self._evaluate()
+                if observe is not None:
+                    observe(entry)
                 if progress is not None:
-                    progress({**entry, "epochs": options.epochs})
+                    progress(Progress("training", self.epoch, options.epochs))
             self._settle()
             every = options.checkpoint_every_epochs
             if every and (self.epoch % every == 0 or self.epoch == options.epochs or self._stopped()):
@@ -152,10 +158,10 @@ class _Run:
         predict_logits(self.head, self.val[0][:1], self.forward, PREDICTION_BATCH)
         mean_loss(self.objective, np.zeros(self.val[1].shape, self.head.dtype), self.val[1])
 
-    def _batch(self, epoch: int) -> Batch:
+    def _batch(self, epoch: int) -> EpochArrays:
         batches = self.sampler.epoch(epoch)
         weights = jnp.asarray(batches.weights, self.head.dtype)
-        return Batch(self.features, self.labels, jnp.asarray(batches.rows), weights)
+        return EpochArrays(self.features, self.labels, jnp.asarray(batches.rows), weights)
 
     def _train_epoch(self) -> None:
         """Take the steps of the next epoch."""
@@ -168,7 +174,7 @@ class _Run:
             self.history.sums.add(totals, stop - start)  # reads the totals, and so waits for the call to end
         self.state, self.epoch = state, self.epoch + 1
 
-    def _steps(self, state: State, batch: Batch, start: int, stop: int) -> tuple[State, Totals]:
+    def _steps(self, state: State, batch: EpochArrays, start: int, stop: int) -> tuple[State, Totals]:
         bounds = np.int32(start), np.int32(stop)
         return self.steps(self.head, self.objective, state, batch, self.key, *bounds)
 

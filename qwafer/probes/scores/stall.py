@@ -26,7 +26,7 @@ def stall_level(gamma: float) -> float:
 
 
 class StallWatch:
-    """Watches a run for the stall: pass it as the `progress` of `training.train`, or feed it the entries of the
+    """Watches a run for the stall: pass it as the `observe` of `training.train`, or feed it the entries of the
     curves.
 
     An evaluation is stalled where training and validation loss lie within 2 % of `level` and the classes are less
