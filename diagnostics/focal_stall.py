@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         def follow(entry: dict) -> None:
             watch(entry)
             print(
-                f"epoch {entry['epoch']}: loss {entry['train_loss']:.4f}, sep {entry['val_separation']:+.4f}  {watch.message}"
+                f"epoch {entry['epoch']}: loss {entry['train_loss']:.4f}, "
+                f"separation {entry['val_separation']:+.4f}  {watch.message}"
             )
 
         result = train(config, data, arguments.seed, progress=follow)

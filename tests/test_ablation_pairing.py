@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError, PairingError
-from qwafer.comparison.pairing import DETERMINED_BY, INITIAL_DETERMINED_BY, check_pairing, identical_arms
+from qwafer.comparison.pairing import INPUTS, check_pairing, identical_arms
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
-from qwafer.overrides import option_types, with_options
+from qwafer.overrides import determined_by, option_types, with_options
+from qwafer.training import Digests
 
 
 def digests(**changed):
     parameters = {"circuit.ansatz[2, 4, 3]": "a", "readout.bias[1]": "b"} | changed.pop("parameters", {})
-    return {"data": "d", "split": "s", "batches": "o", **changed, "parameters": parameters}
+    return Digests(**{"data": "d", "split": "s", "batches": "o", **changed, "parameters": parameters})
 
 
 def configs(**options):
@@ -100,13 +101,35 @@ def test_a_seed_that_one_arm_lacks_proves_nothing():
 
 
 def test_rules_name_options_that_exist():
-    for names in (*DETERMINED_BY.values(), *INITIAL_DETERMINED_BY.values()):
-        assert set(names) <= set(option_types())
+    initial = ("circuit.ansatz", "projection.weight", "projection.linear.bias", "projection.hidden.weight")
+    for what in (
+        *INPUTS,
+        *(f"initial {name}" for name in (*initial, "projection.output.bias", "readout.bias", "alpha")),
+    ):
+        assert determined_by(what, RunConfig())
+        assert set(determined_by(what, RunConfig())) <= set(option_types())
+    assert determined_by("initial new.name", RunConfig()) == ()
+
+
+def test_what_is_not_trained_in_batches_shares_data_and_split():
+    """A contender that fits itself has no order of batches and no initial values."""
+    arms = configs(head__projection="pca")
+    pairing = check_pairing({"a": {0: digests()}, "b": {0: Digests("d", "s")}}, arms)
+    assert pairing.equal == ("data", "split")
+    assert pairing.shared_parameters == ()
+    with pytest.raises(PairingError, match="`split` digest"):
+        check(digests(), Digests("d", "x"), arms)
+
+
+class Run:
+    def __init__(self, measured):
+        self.fingerprint = lambda: measured
 
 
 def test_identical_arms():
     prints = {"a": {0: "x", 1: "y"}, "b": {0: "x", 1: "y"}, "c": {0: "x", 1: "z"}, "d": {1: "y", 2: "w"}, "e": {}}
-    assert identical_arms(prints) == (("a", "b"), ("a", "d"), ("b", "d"))
+    runs = {arm: {seed: Run(measured) for seed, measured in by_seed.items()} for arm, by_seed in prints.items()}
+    assert identical_arms(runs) == (("a", "b"), ("a", "d"), ("b", "d"))
 
 
 @pytest.mark.parametrize(
@@ -151,12 +174,12 @@ def test_rules_hold_for_the_digests_that_training_makes(first, second):
             fixed_num_batches=training.fixed_num_batches,
         )
         head = make_head(config, features, labels.shape[1], seed)
-        return {
-            "data": prepared.data_digest,
-            "split": prepared.split.digest,
-            "batches": order_digest(sampler, training.epochs),
-            "parameters": {f"{k}{list(v.shape)}": digest(np.asarray(v)) for k, v in head.parameters().items()},
-        }
+        return Digests(
+            data=prepared.data_digest,
+            split=prepared.split.digest,
+            batches=order_digest(sampler, training.epochs),
+            parameters={f"{k}{list(v.shape)}": digest(np.asarray(v)) for k, v in head.parameters().items()},
+        )
 
     arms = {name: with_options(RunConfig(), options) for name, options in (("a", first), ("b", second))}
     pairing = check_pairing({arm: {seed: made(config, seed) for seed in (0, 1)} for arm, config in arms.items()}, arms)

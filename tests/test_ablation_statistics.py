@@ -170,6 +170,7 @@ def test_too_few_seeds():
     c = compare([0.9, 0.91, 0.9, 0.92, 0.9])
     assert c.verdict == "too few seeds"
     assert c.smallest_p == 0.0625
+    assert "with so few seeds, no difference can reach significance" in c.sentence
     assert "use at least 6" in c.sentence
     assert compare([0.9]).verdict == "too few seeds"
     assert compare([0.9]).sd is None

@@ -1,6 +1,7 @@
 """Sweeps from the command line: killed, resumed, extended, with failing runs, and refused."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError
-from qwafer._io import write_json
+from qwafer._records import save_record
 from qwafer.ablate import main
 from qwafer.config import DataConfig
 from qwafer.experiment import load_experiment
@@ -156,7 +157,7 @@ def test_a_failing_run_is_recorded_and_tried_again(work, unbroken, monkeypatch, 
     summary = json.loads((out / "summary.json").read_text())
     failed = summary["arms"]["mlp"]["failed"]
     assert "signal 9 (SIGKILL)" in failed["1"]["error"]
-    assert failed["2"] == {"type": "FloatingPointError", "error": "it broke"}
+    assert failed["2"] == {"type": "FloatingPointError", "error": "it broke", "details": ""}
     assert summary["comparisons"][0]["dropped_seeds"] == [1, 2]
     record = json.loads((out / "runs" / "mlp" / "seed-2.error.json").read_text())
     assert "Traceback" in record["details"]
@@ -353,15 +354,16 @@ def test_maps_are_extracted_once_into_the_output_directory(tmp_path):
     assert seen[-1][0] == seen[-1][1] > 0
     (file,) = (tmp_path / "out" / "features").iterdir()
     assert {source.path for source in sources.values()} == {file}
-    assert FeatureSet.load(file).digest() == sources["mlp"].record["digest"]
+    assert FeatureSet.load(file).digest() == sources["mlp"].record.digest
     directory.claim(experiment, {arm: source.record for arm, source in sources.items()})
 
     stat = file.stat().st_mtime_ns
     assert provide_features(experiment, directory)["linear"].record == sources["linear"].record
     assert file.stat().st_mtime_ns == stat
     record = directory.record()
-    record["data"]["linear"]["maps_sha256"] = "0" * 64
-    write_json(directory.path / "experiment.json", record)
+    other = dataclasses.replace(record.data["linear"], maps_sha256="0" * 64)
+    changed = dataclasses.replace(record, data={**record.data, "linear": other})
+    save_record(directory.path / "experiment.json", changed)
     with pytest.raises(InputError, match="same experiment on other data"):
         provide_features(experiment, directory)
     assert [*(tmp_path / "out" / "features").iterdir()] == [file]

@@ -51,5 +51,5 @@ def test_single_precision_follows_double_precision(reference):
 def test_two_runs_on_catalyst_are_identical():
     first, second = (run("catalyst", dtype="float32", epochs=2) for _ in range(2))
     assert first.curves == second.curves
-    assert first.metrics == second.metrics
-    assert first.timings["steps"] == 2 * 3
+    assert first.fingerprint() == second.fingerprint()
+    assert first.timings.steps == 2 * 3

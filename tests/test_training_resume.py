@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from qwafer import InputError
+from qwafer._records import to_json
 from qwafer.config import CircuitConfig, DataConfig, EngineConfig, HeadConfig, RunConfig, TrainingConfig
 from qwafer.features import FeatureSet
 from qwafer.training import Checkpoints, train
@@ -31,7 +32,7 @@ def config(head="mlp", engine="reference", **training):
 
 def substance(result):
     """Everything but clocks."""
-    data = {**result.to_dict(), "timings": None, "compile_cache": None, "config": None}
+    data = {**to_json(result), "timings": None, "compile_cache": None, "config": None}
     return data, {name: value.tobytes() for name, value in result.outputs.items()}
 
 

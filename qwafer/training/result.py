@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from qwafer._errors import InputError
 from qwafer._io import atomic_path, digest
 from qwafer._records import IN_MEMORY, load_record, save_record, to_json
 from qwafer.evaluation import Evaluation
@@ -186,7 +187,10 @@ class RunResult:
         Raises InputError for a file that holds something else, or a result of another version.
         """
         path = Path(path)
-        result = load_record(cls, path)
+        try:
+            result = load_record(cls, path)
+        except InputError as error:
+            raise InputError(f"the run result {error}; run it again") from error
         beside = path.with_suffix(".npz")
         if not beside.is_file():
             return result
