@@ -103,6 +103,7 @@ class HeadRun:
 
 def head_run(head: str, result: "RunResult", memory: PeakMemory) -> HeadRun:
     """Return the `HeadRun` of a training run; its `outputs` must be there."""
+    spent = result.timings
     return HeadRun(
         head=head,
         seed=result.seed,
@@ -110,7 +111,7 @@ def head_run(head: str, result: "RunResult", memory: PeakMemory) -> HeadRun:
         exclusive=result.metrics["test"]["exclusive"],
         **{kind: {part: result.outputs[f"{part}_{kind}"] for part in PARTS} for kind in ("logits", "labels", "rows")},
         n_parameters=ParameterCounts(**result.n_parameters),
-        seconds=RunSeconds(**{name: result.timings[name] for name in ("training", "total", "compile", "evaluation")}),
+        seconds=RunSeconds(spent["training"], spent["total"], spent.get("compile"), spent.get("evaluation")),
         curves=result.curves,
         data_digest=result.digests["data"],
         split_digest=result.digests["split"],
