@@ -232,7 +232,7 @@ def _pairing_reports(
 
 
 def _merged(reports: Mapping[str, Sequence[Report]]) -> list[Report]:
-    """Return one report a probe, over all subjects that have it, in the order of the first subject."""
+    """Return one report per probe, over all subjects that have it, in the order of the first subject."""
     names = list(dict.fromkeys(report.name for own in reports.values() for report in own))
     merged = []
     for name in names:

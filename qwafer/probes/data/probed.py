@@ -79,8 +79,8 @@ def leakage(data: ProbedData) -> Report:
     """Report whether identical or nearly identical examples lie on both sides of a split.
 
     Identical: equal content ids in two parts; fails. Near: a test (or validation) example whose nearest training
-    example is closer than 10 % of the median nearest-neighbour distance within the training split, in standardised
-    features; warns above 1 % of the part.
+    example is closer than 10% of the median nearest-neighbour distance within the training split, in standardised
+    features; warns above 1% of the part.
     """
     ids = {part: np.asarray(data.content_ids)[data.part(part)] for part in PARTS}
     shared = {f"{a}/{b}": len(np.intersect1d(ids[a], ids[b])) for i, a in enumerate(PARTS) for b in PARTS[i + 1 :]}
