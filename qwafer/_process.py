@@ -54,7 +54,7 @@ def enable_xla_cache(directory: str | Path | None = None) -> Path | None:
     """
     import jax
 
-    chosen = directory or os.environ.get("QWAFER_XLA_CACHE") or _user_cache() / "qwafer" / "xla"
+    chosen = directory or os.environ.get("QWAFER_XLA_CACHE") or cache_folder("xla")
     path = None if str(chosen) == "off" else Path(chosen).expanduser()
     if path is not None:
         try:
@@ -148,5 +148,6 @@ def prune(directory: Path, limit: int) -> None:
         total -= size
 
 
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def cache_folder(name: str) -> Path:
+    """Return the folder `qwafer/NAME` in the user's cache folder: `$XDG_CACHE_HOME`, else `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qwafer" / name

@@ -10,8 +10,8 @@ import numpy as np
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, digest, jsonable
-from qwafer.data._files import ZIP_MAGIC, load_npz, npz_keys
 from qwafer.data.edge_iiot import Table
+from qwafer.data.files import ZIP_MAGIC, load_npz, npz_keys
 from qwafer.data.maps import check_labels, check_rows
 from qwafer.data.splits import PARTS, Split
 

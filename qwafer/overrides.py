@@ -15,7 +15,7 @@ from typing import Any
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer.config import RunConfig
-from qwafer.data._files import npz_keys
+from qwafer.data.files import npz_keys
 from qwafer.features import looks_like_features
 
 QUANTUM_HEAD_OPTIONS = ("projection", "angle_map", "angle_scale", "init_scale")

@@ -12,7 +12,7 @@ import numpy as np
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
-from qwafer.data._files import check_file
+from qwafer.data.files import check_file
 from qwafer.data.maps import CONTENT_ID_DTYPE, check_labels, check_rows
 
 LABEL = "Attack_label"

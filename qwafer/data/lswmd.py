@@ -7,9 +7,9 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
-from qwafer.data._files import check_file
 from qwafer.data._frame import frame_columns, plain_text, to_array, to_scalar
 from qwafer.data._unpickle import Record, load_records
+from qwafer.data.files import check_file
 from qwafer.data.maps import Maps, WaferMaps, content_ids, one_hot
 
 CLASSES = ("Center", "Donut", "Edge-Loc", "Edge-Ring", "Loc", "Near-full", "Random", "Scratch", "none")

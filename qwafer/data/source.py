@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qwafer._errors import InputError
-from qwafer.data._files import ZIP_MAGIC, check_file, npz_keys
+from qwafer.data.files import ZIP_MAGIC, check_file, npz_keys
 from qwafer.data.lswmd import read_lswmd
 from qwafer.data.maps import WaferMaps
 from qwafer.data.mixedwm38 import read_mixedwm38

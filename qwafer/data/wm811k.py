@@ -6,7 +6,7 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
-from qwafer.data._files import load_npz
+from qwafer.data.files import load_npz
 from qwafer.data.maps import WaferMaps, content_ids, one_hot, unpack_maps
 
 REQUIRED_KEYS = ("flat", "shape", "label", "classes")
