@@ -11,7 +11,7 @@ from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, digest, jsonable
 from qwafer.data.edge_iiot import Table
-from qwafer.data.files import ZIP_MAGIC, load_npz, npz_keys
+from qwafer.data.files import load_npz
 from qwafer.data.maps import check_labels, check_rows
 from qwafer.data.splits import PARTS, Split
 
@@ -100,7 +100,7 @@ class FeatureSet:
         """Return the same examples under the task `name`.
 
         `multilabel`: every label, unchanged. `any`: one label `defect`, 1 where any defect is set; a column called
-        `none` or `normal` is no defect. A label's name: that label against the rest.
+        `none` or `normal` is not a defect. A label's name: that label against the rest.
 
         Raises:
             InputError: an unknown name, or a binary task of which only one class occurs.
@@ -225,20 +225,6 @@ def from_table(table: Table, split: Split) -> FeatureSet:
         split=parts,
         feature_names=tuple(names),
     )
-
-
-def looks_like_features(path: str | Path) -> bool:
-    """Return whether the file at `path` is an NPZ with the arrays of a `FeatureSet` (as opposed to wafer maps)."""
-    path = Path(path)
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        if file.read(2) != ZIP_MAGIC:
-            return False
-    try:
-        return "features" in npz_keys(path)
-    except InputError:
-        return False
 
 
 def check_finite(features: np.ndarray, names: tuple[str, ...] | None = None) -> None:

@@ -9,14 +9,12 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer.config import RunConfig
-from qwafer.data.files import npz_keys
-from qwafer.features import looks_like_features
+from qwafer.source import source_facts
 
 QUANTUM_HEAD_OPTIONS = ("projection", "angle_map", "angle_scale", "init_scale")
 ALPHA_OPTIONS = ("alpha_mode", "alpha_init", "alpha_train", "alpha_per_label")
@@ -185,17 +183,14 @@ def _no_effect_data(config: RunConfig, option: str) -> str | None:
     source = config.data.source
     if option in ("n_maps", "seed") and source != "synthetic":
         return f"data.source is {source}; the synthetic generator does not run"
-    if option == "backbone" and looks_like_features(source):
-        return f"data.source {source} holds features already"
-    if option in ("split_by", "train_fraction", "val_fraction") and _brings_split(source):
+    facts = source_facts(config.data)
+    if option == "backbone" and facts.kind in ("features", "table"):
+        return f"data.source {source} holds {'features already' if facts.kind == 'features' else 'a table'}"
+    if option in ("split_by", "train_fraction", "val_fraction") and facts.brings_split:
         return f"data.source {source} brings its own split"
     if option == "split_seed" and config.data.split_by == "time" and config.data.limit is None:
         return "data.split_by is time, which draws nothing"
     return None
-
-
-def _brings_split(source: str) -> bool:
-    return looks_like_features(source) and "split" in npz_keys(Path(source))
 
 
 def _no_effect_circuit(config: RunConfig, option: str) -> str | None:

@@ -33,8 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--maps",
         metavar="FILE",
-        help="wafer maps: MixedWM38 (.npz), WM-811K (.npz or LSWMD.pkl), or `synthetic`; their features are extracted "
-        "once, into DIR",
+        help="wafer maps: MixedWM38 (.npz), WM-811K (.npz or LSWMD.pkl), or `synthetic`; or a table: Edge-IIoTset "
+        "(.csv); their features are made once, into DIR",
     )
     data.add_argument("--features", metavar="F.npz", help="features that `python -m qwafer.extract` wrote")
     parser.add_argument("--seeds", metavar="N|a:b|list", help="seeds: 8 (0 to 7), 3:11 (3 to 10), or 1,5,9")
@@ -80,22 +80,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _experiment(arguments: argparse.Namespace) -> "Experiment":
     """Return the experiment that the command line describes."""
-    from qwafer._errors import InputError
     from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment, parse_seeds, with_seeds
+    from qwafer.source import source_override
 
-    overrides = list(arguments.overrides)
-    if arguments.features is not None:
-        from qwafer.features import FeatureSet, looks_like_features
-
-        if not looks_like_features(arguments.features):
-            FeatureSet.load(arguments.features)  # says what is wrong with the file
-        overrides.append(f"data.source={arguments.features}")
-    if arguments.maps is not None:
-        from qwafer.features import looks_like_features
-
-        if looks_like_features(arguments.maps):
-            raise InputError(f"{arguments.maps} holds features, not wafer maps: give it as --features")
-        overrides.append(f"data.source={arguments.maps}")
+    overrides = [*arguments.overrides, *source_override(arguments.maps, arguments.features)]
     experiment = load_experiment(arguments.experiment or DEFAULT_EXPERIMENT, overrides)
     return experiment if arguments.seeds is None else with_seeds(experiment, parse_seeds(arguments.seeds))
 

@@ -36,13 +36,14 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--maps",
         metavar="M",
-        help="wafer maps: MixedWM38 (.npz), WM-811K (.npz or LSWMD.pkl), or `synthetic`; extracted once, into DIR",
+        help="wafer maps: MixedWM38 (.npz), WM-811K (.npz or LSWMD.pkl), or `synthetic`; or a table: Edge-IIoTset "
+        "(.csv); their features are made once, into DIR",
     )
     parser.add_argument(
         "--backbone",
         metavar="B",
-        help="with --maps: the backbone of every head (spatial); wafercnn is trained on the training split first, "
-        "unless --weights are given",
+        help="with --maps: the backbone of every head (spatial); a network such as wafercnn is trained on the training "
+        "split first, unless --weights are given",
     )
     parser.add_argument("--weights", metavar="PATH", help="with --maps: checkpoint of the backbone")
     parser.add_argument(
@@ -114,20 +115,12 @@ def _experiment(arguments: argparse.Namespace) -> "Experiment":
     """Return the experiment that the command line describes."""
     from qwafer._errors import InputError
     from qwafer.experiment import load_experiment, parse_seeds, with_seeds
-    from qwafer.features import FeatureSet, looks_like_features
+    from qwafer.source import source_override
 
-    overrides = list(arguments.overrides)
-    if arguments.features is not None:
-        if not looks_like_features(arguments.features):
-            FeatureSet.load(arguments.features)  # says what is wrong with the file
-        for option in ("backbone", "weights", "random_weights"):
-            if getattr(arguments, option) is not None:
-                raise InputError(f"--{option.replace('_', '-')} belongs to --maps: the features are there already")
-        overrides.append(f"data.source={arguments.features}")
-    if arguments.maps is not None:
-        if looks_like_features(arguments.maps):
-            raise InputError(f"{arguments.maps} holds features, not wafer maps: give it as --features")
-        overrides.append(f"data.source={arguments.maps}")
+    overrides = [*arguments.overrides, *source_override(arguments.maps, arguments.features)]
+    for option in ("backbone", "weights", "random_weights"):
+        if arguments.features is not None and getattr(arguments, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')} belongs to --maps: the features are there already")
     if arguments.backbone is not None:
         overrides.append(f"data.backbone={arguments.backbone}")
     experiment = load_experiment(arguments.experiment or DEFAULT_EXPERIMENT, overrides)

@@ -25,8 +25,8 @@ def read_lswmd(path: str | Path) -> WaferMaps:
     counted in `notes`. The nine classes exclude one another: `exclusive` is set.
 
     Raises:
-        InputError: no pickle, a pickle that asks for anything else (named), no such DataFrame, an unknown class, or a
-            map with values outside 0..2.
+        InputError: not a pickle, a pickle that asks for anything else (named), no such DataFrame, an unknown class, or
+            a map with values outside 0..2.
     """
     path = check_file(path)
     content = load_records(path)

@@ -45,11 +45,11 @@ def network(name: str, **options: Any) -> Network:
     """Return the network called `name` with `options`; raise InputError for one that it does not have."""
     if not is_network(name):
         raise InputError(
-            f"backbone {name} is not trained here: only {', '.join(NETWORKS.names)} and your own networks are"
+            f"backbone {name} is not trained here: take --backbone {' or '.join(NETWORKS.names)}, or yours"
         )
     kind = NETWORKS.get(name)
     known = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
     for option in options:
         if option not in known:
             raise InputError(f"network {name} has no option {option}; it has {', '.join(known) or 'none'}")
-    return kind(**options)  # type: ignore[no-any-return]
+    return kind(**options)

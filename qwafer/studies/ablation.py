@@ -10,12 +10,13 @@ from typing import Any
 
 from qwafer._errors import InputError
 from qwafer._process import worker_environment
+from qwafer._records import to_json
 from qwafer.comparison.metrics import check_metric
 from qwafer.comparison.summary import write_summary
 from qwafer.execution.processes import Event, Task, WorkerPool
 from qwafer.experiment import Experiment
 from qwafer.reports.ablation import write_report
-from qwafer.sweeps.directory import OutputDirectory
+from qwafer.sweeps.directory import FEATURES, OutputDirectory
 from qwafer.sweeps.sources import Source, provide_features
 
 WORKER = (sys.executable, "-m", "qwafer.sweeps.worker")
@@ -76,11 +77,14 @@ def run_experiment(
     directory.check_owner(experiment)
     with directory.locked():
         sources = provide_features(
-            experiment,
-            directory,
-            progress=lambda done, total: report(Progress("features", done, total)),
+            {arm: config.data for arm, config in experiment.arms.items()},
+            directory.path / FEATURES,
+            check=lambda arm, made: directory.check_owner(
+                experiment, {arm: {"maps_sha256": made.maps_sha256, "backbone": made.backbone}}
+            ),
+            progress=lambda state: report(Progress(state.stage, state.done, state.total)),
         )
-        records = {arm: dict(source.record) for arm, source in sources.items()}
+        records = {arm: to_json(source.record) for arm, source in sources.items()}
         directory.check_owner(experiment, records)
         pending = directory.pending(experiment)
         with WorkerPool(worker or WORKER, jobs=jobs, environment=sweep_environment()) as pool:

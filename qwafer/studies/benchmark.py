@@ -95,7 +95,7 @@ def run_benchmark(
         weights=weights,
         random_weights=random_weights,
         jobs=jobs,
-        progress=report,
+        progress=lambda state: report(f"{state.stage} {state.text}", state.done, state.total),
     )
     experiment = resolved.experiment
     outcome = run_experiment(

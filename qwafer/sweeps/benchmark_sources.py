@@ -1,29 +1,18 @@
-"""The features that the heads of a benchmark train on: maps through their backbones, once, on one split."""
+"""The features that the heads of a benchmark train on: of the same maps, on one split."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from qwafer._errors import InputError
 from qwafer.config import DataConfig
+from qwafer.data import Table, WaferMaps
+from qwafer.execution.job import OnProgress
 from qwafer.experiment import Experiment
-from qwafer.features import looks_like_features
-from qwafer.sweeps.sources import source_key
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from qwafer.data import WaferMaps
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage, the units done and all units."""
-
-
-TRAINED = "wafercnn"
-"""The backbone that is trained on the maps before it is frozen, and brings the split that kept test out of it."""
+from qwafer.features import FeatureSet
+from qwafer.source import read_data, source_facts
+from qwafer.sweeps.sources import Backbones, provide_features, source_key
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +20,8 @@ class Resolved:
     """An experiment whose heads all read feature files, and what its maps are."""
 
     experiment: Experiment
-    maps: "WaferMaps | None"
-    """The maps, where they were given; None where only features were."""
+    maps: WaferMaps | None
+    """The maps, where they were given; None where only features or a table were."""
     tree_features: Path
     """What the decision tree reads: spatial features where there are maps, else those of the baseline."""
     files: Mapping[str, Path]
@@ -47,69 +36,35 @@ def resolve(
     weights: str | None = None,
     random_weights: int | None = None,
     jobs: int = 1,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Resolved:
-    """Return the experiment with a feature file behind every head; maps are pushed through their backbones into
-    `folder`.
+    """Return the experiment with a feature file behind every head; see `provide_features`.
 
-    A backbone that is trained first brings its split, which then holds for the features of every other backbone, too.
     `weights` and `random_weights` belong to the backbones that take them. Raises InputError for data that cannot be
     used, and where heads read different maps.
     """
-    report = progress or (lambda *_: None)
-    sources = {source_key(config.data)[:-1] for config in experiment.arms.values()}
-    if len(sources) > 1:
+    data = {head: config.data for head, config in experiment.arms.items()}
+    if len(set(map(source_key, data.values()))) > 1:
         raise InputError(
             "the heads of a benchmark must share `data.source`: give all of them the same maps or features"
         )
-    first = experiment.arms[experiment.baseline].data
-    if looks_like_features(first.source):
-        path = Path(first.source).resolve()
-        return Resolved(experiment, None, path, dict.fromkeys(experiment.arms, path))
+    first = data[experiment.baseline]
+    wanted = dict(data)
+    if tree and source_facts(first).kind in ("maps", "synthetic"):
+        wanted[""] = dataclasses.replace(first, backbone="spatial")  # no head has this name
+    read: list[WaferMaps | Table | FeatureSet] = []
 
-    from qwafer.backbones import extract, extractor
-    from qwafer.data import read_maps
+    def reader(config: DataConfig) -> WaferMaps | Table | FeatureSet:
+        read.append(read_data(config))
+        return read[-1]
 
-    synthetic = first.source == "synthetic"
-    maps = read_maps(first.source, n=first.n_maps if synthetic else None, seed=first.seed if synthetic else None)
-    backbones = list(dict.fromkeys(config.data.backbone for config in experiment.arms.values()))
-    if backbones == ["spatial"] and (weights is not None or random_weights is not None):
-        raise InputError("backbone spatial has no weights: leave out --weights and --random-weights")
-    stem = _stem(first, maps)
-    paths: dict[str, Path] = {}
-    split: Callable[[np.ndarray], np.ndarray | None] | None = None
-    for name in sorted({*backbones, *(["spatial"] if tree else [])}, key=lambda name: (name != TRAINED, name)):
-        if name == TRAINED and weights is None and random_weights is None:
-            backbone = extractor(name, weights=_trained(maps, folder / f"{stem}-{name}.safetensors", report))
-        elif name == "spatial":
-            backbone = extractor(name)
-        else:
-            backbone = extractor(name, weights=weights, random_weights=random_weights)
-        tag = ""
-        if name != TRAINED and split is not None:
-            backbone, tag = dataclasses.replace(backbone, split=split), f"-split-of-{TRAINED}"
-        if name == TRAINED:
-            split = backbone.split
-        paths[name] = folder / f"{stem}-{name}{tag}.npz"
-        extract(maps, backbone, paths[name], jobs=jobs, progress=functools.partial(report, f"features {name}"))
-    files = {head: paths[config.data.backbone].resolve() for head, config in experiment.arms.items()}
+    options = Backbones(weights, random_weights, jobs)
+    sources = provide_features(wanted, folder, backbones=options, read=reader, progress=progress)
+    files = {head: sources[head].path for head in data}
     arms = {
-        head: dataclasses.replace(config, data=dataclasses.replace(config.data, source=str(files[head])))
+        head: dataclasses.replace(config, data=dataclasses.replace(config.data, source=str(files[head]), reader=None))
         for head, config in experiment.arms.items()
     }
-    resolved = dataclasses.replace(experiment, arms=arms)
-    return Resolved(resolved, maps, paths["spatial"].resolve() if tree else files[experiment.baseline], files)
-
-
-def _trained(maps: "WaferMaps", path: Path, report: Progress) -> Path:
-    """Train WaferCNN on the training split of its own, or find that it is trained; return the path of its weights."""
-    from qwafer.backbones import train_wafercnn
-
-    return train_wafercnn(maps, path, progress=functools.partial(report, f"training {TRAINED}"))
-
-
-def _stem(data: DataConfig, maps: "WaferMaps") -> str:
-    """Return the start of a feature file's name: whose maps they are."""
-    if data.source == "synthetic":
-        return f"synthetic-{data.n_maps}-{data.seed}"
-    return f"{Path(data.source).stem}-{maps.sha256[:8]}"
+    maps = read[0] if isinstance(read[0], WaferMaps) else None
+    tree_file = sources[""].path if "" in sources else files[experiment.baseline]
+    return Resolved(dataclasses.replace(experiment, arms=arms), maps, tree_file, files)
