@@ -59,8 +59,8 @@ def compare(name: str, torch_python: str, *, batch: int, rounds: int, folder: Pa
     """Return medians, the ratio and the largest difference of the features of both sides."""
     import safetensors.numpy
 
-    from qwafer.backbones._architectures import architecture
-    from qwafer.backbones._checkpoints import random_checkpoint
+    from qwafer.backbones.checkpoints import random_checkpoint
+    from qwafer.backbones.pretrained import architecture
 
     state = dict(random_checkpoint(architecture(name).shapes, 0).state)
     safetensors.numpy.save_file(state, folder / f"{name}.safetensors")

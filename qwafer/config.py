@@ -22,7 +22,7 @@ from qwafer.heads.options import HEADS, PARAMETER_GROUPS, QuantumOptions
 from qwafer.objective.options import LOSSES, Bce, SamplingConfig
 from qwafer.registry import Registry
 
-SOURCE = ("source", "n_maps", "seed")
+SOURCE = ("source", "reader", "n_maps", "seed")
 """Options of `data` that say which examples there are."""
 SPLIT = ("limit", "split_seed", "split_by", "train_fraction", "val_fraction")
 """Options of `data` that say which of them train, validate and test."""
@@ -33,13 +33,16 @@ class DataConfig:
     """Which examples, which labels, which split."""
 
     source: str = "synthetic"
-    """A wafer-map file, a FeatureSet (.npz), or `synthetic` for the embedded generator."""
+    """A file of wafer maps, a table, a FeatureSet (.npz), or `synthetic` for the embedded generator."""
+    reader: str | None = None
+    """Reader of `source`: a name in `data.READERS`, or `package.module:function`; none: told by the file's content."""
     n_maps: int = 2000
     """Maps that the synthetic generator draws; without effect on files, and refused with them."""
     seed: int = 0
     """Seed of the synthetic generator."""
     backbone: str = "spatial"
-    """Backbone that turns maps into features where `source` holds maps."""
+    """Backbone that turns maps into features where `source` holds maps: a name in `backbones.BACKBONES`, or
+    `package.module:thing`."""
     task: str = "multilabel"
     """`multilabel`: every label; `any`: defect or none; a label's name: that pattern against the rest."""
     split_by: str = "content"

@@ -13,8 +13,9 @@ from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer.config import RunConfig
-from qwafer.features import SourceFacts, source_facts
+from qwafer.features import SourceFacts
 from qwafer.overrides import SECTIONS, Given, build, effective_options, flat_config, flatten, no_effect, parse_overrides
+from qwafer.source import source_facts
 
 DEFAULT_EXPERIMENT = "mean_z_vs_readout"
 """The experiment that `python -m qwafer.ablate` runs when it is given none."""
@@ -150,7 +151,7 @@ def load_experiment(path_or_name: str | Path, overrides: Sequence[str] = ()) -> 
         arms=arms,
         baseline=table.get("baseline", next(iter(arms), "")),
         seeds=parse_seeds(table.get("seeds", 8)),
-        facts={arm: source_facts(config.data.source) for arm, config in arms.items()},
+        facts={arm: source_facts(config.data) for arm, config in arms.items()},
         **{key: table[key] for key in TEXT_KEYS[1:-1] if key in table},
     )
 
@@ -229,8 +230,7 @@ def _refuse_without_effect(options: Iterable[str], arms: Mapping[str, Mapping[st
     built = [build(everything) for everything in arms.values()]
     for name in options:
         reasons = [
-            left_out.get(name) or no_effect(config, name, source_facts(config.data.source))
-            for config, left_out in built
+            left_out.get(name) or no_effect(config, name, source_facts(config.data)) for config, left_out in built
         ]
         if reasons and all(reason is not None for reason in reasons):
             raise InputError(f"`{name}` has no effect in {where}: {reasons[0]}")

@@ -350,31 +350,33 @@ def test_maps_are_extracted_once_into_the_output_directory(tmp_path):
     experiment = load_experiment(tmp_path / "two.toml", overrides)
     directory = OutputDirectory(tmp_path / "out")
     seen = []
-    sources = provide_features(experiment, directory, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1][0] == seen[-1][1] > 0
+    arms = {arm: config.data for arm, config in experiment.arms.items()}
+    folder = directory.path / "features"
+    sources = provide_features(arms, folder, progress=seen.append)
+    assert seen[-1].done == seen[-1].total > 0
     (file,) = (tmp_path / "out" / "features").iterdir()
     assert {source.path for source in sources.values()} == {file}
     assert FeatureSet.load(file).digest() == sources["mlp"].record.digest
     directory.claim(experiment, {arm: source.record for arm, source in sources.items()})
 
     stat = file.stat().st_mtime_ns
-    assert provide_features(experiment, directory)["linear"].record == sources["linear"].record
+    assert provide_features(arms, folder)["linear"].record == sources["linear"].record
     assert file.stat().st_mtime_ns == stat
     record = directory.record()
     other = dataclasses.replace(record.data["linear"], maps_sha256="0" * 64)
     changed = dataclasses.replace(record, data={**record.data, "linear": other})
     save_record(directory.path / "experiment.json", changed)
     with pytest.raises(InputError, match="same experiment on other data"):
-        provide_features(experiment, directory)
+        sweep.run_experiment(experiment, directory.path)
     assert [*(tmp_path / "out" / "features").iterdir()] == [file]
 
 
-def test_arms_of_different_backbones_have_files_of_their_own():
-    synthetic = ({}, {"task": "any", "limit": 50}, {"n_maps": 50}, {"seed": 1}, {"backbone": "other"})
-    files = ({"source": "x"}, {"source": "x", "seed": 3})
+def test_arms_of_different_examples_have_files_of_their_own():
+    synthetic = ({}, {"task": "any", "limit": 50, "backbone": "other"}, {"n_maps": 50}, {"seed": 1})
+    files = ({"source": "x"}, {"source": "x", "seed": 3}, {"source": "x", "reader": "lswmd"})
     keys = [source_key(DataConfig(**options)) for options in (*synthetic, *files)]
     assert keys[0] == keys[1]
-    assert keys[5] == keys[6]
+    assert keys[4] == keys[5]
     assert len(set(keys)) == 5
 
 

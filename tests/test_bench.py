@@ -248,7 +248,7 @@ def test_a_backbone_that_is_trained_first_gives_its_split_to_all_features(tmp_pa
         load_experiment(tmp_path / "arms.toml"),
         tmp_path / "features",
         tree=True,
-        progress=lambda stage, done, total: stages.append(stage),
+        progress=lambda state: stages.append(f"{state.stage} {state.text}"),
     )
     assert list(dict.fromkeys(stages)) == ["training wafercnn", "features wafercnn", "features spatial"]
     cnn, spatial = (FeatureSet.load(resolved.files[head]) for head in ("cnn", "spatial"))

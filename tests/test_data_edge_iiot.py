@@ -71,8 +71,8 @@ def test_numbers_categories_and_labels(tmp_path: Path) -> None:
     assert categories["http.request.method"].tolist() == ["GET", "0", "TRACE", "0", "0"]
     assert table.labels.tolist() == [[0], [1], [1], [1], [1]]
     assert table.label_names == ("attack",)
-    assert "2 entries of tcp.len are no finite numbers and became 0" in table.notes
-    assert "1 entries of tcp.flags are no finite numbers and became 0" in table.notes
+    assert "2 entries of tcp.len are not finite numbers and became 0" in table.notes
+    assert "1 entries of tcp.flags are not finite numbers and became 0" in table.notes
     assert table.times is None
 
 

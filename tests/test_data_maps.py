@@ -174,10 +174,10 @@ def test_packed_wm811k_keeps_native_shapes_and_lots(tmp_path: Path) -> None:
     [
         ({"shape": np.array([[2, 3], [4, 2]])}, "must add up to the 10 dies of `flat`, got 14"),
         ({"shape": np.array([[2, 3], [-4, -1]])}, "smallest side -4"),
-        ({"shape": np.array([2, 3])}, "`shape` must be one (height, width) a label"),
+        ({"shape": np.array([2, 3])}, "`shape` must be one (height, width) per label"),
         ({"label": np.array([1, 2])}, "`label` must lie in 0..1"),
         ({"label": np.array([1, -1])}, "got -1..1"),
-        ({"label": np.array([0.5, 1])}, "`label` must be one class number a map"),
+        ({"label": np.array([0.5, 1])}, "`label` must be one class number per map"),
         ({"flat": np.zeros(10, np.int64)}, "`flat` must be one row of uint8 dies"),
         ({"flat": np.full(10, 3, np.uint8)}, "map 0 holds 3"),
         ({"classes": np.array([1, 2])}, "`classes` must be class names"),

@@ -127,6 +127,21 @@ def test_help_names_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Exit status: 0 nothing failed, 1 something failed, 2 bad input" in " ".join(capsys.readouterr().out.split())
 
 
+def test_features_given_as_maps_are_refused_as_by_the_other_verbs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(leaky_features(tmp_path / "leak.npz"))
+    said = []
+    for verb in ("ablate", "bench", "diagnose", "extract"):
+        module = importlib.import_module(f"qwafer.{verb}")
+        out = ["--out", str(tmp_path / "out")]
+        assert module.main(["--maps", path, "--quiet", *out]) == 2
+        said.append(capsys.readouterr().err)
+    assert "holds features, not wafer maps: give it as --features" in said[0]
+    assert len(set(said)) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_arms_of_one_source_share_the_features() -> None:
     experiment = load_experiment("mean_z_vs_readout", ["data.n_maps=40"])
     data = features_of(experiment.arms)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qwafer.backbones import extract, extractor, features_from_maps, load
-from qwafer.backbones._preprocess import Preprocessing
+from qwafer.backbones.preprocess import Preprocessing
 from qwafer.data import WaferMaps, content_ids, synthetic_maps
 from qwafer.extract import main
 from qwafer.features import FeatureSet

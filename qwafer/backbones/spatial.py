@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qwafer._errors import InputError
+from qwafer.backbones.base import Extractor
 from qwafer.data.maps import Maps
 
 N_RINGS = 13
@@ -201,3 +202,19 @@ def _entropy(rates: np.ndarray) -> np.ndarray:
     p = filled / np.where(total > 0, total, 1)[:, None]
     log_p = np.log(p, out=np.zeros_like(p), where=p > 0)
     return np.abs((p * log_p).sum(axis=1)) / np.log(np.maximum(n_blocks, 2))
+
+
+def spatial_extractor() -> Extractor:
+    """Return the backbone."""
+
+    def features(maps: Sequence[np.ndarray]) -> np.ndarray:
+        same_shape = all(m.shape == maps[0].shape for m in maps)
+        return spatial_features(np.stack(maps) if same_shape else tuple(maps))
+
+    record = {
+        "weights": None,
+        "random_weights": None,
+        "preprocessing": "none: statistics of the map itself",
+        "dtype": "float32",
+    }
+    return Extractor("spatial", CHUNK, record, features, SPATIAL_FEATURE_NAMES)

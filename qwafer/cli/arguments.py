@@ -69,19 +69,10 @@ def executor_of(arguments: argparse.Namespace) -> "Executor":
 
 def experiment_of(arguments: argparse.Namespace, more: Sequence[str] = ()) -> "Experiment":
     """Return the experiment that the command line describes, with `more` overrides of the verb's own."""
-    from qwafer._errors import InputError
     from qwafer.experiment import load_experiment, parse_seeds, with_seeds
-    from qwafer.features import FeatureSet, looks_like_features
+    from qwafer.source import source_override
 
-    overrides = [*arguments.overrides, *more]
-    if arguments.features is not None:
-        if not looks_like_features(arguments.features):
-            FeatureSet.load(arguments.features)  # says what is wrong with the file
-        overrides.append(f"data.source={arguments.features}")
-    if arguments.maps is not None:
-        if looks_like_features(arguments.maps):
-            raise InputError(f"{arguments.maps} holds features, not wafer maps: give it as --features")
-        overrides.append(f"data.source={arguments.maps}")
+    overrides = [*arguments.overrides, *more, *source_override(arguments.maps, arguments.features)]
     experiment = load_experiment(arguments.experiment, overrides)
     seeds = getattr(arguments, "seeds", None)
     return experiment if seeds is None else with_seeds(experiment, parse_seeds(seeds))

@@ -29,8 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backbone",
         metavar="B",
-        help="with --maps: the backbone of every head (spatial); wafercnn is trained on the training split first, "
-        "unless --weights are given",
+        help="with --maps: the backbone of every head (spatial); a network such as wafercnn is trained on the training "
+        "split first, unless --weights are given",
     )
     parser.add_argument("--weights", metavar="PATH", help="with --maps: checkpoint of the backbone")
     parser.add_argument(

@@ -6,12 +6,12 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwafer._process import run_verb
 
 if TYPE_CHECKING:
-    from qwafer.config import DataConfig, RunConfig
+    from qwafer.config import RunConfig
     from qwafer.engines.catalyst.stack import StackFact
     from qwafer.features import FeatureSet
     from qwafer.probes import TrustTable
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     data = parser.add_mutually_exclusive_group()
     data.add_argument("--features", metavar="F.npz", help="features that `python -m qwafer.extract` wrote")
-    data.add_argument("--maps", metavar="FILE", help="wafer maps, or `synthetic`; features are extracted in memory")
+    data.add_argument("--maps", metavar="FILE", help="wafer maps, `synthetic`, or a table; features are made in memory")
     parser.add_argument("--engine", metavar="E", help="catalyst, xla, reference or auto, in place of the experiment's")
     parser.add_argument(
         "--set",
@@ -74,11 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _experiment(arguments: argparse.Namespace) -> int:
     from qwafer._errors import InputError
     from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment
+    from qwafer.source import source_override
 
-    overrides = list(arguments.overrides)
-    for option, value in (("engine", arguments.engine), ("data.source", arguments.features or arguments.maps)):
-        if value is not None:
-            overrides.append(f"{option}={value}")
+    overrides = [*arguments.overrides, *source_override(arguments.maps, arguments.features)]
+    if arguments.engine is not None:
+        overrides.append(f"engine={arguments.engine}")
     experiment = load_experiment(arguments.experiment or DEFAULT_EXPERIMENT, overrides)
     seed = experiment.seeds[0] if arguments.seed is None else arguments.seed
     if seed < 0:
@@ -136,28 +136,9 @@ def _stack(arguments: argparse.Namespace) -> int:
 
 def features_of(arms: "Mapping[str, RunConfig]") -> "dict[str, FeatureSet]":
     """Return the features of every arm; arms of one source share the object."""
-    found: dict[Any, FeatureSet] = {}
-    data = {}
-    for arm, config in arms.items():
-        source = config.data
-        key = (source.source, source.backbone, *((source.n_maps, source.seed) if source.source == "synthetic" else ()))
-        if key not in found:
-            found[key] = _load(source)
-        data[arm] = found[key]
-    return data
+    from qwafer.sweeps.sources import load_features
 
-
-def _load(config: "DataConfig") -> "FeatureSet":
-    from qwafer.features import FeatureSet, looks_like_features
-
-    if looks_like_features(config.source):
-        return FeatureSet.load(config.source)
-    from qwafer.backbones import features_from_maps
-    from qwafer.data import read_maps
-
-    synthetic = config.source == "synthetic"
-    maps = read_maps(config.source, n=config.n_maps if synthetic else None, seed=config.seed if synthetic else None)
-    return features_from_maps(maps, config.backbone)
+    return load_features({arm: config.data for arm, config in arms.items()})
 
 
 def _print(table: "TrustTable", title: str) -> None:

@@ -19,7 +19,8 @@ from qwafer.comparison.statistics import Comparison, compare_arms
 from qwafer.execution import Failure
 from qwafer.experiment import Experiment
 from qwafer.heads import PARAMETER_GROUPS
-from qwafer.sweeps.directory import DataRecord, DirectoryRecord, SweepResults
+from qwafer.sweeps.directory import DirectoryRecord, SweepResults
+from qwafer.sweeps.sources import SourceRecord
 from qwafer.training.result import Environment, ParameterCount, RunResult, Timings
 
 T = TypeVar("T")
@@ -111,7 +112,7 @@ class Summary:
     """Pairs of arms with bit-identical results."""
     warnings: tuple[str, ...]
     """One sentence each, the gravest first."""
-    data: dict[str, DataRecord]
+    data: dict[str, SourceRecord]
     """What each arm was trained on."""
     environments: tuple[Environment, ...]
     """The distinct environments that the runs were made in."""

@@ -8,10 +8,10 @@ from qwafer._errors import InputError
 from qwafer._records import save_record
 from qwafer.comparison.metrics import check_metric
 from qwafer.comparison.summary import Summary, sum_timings, summarize
-from qwafer.execution import Event, Executor, Failure, Job, LocalProcesses, OnProgress, Progress, Tally
+from qwafer.execution import Event, Executor, Failure, Job, LocalProcesses, OnProgress, Tally
 from qwafer.experiment import Experiment
 from qwafer.reports.ablation import write_report
-from qwafer.sweeps.directory import DirectoryRecord, OutputDirectory, SweepResults
+from qwafer.sweeps.directory import FEATURES, DirectoryRecord, OutputDirectory, SweepResults
 from qwafer.sweeps.jobs import CHECK, TRAIN, run_payload, train_payload
 from qwafer.sweeps.sources import Source, provide_features
 
@@ -58,9 +58,10 @@ def run_experiment(
     directory.check_owner(experiment)
     with directory.locked():
         sources = provide_features(
-            experiment,
-            directory,
-            progress=lambda done, total: report(Progress("features", done, total)),
+            {arm: config.data for arm, config in experiment.arms.items()},
+            directory.path / FEATURES,
+            check=lambda arm, made: directory.check_owner(experiment, {arm: made}),
+            progress=report,
         )
         records = {arm: source.record for arm, source in sources.items()}
         directory.check_owner(experiment, records)

@@ -24,10 +24,10 @@ from qwafer.reports.figures import Drawn
 from qwafer.reports.figures.benchmark import draw_head, draw_shared
 from qwafer.studies.ablation import run_experiment
 from qwafer.sweeps import OutputDirectory
-from qwafer.sweeps.benchmark_sources import Resolved, resolve
 from qwafer.sweeps.directory import predictor_path
 from qwafer.sweeps.inference import InferenceTiming
 from qwafer.sweeps.jobs import TIME, run_payload
+from qwafer.sweeps.resolved import Resolved, resolve
 from qwafer.training import RunResult, prepare
 
 Runs = Mapping[str, Mapping[int, RunResult]]
@@ -107,7 +107,7 @@ def run_benchmark(
         weights=weights,
         random_weights=random_weights,
         jobs=jobs,
-        progress=lambda stage, done, total: report(Progress(stage, done, total)),
+        progress=report,
     )
     outcome = run_experiment(resolved.experiment, out / "sweep", executor=executor, progress=report, store_all=True)
     directory = OutputDirectory(out / "sweep")

@@ -11,6 +11,7 @@ from qwafer._records import load_record, save_record
 from qwafer.config import RunConfig
 from qwafer.execution import Failure
 from qwafer.experiment import Experiment, config_digest
+from qwafer.sweeps.sources import SourceRecord
 from qwafer.training import RunResult
 
 LOCK = ".lock"
@@ -20,24 +21,6 @@ NOT_DONE = Failure("Missing", "the run was not done")
 
 Results = Mapping[str, Mapping[int, RunResult]]
 """Complete runs by arm and seed."""
-
-
-@dataclass(frozen=True)
-class DataRecord:
-    """What an arm trains on, and where it comes from; None: not read yet, or not known of such data."""
-
-    file: str | None = None
-    """Name of the feature file, where features were given."""
-    maps: str | None = None
-    """Source of the wafer maps, where maps were given."""
-    maps_sha256: str | None = None
-    backbone: str | None = None
-    """What turned the maps into features."""
-    digest: str | None = None
-    """Digest of the features."""
-    n_examples: int | None = None
-    n_features: int | None = None
-    label_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +38,7 @@ class DirectoryRecord:
     """Every seed that was ever asked for, in the order of asking."""
     extended_after: tuple[int, ...]
     """The numbers of seeds that were asked for before seeds were added."""
-    data: dict[str, DataRecord]
+    data: dict[str, SourceRecord]
     """By arm."""
     arms: dict[str, dict[str, Any]]
     """The JSON form of each arm's configuration."""
@@ -122,7 +105,7 @@ class OutputDirectory:
             raise InputError(f"{error}; choose another output directory") from error
 
     def check_owner(
-        self, experiment: Experiment, data: Mapping[str, DataRecord] | None = None
+        self, experiment: Experiment, data: Mapping[str, SourceRecord] | None = None
     ) -> DirectoryRecord | None:
         """Return the record if the directory belongs to `experiment` (and, where given, its `data` by arm), None if to
         nobody.
@@ -148,7 +131,7 @@ class OutputDirectory:
                     )
         return record
 
-    def claim(self, experiment: Experiment, data: Mapping[str, DataRecord]) -> DirectoryRecord:
+    def claim(self, experiment: Experiment, data: Mapping[str, SourceRecord]) -> DirectoryRecord:
         """Write `experiment.json`, or extend its seeds, and return it."""
         known = self.check_owner(experiment, data)
         before = () if known is None else known.seeds

@@ -1,4 +1,4 @@
-"""Training of WaferCNN: on the training split only, with label-preserving augmentation; the weights are then frozen."""
+"""WaferCNN as a `Network`: trained on the training split only, with label-preserving augmentation, then frozen."""
 
 import functools
 import json
@@ -19,11 +19,15 @@ from jaxtyping import Array, Float
 from qwafer._checks import check_choice, check_interval, check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, jsonable, key_seed
-from qwafer.backbones._layers import Images, global_mean
-from qwafer.backbones.wafercnn import CHANNELS, N_INPUTS, PARTS, WaferImages, channels, id_numbers, quarters
+from qwafer.backbones import Extractor
+from qwafer.backbones.layers import Images, global_mean
+from qwafer.backbones.trained import id_tensors
 from qwafer.data import Split, WaferMaps, make_split
+from qwafer.execution.job import OnProgress, Progress
+from qwafer.networks.wafercnn_module import CHANNELS, FROZEN, N_INPUTS, WaferImages, channels, quarters
 
 RECORD = "qwafer_training"
+"""Key of the metadata that say how weights were trained."""
 EPS = 1e-5
 MOMENTUM = 0.05
 """Weight of a batch in the running mean and variance."""
@@ -31,8 +35,8 @@ Step = Callable[..., tuple[Any, Any, Any]]
 
 
 @dataclass(frozen=True)
-class WaferCNNTraining:
-    """How WaferCNN is trained."""
+class WaferCNN:
+    """How WaferCNN is trained; a `Network`."""
 
     seed: int = 0
     """Seed of the split, the initial weights, the batches and the augmentation."""
@@ -41,7 +45,7 @@ class WaferCNNTraining:
     epochs: int = 12
     """Passes over the training split."""
     batch_size: int = 32
-    """Maps a step."""
+    """Maps per step."""
     learning_rate: float = 3e-3
     """Peak learning rate of AdamW; it rises over the first tenth of the steps and falls to zero (one cycle)."""
     weight_decay: float = 1e-3
@@ -55,52 +59,37 @@ class WaferCNNTraining:
         check_interval("learning_rate", self.learning_rate, 0, 1, open_low=True)
         check_interval("weight_decay", self.weight_decay, 0, 1)
 
+    def train(self, maps: WaferMaps, path: str | Path, progress: OnProgress | None = None) -> Path:
+        """Train on the training split of `maps`, write the weights to `path` (safetensors) and return it.
 
-def train_wafercnn(
-    maps: WaferMaps,
-    path: str | Path,
-    options: WaferCNNTraining | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Train WaferCNN on the training split of `maps`, write the weights to `path` (safetensors) and return it.
+        Minimised is the mean binary cross-entropy over labels; every map is turned and mirrored at random (eight ways,
+        none of which changes a label). Beside the weights, the file records the options, the sha256 of the data, the
+        digest of the split and the content ids of its training and validation maps, so that features carry the split
+        along.
 
-    Minimised is the mean binary cross-entropy over labels; every map is turned and mirrored at random (eight ways, none
-    of which changes a label). Beside the weights, the file records the options, the sha256 of the data, the digest of
-    the split and the content ids of its training and validation maps, so that features carry the split along.
+        A `path` that holds weights of the same training is returned as it is; one of another is refused.
 
-    A `path` that holds weights of the same training is returned as it is; one of another is refused.
-
-    Raises:
-        InputError: a file that is in the way, or data that cannot be split.
-    """
-    options = WaferCNNTraining() if options is None else options
-    path = Path(path)
-    split = make_split(
-        maps.labels,
-        maps.content_ids,
-        seed=options.seed,
-        by=options.split_by,
-        groups=maps.groups,
-        times=maps.times,
-    )
-    record = jsonable(
-        {
-            "options": asdict(options),
-            "data": {"source": maps.source, "sha256": maps.sha256},
-            "split": split.digest,
-            "labels": maps.label_names,
-        }
-    )
-    if path.exists():
-        if canonical_json(training_record(path)) != canonical_json(record):
-            raise InputError(f"{path} exists and holds other weights: delete it, or choose another path")
+        Raises:
+            InputError: a file that is in the way, or data that cannot be split.
+        """
+        path = Path(path)
+        split = make_split(
+            maps.labels, maps.content_ids, seed=self.seed, by=self.split_by, groups=maps.groups, times=maps.times
+        )
+        data = {"source": maps.source, "sha256": maps.sha256}
+        record = jsonable({"options": asdict(self), "data": data, "split": split.digest, "labels": maps.label_names})
+        if path.exists():
+            if canonical_json(training_record(path)) != canonical_json(record):
+                raise InputError(f"{path} exists and holds other weights: delete it, or choose another path")
+            return path
+        state = _fit(maps, split, self, progress) | id_tensors(split, maps.content_ids)
+        with atomic_path(path) as temporary:
+            safetensors.numpy.save_file(state, temporary, metadata={RECORD: json.dumps(record)})
         return path
-    state = _fit(maps, split, options, progress)
-    for part, key in PARTS.items():
-        state[key] = np.unique(id_numbers(maps.content_ids[getattr(split, part)]))
-    with atomic_path(path) as temporary:
-        safetensors.numpy.save_file(state, temporary, metadata={RECORD: json.dumps(record)})
-    return path
+
+    def extractor(self, weights: str | Path, dtype: str | None = None) -> Extractor:
+        """Return the frozen network with `weights`."""
+        return FROZEN(weights, dtype=dtype)
 
 
 def training_record(path: Path) -> dict[str, Any] | None:
@@ -109,13 +98,12 @@ def training_record(path: Path) -> dict[str, Any] | None:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no safetensors file, or a damaged one ({error})") from error
+        raise InputError(f"{path} is not a safetensors file, or a damaged one ({error})") from error
     return json.loads(metadata[RECORD]) if RECORD in metadata else None
 
 
-def _fit(
-    maps: WaferMaps, split: Split, options: WaferCNNTraining, progress: Callable[[int, int], None] | None
-) -> dict[str, np.ndarray]:
+def _fit(maps: WaferMaps, split: Split, options: WaferCNN, progress: OnProgress | None) -> dict[str, np.ndarray]:
+    """Return the checkpoint, in torch's layouts, of a WaferCNN that is trained on `split.train`."""
     codes = WaferImages().codes([maps.maps[i] for i in split.train])
     labels = maps.labels[split.train].astype(np.float32)
     size = min(options.batch_size, len(codes))
@@ -135,7 +123,7 @@ def _fit(
             parameters, statistics, moments = step(parameters, statistics, moments, batch, labels[rows])
             done += 1
             if progress is not None:
-                progress(done * size, steps * size)
+                progress(Progress("training", done * size, steps * size, text="wafercnn"))
     return _state(parameters, statistics)
 
 

@@ -1,4 +1,4 @@
-"""WaferCNN: a small convolutional network on the maps themselves, trained on the training split and then frozen.
+"""WaferCNN: a small convolutional network on the maps themselves, as it is once it is trained.
 
 The honest backbone where no pretrained weights can be had: three blocks of 32, 64 and 128 channels, each a 3 x 3
 convolution, batch normalisation, 2 x 2 maximum and ReLU, then the mean over the map.
@@ -14,18 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from qwafer.backbones._keys import ConvNorm, State, Table
-from qwafer.backbones._layers import Conv, Images, global_mean
-from qwafer.backbones._preprocess import resize_nearest
+from qwafer._errors import InputError
+from qwafer.backbones.keys import ConvNorm, State, Table
+from qwafer.backbones.layers import Conv, Images, global_mean
+from qwafer.backbones.preprocess import resize_nearest
+from qwafer.backbones.pretrained import Architecture, Pretrained
 
 SIZE = 52
 CHANNELS = (32, 64, 128)
 N_INPUTS = 3
-PARTS = {"train": "training.train_ids", "val": "training.val_ids"}
-"""Tensors beside the weights: the content ids of the maps that trained them, and of those that watched."""
 
 
-class WaferCNN(nn.Module):
+class WaferCNNModule(nn.Module):
     """Images of wafer maps to features, for inference: batch normalisation is folded into the convolutions."""
 
     @nn.compact
@@ -94,21 +94,11 @@ def table() -> Table:
     }
 
 
-def id_numbers(content_ids: np.ndarray) -> np.ndarray:
-    """Return (n,) uint64 of (n,) content ids of 16 hex digits."""
-    return np.array([int(identity, 16) for identity in content_ids], np.uint64)
+def _architecture(state: State | None, channels: str | None) -> Architecture:
+    if channels is not None:
+        raise InputError("backbone wafercnn has channels of its own: leave out --channels")
+    unused = ("head.", "training.")
+    return Architecture("wafercnn", WaferCNNModule(), table(), WaferImages(), unused, "made by --train", cpu_batch=8)
 
 
-def recorded_split(state: State, content_ids: np.ndarray) -> np.ndarray | None:
-    """Return (n,) of `train`, `val`, `test`: what the weights in `state` saw of the maps with these ids.
-
-    A map that trained the weights is `train`, one that watched the training `val`, any other `test`. None for weights
-    without a record, and for data of which they have seen nothing: those may be split at will.
-    """
-    if not all(key in state for key in PARTS.values()):
-        return None
-    numbers = id_numbers(content_ids)
-    split = np.full(len(numbers), "test", dtype="<U5")
-    for part, key in PARTS.items():
-        split[np.isin(numbers, state[key])] = part
-    return None if (split == "test").all() else split
+FROZEN = Pretrained("wafercnn", _architecture)

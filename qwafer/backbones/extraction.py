@@ -5,23 +5,22 @@ import errno
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import canonical_json, digest, jsonable
-from qwafer.backbones._base import Extractor, Features, available_cores
-from qwafer.backbones._chunks import ChunkStore, difference
-from qwafer.backbones._registry import extractor
+from qwafer.backbones.base import Extractor, Features, available_cores
+from qwafer.backbones.chunks import ChunkStore, difference
+from qwafer.backbones.registry import extractor
 from qwafer.data import WaferMaps
+from qwafer.execution.job import Event, Executor, Job, OnProgress, Progress
+from qwafer.execution.threads import Threads
 from qwafer.features import FeatureSet
-
-Progress = Callable[[int, int], None]
-"""Called with (distinct maps done, distinct maps in all) at the start and after every compute batch."""
 
 DEFAULT_BATCH = 1024
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -33,32 +32,34 @@ def extract(
     out: str | Path,
     *,
     batch: int = DEFAULT_BATCH,
-    dtype: str = "float32",
+    dtype: str | None = None,
     jobs: int | None = None,
     weights: str | Path | None = None,
     random_weights: int | None = None,
     channels: str | None = None,
-    progress: Progress | None = None,
+    executor: Executor | None = None,
+    progress: OnProgress | None = None,
 ) -> FeatureSet:
     """Write the features of `maps` to `out` (.npz) and return them, mapped from disk.
 
     Identical maps (equal content ids) are computed once. Chunks of `batch` maps go to `OUT.parts/` as they are done; a
-    killed run is taken up where it stopped, and its arrays are those of an unbroken run, bit for bit. Neither `batch`
-    nor `jobs` (threads; one a core if none) has an influence on the numbers. Memory does not grow with the number of
-    maps, beyond the maps themselves.
+    killed run is resumed where it stopped, and its arrays are those of an unbroken run, bit for bit. Neither `batch`
+    nor `jobs` (threads; one per core if none) has an influence on the numbers. Memory does not grow with the number of
+    maps, beyond the maps themselves. The compute batches run in `executor`, one that runs in this process; threads if
+    none. `progress` is told of distinct maps, at the start and after every compute batch.
 
     Features of a backbone that was trained on some of these maps carry its split (`FeatureSet.split`).
 
     An `out` that exists with the same provenance is returned as it is; one of other provenance is refused.
 
     Raises:
-        InputError: unusable weights; an output that is in the way; a full disk.
+        InputError: unusable weights; an option that the backbone does not take; an output that is in the way; a full
+            disk.
     """
     check_positive_int("batch", batch)
-    threads = _thread_count(jobs)
+    executor = _executor(executor, jobs)
     out = Path(out)
-    if not isinstance(backbone, Extractor):
-        backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
+    backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
     record = provenance(maps, backbone)
     if is_complete(out, record):
         return FeatureSet.load(out)
@@ -69,16 +70,9 @@ def extract(
     with _space_on(out, store), store.opened():
         gaps = store.missing(step)
         done = len(first) - sum(stop - start for start, stop in gaps)
-        _report(progress, done, len(first))
-        with _pool(threads) as pool:
-            for start, stop in gaps:
-                selected = [maps.maps[i] for i in first[start:stop]]
-                blocks = []
-                for block in _blocks(backbone, selected, pool):
-                    blocks.append(block)
-                    done += len(block)
-                    _report(progress, done, len(first))
-                store.write(start, np.concatenate(blocks))
+        tell = _teller(progress, backbone, done, len(first))
+        for start, stop in gaps:
+            store.write(start, _rows(backbone, [maps.maps[i] for i in first[start:stop]], executor, tell))
         features = _feature_set(maps, backbone, store.assembled(inverse))
         features.save(out)
         store.remove()
@@ -89,25 +83,28 @@ def features_from_maps(
     maps: WaferMaps,
     backbone: str | Extractor = "spatial",
     *,
-    dtype: str = "float32",
+    dtype: str | None = None,
     jobs: int | None = None,
     weights: str | Path | None = None,
     random_weights: int | None = None,
     channels: str | None = None,
-    progress: Progress | None = None,
+    executor: Executor | None = None,
+    progress: OnProgress | None = None,
 ) -> FeatureSet:
     """Return the features of `maps` without touching the disk: the same arrays and provenance as `extract` writes."""
-    threads = _thread_count(jobs)
-    if not isinstance(backbone, Extractor):
-        backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
+    executor = _executor(executor, jobs)
+    backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
     first, inverse = _distinct(maps)
-    _report(progress, 0, len(first))
-    blocks: list[Features] = []
-    with _pool(threads) as pool:
-        for block in _blocks(backbone, [maps.maps[i] for i in first], pool):
-            blocks.append(block)
-            _report(progress, sum(map(len, blocks)), len(first))
-    return _feature_set(maps, backbone, np.concatenate(blocks)[inverse])
+    tell = _teller(progress, backbone, 0, len(first))
+    rows = _rows(backbone, [maps.maps[i] for i in first], executor, tell)
+    return _feature_set(maps, backbone, rows[inverse])
+
+
+def feature_rows(
+    maps: Sequence[np.ndarray], backbone: Extractor, executor: Executor | None = None
+) -> Float[np.ndarray, "maps features"]:
+    """Return the features (N, D) float32 of N maps, and nothing else."""
+    return _rows(backbone, maps, _executor(executor, None), lambda n: None)
 
 
 def provenance(maps: WaferMaps, backbone: Extractor) -> dict[str, Any]:
@@ -129,7 +126,7 @@ def is_complete(out: str | Path, record: dict[str, Any]) -> bool:
     try:
         found = FeatureSet.load(out).provenance
     except InputError as error:
-        raise InputError(f"{out} exists and is no feature file: choose another output ({error})") from error
+        raise InputError(f"{out} exists and is not a feature file: choose another output ({error})") from error
     if canonical_json(found) != canonical_json(record):
         raise InputError(
             f"{out} exists and holds other features ({difference(found, record)}): delete it, or choose another output"
@@ -137,19 +134,44 @@ def is_complete(out: str | Path, record: dict[str, Any]) -> bool:
     return True
 
 
-def _blocks(backbone: Extractor, maps: Sequence[np.ndarray], pool: ThreadPoolExecutor) -> Iterator[Features]:
-    """Yield the features of `maps`, a compute batch at a time and in order."""
+def _rows(backbone: Extractor, maps: Sequence[np.ndarray], executor: Executor, tell: Callable[[int], None]) -> Features:
+    """Return the features of `maps`, computed a batch per job; `tell` is called with the maps of each batch done."""
     size = backbone.compute_batch
-    groups = [maps[i : i + size] for i in range(0, len(maps), size)]
-    for group, rows in zip(groups, pool.map(backbone.features, groups), strict=True):
-        if rows.ndim != 2 or len(rows) != len(group) or rows.dtype != np.float32:
-            raise TypeError(f"backbone {backbone.name} returned {rows.dtype}{rows.shape} for {len(group)} maps")
-        if not np.isfinite(rows).all():
-            raise InputError(
-                f"backbone {backbone.name} gives features that are not finite: its weights do not fit these maps, or "
-                f"dtype {backbone.record['dtype']} is too narrow for them"
-            )
-        yield rows
+    groups = {f"{i:09d}": maps[i : i + size] for i in range(0, len(maps), size)}
+    blocks: dict[str, Features] = {}
+    raised: dict[str, BaseException] = {}
+
+    def compute(key: str, report: Callable[[float], None]) -> Features:
+        try:
+            return np.asarray(backbone.features(groups[key]))
+        except BaseException as error:
+            raised[key] = error
+            raise
+
+    def note(event: Event) -> None:
+        if event.kind == "failed":
+            raise raised[event.key]
+        if event.kind == "done":
+            blocks[event.key] = _checked(backbone, event.result, len(groups[event.key]))
+            tell(len(blocks[event.key]))
+
+    executor.run([Job(key, compute, key) for key in groups], note)
+    return np.concatenate([blocks[key] for key in groups])
+
+
+def _checked(backbone: Extractor, rows: Features, n: int) -> Features:
+    """Return the rows of `n` maps; raise InputError for what no feature set could hold."""
+    if rows.ndim != 2 or len(rows) != n or rows.dtype != np.float32:
+        raise InputError(
+            f"backbone {backbone.name} must return (n, D) float32 features, got {rows.dtype} of shape {rows.shape} for "
+            f"{n} maps"
+        )
+    if not np.isfinite(rows).all():
+        raise InputError(
+            f"backbone {backbone.name} gives features that are not finite: its weights do not fit these maps, or "
+            f"dtype {backbone.record.get('dtype')} is too narrow for them"
+        )
+    return rows
 
 
 def _distinct(maps: WaferMaps) -> tuple[np.ndarray, np.ndarray]:
@@ -181,16 +203,6 @@ def _feature_set(maps: WaferMaps, backbone: Extractor, features: np.ndarray) -> 
 
 
 @contextlib.contextmanager
-def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads whose waiting work is dropped when the extraction fails or is interrupted."""
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
 def _space_on(out: Path, store: ChunkStore) -> Iterator[None]:
     try:
         yield
@@ -198,20 +210,29 @@ def _space_on(out: Path, store: ChunkStore) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise InputError(
-            f"the disk of {out} is full: make space and run the same command again, which takes up {store.folder}"
+            f"the disk of {out} is full: make space and run the same command again, which resumes {store.folder}"
         ) from error
 
 
-def _thread_count(jobs: int | None) -> int:
-    if jobs is None:
-        return available_cores()
-    check_positive_int("jobs", jobs)
-    return jobs
+def _executor(executor: Executor | None, jobs: int | None) -> Executor:
+    if executor is None:
+        return Threads(available_cores() if jobs is None else jobs)
+    if jobs is not None:
+        raise InputError("give either jobs, which are threads, or an executor, not both")
+    return executor
 
 
-def _report(progress: Progress | None, done: int, total: int) -> None:
-    if progress is not None:
-        progress(done, total)
+def _teller(progress: OnProgress | None, backbone: Extractor, done: int, total: int) -> Callable[[int], None]:
+    """Report `done` of `total` maps; return a function that is called with each number of maps more."""
+
+    def tell(n: int) -> None:
+        nonlocal done
+        done += n
+        if progress is not None:
+            progress(Progress("features", done, total, text=backbone.name))
+
+    tell(0)
+    return tell
 
 
 def _qwafer_version() -> str:

@@ -1,6 +1,5 @@
 """Checkpoints of backbones: read once, checked key by key, kept as safetensors with the sha256 of their source."""
 
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ import safetensors.numpy
 
 from qwafer._errors import CapabilityError, InputError
 from qwafer._io import atomic_path, file_sha256, key_seed
-from qwafer.backbones._keys import Shapes, State
-from qwafer.backbones._torch_files import read_torch_file
+from qwafer._process import cache_folder
+from qwafer.backbones.keys import Shapes, State
+from qwafer.backbones.torch_files import read_torch_file
 
-CACHE_VARIABLE = "QWAFER_CACHE"
 _CONTAINERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 _PREFIXES = ("module.", "model.")
 _SOURCE = "source_sha256"
@@ -29,14 +28,15 @@ class Checkpoint:
     state: State
     """{key: tensor}, without the prefixes of hubs and wrappers."""
     record: dict[str, Any]
-    """Provenance: `file` and `sha256`, or `random_weights`."""
+    """Provenance: `file` and `sha256`, and `random_weights` where they were drawn."""
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Return the tensors of a `.safetensors` file, or of torch's `.pth`, `.pt`, `.pth.tar`, `.bin`.
 
     Torch files are read without torch, and nothing in their pickles is executed. The first reading stores the tensors
-    as safetensors, with the source's sha256, under `$QWAFER_CACHE` (default `~/.cache/qwafer`); later ones take those.
+    as safetensors, with the source's sha256, in `qwafer/weights` of the user's cache folder (`$XDG_CACHE_HOME`, or
+    `~/.cache`); later ones take those.
 
     Raises:
         InputError: a missing, truncated or damaged file, one that holds no tensors, or a pickle that asks for code.
@@ -48,7 +48,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     record = {"file": path.name, "sha256": sha256}
     if _is_safetensors(path):
         return Checkpoint(_plain(_read_safetensors(path), path), record)
-    converted = cache_folder() / "weights" / f"{sha256}.safetensors"
+    converted = cache_folder("weights") / f"{sha256}.safetensors"
     if converted.is_file():
         return Checkpoint(_read_safetensors(converted), record)
     state = _plain(_tensors(read_torch_file(path), path), path)
@@ -123,12 +123,6 @@ def check_fit(
         raise InputError(f"the checkpoint does not fit {name} ({'; '.join(problems)}){hint}")
 
 
-def cache_folder() -> Path:
-    """Return the folder of converted and downloaded files: `$QWAFER_CACHE`, or `~/.cache/qwafer`."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen) if chosen else Path.home() / ".cache" / "qwafer"
-
-
 def _fits(used: set[str], state: State, shapes: Shapes) -> bool:
     return set(shapes) <= used and all(tuple(state[key].shape) == shape for key, shape in shapes.items())
 
@@ -182,7 +176,7 @@ def _keep(state: dict[str, np.ndarray], target: Path, sha256: str) -> None:
             safetensors.numpy.save_file(arrays, temporary, metadata={_SOURCE: sha256})
     except (OSError, safetensors.SafetensorError) as error:
         warnings.warn(
-            f"the converted weights could not be kept in {target.parent} ({error}); set {CACHE_VARIABLE} to a folder "
-            f"with space, or they will be converted again",
+            f"the converted weights could not be kept in {target.parent} ({error}); set XDG_CACHE_HOME to a "
+            f"folder with space, or they will be converted again",
             stacklevel=3,
         )

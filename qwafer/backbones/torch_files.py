@@ -120,7 +120,7 @@ class _Unpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], _StorageType)):
-            raise InputError("it refers to an object that is no tensor storage")
+            raise InputError("it refers to an object that is not a tensor storage")
         return self._storage(pid)
 
 

@@ -1,4 +1,4 @@
-"""Chunks of an unfinished extraction on disk: what a killed run leaves, and what the next one takes up."""
+"""Chunks of an unfinished extraction on disk: what a killed run leaves, and the next one resumes."""
 
 import contextlib
 import fcntl
@@ -18,10 +18,10 @@ MANIFEST = "manifest.json"
 
 
 class ChunkStore:
-    """The folder `OUT.parts/`: a manifest that says what is extracted, and one .npy a chunk of rows [start, stop).
+    """The folder `OUT.parts/`: a manifest that says what is extracted, and one .npy per chunk of rows [start, stop).
 
     A chunk is written atomically and flushed before it counts; chunks of any lengths fit together as long as their ends
-    are multiples of the compute batch, so that a run may be taken up with another `--batch`.
+    are multiples of the compute batch, so that a run may be resumed with another `--batch`.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any], n_rows: int) -> None:
@@ -31,7 +31,7 @@ class ChunkStore:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """Create the folder or take it up; refuse one of another extraction, or one that another process holds."""
+        """Create the folder or resume it; refuse one of another extraction, or one that another process holds."""
         manifest = {"n_rows": self.n_rows, "record": jsonable(self.record)}
         path = self.folder / MANIFEST
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """What every backbone looks like to extraction: a frozen function from maps to features, and its record."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,9 @@ class Extractor:
     """
 
     name: str
-    """Name of the backbone."""
+    """Name of the backbone in `BACKBONES`, or `package.module:thing`."""
     compute_batch: int
-    """Maps a call of `features`."""
+    """Maps per call of `features`."""
     record: dict[str, Any]
     """What determines the numbers: weights and their sha256, preprocessing, dtype, device, versions of packages."""
     features: Callable[[Sequence[np.ndarray]], Features]
@@ -40,3 +40,7 @@ class Extractor:
     split: Callable[[np.ndarray], np.ndarray | None] | None = None
     """Content ids (n,) -> `train`, `val` or `test` of each, where the weights were trained on such maps: heads on these
     features must be trained and tested on the same split, or the test would hold what the backbone has learnt."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options with which `extractor(name, ...)` gives this backbone again, beside the weights in `state`."""
+    state: Mapping[str, np.ndarray] | None = None
+    """Its weights by key, where `extractor(name, weights=Checkpoint(state, record["weights"]))` makes it from them."""

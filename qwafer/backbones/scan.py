@@ -17,7 +17,7 @@ def selective_scan(
 
     The recurrence of Gu & Dao 2023 (arXiv 2312.00752, eq. 2, with the discretisation of section 3.2) runs within all
     chunks side by side, then once across the chunks; so it takes 2 sqrt(length) sequential steps instead of length, and
-    its memory holds one state a chunk. decay is negative and step positive, so that every exponential is at most 1.
+    its memory holds one state per chunk. decay is negative and step positive, so that every exponential is at most 1.
     """
     batch, length, width = x.shape
     chunk = chunk_length(length)
