@@ -25,8 +25,8 @@ def lazy_attributes(own: Mapping[str, Any]) -> tuple[Callable[[str], Any], Calla
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, original = places[name]
-        found = importlib.import_module(module)
-        # A module that is not imported yet is not an attribute of its package.
-        return getattr(found, original, None) or importlib.import_module(f"{module}.{original}")
+        if module == package:  # one of its own files, which is an attribute only once it is imported
+            return importlib.import_module(f"{module}.{original}")
+        return getattr(importlib.import_module(module), original)
 
     return attribute, lambda: sorted([*own, *places])

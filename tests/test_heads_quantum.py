@@ -1,5 +1,6 @@
 """The score pipeline of the quantum head against closed forms and finite differences."""
 
+import dataclasses
 import math
 
 import jax
@@ -139,12 +140,21 @@ def test_a_quantum_head_without_a_program_says_what_is_missing():
 
 
 @pytest.mark.parametrize(("n_qubits", "amount"), [(45, "768 TiB"), (200, r"2\^204 bytes")])
-def test_more_qubits_than_memory_holds_are_refused_in_one_sentence(n_qubits, amount):
+@pytest.mark.parametrize("engine", ["xla", "reference", "auto"])
+def test_more_qubits_than_memory_holds_are_refused_in_one_sentence(n_qubits, amount, engine):
+    chosen = dataclasses.replace(config(n_qubits=n_qubits, n_layers=1, dtype="float32"), engine=engines.get(engine))
     with pytest.raises(
         InputError, match=f"`circuit.n_qubits` = {n_qubits} needs {amount} .* available: use fewer"
     ) as e:
-        make_program(config(n_qubits=n_qubits, dtype="float32"), 1, 4)
+        make_program(chosen, 1, 4)
     assert "\n" not in str(e.value)
+
+
+def test_a_circuit_that_needs_no_state_may_have_more_wires():
+    chosen = config(n_qubits=45, dtype="float32")  # no layers: every wire on its own
+    angles = np.linspace(0, 1, 4 * 45, dtype=np.float32).reshape(4, 45)
+    scores = make_program(chosen, 1, 4)({"ansatz": jnp.zeros((0, 45, 3))}, angles)
+    np.testing.assert_allclose(scores[:, 0], np.cos(angles).mean(axis=1), atol=1e-5)
 
 
 def test_memory_is_what_the_kernel_and_the_container_leave(tmp_path):
