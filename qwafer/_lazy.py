@@ -25,7 +25,7 @@ def lazy_attributes(own: Mapping[str, Any]) -> tuple[Callable[[str], Any], Calla
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, original = places[name]
-        if module == package:
+        if module == package:  # one of its own files, which is an attribute only once it is imported
             return importlib.import_module(f"{module}.{original}")
         return getattr(importlib.import_module(module), original)
 

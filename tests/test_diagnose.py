@@ -12,9 +12,10 @@ import pytest
 
 from qwafer._records import load_record, to_json
 from qwafer.cli.diagnose import build_parser, features_of, main
-from qwafer.config import HeadConfig, TrainingConfig
+from qwafer.config import TrainingConfig
 from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet
+from qwafer.heads import LinearOptions
 from qwafer.probes.trust import Section, TrustTable, count_steps, trust_table
 from qwafer.reports.document import to_markdown
 from qwafer.reports.trust import document_blocks
@@ -150,7 +151,7 @@ def test_arms_of_one_source_share_the_features() -> None:
 
 def test_progress_is_counted() -> None:
     experiment = load_experiment("mean_z_vs_readout", [*SMALL, "engine=xla"])
-    config = dataclasses.replace(experiment.arms["mean_z"], head=HeadConfig(name="linear"))
+    config = dataclasses.replace(experiment.arms["mean_z"], head=LinearOptions(), circuit=None, engine=None)
     arms = {"a": config, "b": dataclasses.replace(config, training=TrainingConfig(epochs=1))}
     told: list[str] = []
     table = trust_table(arms, features_of(arms), progress=told.append)

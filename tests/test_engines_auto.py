@@ -6,12 +6,12 @@ import pytest
 
 from qwafer import InputError, engines
 from qwafer.circuits import CircuitSpec
-from qwafer.config import CircuitConfig, DataConfig, EngineConfig, RunConfig, TrainingConfig
+from qwafer.circuits.options import LayeredOptions
+from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.engines import auto
 from qwafer.features import FeatureSet
-from qwafer.heads import make_program
 from qwafer.overrides import with_options
-from qwafer.training import train
+from qwafer.training import make_program, train
 
 
 def test_auto_is_the_engine_it_took():
@@ -68,8 +68,8 @@ def test_a_run_on_auto_says_what_it_took_and_trains_as_that_engine_does():
     def run(engine):
         config = RunConfig(
             data=DataConfig(task="a"),
-            circuit=CircuitConfig(n_qubits=2, n_layers=1),
-            engine=EngineConfig(name=engine),
+            circuit=LayeredOptions(n_qubits=2, n_layers=1),
+            engine=engines.get(engine),
             training=TrainingConfig(epochs=1, batch_size=20),
         )
         return train(config, features, seed=2)

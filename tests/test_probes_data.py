@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qwafer import engines
 from qwafer._errors import InputError
-from qwafer.config import CircuitConfig, DataConfig, EngineConfig, HeadConfig, RunConfig, SamplingConfig, TrainingConfig
+from qwafer.circuits.options import LayeredOptions
+from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.data import Split, make_split
 from qwafer.features import FeatureSet
+from qwafer.heads import LinearOptions, QuantumOptions
+from qwafer.objective import SamplingConfig
 from qwafer.probes import (
     ProbedData,
     StallWatch,
@@ -240,7 +244,7 @@ def test_focal_stall_is_named_when_it_happens() -> None:
 def test_a_stall_is_seen_while_training_runs() -> None:
     config = tiny_config(
         training=TrainingConfig(epochs=3, batch_size=64, learning_rate=1e-9),
-        head=HeadConfig(name="quantum", alpha_init=0.002),
+        head=QuantumOptions(alpha_init=0.002),
     )
     watch = StallWatch(0.0)
     train(config, feature_set(), 0, observe=watch)
@@ -251,8 +255,8 @@ def test_a_stall_is_seen_while_training_runs() -> None:
 def tiny_config(**sections: Any) -> RunConfig:
     defaults: dict[str, Any] = {
         "data": DataConfig(task="multilabel"),
-        "circuit": CircuitConfig(n_qubits=2, n_layers=1),
-        "engine": EngineConfig(name="xla"),
+        "circuit": LayeredOptions(n_qubits=2, n_layers=1),
+        "engine": engines.get("xla"),
         "training": TrainingConfig(epochs=2, batch_size=64),
     }
     return RunConfig(**{**defaults, **sections})
@@ -269,13 +273,13 @@ def test_effective_options_change_the_fingerprint() -> None:
     arms: dict[str, RunConfig] = {
         "base": base,
         "readout": tiny_config(
-            circuit=CircuitConfig(n_qubits=2, n_layers=1, readout="mean_z", ansatz="basic_entangler")
+            circuit=LayeredOptions(n_qubits=2, n_layers=1, readout="mean_z", ansatz="basic_entangler")
         ),
         "rate": tiny_config(training=TrainingConfig(epochs=2, batch_size=64, learning_rate=2e-2)),
         "clip": tiny_config(training=TrainingConfig(epochs=2, batch_size=64, grad_clip=None)),
         "select": tiny_config(training=TrainingConfig(epochs=2, batch_size=64, val_objective="loss")),
         "batch": tiny_config(training=TrainingConfig(epochs=2, batch_size=32)),
-        "start": tiny_config(head=HeadConfig(init_scale=0.2)),
+        "start": tiny_config(head=QuantumOptions(init_scale=0.2)),
     }
     report = ineffective_options(arms, data, "base")
     assert report.verdict == "pass"
@@ -294,7 +298,7 @@ def test_an_option_that_is_never_read_has_no_effect() -> None:
 
 
 def test_identical_arms_and_differing_digests(tiny_run: RunResult) -> None:
-    other_config = {**tiny_run.config, "head": {**tiny_run.config["head"], "hidden": 7}}
+    other_config = {**tiny_run.config, "head": {**tiny_run.config["head"], "angle_scale": 1.0}}
     twin = dataclasses.replace(tiny_run, config=other_config)
     runs: Mapping[str, Mapping[int, RunResult]] = {"a": {0: tiny_run}, "b": {0: twin}}
     assert identical_arms(runs).verdict == "fail"
@@ -337,10 +341,10 @@ def test_null_configurations_are_what_they_say() -> None:
     configs = null_configs(config, n_features=6, n_labels=1, n_parameters=33)
     assert configs["separable"].circuit.ansatz == "separable"
     assert configs["frozen random"].training.lr_mult_circuit == 0
-    assert configs["linear probe"].head.name == "linear"
+    assert configs["linear probe"].head == LinearOptions()
     assert configs["mlp"].head.hidden == 4  # 4 (6 + 1 + 1) + 1 = 33 parameters
     with pytest.raises(InputError, match="quantum to have nulls"):
-        null_configs(tiny_config(head=HeadConfig(name="linear")), 6, 1, 7)
+        null_configs(RunConfig(head=LinearOptions()), 6, 1, 7)
 
 
 def test_nulls_are_judged_by_paired_intervals() -> None:
@@ -365,7 +369,7 @@ def test_nulls_are_trained_under_the_same_budget() -> None:
     # The label is linear in the features: the linear probe must find it, and no head of two wires can beat it.
     assert rows["linear probe"]["mean"] > 0.8
     assert report.verdict == "warn"
-    again = train(dataclasses.replace(config, head=HeadConfig(name="linear")), feature_set(), 1)
+    again = train(dataclasses.replace(config, head=LinearOptions(), circuit=None, engine=None), feature_set(), 1)
     assert rows["linear probe"]["values"][1] == pytest.approx(again.metrics["test"]["macro"]["roc_auc"])
     with pytest.raises(InputError, match="`metric` must be one of"):
         run_nulls(tiny_config(), feature_set(), (0,), metric="accuracies")

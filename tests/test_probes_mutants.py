@@ -9,10 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qwafer import engines
 from qwafer.circuits import CircuitSpec
-from qwafer.config import CircuitConfig, EngineConfig, HeadConfig, RunConfig, SamplingConfig, TrainingConfig
+from qwafer.circuits.options import LayeredOptions
+from qwafer.config import RunConfig, TrainingConfig
 from qwafer.engines import get
 from qwafer.features import FeatureSet
+from qwafer.heads import QuantumOptions
+from qwafer.objective import Focal, SamplingConfig
 from qwafer.probes import (
     Report,
     Subject,
@@ -152,8 +156,8 @@ def features(n: int = 600, seed: int = 0) -> FeatureSet:
 
 
 CONFIG = RunConfig(
-    circuit=CircuitConfig(n_qubits=2, n_layers=1),
-    engine=EngineConfig(name="xla"),
+    circuit=LayeredOptions(n_qubits=2, n_layers=1),
+    engine=engines.get("xla"),
     training=TrainingConfig(epochs=10, batch_size=64, learning_rate=0.1),
 )
 
@@ -236,8 +240,8 @@ def mutated_run(run: RunResult, mutant: str) -> RunResult:
         n = len(curves["epoch"])
         curves |= {"train_loss": [0.1735] * n, "val_loss": [0.1733] * n, "val_separation": [0.005] * n}
         assert run.predictor is not None
-        objective = dataclasses.replace(CONFIG.objective, loss="focal", focal_gamma=2.0)
-        predictor = dataclasses.replace(run.predictor, config=dataclasses.replace(CONFIG, objective=objective))
+        config = dataclasses.replace(CONFIG, objective=Focal(focal_gamma=2.0))
+        predictor = dataclasses.replace(run.predictor, config=config)
         return dataclasses.replace(run, outputs=outputs, curves=curves, predictor=predictor)
     return dataclasses.replace(run, outputs=outputs, curves=curves)
 
@@ -270,7 +274,7 @@ def test_an_override_that_does_nothing(sound: tuple[FeatureSet, RunResult]) -> N
 
 
 def other_arm() -> RunConfig:
-    return dataclasses.replace(CONFIG, head=HeadConfig(angle_scale=1.0))
+    return dataclasses.replace(CONFIG, head=QuantumOptions(angle_scale=1.0))
 
 
 def test_an_arm_that_never_reached_the_program(sound: tuple[FeatureSet, RunResult]) -> None:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from qwafer.config import CircuitConfig, DataConfig, EngineConfig, RunConfig, TrainingConfig
+from qwafer import engines
+from qwafer.circuits.options import LayeredOptions
+from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.features import FeatureSet
 from qwafer.training import train
 
@@ -18,8 +20,8 @@ def features():
 def run(engine, dtype="float64", **training):
     config = RunConfig(
         data=DataConfig(task="a"),
-        circuit=CircuitConfig(n_qubits=2, n_layers=1, dtype=dtype),
-        engine=EngineConfig(name=engine),
+        circuit=LayeredOptions(n_qubits=2, n_layers=1, dtype=dtype),
+        engine=engines.get(engine),
         training=TrainingConfig(**{"epochs": 3, "batch_size": 25, "learning_rate": 0.05, **training}),
     )
     return train(config, features(), seed=2)

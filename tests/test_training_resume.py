@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from qwafer import InputError
+from qwafer import InputError, engines
 from qwafer._records import to_json
-from qwafer.config import CircuitConfig, DataConfig, EngineConfig, HeadConfig, RunConfig, TrainingConfig
+from qwafer.circuits.options import LayeredOptions
+from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.features import FeatureSet
+from qwafer.heads import MlpOptions
 from qwafer.training import Checkpoints, train
 
 
@@ -21,13 +23,10 @@ def features():
 
 def config(head="mlp", engine="reference", **training):
     training = {"epochs": 5, "batch_size": 20, "eval_every_epochs": 2, "ema_decay": 0.9, **training}
-    return RunConfig(
-        data=DataConfig(task="a"),
-        head=HeadConfig(name=head, hidden=6, dropout=0.3 if head == "mlp" else 0.0),
-        circuit=CircuitConfig(n_qubits=2, n_layers=1),
-        engine=EngineConfig(name=engine),
-        training=TrainingConfig(schedule="cosine", **training),
-    )
+    parts = {"head": MlpOptions(hidden=6, dropout=0.3)}
+    if head == "quantum":
+        parts = {"circuit": LayeredOptions(n_qubits=2, n_layers=1), "engine": engines.get(engine)}
+    return RunConfig(data=DataConfig(task="a"), training=TrainingConfig(schedule="cosine", **training), **parts)
 
 
 def substance(result):

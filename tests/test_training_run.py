@@ -7,23 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from qwafer import InputError
+from qwafer import InputError, engines
 from qwafer._records import to_json
-from qwafer.config import (
-    CircuitConfig,
-    DataConfig,
-    EngineConfig,
-    HeadConfig,
-    ObjectiveConfig,
-    RunConfig,
-    SamplingConfig,
-    TrainingConfig,
-)
+from qwafer.circuits.options import LayeredOptions
+from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.evaluation import roc_auc
 from qwafer.features import FeatureSet
+from qwafer.objective import SamplingConfig
 from qwafer.training import Predictor, RunResult, prepare, train
+from tests.factories import head_options, loss_options
 
-CIRCUIT = CircuitConfig(n_qubits=2, n_layers=1)
+CIRCUIT = LayeredOptions(n_qubits=2, n_layers=1)
 
 
 def features(n=160, n_labels=2, seed=0, **more):
@@ -36,13 +30,10 @@ def features(n=160, n_labels=2, seed=0, **more):
 
 def config(head="linear", **sections):
     training = {"epochs": 3, "batch_size": 32, **sections.pop("training", {})}
-    return RunConfig(
-        head=HeadConfig(name=head, hidden=8, **sections.pop("head_options", {})),
-        circuit=CIRCUIT,
-        engine=EngineConfig(name="xla"),
-        training=TrainingConfig(**training),
-        **sections,
-    )
+    own = {"mlp": {"hidden": 8}}.get(head, {}) | sections.pop("head_options", {})
+    if head == "quantum":
+        sections |= {"circuit": CIRCUIT, "engine": engines.get("xla")}
+    return RunConfig(head=head_options(head, **own), training=TrainingConfig(**training), **sections)
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +46,9 @@ def timeless(result):
     return {**to_json(result), "timings": None, "compile_cache": None}
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_two_runs_of_one_seed_are_identical(head):
-    first, second = (train(config(head, head_options={"dropout": 0.2}), features(), seed=4) for _ in range(2))
+@pytest.mark.parametrize(("head", "options"), [("linear", {}), ("mlp", {"dropout": 0.2})])
+def test_two_runs_of_one_seed_are_identical(head, options):
+    first, second = (train(config(head, head_options=options), features(), seed=4) for _ in range(2))
     assert timeless(first) == timeless(second)
     for name, value in first.outputs.items():
         assert value.tobytes() == second.outputs[name].tobytes()
@@ -188,7 +179,7 @@ def test_the_last_epoch_is_evaluated_whatever_the_interval():
 def test_the_checkpoint_is_the_best_by_the_validation_objective(objective):
     training = {"epochs": 6, "learning_rate": 0.3, "val_objective": objective}
     result = train(config("mlp", training=training), features(), seed=3)
-    curve = np.array(result.curves[f"val_{objective}"])
+    curve = np.array(result.curves[f"val_{column}"])
     best = curve.argmin() if objective == "loss" else curve.argmax()
     assert result.best_epoch == result.curves["epoch"][best]
     np.testing.assert_allclose(result.val.macro["separation"], result.curves["val_separation"][best], rtol=1e-5)
@@ -284,13 +275,13 @@ def test_balanced_batches_with_importance_weights_train():
     [
         {"loss": "focal", "focal_gamma": 2.0},
         {"loss": "asymmetric"},
-        {"loss": "auc"},
+        {"loss": "roc_auc"},
         {"pos_weight": "balanced", "class_weights": "effective"},
         {"pos_weight": "3", "label_smoothing": 0.1},
     ],
 )
 def test_objectives_train(objective):
-    result = train(config(objective=ObjectiveConfig(**objective)), features(), seed=0)
+    result = train(config(objective=loss_options(**objective)), features(), seed=0)
     assert result.curves["val_loss"][-1] < result.initial.loss
 
 
@@ -301,7 +292,7 @@ def test_exclusive_classes_train_with_softmax():
     labels, ids = np.eye(3, dtype=np.uint8)[classes], np.array([str(i) for i in range(200)])
     data = FeatureSet(x, labels, ("p", "q", "r"), ids, {}, exclusive=True)
     training = {"epochs": 10, "learning_rate": 0.1}
-    chosen = config(objective=ObjectiveConfig(loss="softmax", class_weights="balanced"), training=training)
+    chosen = config(objective=loss_options("softmax", class_weights="balanced"), training=training)
     result = train(chosen, data, seed=0)
     assert result.test.exclusive
     assert result.test.macro["accuracy"] > 0.8
@@ -310,7 +301,7 @@ def test_exclusive_classes_train_with_softmax():
     with pytest.raises(InputError, match="needs exclusive classes"):
         train(chosen, dataclasses.replace(data, exclusive=False), seed=0)
     with pytest.raises(InputError, match="needs all classes"):
-        config(objective=ObjectiveConfig(loss="softmax"), data=DataConfig(task="any"))
+        config(objective=loss_options("softmax"), data=DataConfig(task="any"))
 
 
 def test_results_are_plain_data_on_the_host(quantum):

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from qwafer.circuits import CircuitSpec, operations, readout_operations
 from qwafer.engines.base import Program, Weights
+from qwafer.engines.memory import check_memory
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class ReferenceEngine:
         """Return the program of `spec` for `batch` examples; see `Engine.program`."""
         import jax
 
+        check_memory(spec)
         example = _example(spec)
         complex_dtype = "complex64" if spec.dtype == "float32" else "complex128"
 
