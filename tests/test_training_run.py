@@ -167,7 +167,7 @@ def test_micro_runs_take_exactly_so_many_batches():
     assert result.timings.steps == 20
     assert result.curves["epoch"] == [2, 4]
     assert result.curves["step"] == [10, 20]
-    assert [entry["epoch"] / entry["epochs"] for entry in seen] == [0.5, 1.0]
+    assert [state.done / state.total for state in seen] == [0.5, 1.0]
 
 
 def test_the_last_epoch_is_evaluated_whatever_the_interval():
@@ -179,7 +179,7 @@ def test_the_last_epoch_is_evaluated_whatever_the_interval():
 def test_the_checkpoint_is_the_best_by_the_validation_objective(objective):
     training = {"epochs": 6, "learning_rate": 0.3, "val_objective": objective}
     result = train(config("mlp", training=training), features(), seed=3)
-    curve = np.array(result.curves[f"val_{column}"])
+    curve = np.array(result.curves[f"val_{objective}"])
     best = curve.argmin() if objective == "loss" else curve.argmax()
     assert result.best_epoch == result.curves["epoch"][best]
     np.testing.assert_allclose(result.val.macro["separation"], result.curves["val_separation"][best], rtol=1e-5)
