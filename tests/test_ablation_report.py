@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError, PairingError
-from qwafer.comparison import check_metric, metric_value, write_summary
+from qwafer._io import write_json
+from qwafer.comparison import check_metric, metric_value
 from qwafer.comparison.metrics import LOWER_IS_BETTER, METRICS
-from qwafer.comparison.summary import load_results, ordered_groups, timings
+from qwafer.comparison.summary import ordered_groups, timings
+from qwafer.comparison.summary import summarize as summary_of
 from qwafer.config import RunConfig
+from qwafer.execution import Failure
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
 from qwafer.overrides import with_options
-from qwafer.reports import write_report
+from qwafer.reports import write_report as write_report_of
 from qwafer.reports.ablation import number, spread, table
 from qwafer.reports.figures import text_problems
 from qwafer.reports.figures.ablation import (
@@ -25,6 +28,7 @@ from qwafer.reports.figures.ablation import (
     paired_figure,
 )
 from qwafer.sweeps import OutputDirectory
+from qwafer.sweeps.directory import pending
 from qwafer.training import RunResult, train
 
 SEEDS = (0, 1, 2)
@@ -52,6 +56,19 @@ def runs(experiment):
     return {arm: {seed: train(config, data, seed) for seed in SEEDS} for arm, config in experiment.arms.items()}
 
 
+def summary_in(directory, experiment):
+    """Write the summary and return it."""
+    sweep = directory.read(experiment)
+    summary = summary_of(experiment, sweep.results, sweep.failures, directory.record(), str(directory.path))
+    write_json(directory.path / "summary.json", summary)
+    return summary
+
+
+def write_report(experiment, directory, summary):
+    results = directory.read(experiment).results
+    return write_report_of(directory.path, summary, timings(results), results)
+
+
 @pytest.fixture
 def summarize(experiment, runs, tmp_path):
     """Write the runs, changed by `edit(arm, seed, result)`, and return the summary; None leaves a run out."""
@@ -65,8 +82,8 @@ def summarize(experiment, runs, tmp_path):
                 if edited is not None:
                     edited.save(directory.run_path(arm, seed))
         for arm, seed, error in failures:
-            directory.write_failure(arm, seed, {"type": "WorkerDied", "error": error, "details": ""})
-        return directory, write_summary(experiment, directory)
+            directory.write_failure(arm, seed, Failure("WorkerDied", error))
+        return directory, summary_in(directory, experiment)
 
     return write
 
@@ -119,7 +136,7 @@ def test_summary_holds_no_duration(summarize, experiment):
 
     directory, _ = summarize(slower)
     assert (directory.path / "summary.json").read_bytes() == first
-    seconds = timings(experiment, directory)
+    seconds = timings(directory.read(experiment).results)
     total = sum(run["total"] for run in seconds["mlp"]["runs"].values())
     assert seconds["mlp"]["sum"]["total"] == pytest.approx(total)
 
@@ -288,19 +305,19 @@ def test_curves_of_runs_that_stopped_early(runs):
 def test_damaged_and_foreign_runs_are_not_complete(summarize, experiment):
     directory, _ = summarize()
     path = directory.run_path("mlp", 0)
-    assert directory.pending(experiment) == []
+    assert pending(experiment, directory.read(experiment)) == []
     whole = path.read_text()
     for damage in (whole[: len(whole) // 2], "[]", "{}", whole.replace('"format": 1', '"format": 0')):
         path.write_text(damage)
-        assert directory.pending(experiment) == [("mlp", 0)]
+        assert pending(experiment, directory.read(experiment)) == [("mlp", 0)]
     path.write_text(whole.replace('"seed": 0', '"seed": 5', 1))
-    assert directory.pending(experiment) == [("mlp", 0)]
+    assert pending(experiment, directory.read(experiment)) == [("mlp", 0)]
     path.write_text(directory.run_path("linear", 0).read_text())
-    assert directory.pending(experiment) == [("mlp", 0)]
+    assert pending(experiment, directory.read(experiment)) == [("mlp", 0)]
     path.write_text(whole)
-    results, failures = load_results(experiment, directory)
-    assert isinstance(results["mlp"][0], RunResult)
-    assert not any(failures.values())
+    sweep = directory.read(experiment)
+    assert isinstance(sweep.results["mlp"][0], RunResult)
+    assert not any(sweep.failures.values())
 
 
 def test_metrics_are_checked():

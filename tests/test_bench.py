@@ -175,7 +175,8 @@ def test_error_maps_are_the_maps_of_the_test_examples(done):
 
     experiment = load_experiment(done.parent / "two.toml")
     resolved = resolve(experiment, done / "features", tree=False)
-    run = load_runs(resolved.experiment, OutputDirectory(done / "sweep"))["linear"][0]
+    directory = OutputDirectory(done / "sweep")
+    run = load_runs(directory, directory.read(resolved.experiment))["linear"][0]
     maps = _test_maps(resolved, resolved.files["linear"], run)
     every = read_maps("synthetic", n=300, seed=0)
     for row in (0, 7, 30):
@@ -216,7 +217,7 @@ def test_options_of_maps_are_refused_with_features(done, work, capsys):
 
 def test_a_second_call_trains_and_times_nothing(done, work, monkeypatch):
     monkeypatch.setenv("GIT_DIR", os.devnull)
-    for name in ("comparison.benchmark.draw_head", "comparison.benchmark.draw_shared"):
+    for name in ("studies.benchmark.draw_head", "studies.benchmark.draw_shared"):
         monkeypatch.setattr(f"qwafer.{name}", lambda *_: {})  # figures take most of the time, and are drawn anew
     monkeypatch.setattr("qwafer.reports.ablation.write_figures", lambda *_: [])
     kept = [path for path in done.rglob("*.json") if "runs" in path.parts or "timing" in path.parts]

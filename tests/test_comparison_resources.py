@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError
-from qwafer.comparison import measure_latency, peak_memory
 from qwafer.sweeps.inference import time_calls
+from qwafer.sweeps.resources import measure_latency, peak_memory
 
 
 def test_calls_are_counted_and_warm_up_is_not_timed():

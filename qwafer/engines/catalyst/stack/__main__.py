@@ -8,8 +8,9 @@ from pathlib import Path
 from qwafer._process import run_verb
 from qwafer.engines.catalyst.stack import broken, markdown, run_stack_probes, write
 from qwafer.engines.catalyst.stack._table import parts
+from qwafer.execution import Progress
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "catalyst-learnings.md"
+DOCUMENT = Path(__file__).resolve().parents[4] / "docs" / "catalyst-learnings.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +33,8 @@ def _run(jobs: int, *, write_docs: bool) -> int:
     return 1 if broken(facts) else 0
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+def _say(state: Progress) -> None:
+    sys.stderr.write(f"{state.done}/{state.total}: {state.text}\n")
 
 
 if __name__ == "__main__":
