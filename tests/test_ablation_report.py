@@ -13,7 +13,7 @@ from qwafer.comparison import Summary, SweepTimings, check_metric, metric_value
 from qwafer.comparison.metrics import METRICS, metric_label
 from qwafer.comparison.summary import ordered_groups
 from qwafer.config import RunConfig
-from qwafer.execution.job import Failure
+from qwafer.execution import Failure
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
 from qwafer.overrides import with_options
@@ -27,11 +27,11 @@ from qwafer.reports.figures.ablation import (
 )
 from qwafer.reports.format import format_number, format_spread
 from qwafer.studies.ablation import conclude
-from qwafer.sweeps import DataRecord, OutputDirectory
+from qwafer.sweeps import OutputDirectory, SourceRecord
 from qwafer.training import RunResult, Timings, train
 
 SEEDS = (0, 1, 2)
-DATA = {arm: DataRecord(digest="d", n_examples=90, n_features=4, file="f.npz") for arm in ("linear", "mlp")}
+DATA = {arm: SourceRecord(digest="d", n_examples=90, n_features=4, file="f.npz") for arm in ("linear", "mlp")}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,19 @@ def runs(experiment):
         provenance={},
     )
     return {arm: {seed: train(config, data, seed) for seed in SEEDS} for arm, config in experiment.arms.items()}
+
+
+def summary_in(directory, experiment):
+    """Write the summary and return it."""
+    sweep = directory.read(experiment)
+    summary = summary_of(experiment, sweep.results, sweep.failures, directory.record(), str(directory.path))
+    write_json(directory.path / "summary.json", summary)
+    return summary
+
+
+def write_report(experiment, directory, summary):
+    results = directory.read(experiment).results
+    return write_report_of(directory.path, summary, timings(results), results)
 
 
 @pytest.fixture

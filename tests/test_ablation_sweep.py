@@ -19,11 +19,13 @@ from qwafer._errors import InputError
 from qwafer._records import save_record
 from qwafer.ablate import main
 from qwafer.config import DataConfig
+from qwafer.execution import Threads, processes
 from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet
-from qwafer.studies import ablation as sweep
+from qwafer.studies import run_experiment
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.sources import provide_features, source_key
+from qwafer.training import RunResult
 
 ROOT = Path(__file__).resolve().parents[1]
 TOML = """
@@ -133,26 +135,42 @@ def test_a_killed_sweep_resumes_and_redoes_nothing(work, unbroken):
 
 
 FAILING = """
-import os, sys
-import qwafer.training
-from qwafer.sweeps import worker as _worker
-train = qwafer.training.train
-def failing(config, data, seed, **options):
-    if config.head.name == "mlp" and seed == 1:
-        os.kill(os.getpid(), 9)
-    if config.head.name == "mlp" and seed == 2:
-        raise FloatingPointError("it\\nbroke")
-    return train(config, data, seed, **options)
-qwafer.training.train = failing
-sys.exit(_worker.main())
+import dataclasses, os
+from qwafer.execution import LocalProcesses
+
+def die(payload, report):
+    os.kill(os.getpid(), 9)
+
+def fail(payload, report):
+    raise FloatingPointError("it\\nbroke")
+
+class Some(LocalProcesses):
+    failing = {"mlp/seed-1": "die", "mlp/seed-2": "fail"}
+
+    def run(self, jobs, on_event):
+        super().run([self._changed(job) for job in jobs], on_event)
+
+    def _changed(self, job):
+        function = self.failing.get(job.key)
+        return job if function is None else dataclasses.replace(job, function=f"{__name__}:{function}")
+
+class All(Some):
+    failing = {"mlp/seed-0": "fail"}
 """
 
 
-def test_a_failing_run_is_recorded_and_tried_again(work, unbroken, monkeypatch, capsys):
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    """The module `failing_sweep`, whose executors let some runs fail."""
+    (tmp_path / "failing_sweep.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "failing_sweep"
+    sys.modules.pop("failing_sweep", None)
+
+
+def test_a_failing_run_is_recorded_and_tried_again(work, unbroken, failing, capsys):
     out = work / "failing"
-    with monkeypatch.context() as patched:
-        patched.setattr(sweep, "WORKER", (sys.executable, "-c", FAILING))
-        assert main(command(work, out, "--jobs", "1")) == 0
+    assert main(command(work, out, "--jobs", "1", "--executor", f"{failing}:Some")) == 0
     assert complete(out) == [run for run in RUNS if run not in (("mlp", 1), ("mlp", 2))]
     summary = json.loads((out / "summary.json").read_text())
     failed = summary["arms"]["mlp"]["failed"]
@@ -171,23 +189,44 @@ def test_a_failing_run_is_recorded_and_tried_again(work, unbroken, monkeypatch, 
     same_summary(out, unbroken)
 
 
-def test_nothing_to_compare_is_no_success(work, monkeypatch, capsys):
+def test_nothing_to_compare_is_no_success(work, failing, capsys):
     """Every run of one arm fails: the report says so, and so does the exit status."""
-    failing = FAILING.replace("and seed == 2", "")
-    monkeypatch.setattr(sweep, "WORKER", (sys.executable, "-c", failing))
     out = work / "nothing"
-    assert main(command(work, out, "--jobs", "1", "--seeds", "1")) == 1
+    assert main(command(work, out, "--jobs", "1", "--seeds", "1", "--executor", f"{failing}:All")) == 1
     assert "nothing can be said" in " ".join(capsys.readouterr().out.split())
     assert "nothing can be said" in (out / "report.md").read_text()
 
 
 def test_workers_that_cannot_start_leave_nothing(work, monkeypatch, tmp_path):
-    monkeypatch.setattr(sweep, "WORKER", (sys.executable, "-c", "raise SystemExit('broken')"))
+    monkeypatch.setattr(processes, "COMMAND", (sys.executable, "-c", "raise SystemExit('broken')"))
     with pytest.raises(
         RuntimeError, match="no arm can start; linear: WorkerDied: the worker process ended with status 1"
     ):
         main(command(work, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_executor_changes_no_bit(work, unbroken):
+    """In this very process, one run after the other."""
+    assert main(command(work, work / "serial", "--executor", "serial")) == 0
+    for run in RUNS:
+        one, two = (json.loads(run_file(folder, *run).read_text()) for folder in (work / "serial", unbroken))
+        for field in ("metrics", "curves", "digests", "best_epoch"):
+            assert one[field] == two[field]
+
+
+def test_every_run_is_read_once(work, tmp_path, monkeypatch):
+    """Two complete runs and one that is done now; the executor is the caller's."""
+    experiment = load_experiment(work / "two.toml", [f"data.source={work / 'f.npz'}"])
+    experiment = dataclasses.replace(experiment, seeds=(0,))
+    assert run_experiment(experiment, tmp_path / "out", executor=Threads()).n_done == 2
+    run_file(tmp_path / "out", "mlp", 0).unlink()
+    loaded, load = [], RunResult.load
+    monkeypatch.setattr(RunResult, "load", lambda path: loaded.append(path) or load(path))
+    outcome = run_experiment(experiment, tmp_path / "out", executor=Threads())
+    assert sorted(loaded) == [run_file(tmp_path / "out", arm, 0) for arm in ("linear", "mlp")]
+    assert (outcome.n_done, outcome.n_failed) == (1, 0)
+    assert outcome.sweep.results["mlp"][0].seed == 0
 
 
 def test_an_output_directory_belongs_to_one_experiment(work, unbroken, capsys):
@@ -302,6 +341,7 @@ def bad_files(folder):
         "equal arms": ([*f, "--set", "head=linear", "--set", "head.hidden=8"], "has no effect in any arm"),
         "unknown metric": ([*f], "`metric` must be test. or val."),
         "no jobs": ([*f, "--jobs", "0"], "`--jobs` must be at least 1"),
+        "unknown executor": ([*f, "--executor", "loca"], "did you mean `local`"),
         "no seeds": ([*f, "--seeds", "0"], "between 1 and 10000 seeds"),
         "out is a file": ([*f, "--out", str(folder / "good.npz")], "is a file"),
         "out holds other things": ([*f, "--out", str(folder)], "holds other things"),

@@ -179,7 +179,8 @@ def test_error_maps_are_the_maps_of_the_test_examples(done):
 
     experiment = load_experiment(done.parent / "two.toml")
     resolved = resolve(experiment, done / "features", tree=False)
-    run = load_runs(resolved.experiment, OutputDirectory(done / "sweep"))["linear"][0]
+    directory = OutputDirectory(done / "sweep")
+    run = load_runs(directory, directory.read(resolved.experiment))["linear"][0]
     maps = _test_maps(resolved, resolved.files["linear"], run)
     every = read_maps("synthetic", n=300, seed=0)
     for row in (0, 7, 30):

@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 import pytest
+from qwafer.sweeps.resources import measure_latency, peak_memory
 
 from qwafer._errors import InputError
-from qwafer.comparison import measure_latency, peak_memory
 from qwafer.sweeps.inference import time_calls
 
 

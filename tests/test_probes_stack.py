@@ -10,6 +10,7 @@ from qwafer._errors import InputError
 from qwafer.engines.catalyst import stack
 from qwafer.engines.catalyst.stack import QUESTIONS, Question, StackFact, _run
 from qwafer.engines.catalyst.stack._fact import answered
+from qwafer.execution import Progress, processes
 from qwafer.reports import stack as page
 from qwafer.reports.document import to_markdown
 
@@ -20,15 +21,10 @@ def control(asked: str, **options: object) -> Question:
     return Question(**given)
 
 
-@pytest.fixture(autouse=True)
-def one_shared_process(monkeypatch):
-    monkeypatch.setattr(_run, "SHARED_PROCESSES", 1)
-
-
 def test_a_crash_is_an_answer_and_what_follows_is_asked_again():
-    said: list[str] = []
+    said: list[Progress] = []
     questions = [control("answer"), control("crash"), control("error"), control("answer", name="again")]
-    facts = stack.run_stack_probes(said.append, questions=questions)
+    facts = stack.run_stack_probes(said.append, jobs=1, questions=questions)
     assert [fact.name for fact in facts] == ["answer", "crash", "error", "again"]
     assert [(fact.verdict, fact.detail) for fact in facts] == [
         ("works", "as it should"),
@@ -36,34 +32,45 @@ def test_a_crash_is_an_answer_and_what_follows_is_asked_again():
         ("fails", "ValueError: as it should"),
         ("works", "as it should"),
     ]
-    assert len(said) == 4
+    assert [(state.done, state.total, state.text) for state in said] == [
+        (1, 4, "answer"),
+        (2, 4, "crash"),
+        (3, 4, "error"),
+        (4, 4, "again"),
+    ]
 
 
 def test_silence_is_ended(monkeypatch):
     monkeypatch.setattr(_run, "START_SECONDS", 0.5)
-    questions = [control("silence", timeout=0.5), control("answer")]
-    silence, answer = stack.run_stack_probes(questions=questions)
+    questions = [control("silence", timeout=0.5), control("answer", timeout=60)]
+    silence, answer = stack.run_stack_probes(jobs=1, questions=questions)
     assert (silence.verdict, silence.detail) == ("fails", "no answer in 1 s")
     assert answer.holds
 
 
+def test_questions_find_nothing_loaded_that_they_do_not_need():
+    """The x64 question needs a process in which neither Catalyst nor JAX's settings have been touched."""
+    (fact,) = stack.run_stack_probes(questions=[control("loaded")])
+    assert fact.holds, fact.detail
+
+
 def test_an_interrupted_caller_leaves_no_process(monkeypatch):
-    def interrupted(text: str) -> None:
+    def interrupted(state: Progress) -> None:
         raise KeyboardInterrupt
 
-    processes = []
-    real = _run.subprocess.Popen
+    started = []
+    real = processes.subprocess.Popen
 
     def popen(*arguments, **options):
-        processes.append(real(*arguments, **options))
-        return processes[-1]
+        started.append(real(*arguments, **options))
+        return started[-1]
 
-    monkeypatch.setattr(_run.subprocess, "Popen", popen)
+    monkeypatch.setattr(processes.subprocess, "Popen", popen)
     questions = [control("silence", alone=True), control("answer")]
     with pytest.raises(KeyboardInterrupt):
         stack.run_stack_probes(interrupted, questions=questions)
-    assert len(processes) == 2
-    assert all(process.returncode is not None for process in processes)
+    assert len(started) == 2
+    assert all(process.returncode is not None for process in started)
 
 
 def test_bad_arguments_are_refused_before_anything_is_asked(monkeypatch, capsys, tmp_path):

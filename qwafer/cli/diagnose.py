@@ -121,7 +121,7 @@ def _stack(arguments: argparse.Namespace) -> int:
     from qwafer.engines.catalyst.stack import QUESTIONS, broken, run_stack_probes
 
     with _progress(len(QUESTIONS), quiet=arguments.quiet) as progress:
-        facts = run_stack_probes(progress)
+        facts = run_stack_probes(lambda state: progress(state.text))
     _print_facts(facts)
     if arguments.out is not None:
         from qwafer.reports.document import Heading, to_markdown

@@ -15,7 +15,8 @@ def worker_allocator() -> Answer:
     from qwafer._process import allocator_in_use, worker_environment
 
     base = {name: value for name, value in os.environ.items() if name != "QWAFER_ALLOCATOR"}
-    environment = worker_environment(1, base) | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    paths = (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""))
+    environment = worker_environment(1, base) | {"PYTHONPATH": os.pathsep.join(paths)}
     with subprocess.Popen(
         [sys.executable, "-c", "from questions.allocator import serve; serve()"],
         env=environment,
@@ -41,7 +42,6 @@ def worker_allocator() -> Answer:
 
 def serve() -> None:
     """Answer every line on stdin with `allocator:microseconds`."""
-    sys.path.append(str(Path(__file__).resolve().parents[4]))
     from qwafer._process import allocator_in_use
 
     measure = _Clock()
