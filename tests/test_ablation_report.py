@@ -55,19 +55,6 @@ def runs(experiment):
     return {arm: {seed: train(config, data, seed) for seed in SEEDS} for arm, config in experiment.arms.items()}
 
 
-def summary_in(directory, experiment):
-    """Write the summary and return it."""
-    sweep = directory.read(experiment)
-    summary = summary_of(experiment, sweep.results, sweep.failures, directory.record(), str(directory.path))
-    write_json(directory.path / "summary.json", summary)
-    return summary
-
-
-def write_report(experiment, directory, summary):
-    results = directory.read(experiment).results
-    return write_report_of(directory.path, summary, timings(results), results)
-
-
 @pytest.fixture
 def summarize(experiment, runs, tmp_path):
     """Write the runs, changed by `edit(arm, seed, result)`, and return the summary; None leaves a run out."""

@@ -407,7 +407,7 @@ def test_maps_are_extracted_once_into_the_output_directory(tmp_path):
     changed = dataclasses.replace(record, data={**record.data, "linear": other})
     save_record(directory.path / "experiment.json", changed)
     with pytest.raises(InputError, match="same experiment on other data"):
-        sweep.run_experiment(experiment, directory.path)
+        run_experiment(experiment, directory.path)
     assert [*(tmp_path / "out" / "features").iterdir()] == [file]
 
 

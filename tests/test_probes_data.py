@@ -18,9 +18,9 @@ from qwafer.objective import SamplingConfig
 from qwafer.probes import (
     ProbedData,
     StallWatch,
+    arms_differ,
     digests_agree,
     focal_stall,
-    identical_arms,
     ineffective_options,
     label_permutation,
     linear_equality,
@@ -38,7 +38,7 @@ from qwafer.probes.scores.nulls import NullRow, _report, null_configs, run_nulls
 from qwafer.probes.scores.stall import stall_level
 from qwafer.reports.document import to_markdown
 from qwafer.reports.trust import nulls_table
-from qwafer.training import RunResult, train
+from qwafer.training import InitialScores, RunResult, train
 
 
 def feature_set(n: int = 240, d: int = 6, k: int = 1, seed: int = 0) -> FeatureSet:
@@ -297,21 +297,21 @@ def test_an_option_that_is_never_read_has_no_effect() -> None:
     assert "sampling.pos_frac changes nothing against base" in report.headline
 
 
-def test_identical_arms_and_differing_digests(tiny_run: RunResult) -> None:
+def test_arms_that_do_not_differ_and_digests_that_do(tiny_run: RunResult) -> None:
     other_config = {**tiny_run.config, "head": {**tiny_run.config["head"], "angle_scale": 1.0}}
     twin = dataclasses.replace(tiny_run, config=other_config)
     runs: Mapping[str, Mapping[int, RunResult]] = {"a": {0: tiny_run}, "b": {0: twin}}
-    assert identical_arms(runs).verdict == "fail"
-    assert identical_arms(runs, exclude=[("b", "a")]).verdict == "pass"
-    changed = dataclasses.replace(twin, metrics={**twin.metrics, "initial": {"loss": 0.1, "auc": 0.5, "sep": 0.0}})
-    assert identical_arms({"a": {0: tiny_run}, "b": {0: changed}}).verdict == "pass"
+    assert arms_differ(runs).verdict == "fail"
+    assert arms_differ(runs, exclude=[("b", "a")]).verdict == "pass"
+    changed = dataclasses.replace(twin, initial=InitialScores(loss=0.1, roc_auc=0.5, separation=0.0))
+    assert arms_differ({"a": {0: tiny_run}, "b": {0: changed}}).verdict == "pass"
     assert digests_agree(runs).verdict == "pass"
-    moved = dataclasses.replace(tiny_run, digests={**tiny_run.digests, "split": "another"})
+    moved = dataclasses.replace(tiny_run, digests=dataclasses.replace(tiny_run.digests, split="another"))
     report = digests_agree({"a": {0: tiny_run}, "b": {0: moved}})
     assert report.verdict == "fail"
     assert report.headline == "must agree and do not: split of a and b, seed 0"
-    parameters = {**tiny_run.digests["parameters"], "circuit.ansatz[1, 2, 3]": "another"}
-    drawn = dataclasses.replace(tiny_run, digests={**tiny_run.digests, "parameters": parameters})
+    parameters = {**tiny_run.digests.parameters, "circuit.ansatz[1, 2, 3]": "another"}
+    drawn = dataclasses.replace(tiny_run, digests=dataclasses.replace(tiny_run.digests, parameters=parameters))
     assert "initial circuit.ansatz" in digests_agree({"a": {0: tiny_run}, "b": {0: drawn}}).headline
     assert digests_agree({"a": {0: tiny_run}}).verdict == "skip"
 
@@ -370,7 +370,7 @@ def test_nulls_are_trained_under_the_same_budget() -> None:
     assert rows["linear probe"]["mean"] > 0.8
     assert report.verdict == "warn"
     again = train(dataclasses.replace(config, head=LinearOptions(), circuit=None, engine=None), feature_set(), 1)
-    assert rows["linear probe"]["values"][1] == pytest.approx(again.metrics["test"]["macro"]["roc_auc"])
+    assert rows["linear probe"]["values"][1] == pytest.approx(again.test.macro["roc_auc"])
     with pytest.raises(InputError, match="`metric` must be one of"):
         run_nulls(tiny_config(), feature_set(), (0,), metric="accuracies")
 

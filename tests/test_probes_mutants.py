@@ -288,7 +288,7 @@ def test_an_arm_that_never_reached_the_program(sound: tuple[FeatureSet, RunResul
 def test_a_digest_that_differs(sound: tuple[FeatureSet, RunResult]) -> None:
     data, run = sound
     other = train(other_arm(), data, 0)
-    moved = dataclasses.replace(other, digests={**other.digests, "batches": "drawn otherwise"})
+    moved = dataclasses.replace(other, digests=dataclasses.replace(other.digests, batches="drawn otherwise"))
     assert red(pairing_of({"base": CONFIG, "scale": other_arm()}, {"base": run, "scale": moved}, data)) == ["digests"]
     assert red(pairing_of({"base": CONFIG, "scale": other_arm()}, {"base": run, "scale": other}, data)) == []
 

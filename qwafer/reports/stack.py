@@ -14,6 +14,7 @@ from qwafer._errors import InputError
 from qwafer._io import write_text
 from qwafer._process import run_verb
 from qwafer.engines.catalyst.stack import StackFact, broken, run_stack_probes, versions
+from qwafer.execution import Progress
 from qwafer.reports.document import Block, Paragraph, Table, to_markdown
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "catalyst-learnings.md"
@@ -93,8 +94,8 @@ def _run(jobs: int, *, write_docs: bool) -> int:
     return 1 if broken(facts) else 0
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+def _say(state: Progress) -> None:
+    sys.stderr.write(f"{int(state.done)}/{state.total}: {state.text}\n")
 
 
 if __name__ == "__main__":
