@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qwafer import InputError, engines
-from qwafer.circuits.options import LayeredOptions
+from qwafer.circuits import LayeredOptions
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.evaluation import Evaluation, roc_auc
 from qwafer.features import FeatureSet
