@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = options.parse_args(argv)
 
     def body() -> object:
-        from qwafer._checks import check_choice
+        from qwafer import InputError
         from qwafer.cli.diagnose import features_of
         from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment
         from qwafer.probes import run_nulls
@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
             [f"data.source={arguments.features}"] if arguments.features else []
         )
         experiment = load_experiment(DEFAULT_EXPERIMENT, [*settings, *arguments.overrides])
-        check_choice("--arm", arguments.arm, experiment.arms)
+        if arguments.arm not in experiment.arms:
+            raise InputError(f"`--arm` must be one of {', '.join(experiment.arms)}, got {arguments.arm!r}")
         config = experiment.arms[arguments.arm]
         report = run_nulls(
             config,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from qwafer._records import load_record, to_json
+from qwafer.circuits import LayeredOptions
 from qwafer.cli.diagnose import build_parser, features_of, main
 from qwafer.config import TrainingConfig
 from qwafer.experiment import load_experiment
@@ -206,6 +207,31 @@ def test_scripts_on_circuits_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert script("expressive_power").main(small) == 0
     assert script("barren_plateau").main(["--max-qubits", "3", "--samples", "20", "--init-scale", "0.1"]) == 0
     assert "global, initial weights, a wire" in capsys.readouterr().out
+
+
+def test_scripts_take_every_option_of_a_circuit(capsys: pytest.CaptureFixture[str]) -> None:
+    common = script("_common")
+    options = common.parser("What?")
+    for text, entanglement in (([], "ring"), (["--entanglement", "linear"], "linear")):
+        assert common.spec_of(options.parse_args(text), "mean_z").entanglement == entanglement
+    assert common.spec_of(options.parse_args(["--ansatz", "separable"]), "mean_z").entanglement == "none"
+    taken = {action.dest for action in options._actions}
+    fields = {field.name for field in dataclasses.fields(LayeredOptions)} - {"n_qubits", "n_layers", "readout"}
+    assert {*fields, "qubits", "layers"} <= taken  # the readout is each script's own
+    assert script("dead_parameters").main(["--engine", "xla", "--entanglement", "rign"]) == 2
+    assert "did you mean `ring`" in capsys.readouterr().err
+
+
+def test_help_of_the_identity_script_gives_each_route_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script("gradient_identity").main(["--help"])
+    first = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert {"hamiltonian", "contraction", "gates"} <= set(first)
+
+
+def test_scripts_use_public_names_of_the_library() -> None:
+    for path in (ROOT / "diagnostics").glob("*.py"):
+        assert "qwafer._" not in path.read_text(), path.name
 
 
 def test_scripts_on_data_and_training_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from qwafer import InputError, engines
-from qwafer.circuits import CircuitSpec
-from qwafer.circuits.options import LayeredOptions
+from qwafer.circuits import CircuitSpec, LayeredOptions
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.engines import auto
 from qwafer.features import FeatureSet

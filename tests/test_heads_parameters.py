@@ -9,7 +9,7 @@ import pytest
 from jax.experimental import disable_x64
 
 from qwafer import InputError
-from qwafer.circuits.options import LayeredOptions
+from qwafer.circuits import LayeredOptions
 from qwafer.config import RunConfig
 from qwafer.heads import PARAMETER_GROUPS, group_of
 from qwafer.training import make_head

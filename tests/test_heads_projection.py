@@ -5,7 +5,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from qwafer import InputError
-from qwafer.circuits.options import LayeredOptions
+from qwafer.circuits import LayeredOptions
 from qwafer.config import RunConfig
 from qwafer.heads import QuantumOptions
 from qwafer.heads._projection import orthonormal_frame, principal_axes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qwafer import InputError, engines
-from qwafer.circuits.options import LayeredOptions
+from qwafer.circuits import LayeredOptions
 from qwafer.config import RunConfig
 from qwafer.engines.memory import available_memory, check_memory
 from qwafer.heads import LinearOptions, MlpOptions, QuantumHead, predict_logits

@@ -9,7 +9,7 @@ import pytest
 
 from qwafer import engines
 from qwafer._errors import InputError
-from qwafer.circuits.options import LayeredOptions
+from qwafer.circuits import LayeredOptions
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.data import Split, make_split
 from qwafer.features import FeatureSet

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from qwafer import engines
-from qwafer.circuits import CircuitSpec
-from qwafer.circuits.options import LayeredOptions
+from qwafer.circuits import CircuitSpec, LayeredOptions
 from qwafer.config import RunConfig, TrainingConfig
 from qwafer.engines import get
 from qwafer.features import FeatureSet

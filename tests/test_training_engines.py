@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qwafer import engines
-from qwafer.circuits.options import LayeredOptions
+from qwafer.circuits import LayeredOptions
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.features import FeatureSet
 from qwafer.training import train

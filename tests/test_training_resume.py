@@ -7,7 +7,7 @@ import pytest
 
 from qwafer import InputError, engines
 from qwafer._records import to_json
-from qwafer.circuits.options import LayeredOptions
+from qwafer.circuits import LayeredOptions
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.features import FeatureSet
 from qwafer.heads import MlpOptions

@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from qwafer.circuits import CircuitSpec
 from qwafer.config import RunConfig
+from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import LinearOptions, QuantumHead
 from qwafer.objective import make_objective
@@ -30,8 +31,6 @@ from qwafer.probes.scores import logits as scores
 from qwafer.probes.scores import stall
 from qwafer.training import Prepared, RunResult, prepare, train
 
-Progress = Callable[[str], None]
-
 TOO_LARGE = f"more than {MOST_QUBITS} wires: too large to simulate over many random weights"
 
 MOST_EXAMPLES = 5000
@@ -40,10 +39,6 @@ QUICK_EXAMPLES = 128
 """Examples at which the output Jacobian and the Gram matrix are taken, at most."""
 QUICK_AMPLITUDES = 1 << 17
 """Amplitudes of all of these examples, at most: larger circuits are looked at with fewer examples."""
-
-
-def _silent(text: str) -> None:
-    """Show nothing."""
 
 
 def probe_gradients(evidence: Evidence) -> list[Report]:
@@ -120,17 +115,18 @@ def probe_circuit(
     init_scale: float | None = None,
     thorough: bool = False,
     seed: int = 0,
-    progress: Progress = _silent,
+    progress: OnProgress | None = None,
 ) -> list[Report]:
     """Return the reports of every probe of a circuit; those that need more than the subject has are skipped.
 
-    `init_scale` is the standard deviation of the initial weights, if known. `progress` is told what comes next.
+    `init_scale` is the standard deviation of the initial weights, if known. `progress` is called before each of two steps.
     """
-    progress("values and gradients")
+    say = progress or (lambda _: None)
+    say(Progress("circuit", 0, 2, text="values and gradients"))
     reports = probe_gradients(
         gather(subject, points=6 if thorough else 2, seed=seed, reference="engine" if thorough else "device")
     )
-    progress("trainability and expressive power")
+    say(Progress("circuit", 1, 2, text="trainability and expressive power"))
     return reports + probe_power(subject, init_scale=init_scale, thorough=thorough, seed=seed)
 
 

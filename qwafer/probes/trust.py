@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from qwafer._errors import InputError
 from qwafer.circuits import CircuitSpec
 from qwafer.config import RunConfig
+from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import QuantumOptions
 from qwafer.probes import pairing
@@ -27,11 +28,8 @@ QUICK_EPOCHS = 5
 NULL_SEEDS = 5
 """Seeds of the nulls of a thorough table."""
 
-Progress = Callable[[str], None]
-
-
-def _silent(text: str) -> None:
-    """Show nothing."""
+Announce = Callable[[str], None]
+"""Called with what comes next."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def trust_table(
     baseline: str = "",
     seed: int = 0,
     thorough: bool = False,
-    progress: Progress = _silent,
+    progress: OnProgress | None = None,
 ) -> TrustTable:
     """Run every probe that applies to `arms` and return the trust table.
 
@@ -118,29 +116,36 @@ def trust_table(
         baseline: the arm that the others are compared with; the first by default.
         seed: of split, initial values, batches and random points.
         thorough: more samples, and nulls.
-        progress: told what comes next.
+        progress: called before each step.
     """
     if not arms:
         raise InputError("`arms` must hold at least one configuration")
     baseline = baseline or next(iter(arms))
+    total = _count_steps(arms, baseline, thorough=thorough)
+    steps = itertools.count()
+
+    def announce(text: str) -> None:
+        if progress is not None:
+            progress(Progress("probes", next(steps), total, text=text))
+
     short = {arm: config if thorough else _shortened(config, len(data[arm])) for arm, config in arms.items()}
     prepared = prepare(arms[baseline], data[baseline], seed)
     probed = probed_data(
         prepared, stratified=arms[baseline].data.split_by == "content" and data[baseline].split is None
     )
 
-    circuits = _circuit_reports(arms, data, seed=seed, thorough=thorough, progress=progress)
+    circuits = _circuit_reports(arms, data, seed=seed, thorough=thorough, announce=announce)
     runs: dict[str, RunResult] = {}
     head_reports: dict[str, list[Report]] = {}
     for arm, config in short.items():
-        progress(f"scores of {arm}")
+        announce(f"scores of {arm}")
         runs[arm] = train(config, data[arm], seed)
         head_reports[arm] = probe_run(runs[arm], data[arm], seed=seed)
-    progress("data")
+    announce("data")
     data_reports = probe_data(probed)
     fit = head_fit(short[baseline], prepared.data, seed)
     data_reports += [controls.label_permutation(probed, fit, seed=seed), controls.split_by_origin(probed, seed=seed)]
-    progress("pairing")
+    announce("pairing")
     pairing_reports = _pairing_reports(arms, runs, data, baseline, seed)
     sections = [
         Section("gradients and circuit", tuple(circuits)),
@@ -153,7 +158,7 @@ def trust_table(
             arms[baseline],
             data[baseline],
             range(seed, seed + NULL_SEEDS),
-            progress=lambda name, null_seed: progress(f"null {name}, seed {null_seed}"),
+            progress=lambda state: announce(f"null {state.text}"),
         )
         sections.append(Section("nulls", (null,)))
     return TrustTable(
@@ -172,13 +177,13 @@ def trust_table(
     )
 
 
-def count_steps(arms: Mapping[str, RunConfig], baseline: str, *, thorough: bool) -> int:
-    """Return how often `trust_table` will call its `progress` for these arms."""
+def _count_steps(arms: Mapping[str, RunConfig], baseline: str, *, thorough: bool) -> int:
+    """Return how many steps `trust_table` takes for these arms."""
     quantum = [config for config in arms.values() if isinstance(config.head, QuantumOptions)]
     circuits = {(config.circuit, config.engine, config.head.init_scale, config.data.task) for config in quantum}
     nulls = 0
     if thorough and isinstance(arms[baseline].head, QuantumOptions):
-        separable = arms[baseline].circuit.ansatz == "separable"
+        separable = getattr(arms[baseline].circuit, "ansatz", "") == "separable"
         nulls = NULL_SEEDS * (len(NULLS) + (0 if separable else 1))
     return 2 * len(circuits) + len(arms) + 2 + nulls
 
@@ -189,7 +194,7 @@ def _circuit_reports(
     *,
     seed: int,
     thorough: bool,
-    progress: Progress,
+    announce: Announce,
 ) -> list[Report]:
     """Return the merged reports of the distinct circuits of the arms."""
     done: dict[tuple[CircuitSpec, Any, float], str] = {}
@@ -208,7 +213,7 @@ def _circuit_reports(
             init_scale=config.head.init_scale,
             thorough=thorough,
             seed=seed,
-            progress=lambda text, arm=arm: progress(f"{text} of {arm}"),  # type: ignore[misc]
+            progress=lambda state, arm=arm: announce(f"{state.text} of {arm}"),  # type: ignore[misc]
         )
     return _merged(reports)
 
@@ -223,7 +228,8 @@ def _pairing_reports(
     """Return the reports on the pairing; `runs` may come from shortened configurations, which then may coincide."""
     if len(arms) < 2:
         return []
-    shared = {arm: config for arm, config in arms.items() if data[arm] is data[baseline]}
+    trained = {arm: config for arm, config in arms.items() if config.trained_by_loop}
+    shared = {arm: config for arm, config in trained.items() if data[arm] is data[baseline]}
     options = pairing.ineffective_options(shared, data[baseline], baseline, seed=seed)
     by_seed = {arm: {seed: run} for arm, run in runs.items()}
     known = [(first, second) for first, second in options.numbers.get("without_effect", [])]
