@@ -119,7 +119,7 @@ def probe_circuit(
 ) -> list[Report]:
     """Return the reports of every probe of a circuit; those that need more than the subject has are skipped.
 
-    `init_scale` is the standard deviation of the initial weights, if known. `progress` is called before each of two steps.
+    `init_scale` is the standard deviation of the initial weights, if known. `progress` is called before each step.
     """
     say = progress or (lambda _: None)
     say(Progress("circuit", 0, 2, text="values and gradients"))
