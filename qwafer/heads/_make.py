@@ -11,7 +11,6 @@ from qwafer.circuits import CircuitSpec
 from qwafer.config import EngineConfig, RunConfig
 from qwafer.engines import Program
 from qwafer.engines import get as get_engine
-from qwafer.engines.memory import check_memory
 from qwafer.heads._base import Head, check_features, standardization
 from qwafer.heads._classical import linear_head, mlp_head
 from qwafer.heads._quantum import quantum_head
@@ -54,7 +53,6 @@ def make_program(
         return None
     check_x64(config.circuit.dtype)
     spec = config.circuit.spec(n_labels)
-    check_memory(spec)
     stream = None if config.engine.shots is None else key_seed(seed, "shots")
     return _program(config.engine, spec, batch, gradient, stream)
 

@@ -18,9 +18,6 @@ from qwafer.heads._projection import ANGLE_MAPS, orthonormal_frame, principal_ax
 ALPHA_FLOOR = 1e-3
 """Least alpha of `alpha_mode = "softplus"`."""
 
-READOUT_NAMES = {"z_vec": "readout.weights", "mean_z_readout": "readout.angles"}
-"""Name of a readout's trainable array; two readouts never share one, as their values have different meanings."""
-
 
 class QuantumHead(Head):
     """l(x) = alpha (s(x) + bias) with s the readout of a circuit at angles = angle_scale * map(P^T x + c).
@@ -43,8 +40,8 @@ class QuantumHead(Head):
     def circuit_weights(self) -> dict[str, Array]:
         """Return the weights that the engine's program takes, by the names of `CircuitSpec.weight_shapes`."""
         weights = {"ansatz": self._array("circuit.ansatz")}
-        if self.spec.readout in READOUT_NAMES:
-            weights["readout"] = self._array(READOUT_NAMES[self.spec.readout])
+        if self.spec.readout_facts.parameter is not None:
+            weights["readout"] = self._array(self.spec.readout_facts.parameter)
         return weights
 
     def alpha(self) -> Float[Array, " n_labels"]:
@@ -99,10 +96,10 @@ def quantum_head(
             weight, shift = principal_axes(features, n)
         buffers["projection.weight"] = jnp.asarray(weight, dtype)
         buffers["projection.bias"] = jnp.asarray(shift, dtype)
-    if spec.readout in READOUT_NAMES:
-        name = READOUT_NAMES[spec.readout]
+    name = spec.readout_facts.parameter
+    if name is not None:
         start = draw(seed, name, spec.weight_shapes()["readout"], dtype, scale)
-        params[name] = start + jnp.asarray(1 / n, dtype) if spec.readout == "z_vec" else start
+        params[name] = start + jnp.asarray(spec.readout_facts.offset(n), dtype)
     params["readout.bias"] = jnp.zeros((spec.n_outputs,), dtype)
 
     shape = (spec.n_outputs,) if config.alpha_per_label else ()

@@ -127,9 +127,7 @@ def probe_circuit(
     `init_scale` is the standard deviation of the initial weights, if known. `progress` is told what comes next.
     """
     progress("values and gradients")
-    reports = probe_gradients(
-        gather(subject, points=6 if thorough else 2, seed=seed, reference="engine" if thorough else "device")
-    )
+    reports = probe_gradients(gather(subject, points=6 if thorough else 2, seed=seed))
     progress("trainability and expressive power")
     return reports + probe_power(subject, init_scale=init_scale, thorough=thorough, seed=seed)
 
