@@ -1,4 +1,4 @@
-"""How circuits are executed: engines turn a `CircuitSpec` and a batch size into a differentiable program."""
+"""How circuits are executed: engines turn a circuit and a batch size into a differentiable program."""
 
 from typing import Any
 

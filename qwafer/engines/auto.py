@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit
 from qwafer.engines.base import Engine, Program
 from qwafer.engines.catalyst.engine import CatalystEngine
 from qwafer.engines.reference import ReferenceEngine
@@ -20,19 +20,19 @@ class AutoEngine:
 
     name: ClassVar[str] = "auto"
 
-    def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
-        """Return the chosen engine's program of `spec` for `batch` examples; see `Engine.program`."""
-        engine, why = choose_engine(spec)
-        program = engine.program(spec, batch, gradient=gradient, seed=seed)
+    def program(self, circuit: Circuit, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
+        """Return the chosen engine's program of `circuit` for `batch` examples; see `Engine.program`."""
+        engine, why = choose_engine(circuit)
+        program = engine.program(circuit, batch, gradient=gradient, seed=seed)
         program.info["auto"] = {"took": engine.name, "why": why}
         return program
 
-    def why_not(self, circuit: CircuitSpec) -> str | None:
+    def why_not(self, circuit: Circuit) -> str | None:
         """Return why none of the engines can run `circuit`; None: one can."""
         return choose_engine(circuit)[0].why_not(circuit)
 
 
-def choose_engine(circuit: CircuitSpec) -> tuple[Engine, str]:
+def choose_engine(circuit: Circuit) -> tuple[Engine, str]:
     """Return the first engine that can run `circuit` (the last one if none can), and the reason."""
     reasons = {}
     for engine in (XlaEngine(), CatalystEngine(), ReferenceEngine()):

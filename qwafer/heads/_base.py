@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import key_seed
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit
 from qwafer.engines import Program
 
 
@@ -85,7 +85,7 @@ class HeadInputs:
     """Precision of the head: that of its circuit, `float32` for a classical head."""
     buffers: dict[str, Array]
     """The standardisation, for the buffers of the head; empty where it does not standardise."""
-    circuit: CircuitSpec | None = None
+    circuit: Circuit | None = None
     """The circuit, for heads that run one."""
 
     def standardized(self) -> np.ndarray:
@@ -98,7 +98,7 @@ class HeadInputs:
 
 
 def head_inputs(
-    features: np.ndarray, n_labels: int, seed: int, circuit: CircuitSpec | None = None, *, standardize: bool = True
+    features: np.ndarray, n_labels: int, seed: int, circuit: Circuit | None = None, *, standardize: bool = True
 ) -> HeadInputs:
     """Return the inputs of a head for training features (M, D), checked; raise InputError for unusable ones."""
     check_positive_int("n_labels", n_labels)

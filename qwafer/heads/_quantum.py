@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit
 from qwafer.engines import Program
 from qwafer.heads._base import Head, HeadInputs, draw
 from qwafer.heads._projection import ANGLE_MAPS, orthonormal_frame, principal_axes
@@ -17,9 +17,6 @@ from qwafer.heads.options import QuantumOptions
 
 ALPHA_FLOOR = 1e-3
 """Least alpha of `alpha_mode = "softplus"`."""
-
-READOUT_NAMES = {"z_vec": "readout.weights", "mean_z_readout": "readout.angles"}
-"""Name of a readout's trainable array; two readouts never share one, as their values have different meanings."""
 
 
 class QuantumHead(Head):
@@ -30,7 +27,7 @@ class QuantumHead(Head):
     (mode `direct`, which may cross zero and then inverts the ranking).
     """
 
-    spec: CircuitSpec = eqx.field(static=True)
+    spec: Circuit = eqx.field(static=True)
     angle_map: str = eqx.field(static=True)
     angle_scale: float = eqx.field(static=True)
 
@@ -41,7 +38,7 @@ class QuantumHead(Head):
         return self.angle_scale * ANGLE_MAPS[self.angle_map](z)
 
     def circuit_weights(self) -> dict[str, Array]:
-        """Return the weights that the engine's program takes, by the names of `CircuitSpec.weight_shapes`."""
+        """Return the weights that the engine's program takes, by the names of `Circuit.weight_shapes`."""
         return {name: self._array(parameter_of(self.spec, name)) for name in self.spec.weight_shapes()}
 
     def alpha(self) -> Float[Array, " n_labels"]:
@@ -73,9 +70,9 @@ class QuantumHead(Head):
         return self.params[name] if name in self.params else self.buffers[name]
 
 
-def parameter_of(spec: CircuitSpec, weight: str) -> str:
+def parameter_of(spec: Circuit, weight: str) -> str:
     """Return the name of the head's parameter that holds a weight of the circuit."""
-    return READOUT_NAMES[spec.readout] if weight == "readout" else f"circuit.{weight}"
+    return spec.readout_facts.parameter or "" if weight == "readout" else f"circuit.{weight}"
 
 
 def quantum_head(options: QuantumOptions, inputs: HeadInputs) -> QuantumHead:
@@ -88,12 +85,13 @@ def quantum_head(options: QuantumOptions, inputs: HeadInputs) -> QuantumHead:
     spec = inputs.circuit
     assert spec is not None
     seed, dtype, scale = inputs.seed, inputs.dtype, options.init_scale
-    n_features, n = inputs.features.shape[1], spec.n_qubits
+    n_features, n = inputs.features.shape[1], spec.n_inputs
     params = {}
     for weight, weight_shape in spec.weight_shapes().items():
         name = parameter_of(spec, weight)
         start = draw(seed, name, weight_shape, dtype, scale)
-        params[name] = start + jnp.asarray(1 / n, dtype) if name == READOUT_NAMES["z_vec"] else start
+        offset = spec.readout_facts.offset(spec.n_qubits) if weight == "readout" else 0.0
+        params[name] = start + jnp.asarray(offset, dtype)
     buffers = dict(inputs.buffers)
     if options.projection == "linear":
         params["projection.weight"] = draw(seed, "projection.weight", (n_features, n), dtype, 1 / math.sqrt(n_features))

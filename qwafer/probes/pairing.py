@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from qwafer._io import digest
-from qwafer.circuits import operations, readout_operations
 from qwafer.comparison.pairing import digest_pairs, identical_arms
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
@@ -127,14 +126,14 @@ def program_fingerprint(config: RunConfig, data: FeatureSet, seed: int = 0) -> d
 
     inputs = jnp.asarray(features, head.dtype)[rows], jnp.asarray(labels, head.dtype)[rows], weights
     jaxpr = ADDRESS.sub("", str(jax.make_jaxpr(step)(params, optimizer.init(params), *inputs)))
-    spec = getattr(program, "spec", None)
-    gates = [] if spec is None else [str(op) for op in (*operations(spec), *readout_operations(spec, 0))]
+    circuit = getattr(program, "circuit", None)
+    gates = [] if circuit is None else [str(op) for op in (*circuit.operations(), *circuit.readout_operations(0))]
     schedule = make_schedule(options, total)
     rates = [float(schedule(i)) for i in range(0, total, max(1, total // 16))]
     info = {} if program is None else {k: v for k, v in program.info.items() if not isinstance(v, float)}
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((head.params, head.buffers, objective))]
     return {
-        "program": digest(jaxpr, gates, [] if spec is None else [spec.readout, spec.dtype], info, rates),
+        "program": digest(jaxpr, gates, [] if circuit is None else [circuit.readout, circuit.dtype], info, rates),
         "initial": digest(*leaves),
         "data": prepared.data_digest,
         "split": prepared.split.digest,

@@ -123,9 +123,7 @@ def probe_circuit(
     """
     say = progress or (lambda _: None)
     say(Progress("circuit", 0, 2, text="values and gradients"))
-    reports = probe_gradients(
-        gather(subject, points=6 if thorough else 2, seed=seed, reference="engine" if thorough else "device")
-    )
+    reports = probe_gradients(gather(subject, points=6 if thorough else 2, seed=seed))
     say(Progress("circuit", 1, 2, text="trainability and expressive power"))
     return reports + probe_power(subject, init_scale=init_scale, thorough=thorough, seed=seed)
 

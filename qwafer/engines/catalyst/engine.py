@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from qwafer._checks import check_choice, check_positive_int
 from qwafer._errors import CapabilityError
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit
+from qwafer.engines import pennylane_gates
 from qwafer.engines.base import Program
 from qwafer.engines.cache import CACHE, ProgramKey
 from qwafer.engines.memory import check_memory
@@ -18,9 +19,9 @@ SIMULATORS = ("lightning.qubit", "lightning.kokkos", "lightning.gpu")
 class CatalystEngine:
     """Circuits compiled by PennyLane Catalyst (`qjit`).
 
-    Programs compute in double precision, whatever `spec.dtype` they take and return. Compiled programs are kept in the
-    process-wide cache (`qwafer.engines.cache_info()`). One program runs at a time in a process: Catalyst's runtime has
-    one context. Raises CapabilityError for what this stack cannot do.
+    Programs compute in double precision, whatever `circuit.dtype` they take and return. Compiled programs are kept in
+    the process-wide cache (`qwafer.engines.cache_info()`). One program runs at a time in a process: Catalyst's runtime
+    has one context. Raises CapabilityError for what this stack cannot do.
     """
 
     batching: str = "scan"
@@ -68,18 +69,21 @@ class CatalystEngine:
         """Whether these options leave batching choi possible."""
         return self.exact and self.gradient_method == "adjoint"
 
-    def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
-        """Return the program of `spec` for `batch` examples, compiled; see `Engine.program`."""
+    def program(self, circuit: Circuit, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
+        """Return the program of `circuit` for `batch` examples, compiled; see `Engine.program`."""
         from qwafer.engines.catalyst.choice import choose_batching
         from qwafer.engines.catalyst.compiled import compile_program
 
         check_positive_int("batch", batch)
-        check_memory(spec, double=True)
+        reason = self.why_not(circuit)
+        if reason is not None:
+            raise CapabilityError(f"engine catalyst cannot run this circuit: {reason}")
+        check_memory(circuit, double=True)
         batching, reason = self.batching, "asked for"
         if batching == "auto":
-            batching, reason = choose_batching(spec, batch, gradient=gradient, exact=self.can_batch)
+            batching, reason = choose_batching(circuit, batch, gradient=gradient, exact=self.can_batch)
         key = ProgramKey(
-            spec=spec,
+            circuit=circuit,
             batch=batch,
             gradient=gradient,
             device=self.device,
@@ -95,10 +99,11 @@ class CatalystEngine:
             "batching_asked": self.batching,
             "batching_reason": reason,
         }
-        return Program(compiled.forward, spec, batch, info)
+        return Program(compiled.forward, circuit, batch, info)
 
-    def why_not(self, circuit: CircuitSpec) -> str | None:
+    def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit`; None: it can."""
-        from qwafer.engines.catalyst.choi import why_not
+        from qwafer.engines.catalyst import choi
 
-        return why_not(circuit) if self.batching == "choi" else None
+        reason = choi.why_not(circuit) if self.batching == "choi" else None
+        return pennylane_gates.why_not(circuit) if reason is None else f"{reason}; use batching scan, not choi"

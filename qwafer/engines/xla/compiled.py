@@ -16,13 +16,13 @@ def jitted(spec: CircuitSpec, plan: str, chunks: int, recompute: bool, reverse: 
     """Return the compiled function of a plan, one a process, so that equal programs share its compilations."""
 
     @jax.jit
-    def forward(weights: Weights, angles: jax.Array) -> jax.Array:
+    def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
         weights = {name: value.astype(spec.dtype) for name, value in weights.items()}
-        angles = angles.astype(spec.dtype)
+        inputs = inputs.astype(spec.dtype)
         if plan == "product":
-            return product.forward(spec, weights, angles)
+            return product.forward(spec, weights, inputs)
         if plan == "heisenberg":
-            return pauli.forward(spec, weights, angles, reverse)
-        return statevector.forward(spec, weights, angles, chunks, recompute=recompute, reverse=reverse)
+            return pauli.forward(spec, weights, inputs, reverse)
+        return statevector.forward(spec, weights, inputs, chunks, recompute=recompute, reverse=reverse)
 
     return forward

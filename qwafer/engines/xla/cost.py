@@ -1,8 +1,7 @@
 """Which plan, in how many chunks: a model of the time and memory of a step, fitted to measurements.
 
 The constants are microseconds of two cores of a Xeon at 2.6 GHz in float32, fitted by hand to 25 steps (n = 4 to 12,
-L = 1 to 6, B = 256 and 4096). Only the order of the plans matters, and `benchmarks/engines.py` shows whether it is
-right.
+L = 1 to 6, B = 256 and 4096). Only the order of the plans matters: `benchmarks/engines.py` shows whether it is right.
 """
 
 import dataclasses
@@ -13,13 +12,13 @@ from qwafer.engines.xla import wiring
 PLANS = ("schroedinger", "heisenberg", "product")
 
 LARGEST_HEISENBERG = 10
-"""Most wires of the Heisenberg plan: beyond, its tables of 4^n signed permutations a layer outgrow the program."""
+"""Most wires of the Heisenberg plan: beyond, its tables of 4^n signed permutations per layer outgrow the program."""
 
 CHUNK_BYTES = 2**20
 """States of a chunk: they stay in the second-level cache while a step passes over them."""
 
 CHUNK_EXAMPLES = 16
-"""Fewest examples a chunk: rows of the batch shorter than this are not vectorised."""
+"""Fewest examples of a chunk: batches shorter than this are not vectorised."""
 
 TAPE_BYTES = 2**29
 """States that a chunk may keep for the reverse pass; more are computed again instead."""
@@ -37,12 +36,12 @@ class Choice:
     flops: float
 
 
-def possible(spec: CircuitSpec) -> dict[str, str]:
+def impossible(spec: CircuitSpec) -> dict[str, str]:
     """Return for every plan that cannot run `spec` the reason why."""
     reasons = {}
     if not is_product(spec):
         reasons["product"] = "it needs a circuit without entangling gates"
-    if spec.reupload and spec.n_layers > 1:
+    if not spec.encodes_once:
         reasons["heisenberg"] = "it needs a circuit that encodes once"
     elif spec.n_layers == 0:
         reasons["heisenberg"] = "it needs a layer"
@@ -53,7 +52,7 @@ def possible(spec: CircuitSpec) -> dict[str, str]:
 
 def choose(spec: CircuitSpec, batch: int, gradient: bool, plan: str = "auto", chunk: int | None = None) -> Choice:
     """Return the cheapest possible plan, or `plan`, with its chunks of about `chunk` examples."""
-    excluded = possible(spec)
+    excluded = impossible(spec)
     expected = {name: _expected(name, spec, batch, gradient) for name in PLANS if name not in excluded}
     reason = "asked for"
     if plan == "auto":
@@ -113,11 +112,12 @@ def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float
 
 
 def step_count(spec: CircuitSpec) -> int:
-    """Return the number of steps on a state, those of the readout included."""
-    body = max(spec.n_layers - 1, 0) * (1 if not spec.reupload else 2 if spec.encoding == "rz" else 3)
-    if spec.readout == "mean_z_readout":
+    """Return the number of steps of plan `schroedinger` on a state, those of the readout included."""
+    encoding, readout = spec.encoding_facts, spec.readout_facts
+    body = max(spec.n_layers - 1, 0) * (1 if not spec.reupload else 2 if encoding.axis == "Z" else 3)
+    if readout.gates:
         return body + min(spec.n_outputs, 2)
-    return body + (2 if spec.readout == "bloch" else 0)
+    return body + (0 if readout.z_only else 2)
 
 
 def is_product(spec: CircuitSpec) -> bool:

@@ -1,11 +1,11 @@
-"""The `xla` engine: the batch as one array in plain JAX, by whichever plan is cheapest for the spec and the batch."""
+"""The `xla` engine: the batch as one array in plain JAX, by whichever plan is cheapest for the circuit and the batch."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from qwafer._checks import check_choice, check_positive_int
-from qwafer._errors import InputError
-from qwafer.circuits import CircuitSpec
+from qwafer._errors import CapabilityError, InputError
+from qwafer.circuits import Circuit, CircuitSpec
 from qwafer.engines.base import Program
 from qwafer.engines.memory import check_memory
 from qwafer.engines.xla import cost
@@ -15,9 +15,9 @@ from qwafer.engines.xla import cost
 class XlaEngine:
     """Batched simulation in JAX, without host callbacks.
 
-    Computes in float32 or float64 as the spec says, whatever `jax_enable_x64` is. `Program.info` tells what was chosen
+    Computes in float32 or float64 as the circuit says, whatever `jax_enable_x64` is. `Program.info` tells what was chosen
     and why, and the floating point operations (`flops`) of its matrix products. Raises InputError for a plan that
-    cannot run the spec, for float64 where JAX is in 32 bit, and where one example does not fit.
+    cannot run the circuit, for float64 where JAX is in 32 bit, and where one example does not fit.
     """
 
     plan: str = "auto"
@@ -45,23 +45,25 @@ class XlaEngine:
         if self.recompute is not None and not isinstance(self.recompute, bool):
             raise TypeError(f"`recompute` must be true, false or None, got {self.recompute!r}")
 
-    def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
-        """Return the program of `spec` for `batch` examples; see `Engine.program`."""
+    def program(self, circuit: Circuit, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
+        """Return the program of `circuit` for `batch` examples; see `Engine.program`."""
         import jax
 
         from qwafer.engines.xla.compiled import jitted
 
         check_positive_int("batch", batch)
-        if spec.dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        if not isinstance(circuit, CircuitSpec):
+            raise CapabilityError(f"engine xla cannot run this circuit: {self.why_not(circuit)}")
+        if circuit.dtype == "float64" and not jax.config.read("jax_enable_x64"):
             raise InputError("dtype float64 needs JAX in 64 bit: call jax.config.update('jax_enable_x64', True) first")
-        reason = self.why_not(spec)
+        reason = self.why_not(circuit)
         if reason is not None:
             raise InputError(f"plan {self.plan} cannot run this circuit: {reason}; use plan auto")
-        choice = cost.choose(spec, batch, gradient, self.plan, self.chunk)
+        choice = cost.choose(circuit, batch, gradient, self.plan, self.chunk)
         if choice.plan == "schroedinger":
-            check_memory(spec)
+            check_memory(circuit)
         recompute = choice.recompute if self.recompute is None else self.recompute
-        forward = jitted(spec, choice.plan, choice.chunks, recompute, self.derivatives == "reverse")
+        forward = jitted(circuit, choice.plan, choice.chunks, recompute, self.derivatives == "reverse")
         info = {
             "engine": self.name,
             "plan": choice.plan,
@@ -71,11 +73,13 @@ class XlaEngine:
             "derivatives": self.derivatives,
             "flops": choice.flops,
             "device": jax.default_backend(),
-            "state_dtype": "complex64" if spec.dtype == "float32" else "complex128",
+            "state_dtype": "complex64" if circuit.dtype == "float32" else "complex128",
             "gradient": gradient,
         }
-        return Program(forward, spec, batch, info)
+        return Program(forward, circuit, batch, info)
 
-    def why_not(self, circuit: CircuitSpec) -> str | None:
+    def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit` by its plan; None: it can."""
-        return cost.possible(circuit).get(self.plan)
+        if not isinstance(circuit, CircuitSpec):
+            return "its plans evaluate layered circuits (CircuitSpec); use engine catalyst or reference"
+        return cost.impossible(circuit).get(self.plan)
