@@ -389,4 +389,5 @@ def test_small_pieces():
     assert text.splitlines() == ["| a | b |", "|---|--:|", "| x\\|y | 1 |"]
     assert ordered_groups(["alpha", "other", "projection", "alpha"]) == ["projection", "alpha", "other"]
     assert metric_label("test.roc_auc") == "Test ROC-AUC"
+    assert metric_label("test.f1_tuned") == "Test F1, tuned"
     assert metric_label("val.average_precision") == "Val average precision"

@@ -117,6 +117,8 @@ def test_a_result_survives_its_file(quantum, tmp_path):
     quantum.save(tmp_path / "run.json", outputs=True)
     loaded = RunResult.load(tmp_path / "run.json")
     assert to_json(loaded) == to_json(quantum)
+    assert loaded.predictor is None
+    assert not {"predictor", "outputs"} & set(to_json(quantum))
     np.testing.assert_array_equal(loaded.outputs["test_logits"], quantum.outputs["test_logits"])
     assert json.loads((tmp_path / "run.json").read_text())["config"]["circuit"]["n_qubits"] == 2
     assert repr(loaded) == f"RunResult(seed=4, epochs_run=3, test.roc_auc={quantum.test.macro['roc_auc']:.4f})"

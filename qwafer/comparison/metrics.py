@@ -8,8 +8,6 @@ from qwafer._errors import InputError
 from qwafer.evaluation import Evaluation
 
 PARTS = ("test", "val")
-TUNED = "_tuned"
-"""Ends the name of a metric at the thresholds that the validation split decided on."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +18,8 @@ class Metric:
     label: str
     """What an axis calls it."""
     higher_is_better: bool = True
+    decided_on: str = ""
+    """The split that decided the thresholds; empty: p = 0.5, the arg max, or a metric without thresholds."""
     reported: bool = False
     """Whether a report has a row for it; summaries have all."""
 
@@ -53,17 +53,17 @@ METRICS = {
         Metric("balanced_accuracy", "balanced accuracy"),
         Metric("f1_micro", "micro F1"),
         Metric("exact_match", "exact match"),
-        Metric(f"f1{TUNED}", "F1, tuned", reported=True),
-        Metric(f"precision{TUNED}", "precision, tuned"),
-        Metric(f"recall{TUNED}", "recall, tuned"),
-        Metric(f"balanced_accuracy{TUNED}", "balanced accuracy, tuned", reported=True),
-        Metric(f"f1_micro{TUNED}", "micro F1, tuned"),
-        Metric(f"exact_match{TUNED}", "exact match, tuned"),
+        Metric("f1_tuned", "F1", decided_on="val", reported=True),
+        Metric("precision_tuned", "precision", decided_on="val"),
+        Metric("recall_tuned", "recall", decided_on="val"),
+        Metric("balanced_accuracy_tuned", "balanced accuracy", decided_on="val", reported=True),
+        Metric("f1_micro_tuned", "micro F1", decided_on="val"),
+        Metric("exact_match_tuned", "exact match", decided_on="val"),
         Metric("accuracy", "accuracy"),
         Metric("top_label_ece", "top-label ECE", higher_is_better=False),
     )
 }
-"""By name, in the order of reports. Without a suffix decisions are those at p = 0.5, or the arg max."""
+"""By name, in the order of reports."""
 
 
 def check_metric(metric: str) -> None:
@@ -89,4 +89,5 @@ def higher_is_better(metric: str) -> bool:
 def metric_label(metric: str) -> str:
     """Return a metric's name for an axis: `test.roc_auc` becomes "Test ROC-AUC"."""
     part, _, name = metric.partition(".")
-    return f"{part.capitalize()} {METRICS[name].label}"
+    known = METRICS[name]
+    return f"{part.capitalize()} {known.label}{', tuned' if known.decided_on else ''}"

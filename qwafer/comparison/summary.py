@@ -25,6 +25,8 @@ from qwafer.training.result import Environment, ParameterCount, RunResult, Timin
 
 T = TypeVar("T")
 
+COPIED = ("name", "title", "description", "expected", "reference", "baseline", "metric", "seeds")
+"""Fields of `Experiment` that a summary repeats."""
 VOLATILE = ("seconds", "time", "timings", "cache")
 """Parts of the names of `RunResult.engine` entries that depend on when or after what a run ran."""
 
@@ -161,16 +163,9 @@ def summarize(
     )
     return Summary(
         experiment=ExperimentFacts(
-            name=experiment.name,
-            title=experiment.title,
-            description=experiment.description,
-            expected=experiment.expected,
-            reference=experiment.reference,
             digest=experiment.digest(),
-            baseline=experiment.baseline,
-            metric=experiment.metric,
             higher_is_better=upwards,
-            seeds=experiment.seeds,
+            **{name: getattr(experiment, name) for name in COPIED},
         ),
         comparisons=tuple(comparisons),
         arms={
