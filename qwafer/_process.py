@@ -70,6 +70,16 @@ def enable_xla_cache(directory: str | Path | None = None) -> Path | None:
     return path
 
 
+def cache_folder(name: str) -> Path:
+    """Return the folder `name` of what can be made again: in `$QWAFER_CACHE`, else in `qwafer` of the user's caches.
+
+    The user's caches are `$XDG_CACHE_HOME`, else `~/.cache`.
+    """
+    chosen = os.environ.get("QWAFER_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qwafer"
+    return (Path(chosen).expanduser() if chosen else home) / name
+
+
 def worker_environment(threads: int = 1, base: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a worker process: `threads` threads for OpenMP, BLAS and XLA, a fast allocator, no
     progress output.
@@ -146,8 +156,3 @@ def prune(directory: Path, limit: int) -> None:
             break
         Path(path).unlink(missing_ok=True)
         total -= size
-
-
-def cache_folder(name: str) -> Path:
-    """Return the folder `qwafer/NAME` in the user's cache folder: `$XDG_CACHE_HOME`, else `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qwafer" / name
