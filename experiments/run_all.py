@@ -6,6 +6,7 @@ the seconds a run took when `costs.json` was written and the speed of this machi
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -18,14 +19,14 @@ from qwafer._errors import InputError
 from qwafer._io import key_seed, write_json, write_text
 from qwafer._process import run_verb
 from qwafer._records import load_record
-from qwafer.backbones import extract
 from qwafer.comparison import Summary, SweepTimings
-from qwafer.data import read_maps
+from qwafer.config import DataConfig
 from qwafer.experiment import Experiment, load_experiment
 from qwafer.features import NO_DEFECT_NAMES, FeatureSet
 from qwafer.reports.format import MISSING, format_difference, format_number
 from qwafer.studies import run_experiment
 from qwafer.sweeps import OutputDirectory
+from qwafer.sweeps.sources import provide_features
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
@@ -109,15 +110,13 @@ def feature_files(folder: Path, *, synthetic: bool) -> dict[str, Path]:
     real = not synthetic and (DATA / "mixedwm38.npz").is_file() and (DATA / "wm811k.npz").is_file()
     files = {}
     for kind, source in (("multilabel", "mixedwm38"), ("binary", "wm811k")):
-        name = source if real else f"synthetic-{N_SYNTHETIC}"
-        whole = folder / f"{name}-spatial.npz"
-        maps = read_maps(DATA / f"{source}.npz") if real else read_maps("synthetic", n=N_SYNTHETIC)
-        features = extract(maps, "spatial", whole)
-        files[kind] = whole
+        data = DataConfig(source=str(DATA / f"{source}.npz")) if real else DataConfig(n_maps=N_SYNTHETIC)
+        files[kind] = provide_features({kind: data}, folder)[kind].path
         if kind == "binary":
+            whole, name = files[kind], source if real else f"synthetic-{N_SYNTHETIC}"
             files[kind] = folder / f"{name}-spatial-prior-{PRIOR}.npz"
             if not files[kind].is_file():
-                with_prior(features, PRIOR).save(files[kind])
+                with_prior(FeatureSet.load(whole), PRIOR).save(files[kind])
     return files
 
 
@@ -138,18 +137,7 @@ def with_prior(features: FeatureSet, prior: float, seed: int = 0) -> FeatureSet:
     ]
     chosen = features.take(np.sort(np.concatenate(rows)))
     record = {**features.provenance, "subsample": {"defects": keep_pos, "none": keep_neg, "seed": seed}}
-    return FeatureSet(
-        chosen.features,
-        chosen.labels,
-        chosen.label_names,
-        chosen.content_ids,
-        record,
-        chosen.groups,
-        chosen.times,
-        chosen.exclusive,
-        chosen.split,
-        chosen.feature_names,
-    )
+    return dataclasses.replace(chosen, provenance=record)
 
 
 def with_data(name: str, sources: dict[str, Path]) -> Experiment:

@@ -21,7 +21,7 @@ NAME = "mobilenet_v3_small"
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("QWAFER_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_torch_files_give_every_tensor(legacy: bool, wrap: str, tmp_path: Path) 
 def test_a_torch_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_torch(small(), tmp_path / "w.pth")
     first = read_checkpoint(path)
-    converted = list((tmp_path / "cache" / "qwafer" / "weights").iterdir())
+    converted = list((tmp_path / "cache" / "weights").iterdir())
     assert [file.name for file in converted] == [f"{first.record['sha256']}.safetensors"]
     with safetensors.safe_open(converted[0], framework="numpy") as file:
         assert file.metadata()["source_sha256"] == first.record["sha256"]
@@ -82,7 +82,7 @@ def test_a_torch_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_an_unwritable_cache_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("QWAFER_CACHE", str(tmp_path / "file"))
     path = save_torch(small(), tmp_path / "w.pth")
     with pytest.warns(UserWarning, match="could not be kept"):
         assert read_checkpoint(path).state["scalar"] == 7

@@ -56,7 +56,7 @@ def stages(backbone: Backbone, images: np.ndarray) -> list[tuple[float, float]]:
 def test_features_agree_with_the_reference(
     name: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("QWAFER_CACHE", str(tmp_path / "cache"))
     golden = np.load(shared / "golden" / f"{name}.npz")
     state, images = rule(shared).state_dict(name), rule(shared).images(2)
     safetensors.numpy.save_file(state, tmp_path / "w.safetensors")
@@ -81,7 +81,7 @@ def test_features_of_the_large_model_agree_with_the_reference(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """98 million parameters, with layer scale; from a torch file alone, for the space that it takes."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("QWAFER_CACHE", str(tmp_path / "cache"))
     name = "mamba_vision_B_21k"
     golden = np.load(shared / "golden" / f"{name}.npz")
     path = save_torch(rule(shared).state_dict(name), tmp_path / "w.pth")

@@ -12,23 +12,12 @@ from qwafer import InputError
 from qwafer.data import WaferMaps, content_ids, read_maps, read_mixedwm38, read_wm811k, synthetic_maps
 from qwafer.data.maps import one_hot, unpack_maps
 from qwafer.data.mixedwm38 import LABEL_NAMES
-from qwafer.features import FeatureSet
+from tests.factories import feature_set, wafer_maps
 
 
 def small(n: int = 4, **changes: object) -> WaferMaps:
-    rng = np.random.default_rng(0)
-    maps = rng.integers(0, 3, (n, 5, 6), dtype=np.uint8)
-    values: dict = {
-        "maps": maps,
-        "labels": rng.integers(0, 2, (n, 2), dtype=np.uint8),
-        "label_names": ("a", "b"),
-        "content_ids": content_ids(maps),
-        "source": "a test",
-        "sha256": "0" * 64,
-        "groups": np.array([f"lot{i}" for i in range(n)]),
-        "times": np.arange(n, dtype=np.float64),
-    }
-    return WaferMaps(**{**values, **changes})
+    more = {"groups": np.array([f"lot{i}" for i in range(n)]), "times": np.arange(n, dtype=np.float64)}
+    return wafer_maps(n, **{**more, **changes})
 
 
 def refuses(fragment: str, call: object, *arguments: object, **options: object) -> None:
@@ -212,8 +201,7 @@ def test_read_maps_refuses_what_holds_no_maps(tmp_path: Path) -> None:
 
 
 def test_features_are_not_taken_for_maps(tmp_path: Path) -> None:
-    ids = np.array(["a", "b"])
-    FeatureSet(np.ones((2, 1), np.float32), np.eye(2, dtype=np.uint8), ("x", "y"), ids, {}).save(tmp_path / "f.npz")
+    feature_set().save(tmp_path / "f.npz")
     refuses("holds features, not wafer maps", read_maps, tmp_path / "f.npz")
 
 

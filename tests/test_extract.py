@@ -13,10 +13,11 @@ import pytest
 from qwafer import InputError
 from qwafer.backbones import Extractor, extract, extractor, features_from_maps
 from qwafer.backbones.spatial import spatial_features
-from qwafer.data import WaferMaps, content_ids, synthetic_maps
+from qwafer.data import WaferMaps, synthetic_maps
 from qwafer.execution.job import Progress
 from qwafer.extract import build_parser, main
 from qwafer.features import FeatureSet
+from tests.factories import wafer_maps
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,13 +32,6 @@ def tiny(compute_batch: int = 8, calls: list[int] | None = None) -> Extractor:
         return np.array(rows, np.float32)
 
     return Extractor("tiny", compute_batch, {"dtype": "float32", "weights": None}, features)
-
-
-def ragged(n: int = 30) -> WaferMaps:
-    rng = np.random.default_rng(0)
-    maps = tuple(rng.integers(0, 3, (5 + i % 4, 6 + i % 3), dtype=np.uint8) for i in range(n))
-    labels = rng.integers(0, 2, (n, 2), dtype=np.uint8)
-    return WaferMaps(maps, labels, ("a", "b"), content_ids(maps), "test", "0" * 64)
 
 
 def with_duplicates(n: int = 40, distinct: int = 25) -> WaferMaps:
@@ -79,7 +73,7 @@ def test_spatial_features_land_in_a_feature_set(tmp_path: Path) -> None:
     assert not (tmp_path / "f.npz.parts").exists()
 
 
-@pytest.mark.parametrize("maps", [with_duplicates(), ragged()], ids=["stacked", "ragged"])
+@pytest.mark.parametrize("maps", [with_duplicates(), wafer_maps(ragged=True)], ids=["stacked", "ragged"])
 def test_batch_and_jobs_change_no_bit(maps: WaferMaps, tmp_path: Path) -> None:
     files = []
     for batch, jobs in ((1, 1), (8, 2), (20, 3), (1000, 1)):

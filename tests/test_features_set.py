@@ -12,20 +12,18 @@ from qwafer import InputError
 from qwafer.config import DataConfig
 from qwafer.features import FeatureSet
 from qwafer.source import SourceFacts, source_facts
+from tests.factories import feature_set
 
 NAMES = ("Center", "Donut", "Scratch")
 
 
 def small(**changes: Any) -> FeatureSet:
-    rng = np.random.default_rng(0)
     values: dict[str, Any] = {
-        "features": rng.standard_normal((6, 4)).astype(np.float32),
         "labels": np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 1]], np.uint8),
         "label_names": NAMES,
-        "content_ids": np.array([f"{i:016x}" for i in range(6)]),
         "provenance": {"backbone": "spatial", "data": {"sha256": "0" * 64}, "scale": 0.5},
     }
-    return FeatureSet(**{**values, **changes})
+    return feature_set(6, signal=0, **{**values, **changes})
 
 
 def full() -> FeatureSet:

@@ -35,8 +35,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Return the tensors of a `.safetensors` file, or of torch's `.pth`, `.pt`, `.pth.tar`, `.bin`.
 
     Torch files are read without torch, and nothing in their pickles is executed. The first reading stores the tensors
-    as safetensors, with the source's sha256, in `qwafer/weights` of the user's cache folder (`$XDG_CACHE_HOME`, or
-    `~/.cache`); later ones take those.
+    as safetensors, with the source's sha256, in `weights` of qwafer's cache folder (`cache_folder`); later ones
+    take those.
 
     Raises:
         InputError: a missing, truncated or damaged file, one that holds no tensors, or a pickle that asks for code.
@@ -176,7 +176,7 @@ def _keep(state: dict[str, np.ndarray], target: Path, sha256: str) -> None:
             safetensors.numpy.save_file(arrays, temporary, metadata={_SOURCE: sha256})
     except (OSError, safetensors.SafetensorError) as error:
         warnings.warn(
-            f"the converted weights could not be kept in {target.parent} ({error}); set XDG_CACHE_HOME to a "
+            f"the converted weights could not be kept in {target.parent} ({error}); set QWAFER_CACHE to a "
             f"folder with space, or they will be converted again",
             stacklevel=3,
         )
