@@ -10,7 +10,7 @@ Then, on an otherwise idle machine (some three minutes on two cores):
 
 Torch runs in inference mode, channels_last, with as many threads as qwafer has cores. Each round times both sides one
 after the other, so that what else the machine does falls on both; given are medians, and the median of the rounds'
-ratios. Expected on two cores of a Xeon (Sapphire Rapids): see docs/backbones.md.
+ratios. Expected on two cores of a Xeon (Sapphire Rapids): see benchmarks/README.md.
 """
 
 import argparse
