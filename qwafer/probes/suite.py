@@ -157,9 +157,9 @@ def probe_run(run: RunResult, data: FeatureSet, *, seed: int = 0) -> list[Report
         bias = np.asarray(head.params["readout.bias"], np.float64)
         readout = logits / np.asarray(head.alpha(), np.float64) - bias
         reports.insert(1, scores.score_range(readout, bound=bound))
-        if head.spec.n_qubits <= MOST_QUBITS:
+        if isinstance(head.spec, CircuitSpec) and head.spec.n_qubits <= MOST_QUBITS:
             shown = held[: min(QUICK_EXAMPLES, QUICK_AMPLITUDES >> head.spec.n_qubits)]
-            jacobian, gram = _jacobian_and_gram(head, shown)
+            jacobian, gram = _jacobian_and_gram(head, head.spec, shown)
             reports.append(scores.output_rank(jacobian, gram=gram))
     return reports
 
@@ -205,7 +205,9 @@ def head_fit(config: RunConfig, data: FeatureSet, seed: int) -> controls.Fit:
     return fit
 
 
-def _jacobian_and_gram(head: QuantumHead, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _jacobian_and_gram(
+    head: QuantumHead, spec: CircuitSpec, features: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the output Jacobian at the data and the fidelity matrix of the encoded and processed states."""
     import jax.numpy as jnp
 
@@ -215,6 +217,6 @@ def _jacobian_and_gram(head: QuantumHead, features: np.ndarray) -> tuple[np.ndar
     weights: Mapping[str, np.ndarray] = {
         name: np.asarray(value, np.float64) for name, value in head.circuit_weights().items()
     }
-    amplitudes = states(head.spec, {"ansatz": weights["ansatz"]}, angles)
+    amplitudes = states(spec, {"ansatz": weights["ansatz"]}, angles)
     gram = np.abs(amplitudes.conj() @ amplitudes.T) ** 2
-    return spec_jacobian(head.spec, weights, angles), gram
+    return spec_jacobian(spec, weights, angles), gram
