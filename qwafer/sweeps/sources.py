@@ -221,6 +221,7 @@ def _backbones(
         own: dict[str, Any] = {option: value for option, value in given.items() if option in taken_options(name)}
         if is_network(name) and not own:
             path = stem.with_name(f"{stem.name}-{file_name(name)}.safetensors")
+            path.parent.mkdir(parents=True, exist_ok=True)
             own = {"weights": network(name).train(maps, path, progress)}
         backbone, tag = extractor(name, **own), ""
         if split is None:
