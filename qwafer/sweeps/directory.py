@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from qwafer._errors import InputError
+from qwafer._io import jsonable
 from qwafer._records import load_record, save_record
 from qwafer.config import RunConfig
 from qwafer.execution import Failure
@@ -145,7 +146,7 @@ class OutputDirectory:
             seeds=seeds,
             extended_after=(*(() if known is None else known.extended_after), *added),
             data=dict(data),
-            arms={arm: config.to_dict() for arm, config in experiment.arms.items()},
+            arms={arm: jsonable(config.to_dict()) for arm, config in experiment.arms.items()},
         )
         if record != known:
             save_record(self.path / "experiment.json", record)
@@ -217,15 +218,22 @@ def _difference(record: DirectoryRecord, experiment: Experiment) -> str:
     if there != here:
         return f"arms {', '.join(there)} there, {', '.join(here)} here"
     for arm, config in experiment.arms.items():
-        for section, options in config.to_dict().items():
-            for option, value in (options or {}).items():
-                known = (record.arms[arm].get(section) or {}).get(option)
-                if known != value and (section, option) != ("data", "source"):
-                    return f"{section}.{option} of arm {arm} is {known} there, {value} here"
+        known, value = _leaves(record.arms[arm]), _leaves(jsonable(config.to_dict()))
+        for option in {**value, **known}:
+            if known.get(option) != value.get(option) and option != "data.source":
+                return f"{option} of arm {arm} is {known.get(option)} there, {value.get(option)} here"
     for field in ("baseline", "metric"):
         if getattr(record, field) != getattr(experiment, field):
             return f"{field} {getattr(record, field)} there, {getattr(experiment, field)} here"
     return "its configuration has other options"
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested tables by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
