@@ -166,7 +166,7 @@ def test_from_python_through_plain_data_to_a_run(place):
         assert plain["objective"]["loss"] == f"{place}:Brier"
         assert RunConfig.from_dict(plain) == config
         result = train(config, features(), seed=1)
-        assert RunConfig.from_dict(result.to_dict()["config"]) == config
+        assert RunConfig.from_dict(result.config) == config
         assert result.epochs_run == 1
     assert classical.to_dict()["head"] == {
         "name": f"{place}:Wide",
