@@ -5,7 +5,7 @@ A section of a configuration is either plain options (`data`, `sampling`, `train
 `no_effect(option, config, facts)`, why one of its options has no effect here; `implied()`, what its unset options stand
 for; `determines` (or `determined_by(what)`), which options shape the digest `data`, `split` or `batches` of a run, or
 `initial NAME`, the initial value of a parameter, by the longest prefix of its name. What declares nothing of its
-parameters shapes them by all of its options.
+parameters shapes them by all of its options, a head by those of the data, too.
 """
 
 import dataclasses
@@ -186,8 +186,40 @@ THINGS: dict[str, tuple[str, Registry[Any]]] = {
 }
 """The sections that hold a thing: the option that names it, and the registry that knows it."""
 
+MUST_DEFINE = {
+    "head": ("sections",),
+    "circuit": ("circuit",),
+    "engine": ("program",),
+    "objective": ("exclusive", "reweights", "constants", "value"),
+}
+"""What a thing of each section must define."""
+
 DEFAULTS = {"head": "quantum", "circuit": "layered", "engine": "catalyst", "objective": "bce"}
 """The thing of each section where none is named."""
+
+
+def thing_class(section: str, name: Any) -> type:
+    """Return the class of options called `name`; raise InputError where it is not a frozen dataclass."""
+    key, registry = THINGS[section]
+    cls = registry.get(name)
+    if not _is_record(cls):
+        raise InputError(f"`{section}.{key}` = {name} must be a frozen dataclass of options, got {cls!r}")
+    if key in (item.name for item in dataclasses.fields(cls)):
+        raise InputError(f"`{section}.{key}` = {name} must not have an option `{key}`, which names the thing itself")
+    return cls
+
+
+def check_thing(section: str, thing: Any) -> None:
+    """Raise InputError unless `thing` is an instance of a frozen dataclass with what `MUST_DEFINE` asks for."""
+    if not _is_record(type(thing)):
+        raise InputError(f"`{section}` must be an instance of a frozen dataclass of options, got {thing!r}")
+    missing = [name for name in MUST_DEFINE[section] if not hasattr(thing, name)]
+    if missing:
+        raise InputError(f"`{section}` must define {', '.join(missing)}: {type(thing).__name__} does not")
+
+
+def _is_record(cls: Any) -> bool:
+    return isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -210,6 +242,9 @@ class RunConfig:
     """The optimiser, its schedule and the loop."""
 
     def __post_init__(self) -> None:
+        for section in THINGS:
+            if section in ("head", "objective") or getattr(self, section) is not None:
+                check_thing(section, getattr(self, section))
         for section in ("circuit", "engine"):
             if section in self.head.sections:
                 if getattr(self, section) is None:
@@ -272,21 +307,24 @@ class RunConfig:
     @classmethod
     def from_dict(cls, nested: Mapping[str, Any]) -> "RunConfig":
         """Return the configuration that `to_dict` wrote; raises InputError where it holds anything else."""
-        try:
-            sections: dict[str, Any] = {}
-            for item in dataclasses.fields(cls):
-                values = nested[item.name]
-                if values is None:
-                    sections[item.name] = None
-                elif item.name in THINGS:
-                    key, registry = THINGS[item.name]
-                    options = dict(values)
-                    sections[item.name] = registry.get(options.pop(key))(**options)
-                else:
-                    sections[item.name] = _PLAIN[item.name](**values)
-            return cls(**sections)
-        except (KeyError, TypeError) as error:
-            raise InputError(f"this is not a configuration of this version: {error}") from error
+        names = [item.name for item in dataclasses.fields(cls)]
+        if not isinstance(nested, Mapping) or set(nested) != set(names):
+            raise InputError(
+                f"this is not a configuration of this version, which has the sections {', '.join(names)}, no more and "
+                "no fewer"
+            )
+        sections: dict[str, Any] = {}
+        for name, values in nested.items():
+            if values is None and name in ("circuit", "engine"):
+                sections[name] = None
+                continue
+            try:  # JSON knows no tuples
+                options = {option: tuple(v) if isinstance(v, list) else v for option, v in {**values}.items()}
+                made = thing_class(name, options.pop(THINGS[name][0])) if name in THINGS else _PLAIN[name]
+                sections[name] = made(**options)
+            except (KeyError, TypeError) as error:
+                raise InputError(f"`{name}` is not a section of a configuration of this version: {error}") from error
+        return cls(**sections)
 
 
 _PLAIN: dict[str, Any] = {"data": DataConfig, "sampling": SamplingConfig, "training": TrainingConfig}

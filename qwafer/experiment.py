@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,18 @@ from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer.config import RunConfig
 from qwafer.features import SourceFacts
-from qwafer.overrides import SECTIONS, Given, build, effective_options, flat_config, flatten, no_effect, parse_overrides
+from qwafer.overrides import (
+    SECTIONS,
+    Given,
+    build,
+    effective_options,
+    flat_config,
+    flatten,
+    known_options,
+    named,
+    no_effect,
+    parse_overrides,
+)
 from qwafer.source import source_facts
 
 DEFAULT_EXPERIMENT = "mean_z_vs_readout"
@@ -136,11 +148,16 @@ def load_experiment(path_or_name: str | Path, overrides: Sequence[str] = ()) -> 
     if not isinstance(arm_tables, dict) or not all(isinstance(options, dict) for options in arm_tables.values()):
         raise InputError(f"{path}: `arms` must hold one table per arm, [arms.NAME]")
 
-    base = flatten({key: table[key] for key in SECTIONS if key in table}, where=f" (in {path.name})")
-    own = {arm: flatten(options, where=f" (in arm {arm})") for arm, options in arm_tables.items()}
+    in_base = flatten({key: table[key] for key in SECTIONS if key in table}, where=f" (in {path.name})")
+    in_arms = {arm: flatten(options, where=f" (in arm {arm})") for arm, options in arm_tables.items()}
+    in_overrides = parse_overrides(overrides)
+    # A thing that is named anywhere brings its options everywhere.
+    known = known_options(chain(in_base, *in_arms.values(), in_overrides))
+    base = named(in_base, known)
+    own = {arm: named(entries, known) for arm, entries in in_arms.items()}
     _refuse_without_effect(base, {arm: {**base, **options} for arm, options in own.items()}, f"any arm of {path.name}")
 
-    given = parse_overrides(overrides)
+    given = named(in_overrides, known)
     resolved = {arm: {**base, **options, **given} for arm, options in own.items()}
     _refuse_without_effect(given, resolved, "any arm")
     for arm, options in own.items():

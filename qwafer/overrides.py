@@ -11,7 +11,7 @@ from typing import Any
 
 from qwafer._checks import nearest
 from qwafer._errors import InputError
-from qwafer.config import DEFAULTS, THINGS, RunConfig
+from qwafer.config import DEFAULTS, THINGS, DataConfig, RunConfig, check_thing, thing_class
 from qwafer.features import SourceFacts
 
 SECTIONS = tuple(field.name for field in dataclasses.fields(RunConfig))
@@ -30,6 +30,10 @@ class Given:
     """Put at the end of a message about it."""
 
 
+Entry = tuple[str, Given]
+"""The name of an option, perhaps short, and its value."""
+
+
 def selector(section: str) -> str | None:
     """Return the option that names the thing of `section` (`head.name`); None for a section of plain options."""
     return f"{section}.{THINGS[section][0]}" if section in THINGS else None
@@ -37,26 +41,29 @@ def selector(section: str) -> str | None:
 
 def options_of(cls: type) -> dict[str, Any]:
     """Return the type of every option of a dataclass of options, by name."""
-    hints = typing.get_type_hints(cls)
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError as error:
+        raise InputError(f"the types of the options of {cls.__name__} cannot be told: {error}") from error
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def known_options(options: Mapping[str, Given] | None = None) -> dict[str, Any]:
+def known_options(entries: Iterable["Entry"] = ()) -> dict[str, Any]:
     """Return the type of every option by dotted name (`training.epochs`: int): of the plain sections, of the things
-    that come with qwafer, and of those that `options` name.
+    that come with qwafer, and of those that `entries` name. Of two things with an option of one name the first counts.
     """
+    named = [(selector(name) or name, given.value) for name, given in entries]
     known: dict[str, Any] = {}
-    for field in dataclasses.fields(RunConfig):
-        section = field.name
+    for section in SECTIONS:
         if section not in THINGS:
             hint = typing.get_type_hints(RunConfig)[section]
             known |= {f"{section}.{option}": kind for option, kind in options_of(hint).items()}
             continue
         key, registry = THINGS[section]
         known[f"{section}.{key}"] = str
-        named = (options or {}).get(f"{section}.{key}")
-        for name in (*registry.names, *([] if named is None else [named.value])):
-            for option, kind in options_of(registry.get(name)).items():
+        own = [value for name, value in named if name == f"{section}.{key}"]
+        for name in (*registry.names, *own):
+            for option, kind in options_of(thing_class(section, name)).items():
                 known.setdefault(f"{section}.{option}", kind)
     return known
 
@@ -81,7 +88,7 @@ def option_name(name: str, known: Mapping[str, Any], *, where: str = "") -> str:
     raise InputError(f"there is no option `{name}`{where}{hint}")
 
 
-def parse_assignment(text: str) -> tuple[str, Given]:
+def parse_assignment(text: str) -> Entry:
     """Return the name and the value of "option=value", a value as TOML writes it; quotes may be left out."""
     name, equals, raw = text.partition("=")
     name, raw = name.strip(), raw.strip()
@@ -94,41 +101,37 @@ def parse_assignment(text: str) -> tuple[str, Given]:
     return name, Given(table["value"] if set(table) == {"value"} else raw, raw)
 
 
-def parse_overrides(overrides: Iterable[str]) -> dict[str, Given]:
-    """Return the options of "option=value" texts by dotted name; raise InputError where one is given twice."""
-    return named(((*parse_assignment(text), "") for text in overrides), "is set twice, to {} and to {}: keep one")
+def parse_overrides(overrides: Iterable[str]) -> list[Entry]:
+    """Return the names and values of "option=value" texts."""
+    return [parse_assignment(text) for text in overrides]
 
 
-def flatten(table: Mapping[str, Any], *, where: str = "") -> dict[str, Given]:
-    """Return the options of nested TOML tables by dotted name; `engine = "xla"` sets `engine.name`."""
+def flatten(table: Mapping[str, Any], *, where: str = "", prefix: str = "") -> list[Entry]:
+    """Return the dotted names and the values of nested TOML tables; `where` is put at the end of messages."""
+    entries: list[Entry] = []
+    for key, value in table.items():
+        name = f"{prefix}.{key}" if prefix else key
+        entries += (
+            flatten(value, where=where, prefix=name)
+            if isinstance(value, Mapping)
+            else [(name, Given(value, where=where))]
+        )
+    return entries
 
-    def visit(prefix: str, value: Any) -> Iterable[tuple[str, Given, str]]:
-        if isinstance(value, Mapping):
-            for key, item in value.items():
-                yield from visit(f"{prefix}.{key}" if prefix else key, item)
-        else:
-            yield prefix, Given(value, where=where), where
 
-    return named(visit("", table), "is given twice, as {} and as {}")
-
-
-def named(given: Iterable[tuple[str, Given, str]], twice: str) -> dict[str, Given]:
-    """Return the values by the full names of their options; raise InputError for an unknown option and for one that
-    occurs twice.
+def named(entries: Iterable[Entry], known: Mapping[str, Any]) -> dict[str, Given]:
+    """Return the values by the full names of their options (`engine = "xla"` sets `engine.name`); raise InputError for
+    an option that is not `known`, and for one that occurs twice.
     """
-    entries = list(given)
-    selected = {chosen: value for name, value, _ in entries if (chosen := selector(name) or name) in _SELECTORS}
-    known = known_options(selected)
     flat: dict[str, Given] = {}
-    for name, value, where in entries:
-        full = option_name(name, known, where=where)
+    for name, given in entries:
+        full = option_name(name, known, where=given.where)
         if full in flat:
-            raise InputError(f"`{full}` {twice.format(repr(flat[full].value), repr(value.value))}{where}")
-        flat[full] = dataclasses.replace(value, value=checked(full, known[full], value))
+            raise InputError(
+                f"`{full}` is set twice{given.where}, to {flat[full].value!r} and to {given.value!r}: keep one"
+            )
+        flat[full] = given
     return flat
-
-
-_SELECTORS = {selector(section) for section in THINGS}
 
 
 def checked(name: str, kind: Any, given: Given) -> Any:
@@ -155,7 +158,7 @@ def checked(name: str, kind: Any, given: Given) -> Any:
 
 def _bare_type(kind: Any) -> tuple[Any, bool]:
     """Return the type without its `| None`, and whether it had one."""
-    if isinstance(kind, types.UnionType):
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
         members = [member for member in typing.get_args(kind) if member is not type(None)]
         return (members[0] if len(members) == 1 else kind), len(members) < len(typing.get_args(kind))
     return kind, False
@@ -163,35 +166,35 @@ def _bare_type(kind: Any) -> tuple[Any, bool]:
 
 def build(options: Mapping[str, Given]) -> tuple[RunConfig, dict[str, str]]:
     """Return the configuration of dotted `options`, and why those among them were left out that it does not have."""
-    values = {name: given.value for name, given in options.items()}
     left_out: dict[str, str] = {}
     sections: dict[str, Any] = {}
     for section in SECTIONS:
-        own = {name.partition(".")[2]: name for name in values if name.startswith(f"{section}.")}
-        if section not in THINGS:
-            cls = typing.get_type_hints(RunConfig)[section]
+        own = {name.partition(".")[2]: given for name, given in options.items() if name.startswith(f"{section}.")}
+        if section in ("circuit", "engine") and section not in sections["head"].sections:
+            head = options["head.name"].value  # the head by default runs a circuit
+            left_out |= {f"{section}.{option}": f"head.name is {head}, which runs no circuit" for option in own}
+            sections[section] = None
+            continue
+        if section in THINGS:
+            key = THINGS[section][0]
+            name = own.pop(key).value if key in own else DEFAULTS[section]
+            cls = thing_class(section, name)
         else:
-            key, registry = THINGS[section]
-            name = values.get(f"{section}.{key}", DEFAULTS[section])
-            own.pop(key, None)
-            if section in ("circuit", "engine") and section not in sections["head"].sections:
-                chosen = values.get("head.name", DEFAULTS["head"])
-                given = {name for name in values if name.startswith(f"{section}.")}
-                left_out |= dict.fromkeys(given, f"head.name is {chosen}, which runs no circuit")
-                sections[section] = None
-                continue
-            cls = registry.get(name)
-            if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-                raise InputError(f"`{section}.{key}` = {name} must be a frozen dataclass of options, got {cls!r}")
-            kinds = options_of(cls)
-            for option in [option for option in own if option not in kinds]:
-                left_out[own.pop(option)] = f"{section}.{key} is {name}, which has no such option"
-            for option, full in own.items():
-                values[full] = checked(full, kinds[option], options[full])
+            cls = typing.get_type_hints(RunConfig)[section]
+        kinds = options_of(cls)
+        for option in own.keys() - kinds.keys():
+            left_out[f"{section}.{option}"] = f"{section}.{key} is {name}, which has no such option"
+        values = {
+            option: checked(f"{section}.{option}", kinds[option], own[option]) for option in own if option in kinds
+        }
         try:
-            sections[section] = cls(**{option: values[full] for option, full in own.items()})
-        except TypeError as error:
+            sections[section] = cls(**values)
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
             raise InputError(f"`{section}` cannot be made: {error}") from error
+        if section in THINGS:
+            check_thing(section, sections[section])
     return RunConfig(**sections), left_out
 
 
@@ -200,12 +203,13 @@ def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
 
     Where an option names another thing, options that it shares with the one before keep their values.
     """
-    given = {name: value if isinstance(value, Given) else Given(value) for name, value in options.items()}
     kept = {name: Given(value) for name, value in flat_config(config).items()}
+    entries = [(name, Given(value)) for name, value in options.items()]
+    given = named(entries, known_options([*kept.items(), *entries]))
     changed, left_out = build({**kept, **given})
     for name in given:
-        if name in left_out or name not in known_options(given):
-            raise InputError(f"`{name}` has no effect: {left_out.get(name, 'there is no such option')}")
+        if name in left_out:
+            raise InputError(f"`{name}` has no effect: {left_out[name]}")
     return changed
 
 
@@ -276,8 +280,10 @@ def _declared(section: str, thing: Any, what: str) -> tuple[str, ...]:
         return tuple(thing.determined_by(what))
     table = getattr(thing, "determines", None)
     if table is None:
-        shapes = what.startswith("initial ") and section in ("head", "circuit")
-        return (THINGS[section][0], *options_of(type(thing))) if shapes else ()
+        if not what.startswith("initial ") or section not in ("head", "circuit"):
+            return ()
+        data = [f"data.{option}" for option in options_of(DataConfig)] if section == "head" else []
+        return (THINGS[section][0], *options_of(type(thing)), *data)
     name = what.partition("[")[0]
     matches = [prefix for prefix in table if name == prefix or name.startswith(f"{prefix}.")]
     return tuple(table[max(matches, key=len)]) if matches else ()

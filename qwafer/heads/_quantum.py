@@ -52,7 +52,7 @@ class QuantumHead(Head):
     def scores(self, features: Float[Array, "batch D"], program: Program | None) -> Float[Array, "batch n_labels"]:
         """Return the readout s(x) (batch, n_labels), before bias and alpha."""
         if program is None:
-            raise InputError("a quantum head needs the `program` of an engine; see `qwafer.heads.make_program`")
+            raise InputError("a quantum head needs the `program` of an engine; see `qwafer.training.make_program`")
         return program(self.circuit_weights(), self.inputs(features))
 
     def logits(
