@@ -69,8 +69,10 @@ def _run(arguments: argparse.Namespace) -> int:
     out = arguments.out if arguments.out is not None else f"runs/{experiment.name}"
     if arguments.dry_run:
         return _dry_run(experiment, out)
+    from qwafer._process import configure_jax
     from qwafer.studies import run_experiment
 
+    configure_jax()  # backbones run in this process
     with _progress_bar(quiet=arguments.quiet) as progress:
         outcome = run_experiment(experiment, out, jobs=arguments.jobs, progress=progress)
     _print_summary(outcome.summary)

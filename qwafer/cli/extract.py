@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", required=True, metavar="F.npz", help="the feature file to write")
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="maps a chunk on disk (1024); no influence on the numbers"
+        "--batch", type=int, metavar="N", help="maps per chunk on disk (1024); no influence on the numbers"
     )
     parser.add_argument("--dtype", help="precision of a network: float32 (the default), bfloat16 or float16")
     parser.add_argument("--jobs", type=int, metavar="J", help="threads (as many as cores); no influence on the numbers")
