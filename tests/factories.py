@@ -47,7 +47,9 @@ def wafer_maps(
         "sha256": "0" * 64,
         **fields,
     }
-    return WaferMaps(**{"content_ids": content_ids(values["maps"]), **values})
+    if "content_ids" not in values:
+        values["content_ids"] = content_ids(values["maps"])
+    return WaferMaps(**values)
 
 
 def head_options(name: str = "quantum", **options: Any) -> Any:

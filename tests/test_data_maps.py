@@ -16,7 +16,11 @@ from tests.factories import feature_set, wafer_maps
 
 
 def small(n: int = 4, **changes: object) -> WaferMaps:
-    more = {"groups": np.array([f"lot{i}" for i in range(n)]), "times": np.arange(n, dtype=np.float64)}
+    more: dict = {
+        "content_ids": wafer_maps(n).content_ids,
+        "groups": np.array([f"lot{i}" for i in range(n)]),
+        "times": np.arange(n, dtype=np.float64),
+    }
     return wafer_maps(n, **{**more, **changes})
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qwafer.sweeps.benchmark_sources import resolve
 
 from qwafer import InputError
 from qwafer.ablate import main as ablate
@@ -17,7 +16,8 @@ from qwafer.extract import main as extract_verb
 from qwafer.features import FeatureSet
 from qwafer.networks import is_network, network
 from qwafer.source import SourceFacts, read_source, source_facts, table_features
-from qwafer.sweeps.sources import Backbones, load_features, provide_features
+from qwafer.sweeps.resolved import resolve
+from qwafer.sweeps.sources import BackboneOptions, load_features, provide_features
 from tests.factories import wafer_maps
 from tests.test_data_edge_iiot import many, write
 
@@ -135,11 +135,11 @@ def test_networks_of_different_splits_do_not_mix(tmp_path: Path, monkeypatch: py
 
 def test_weights_go_to_those_that_take_them(tmp_path: Path) -> None:
     arms = {"cnn": DataConfig(n_maps=12, backbone="wafercnn"), "spatial": DataConfig(n_maps=12)}
-    sources = provide_features(arms, tmp_path, backbones=Backbones(random_weights=3))
+    sources = provide_features(arms, tmp_path, backbones=BackboneOptions(random_weights=3))
     assert FeatureSet.load(sources["cnn"].path).provenance["random_weights"] == 3
     assert FeatureSet.load(sources["spatial"].path).split is None
     with pytest.raises(InputError, match="has no weights"):
-        provide_features({"a": DataConfig(n_maps=12)}, tmp_path / "none", backbones=Backbones(weights="w.pth"))
+        provide_features({"a": DataConfig(n_maps=12)}, tmp_path / "none", backbones=BackboneOptions(weights="w.pth"))
     assert not (tmp_path / "none").exists()
 
 

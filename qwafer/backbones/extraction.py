@@ -215,6 +215,8 @@ def _space_on(out: Path, store: ChunkStore) -> Iterator[None]:
 
 
 def _executor(executor: Executor | None, jobs: int | None) -> Executor:
+    if jobs is not None:
+        check_positive_int("jobs", jobs)
     if executor is None:
         return Threads(available_cores() if jobs is None else jobs)
     if jobs is not None:

@@ -254,7 +254,7 @@ def _token_block(key: str, path: str, width: int, attends: bool, layer_scale: bo
 
 class _StepKeys(Linear):
     """The projection to step sizes. The published models add its bias twice, once in the projection and once before the
-    softplus: without that, the features miss the reference numbers by 8 %.
+    softplus: without that, the features miss the reference numbers by 8%.
     """
 
     def parameters(self, state: State) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,8 +116,9 @@ def _needs_weights(maker: Any) -> bool:
 
 def _of_function(name: str, function: Any) -> Extractor:
     """Return the extractor of a plain function, whose record holds the digest of its source file."""
+    plain = function.func if isinstance(function, partial) else function
     try:
-        source = inspect.getsourcefile(function if inspect.isroutine(function) else type(function))
+        source = inspect.getsourcefile(plain if inspect.isroutine(plain) else type(plain))
     except TypeError:  # built into the interpreter
         source = None
     record = {

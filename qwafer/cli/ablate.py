@@ -44,8 +44,10 @@ def _run(arguments: argparse.Namespace) -> int:
     out = arguments.out if arguments.out is not None else f"runs/{experiment.name}"
     if arguments.dry_run:
         return _dry_run(experiment, out)
+    from qwafer._process import configure_jax
     from qwafer.studies import run_experiment
 
+    configure_jax()  # backbones run in this process
     executor = executor_of(arguments)
     with progress_bar(quiet=arguments.quiet) as progress:
         outcome = run_experiment(experiment, out, executor=executor, progress=progress)

@@ -1,18 +1,18 @@
 """`python -m qwafer.extract`: wafer maps through a frozen backbone into a feature file."""
 
 import argparse
-import contextlib
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwafer._process import configure_jax, run_verb
+from qwafer.cli.arguments import add_quiet
+from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from qwafer.data import Table, WaferMaps
-    from qwafer.execution.job import OnProgress, Progress
 
 _FLAGS = {"seed": "train-seed", "split_by": "train-split", "epochs": "epochs"}
 """Options of a network by the flags that set them."""
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", required=True, metavar="F.npz", help="the feature file to write")
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="maps a chunk on disk (1024); no influence on the numbers"
+        "--batch", type=int, metavar="N", help="maps per chunk on disk (1024); no influence on the numbers"
     )
     parser.add_argument("--dtype", help="precision of a network: float32 (the default), bfloat16 or float16")
     parser.add_argument("--jobs", type=int, metavar="J", help="threads (as many as cores); no influence on the numbers")
@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, metavar="E", help="with --train: passes over the training split (12)")
     parser.add_argument("--maps-count", type=int, metavar="N", help="with --maps synthetic: how many (2000)")
     parser.add_argument("--seed", type=int, metavar="S", help="with --maps synthetic: seed of the generator (0)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
     return parser
 
 
@@ -116,7 +116,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{arguments.out} is complete: nothing to do")
         return 0
     batch = DEFAULT_BATCH if arguments.batch is None else arguments.batch
-    with _progress_bar(quiet=arguments.quiet) as progress:
+    with progress_bar(quiet=arguments.quiet) as progress:
         result = extract(found, backbone, arguments.out, batch=batch, jobs=arguments.jobs, progress=progress)
     n_maps, n_features = result.features.shape
     print(f"{arguments.out}: {n_maps} maps x {n_features} features, backbone {name}")
@@ -171,33 +171,5 @@ def _trained(name: str, maps: "WaferMaps", arguments: argparse.Namespace) -> Pat
     out = Path(arguments.out)
     beside = out.with_name(f"{out.stem}.{file_name(name)}.safetensors")
     path = beside if arguments.weights is None else Path(arguments.weights)
-    with _progress_bar(quiet=arguments.quiet) as progress:
+    with progress_bar(quiet=arguments.quiet) as progress:
         return network(name, **_training_options(arguments)).train(maps, path, progress)
-
-
-@contextlib.contextmanager
-def _progress_bar(*, quiet: bool) -> "Iterator[OnProgress | None]":
-    """A bar on stderr: maps done, maps per second, time left."""
-    if quiet:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} maps/s"),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=Console(file=sys.stderr), transient=False) as bar:
-        task = bar.add_task("starting", total=None, rate="-")
-
-        def show(state: "Progress") -> None:
-            bar.update(task, description=f"{state.stage} {state.text}", total=state.total, completed=state.done)
-            speed = bar.tasks[task].speed
-            bar.update(task, rate="-" if speed is None else f"{speed:,.0f}")
-
-        yield show

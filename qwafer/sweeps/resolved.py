@@ -7,12 +7,11 @@ from pathlib import Path
 
 from qwafer._errors import InputError
 from qwafer.config import DataConfig
-from qwafer.data import Table, WaferMaps
+from qwafer.data import WaferMaps
 from qwafer.execution.job import OnProgress
 from qwafer.experiment import Experiment
-from qwafer.features import FeatureSet
 from qwafer.source import read_data, source_facts
-from qwafer.sweeps.sources import Backbones, provide_features, source_key
+from qwafer.sweeps.sources import BackboneOptions, Examples, provide_features, source_key
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +44,13 @@ def resolve(
         raise InputError(
             "the heads of a benchmark must share `data.source`: give all of them the same maps or features"
         )
-    read: list[WaferMaps | Table | FeatureSet] = []
+    read: list[Examples] = []
 
-    def reader(config: DataConfig) -> WaferMaps | Table | FeatureSet:
+    def reader(config: DataConfig) -> Examples:
         read.append(read_data(config))
         return read[-1]
 
-    options = Backbones(weights, random_weights, jobs)
+    options = BackboneOptions(weights, random_weights, jobs)
     sources = provide_features(data, folder, backbones=options, read=reader, progress=progress)
     files = {head: sources[head].path for head in data}
     arms = {

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qwafer.backbones import Extractor
 
 Check = Callable[[str, "SourceRecord"], object]
+Examples = WaferMaps | Table | FeatureSet
 Split = Callable[[np.ndarray], np.ndarray | None]
 
 
@@ -59,7 +60,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Backbones:
+class BackboneOptions:
     """Options of the backbones that take them, and what they run on."""
 
     weights: str | Path | None = None
@@ -74,9 +75,9 @@ def provide_features(
     arms: Mapping[str, DataConfig],
     folder: Path,
     *,
-    backbones: Backbones | None = None,
+    backbones: BackboneOptions | None = None,
     check: Check = lambda arm, record: None,
-    read: Callable[[DataConfig], WaferMaps | Table | FeatureSet] = read_data,
+    read: Callable[[DataConfig], Examples] = read_data,
     progress: OnProgress | None = None,
 ) -> dict[str, Source]:
     """Return the feature file of every arm; what is not a feature file yet is made into one in `folder`, once for all
@@ -88,21 +89,26 @@ def provide_features(
 
     Raises InputError for data that cannot be used.
     """
+    provider = _Provider(folder, True, backbones or BackboneOptions(), check, read, progress)
     found = {}
-    for names, features, path, record in _provided(arms, folder, True, backbones or Backbones(), check, read, progress):
-        assert path is not None
-        for arm in names:
-            found[arm] = Source(path.resolve(), _completed(record, features))
+    for made in provider.provide(arms):
+        assert made.path is not None
+        record = dataclasses.replace(
+            made.record,
+            digest=made.features.digest(),
+            n_examples=len(made.features),
+            n_features=made.features.features.shape[1],
+            label_names=made.features.label_names,
+        )
+        found.update(dict.fromkeys(made.arms, Source(made.path.resolve(), record)))
     return {arm: found[arm] for arm in arms}
 
 
 def load_features(arms: Mapping[str, DataConfig], *, progress: OnProgress | None = None) -> dict[str, FeatureSet]:
     """Return the same features in memory, one object for all arms that share them; nothing stays on disk."""
-    found = {}
     with tempfile.TemporaryDirectory() as folder:  # for the weights of networks that are trained first
-        steps = _provided(arms, Path(folder), False, Backbones(), lambda arm, record: None, read_data, progress)
-        for names, features, _, _ in steps:
-            found.update(dict.fromkeys(names, features))
+        provider = _Provider(Path(folder), False, BackboneOptions(), lambda arm, record: None, read_data, progress)
+        found = {arm: made.features for made in provider.provide(arms) for arm in made.arms}
     return {arm: found[arm] for arm in arms}
 
 
@@ -112,140 +118,129 @@ def source_key(data: DataConfig) -> tuple[Any, ...]:
     return (data.source, data.reader, *drawn)
 
 
-def _provided(
-    arms: Mapping[str, DataConfig],
-    folder: Path,
-    keep: bool,
-    options: Backbones,
-    check: Check,
-    read: Callable[[DataConfig], WaferMaps | Table | FeatureSet],
-    progress: OnProgress | None,
-) -> Iterator[tuple[list[str], FeatureSet, Path | None, SourceRecord]]:
-    """Yield arms that share features, the features, their file in `folder` if they are to be kept, and their record."""
-    by_source: dict[tuple[Any, ...], dict[str, DataConfig]] = {}
-    for arm, data in arms.items():
-        by_source.setdefault(source_key(data), {})[arm] = data
-    for members in by_source.values():
-        first = next(iter(members.values()))
-        examples = read(first)
-        if isinstance(examples, WaferMaps):
-            made = _of_maps(members, examples, folder, keep, options, check, progress)
-        elif isinstance(examples, Table):
-            made = _of_table(members, examples, folder, keep, check)
-        else:
-            file = Path(first.source)
-            given = first.reader in (None, "features")
-            path = file if given else _kept(examples, folder / f"{file.stem}-{examples.digest()[:8]}.npz", keep)
-            made = iter([([*members], examples, path, SourceRecord(file=file.name))])
-        for names, features, kept, record in made:
-            for task in {arms[arm].task for arm in names}:
-                features.task(task)  # refuses a task that these labels do not have, before anything runs
-            yield names, features, kept, record
+@dataclass(frozen=True)
+class _Made:
+    """Features and the arms that share them."""
+
+    arms: list[str]
+    features: FeatureSet
+    path: Path | None
+    """Their file, if they are kept."""
+    record: SourceRecord
 
 
-def _of_table(
-    arms: Mapping[str, DataConfig], table: Table, folder: Path, keep: bool, check: Check
-) -> Iterator[tuple[list[str], FeatureSet, Path | None, SourceRecord]]:
-    """The features of a table are those of a split, so that arms of different splits do not share them."""
-    record = SourceRecord(maps=table.source, maps_sha256=table.sha256, backbone="table")
-    for arm in arms:
-        check(arm, record)
-    found: dict[str, tuple[list[str], FeatureSet]] = {}
-    for arm, data in arms.items():
-        features = table_features(table, data)
-        found.setdefault(features.digest(), ([], features))[0].append(arm)
-    stem = f"{Path(next(iter(arms.values())).source).stem}-{table.sha256[:8]}-table"
-    for names, features in found.values():
-        path = _kept(features, folder / f"{stem}-{features.provenance['split'][:8]}.npz", keep)
-        yield names, features, path, record
+@dataclass(frozen=True)
+class _Provider:
+    """Makes features; see `provide_features`."""
 
+    folder: Path
+    keep: bool
+    """Whether features are written into `folder`."""
+    options: BackboneOptions
+    check: Check
+    read: Callable[[DataConfig], Examples]
+    progress: OnProgress | None
 
-def _kept(features: FeatureSet, path: Path, keep: bool) -> Path | None:
-    from qwafer.backbones import is_complete
+    def provide(self, arms: Mapping[str, DataConfig]) -> Iterator[_Made]:
+        by_source: dict[tuple[Any, ...], dict[str, DataConfig]] = {}
+        for arm, data in arms.items():
+            by_source.setdefault(source_key(data), {})[arm] = data
+        for members in by_source.values():
+            examples = self.read(next(iter(members.values())))
+            if isinstance(examples, WaferMaps):
+                found = self._of_maps(members, examples)
+            elif isinstance(examples, Table):
+                found = self._of_table(members, examples)
+            else:
+                found = self._of_features(members, examples)
+            for made in found:
+                for task in {arms[arm].task for arm in made.arms}:
+                    made.features.task(task)  # refuses a task that these labels do not have, before anything runs
+                yield made
 
-    if not keep:
-        return None
-    if not is_complete(path, features.provenance):
-        features.save(path)
-    return path
+    def _of_features(self, arms: Mapping[str, DataConfig], features: FeatureSet) -> Iterator[_Made]:
+        data = next(iter(arms.values()))
+        path: Path | None = Path(data.source)
+        if data.reader not in (None, "features"):
+            path = self._kept(features, f"{Path(data.source).stem}-{features.digest()[:8]}")
+        yield _Made([*arms], features, path, SourceRecord(file=Path(data.source).name))
 
+    def _of_table(self, arms: Mapping[str, DataConfig], table: Table) -> Iterator[_Made]:
+        """The features of a table are those of a split, so that arms of different splits do not share them."""
+        record = SourceRecord(maps=table.source, maps_sha256=table.sha256, backbone="table")
+        found: dict[str, _Made] = {}
+        for arm, data in arms.items():
+            self.check(arm, record)
+            features = table_features(table, data)
+            found.setdefault(features.digest(), _Made([], features, None, record)).arms.append(arm)
+        stem = f"{Path(next(iter(arms.values())).source).stem}-{table.sha256[:8]}-table"
+        for made in found.values():
+            path = self._kept(made.features, f"{stem}-{made.features.provenance['split'][:8]}")
+            yield dataclasses.replace(made, path=path)
 
-def _of_maps(
-    arms: Mapping[str, DataConfig],
-    maps: WaferMaps,
-    folder: Path,
-    keep: bool,
-    options: Backbones,
-    check: Check,
-    progress: OnProgress | None,
-) -> Iterator[tuple[list[str], FeatureSet, Path | None, SourceRecord]]:
-    from qwafer.backbones import extract, features_from_maps
+    def _of_maps(self, arms: Mapping[str, DataConfig], maps: WaferMaps) -> Iterator[_Made]:
+        from qwafer.backbones import extract, features_from_maps
 
-    members: dict[str, list[str]] = {}
-    for arm, data in arms.items():
-        members.setdefault(data.backbone, []).append(arm)
-    records = {name: SourceRecord(maps=maps.source, maps_sha256=maps.sha256, backbone=name) for name in members}
-    for arm, data in arms.items():
-        check(arm, records[data.backbone])
-    data = next(iter(arms.values()))
-    stem = f"{Path(data.source).stem}-{maps.sha256[:8]}"
-    if data.source == "synthetic":
-        stem = f"synthetic-{data.n_maps}-{data.seed}"
-    for name, tag, backbone in _backbones([*members], maps, folder / stem, options, progress):
-        path = folder / f"{stem}-{file_name(name)}{tag}.npz" if keep else None
-        if path is None:
-            features = features_from_maps(maps, backbone, jobs=options.jobs, progress=progress)
-        else:
-            features = extract(maps, backbone, path, jobs=options.jobs, progress=progress)
-        yield members[name], features, path, records[name]
+        members: dict[str, list[str]] = {}
+        for arm, data in arms.items():
+            members.setdefault(data.backbone, []).append(arm)
+        records = {name: SourceRecord(maps=maps.source, maps_sha256=maps.sha256, backbone=name) for name in members}
+        for arm, data in arms.items():
+            self.check(arm, records[data.backbone])
+        data = next(iter(arms.values()))
+        stem = f"{Path(data.source).stem}-{maps.sha256[:8]}"
+        if data.source == "synthetic":
+            stem = f"synthetic-{data.n_maps}-{data.seed}"
+        for name, tag, backbone in self._backbones([*members], maps, stem):
+            path = self.folder / f"{stem}-{file_name(name)}{tag}.npz" if self.keep else None
+            if path is None:
+                features = features_from_maps(maps, backbone, jobs=self.options.jobs, progress=self.progress)
+            else:
+                features = extract(maps, backbone, path, jobs=self.options.jobs, progress=self.progress)
+            yield _Made(members[name], features, path, records[name])
 
+    def _backbones(self, names: Sequence[str], maps: WaferMaps, stem: str) -> Iterator[tuple[str, str, "Extractor"]]:
+        """Yield (name, tag of its file, extractor): networks first, trained where they lack weights; one split for
+        all.
+        """
+        from qwafer.backbones import extractor
+        from qwafer.backbones.registry import taken_options
+        from qwafer.networks import is_network, network
 
-def _backbones(
-    names: Sequence[str], maps: WaferMaps, stem: Path, options: Backbones, progress: OnProgress | None
-) -> Iterator[tuple[str, str, "Extractor"]]:
-    """Yield (name, tag of its file, extractor): networks first, trained where they lack weights, on one split for all.
+        values = {"weights": self.options.weights, "random_weights": self.options.random_weights}
+        given = {option: value for option, value in values.items() if value is not None}
+        if given and not any(set(given) <= set(taken_options(name)) for name in names):
+            extractor(names[0], **given)  # type: ignore[arg-type]  # says why not
+        origin: tuple[str, Split] | None = None
+        for name in sorted(names, key=lambda name: (not is_network(name), name)):
+            own: dict[str, Any] = {option: value for option, value in given.items() if option in taken_options(name)}
+            if is_network(name) and not own:
+                path = self.folder / f"{stem}-{file_name(name)}.safetensors"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                own = {"weights": network(name).train(maps, path, self.progress)}
+            backbone, tag = extractor(name, **own), ""
+            if origin is None:
+                origin = None if backbone.split is None else (name, backbone.split)
+            elif backbone.split is None:
+                backbone, tag = dataclasses.replace(backbone, split=origin[1]), f"-split-of-{file_name(origin[0])}"
+            elif not np.array_equal(origin[1](maps.content_ids), backbone.split(maps.content_ids)):  # type: ignore[arg-type]
+                raise InputError(
+                    f"the backbones {origin[0]} and {name} were trained on different splits of these maps, so that no "
+                    "test split is new to both: train them on one"
+                )
+            yield name, tag, backbone
 
-    `stem` is where the weights of trained networks go.
-    """
-    from qwafer.backbones import extractor
-    from qwafer.backbones.registry import taken_options
-    from qwafer.networks import is_network, network
+    def _kept(self, features: FeatureSet, stem: str) -> Path | None:
+        from qwafer.backbones import is_complete
 
-    values = {"weights": options.weights, "random_weights": options.random_weights}
-    given = {option: value for option, value in values.items() if value is not None}
-    if given and not any(set(given) <= set(taken_options(name)) for name in names):
-        extractor(names[0], **given)  # type: ignore[arg-type]  # says why not
-    origin: str | None = None
-    split: Split | None = None
-    for name in sorted(names, key=lambda name: (not is_network(name), name)):
-        own: dict[str, Any] = {option: value for option, value in given.items() if option in taken_options(name)}
-        if is_network(name) and not own:
-            path = stem.with_name(f"{stem.name}-{file_name(name)}.safetensors")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            own = {"weights": network(name).train(maps, path, progress)}
-        backbone, tag = extractor(name, **own), ""
-        if split is None:
-            origin, split = (None, None) if backbone.split is None else (name, backbone.split)
-        elif backbone.split is None:
-            backbone, tag = dataclasses.replace(backbone, split=split), f"-split-of-{file_name(origin or '')}"
-        elif not np.array_equal(split(maps.content_ids), backbone.split(maps.content_ids)):  # type: ignore[arg-type]
-            raise InputError(
-                f"the backbones {origin} and {name} were trained on different splits of these maps, so that no test "
-                "split is new to both: train them on one"
-            )
-        yield name, tag, backbone
+        if not self.keep:
+            return None
+        path = self.folder / f"{stem}.npz"
+        if not is_complete(path, features.provenance):
+            features.save(path)
+        return path
 
 
 def file_name(name: str) -> str:
     """Return the name of a backbone as a part of a file's name."""
     return re.sub(r"[^A-Za-z0-9_.+]+", "-", name).strip("-")
-
-
-def _completed(record: SourceRecord, features: FeatureSet) -> SourceRecord:
-    return dataclasses.replace(
-        record,
-        digest=features.digest(),
-        n_examples=len(features),
-        n_features=features.features.shape[1],
-        label_names=features.label_names,
-    )
