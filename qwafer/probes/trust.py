@@ -133,7 +133,7 @@ def trust_table(
             arms[baseline],
             data[baseline],
             range(seed, seed + NULL_SEEDS),
-            progress=lambda name, null_seed: progress(f"null {name}, seed {null_seed}"),
+            progress=lambda state: progress(f"null {state.text}"),
         )
         sections.append(Section("nulls", (null,)))
     return TrustTable(
