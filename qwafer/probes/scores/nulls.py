@@ -113,7 +113,8 @@ def run_nulls(
     better than every null (lower end of the 95% BCa interval of head minus null above 0); warns where it is not.
     Without an executor, one run after the other is done in this process. `progress` is called before each run.
     """
-    with tempfile.TemporaryDirectory(prefix="qwafer-nulls-") as folder, executor or Threads() as running:
+    running = Threads() if executor is None else executor
+    with tempfile.TemporaryDirectory(prefix="qwafer-nulls-") as folder, running:
         total = len(seeds) * (2 + len(null_configs(config, 1, 1, 1)))
         # By name, a job would configure JAX: this process is its caller's.
         runs = _Runs(Path(folder), running, train_run if executor is None else TRAIN, progress, total)
