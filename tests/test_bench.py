@@ -178,7 +178,7 @@ def test_error_maps_are_the_maps_of_the_test_examples(done):
     from qwafer.sweeps import OutputDirectory
 
     experiment = load_experiment(done.parent / "two.toml")
-    resolved = resolve(experiment, done / "features", tree=False)
+    resolved = resolve(experiment, done / "features")
     directory = OutputDirectory(done / "sweep")
     run = load_runs(directory, directory.read(resolved.experiment))["linear"][0]
     maps = _test_maps(resolved, resolved.files["linear"], run)
@@ -261,5 +261,5 @@ def test_a_backbone_that_is_trained_first_gives_its_split_to_all_features(tmp_pa
     assert resolved.tree_features == resolved.files["spatial"]
     assert resolved.experiment.arms["cnn"].data.source == str(resolved.files["cnn"])
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()}
-    resolve(load_experiment(tmp_path / "arms.toml"), tmp_path / "features", tree=True)
+    resolve(load_experiment(tmp_path / "arms.toml"), tmp_path / "features")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()} == before

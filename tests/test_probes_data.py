@@ -12,6 +12,7 @@ from qwafer._errors import InputError
 from qwafer.circuits import LayeredOptions
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.data import Split, make_split
+from qwafer.execution import LocalProcesses, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import LinearOptions, QuantumOptions
 from qwafer.objective import SamplingConfig
@@ -359,18 +360,23 @@ def test_nulls_are_judged_by_paired_intervals() -> None:
 
 
 def test_nulls_are_trained_under_the_same_budget() -> None:
-    calls: list[tuple[str, int]] = []
+    calls: list[Progress] = []
     config = tiny_config(training=TrainingConfig(epochs=10, batch_size=64, learning_rate=0.1))
-    report = run_nulls(config, feature_set(), (0, 1), progress=lambda name, seed: calls.append((name, seed)))
+    report = run_nulls(config, feature_set(), (0, 1), progress=calls.append)
     rows = {row["name"]: row for row in report.numbers["rows"]}
     assert set(rows) == {"head", "separable", "frozen random", "linear probe", "trigonometric", "mlp"}
-    assert len(calls) == 12
+    assert [state.done for state in calls] == list(range(12))
+    assert {state.text for state in calls} == {f"{name}, seed {seed}" for name in rows for seed in (0, 1)}
+    assert {state.total for state in calls} == {12}
     assert rows["linear probe"]["n_parameters"] == 7
     # The label is linear in the features: the linear probe must find it, and no head of two wires can beat it.
     assert rows["linear probe"]["mean"] > 0.8
     assert report.verdict == "warn"
     again = train(dataclasses.replace(config, head=LinearOptions(), circuit=None, engine=None), feature_set(), 1)
     assert rows["linear probe"]["values"][1] == pytest.approx(again.test.macro["roc_auc"])
+    with LocalProcesses(2) as executor:  # the executor changes no bit
+        elsewhere = run_nulls(config, feature_set(), (0, 1), executor=executor)
+    assert elsewhere == report
     with pytest.raises(InputError, match="`metric` must be one of"):
         run_nulls(tiny_config(), feature_set(), (0,), metric="accuracies")
 

@@ -183,11 +183,11 @@ def test_tables_and_own_networks_reach_the_benchmark(tmp_path: Path) -> None:
 
     (tmp_path / "two.toml").write_text(TOML)
     path = str(write(tmp_path / "t.csv", many(120)))
-    resolved = resolve(load_experiment(tmp_path / "two.toml", [f"data.source={path}"]), tmp_path / "t", tree=True)
+    resolved = resolve(load_experiment(tmp_path / "two.toml", [f"data.source={path}"]), tmp_path / "t")
     assert resolved.maps is None
     assert set(resolved.files.values()) == {resolved.tree_features}
     overrides = ["data.n_maps=60", f"data.backbone={MINE}:MeanNetwork"]
-    resolved = resolve(load_experiment(tmp_path / "two.toml", overrides), tmp_path / "n", tree=True)
+    resolved = resolve(load_experiment(tmp_path / "two.toml", overrides), tmp_path / "n")
     assert resolved.maps is not None
     tree, linear = FeatureSet.load(resolved.tree_features), FeatureSet.load(resolved.files["linear"])
     assert (tree.features.shape[1], linear.features.shape[1]) == (88, 2)

@@ -99,7 +99,7 @@ def run_benchmark(
     check_positive_int("jobs", jobs)
     cost_matrix(costs)
     report = progress or (lambda _: None)
-    executor = executor or LocalProcesses(jobs)
+    executor = LocalProcesses(jobs) if executor is None else executor
     out = Path(out)
     resolved = resolve(
         experiment,

@@ -36,7 +36,7 @@ def worker_allocator() -> Answer:
             others.append(float(microseconds))
         other.stdin.close()
     slow, fast = min(own), min(others)
-    numbers = f"gradient {slow:.0f} us an example with {allocator_in_use()}, {fast:.0f} with {name} (n = {N}, seeded)"
+    numbers = f"gradient {slow:.0f} us per example with {allocator_in_use()}, {fast:.0f} with {name} (n = {N}, seeded)"
     return ("works" if fast < 0.95 * slow else "dead"), numbers
 
 
