@@ -22,15 +22,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments = options.parse_args(argv)
 
     def body() -> object:
-        from qwafer.cli.diagnose import features_of
         from qwafer.config import DataConfig, RunConfig
         from qwafer.probes import label_permutation, probe_data, split_by_origin
         from qwafer.probes.suite import probed_data
+        from qwafer.sweeps.sources import load_features
         from qwafer.training import prepare
 
         data_config = DataConfig(source=arguments.features, task=arguments.task, split_by=arguments.split_by)
         config = RunConfig(data=data_config)
-        data = features_of({"data": config})["data"]
+        data = load_features({"data": config})["data"]
         probed = probed_data(prepare(config, data, arguments.seed), stratified=arguments.split_by == "content")
         return [
             *probe_data(probed),

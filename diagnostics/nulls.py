@@ -30,12 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> object:
         from qwafer import InputError
         from qwafer._checks import check_positive_int
-        from qwafer.cli.diagnose import features_of
         from qwafer.execution import LocalProcesses
         from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment
         from qwafer.probes import run_nulls
         from qwafer.reports.document import to_markdown
         from qwafer.reports.trust import nulls_table
+        from qwafer.sweeps.sources import load_features
 
         check_positive_int("--jobs", arguments.jobs)
         settings = [f"engine={arguments.engine}"] + (
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         config = experiment.arms[arguments.arm]
         report = run_nulls(
             config,
-            features_of({"head": config})["head"],
+            load_features({"head": config})["head"],
             range(arguments.seed, arguments.seed + arguments.seeds),
             metric=arguments.metric,
             executor=LocalProcesses(arguments.jobs) if arguments.jobs > 1 else None,

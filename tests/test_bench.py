@@ -170,12 +170,11 @@ def test_the_report_says_it_all_and_needs_nothing_else(done):
 
 
 def test_error_maps_are_the_maps_of_the_test_examples(done):
-    from qwafer.sweeps.resolved import resolve
-
     from qwafer.comparison.runs import load_runs
     from qwafer.experiment import load_experiment
     from qwafer.studies.benchmark import _test_maps
     from qwafer.sweeps import OutputDirectory
+    from qwafer.sweeps.resolved import resolve
 
     experiment = load_experiment(done.parent / "two.toml")
     resolved = resolve(experiment, done / "features")
@@ -238,9 +237,8 @@ def test_a_second_call_trains_and_times_nothing(done, work, monkeypatch):
 
 @pytest.mark.slow
 def test_a_backbone_that_is_trained_first_gives_its_split_to_all_features(tmp_path):
-    from qwafer.sweeps.resolved import resolve
-
     from qwafer.experiment import load_experiment
+    from qwafer.sweeps.resolved import resolve
 
     (tmp_path / "arms.toml").write_text(
         '[data]\nn_maps = 120\nbackbone = "wafercnn"\n[arms.cnn]\nhead = "linear"\n'

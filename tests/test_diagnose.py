@@ -12,7 +12,7 @@ import pytest
 
 from qwafer._records import load_record, to_json
 from qwafer.circuits import LayeredOptions
-from qwafer.cli.diagnose import build_parser, features_of, main
+from qwafer.cli.diagnose import build_parser, main
 from qwafer.config import TrainingConfig
 from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet
@@ -20,6 +20,7 @@ from qwafer.heads import LinearOptions
 from qwafer.probes.trust import Section, TrustTable, count_steps, trust_table
 from qwafer.reports.document import to_markdown
 from qwafer.reports.trust import document_blocks
+from qwafer.sweeps.sources import load_features
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -146,7 +147,7 @@ def test_features_given_as_maps_are_refused_as_by_the_other_verbs(
 
 def test_arms_of_one_source_share_the_features() -> None:
     experiment = load_experiment("mean_z_vs_readout", ["data.n_maps=40"])
-    data = features_of(experiment.arms)
+    data = load_features(experiment.arms)
     assert data["mean_z"] is data["mean_z_readout"]
 
 
@@ -155,7 +156,7 @@ def test_progress_is_counted() -> None:
     config = dataclasses.replace(experiment.arms["mean_z"], head=LinearOptions(), circuit=None, engine=None)
     arms = {"a": config, "b": dataclasses.replace(config, training=TrainingConfig(epochs=1))}
     told: list[str] = []
-    table = trust_table(arms, features_of(arms), progress=told.append)
+    table = trust_table(arms, load_features(arms), progress=told.append)
     assert len(told) == count_steps(arms, "a", thorough=False) == 4
     assert table.verdict != "fail"
     assert count_steps(experiment.arms, "mean_z", thorough=False) == 8

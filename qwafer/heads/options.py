@@ -65,8 +65,8 @@ HEADS: Registry[Any] = Registry(
     },
 )
 
-_LABELS = ("data.source", "data.task")
-_WIDTH = ("data.source", "data.n_maps", "data.seed", "data.backbone")
+_LABELS = ("data.source", "data.reader", "data.task")
+_WIDTH = ("data.source", "data.reader", "data.n_maps", "data.seed", "data.backbone")
 
 
 @dataclass(frozen=True)

@@ -205,9 +205,7 @@ def head_fit(config: RunConfig, data: FeatureSet, seed: int) -> controls.Fit:
     return fit
 
 
-def _jacobian_and_gram(
-    head: QuantumHead, spec: CircuitSpec, features: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _jacobian_and_gram(head: QuantumHead, spec: CircuitSpec, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the output Jacobian at the data and the fidelity matrix of the encoded and processed states."""
     import jax.numpy as jnp
 

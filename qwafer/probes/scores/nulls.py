@@ -159,7 +159,14 @@ class _Runs:
         jobs = []
         for (name, seed), config, features in runs:
             payload = train_payload(config, features, seed, self._path(name, seed), store_all=True)
-            jobs.append(Job(f"{name}, seed {seed}", self._function, payload, fresh=getattr(config.engine, "shots", None) is not None))
+            jobs.append(
+                Job(
+                    f"{name}, seed {seed}",
+                    self._function,
+                    payload,
+                    fresh=getattr(config.engine, "shots", None) is not None,
+                )
+            )
 
         def note(event: Event) -> None:
             if event.kind == "started" and self._progress is not None:
@@ -190,7 +197,7 @@ def _surrogate_data(head: QuantumHead, data: FeatureSet) -> FeatureSet:
     import jax.numpy as jnp
 
     angles = np.asarray(head.inputs(jnp.asarray(data.features, head.dtype)))
-    degree = max(1, *uses(head.spec, INPUTS))
+    degree = uses(head.spec, INPUTS)
     features = trigonometric_features(angles, degree).astype(np.float32)
     return dataclasses.replace(data, features=features, feature_names=None)
 
