@@ -13,7 +13,6 @@ from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.execution import make_executor
 from qwafer.features import FeatureSet
 from qwafer.heads import LinearOptions
-from qwafer.reports.figures import Drawn
 from qwafer.studies import run_experiment
 from tests.stranger.backbone import quadrants
 from tests.stranger.circuit import Ising
@@ -154,12 +153,7 @@ def test_ablate(experiment_file, tmp_path, capsys):
     assert "did you mean `head.scale`" in capsys.readouterr().err
 
 
-def test_bench(experiment_file, tmp_path, monkeypatch, capsys):
-    figure = Drawn(tmp_path / "figure.png", "figures are tested elsewhere, and take the most time")
-    figure.path.write_bytes(bytes(64))
-    monkeypatch.setattr("qwafer.studies.benchmark.draw_head", lambda *_: {})
-    drawn = {"trade_off": figure, "average_precision": figure}
-    monkeypatch.setattr("qwafer.studies.benchmark.draw_shared", lambda *_: drawn)
+def test_bench(experiment_file, tmp_path):
     heads = "linear,prototypes,ising,nearest,tree"
     arguments = [str(experiment_file), "--heads", heads, "--seeds", "1", "--out", str(tmp_path / "out"), "--quiet"]
     assert bench.main(arguments) == 0
