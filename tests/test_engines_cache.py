@@ -16,7 +16,7 @@ from qwafer.circuits import CircuitSpec
 from qwafer.engines.cache import ProgramCache, ProgramKey
 
 KEY = ProgramKey(
-    spec=CircuitSpec(2, 1),
+    circuit=CircuitSpec(2, 1),
     batch=4,
     gradient=True,
     device="lightning.qubit",
@@ -59,7 +59,7 @@ def changed() -> list[ProgramKey]:
     assert {field.name for field in dataclasses.fields(CircuitSpec)} == set(specs)
     return [
         *(dataclasses.replace(KEY, **{name: value}) for name, value in values.items()),
-        *(dataclasses.replace(KEY, spec=spec) for spec in specs.values()),
+        *(dataclasses.replace(KEY, circuit=spec) for spec in specs.values()),
     ]
 
 
