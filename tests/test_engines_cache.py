@@ -44,7 +44,7 @@ def changed() -> list[ProgramKey]:
         "seed": 1,
         "versions": (("jax", "1"),),
     }
-    assert {field.name for field in dataclasses.fields(ProgramKey)} == {"spec", *values}
+    assert {field.name for field in dataclasses.fields(ProgramKey)} == {"circuit", *values}
     specs = {
         "n_qubits": CircuitSpec(3, 1),
         "n_layers": CircuitSpec(2, 2),

@@ -139,7 +139,7 @@ def test_more_qubits_than_memory_holds_are_refused_in_one_sentence(n_qubits, amo
     with pytest.raises(
         InputError, match=f"`circuit.n_qubits` = {n_qubits} needs {amount} .* available: use fewer"
     ) as e:
-        make_program(config(n_qubits=n_qubits, dtype="float32"), 1, 4)
+        make_program(config(n_qubits=n_qubits, n_layers=2, dtype="float32"), 1, 4)
     assert "\n" not in str(e.value)
 
 
@@ -165,3 +165,11 @@ def test_the_gradient_flows_through_projection_and_circuit_alike():
     assert math.isfinite(float(sum(jnp.sum(jnp.abs(value)) for value in gradient.params.values())))
     assert float(jnp.max(jnp.abs(gradient.params["projection.weight"]))) > 1e-4
     assert gradient.params["projection.weight"].dtype == np.float32
+
+
+def test_a_product_circuit_of_forty_wires_needs_no_state():
+    chosen = config(n_qubits=40, ansatz="separable", readout="z_vec", dtype="float64")
+    head = make_head(chosen, FEATURES, 1, 0)
+    program = make_program(chosen, 1, len(FEATURES))
+    assert program.info["plan"] == "product"
+    assert np.isfinite(head.logits(FEATURES, program)).all()
