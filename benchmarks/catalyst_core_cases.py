@@ -187,7 +187,7 @@ def choice_table(batch: int = 256) -> Iterator[str]:
 
 
 def _kernel_times(n: int, batching: str, batch: int, gradient: bool) -> float:
-    """Microseconds a batch of value and gradient, or of values, of the engine's program; fresh weights every time."""
+    """Microseconds per batch of value and gradient, or of values, of the engine's program; fresh weights every time."""
     spec = CircuitSpec(n, 2)
     program = engines.get("catalyst", batching=batching).program(spec, batch, gradient=gradient)
     weights, xs = _inputs(Case("", n, 2, batch), "float32")

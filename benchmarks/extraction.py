@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TORCH = ROOT / ".venv-peers-extraction"
 PACKAGES = ("torch==2.13.0", "torchvision==0.28.0", "numpy")
 MODELS = {"efficientnet_b0": 1.5, "mobilenet_v3_small": 1.0, "mamba_vision_T": 1.0}
-"""Backbone: how many times torch's images a second it should reach at batch 16."""
+"""Backbone: how many times torch's images per second it should reach at batch 16."""
 
 
 class Side:

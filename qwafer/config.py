@@ -131,7 +131,7 @@ class TrainingConfig:
     eval_every_epochs: int = 1
     """Epochs between evaluations."""
     fixed_num_batches: int | None = None
-    """Micro-run: exactly so many batches an epoch; none: one pass over the training split."""
+    """Micro-run: exactly so many batches per epoch; none: one pass over the training split."""
     preflight_compile: bool = True
     """Compile every program of the run before its clock starts."""
     checkpoint_every_epochs: int = 0

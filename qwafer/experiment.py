@@ -47,7 +47,7 @@ class Experiment:
     baseline: str
     """The arm that every other arm is compared with."""
     seeds: tuple[int, ...]
-    """Seeds of the runs; every arm has one run a seed."""
+    """Seeds of the runs; every arm has one run per seed."""
     metric: str = "test.roc_auc"
     """What is compared: `test.` or `val.` and the name of an average in `Evaluation.macro`."""
     title: str = ""

@@ -136,7 +136,7 @@ def test_every_head_is_timed_and_weighed(done):
             assert found.first.memory.process > 2**24
     n_features = record(done, "linear").source.n_features
     assert record(done, "linear").parameters.trainable == 8 * (n_features + 1)
-    # projection, two layers' worth of angles for one layer, one weight a label and wire, biases, alpha
+    # projection, two layers' worth of angles for one layer, one weight per label and wire, biases, alpha
     assert record(done, "quantum").parameters.trainable == 2 * (n_features + 1) + 2 * 3 + 8 * 2 + 8 + 1
 
 

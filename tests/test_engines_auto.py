@@ -53,8 +53,8 @@ def test_configured_runs_take_auto():
     assert program.info["auto"]["took"] == program.info["engine"]
     assert jax.eval_shape(
         program,
-        {k: jax.ShapeDtypeStruct(v, "float32") for k, v in program.spec.weight_shapes().items()},
-        jax.ShapeDtypeStruct((4, program.spec.n_qubits), "float32"),
+        {k: jax.ShapeDtypeStruct(v, "float32") for k, v in program.circuit.weight_shapes().items()},
+        jax.ShapeDtypeStruct((4, program.circuit.n_qubits), "float32"),
     ).shape == (4, 2)
 
 

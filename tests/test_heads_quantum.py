@@ -142,7 +142,7 @@ def test_a_quantum_head_without_a_program_says_what_is_missing():
 @pytest.mark.parametrize(("n_qubits", "amount"), [(45, "768 TiB"), (200, r"2\^204 bytes")])
 @pytest.mark.parametrize("engine", ["xla", "reference", "auto"])
 def test_more_qubits_than_memory_holds_are_refused_in_one_sentence(n_qubits, amount, engine):
-    chosen = dataclasses.replace(config(n_qubits=n_qubits, n_layers=1, dtype="float32"), engine=engines.get(engine))
+    chosen = dataclasses.replace(config(n_qubits=n_qubits, n_layers=2, dtype="float32"), engine=engines.get(engine))
     with pytest.raises(
         InputError, match=f"`circuit.n_qubits` = {n_qubits} needs {amount} .* available: use fewer"
     ) as e:
@@ -179,3 +179,11 @@ def test_the_gradient_flows_through_projection_and_circuit_alike():
     assert math.isfinite(float(sum(jnp.sum(jnp.abs(value)) for value in gradient.params.values())))
     assert float(jnp.max(jnp.abs(gradient.params["projection.weight"]))) > 1e-4
     assert gradient.params["projection.weight"].dtype == np.float32
+
+
+def test_a_product_circuit_of_forty_wires_needs_no_state():
+    chosen = config(n_qubits=40, ansatz="separable", readout="z_vec", dtype="float64")
+    head = make_head(chosen, FEATURES, 1, 0)
+    program = make_program(chosen, 1, len(FEATURES))
+    assert program.info["plan"] == "product"
+    assert np.isfinite(head.logits(FEATURES, program)).all()

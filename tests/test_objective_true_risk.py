@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from qwafer.objective import SamplingConfig, make_objective, make_sampler
 from tests.factories import loss_options
 
-# 170 positives and 30 negatives: a prior of 0.85, near the one of reference 004.
+# 170 positives and 30 negatives: a prior of 0.85.
 X = np.repeat([0, 1, 0, 1], [50, 120, 20, 10])
 Y = np.repeat([1, 1, 0, 0], [50, 120, 20, 10]).astype(np.uint8)[:, None]
 TRUE_LOG_ODDS = np.log([50 / 20, 120 / 10])

@@ -111,7 +111,7 @@ def test_a_pipeline_that_peeks_fails_the_permutation_control() -> None:
 
     report = label_permutation(sound_table(), peeking)
     assert report.verdict == "fail"
-    assert report.numbers["auc"][0] > 0.9
+    assert report.numbers["roc_auc"][0] > 0.9
 
 
 def test_a_split_by_lot_that_scores_lower_warns() -> None:
@@ -168,7 +168,7 @@ def test_collapsed_and_extreme_scores() -> None:
 def test_sign_is_judged_by_the_negated_auc() -> None:
     report = score_sign(-LOGITS, LABELS, [[4.0], [0.5], [-3.0]])
     assert report.verdict == "fail"
-    np.testing.assert_allclose(report.numbers["auc_negated"], 1 - np.asarray(report.numbers["auc"]))
+    np.testing.assert_allclose(report.numbers["roc_auc_negated"], 1 - np.asarray(report.numbers["roc_auc"]))
     assert "alpha ended at -3" in report.headline
     assert score_sign(LOGITS, LABELS, [[1.0], [-1.0]]).verdict == "warn"
     noise = np.random.default_rng(0).standard_normal(LOGITS.shape)

@@ -51,7 +51,8 @@ def spatial_features(maps: Maps | Sequence[np.ndarray]) -> np.ndarray:
     - `density_i_j`: rate in an 8 x 8 grid over the map, a die shared among cells by the area that it covers in each.
 
     The features of a map are bit for bit the same alone and in any batch: all sums are of integers, which the floats
-    used hold exactly. After "Spatial feature analysis" of reference 001, section 3.2, plus the density grid.
+    used hold exactly. Region rates, angle, centroid and entropy are the features by
+    which engineers name patterns; the density grid is what they leave out.
 
     Args:
         maps: (N, H, W) uint8, or a sequence of (H_i, W_i) arrays; 0 off the wafer, 1 passing, 2 failing.

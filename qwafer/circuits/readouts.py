@@ -130,8 +130,8 @@ def readout_matrix(circuit: _Read, weights: Mapping[str, Any], xp: ModuleType, d
     """Return M (n_outputs, n_qubits, 3), differentiable in `weights["readout"]`, whose leading axes stay in front.
 
     `mean_z_readout` measures Z after RZ(a), RY(b), RZ(c), that is the unit vector m = (-sin b cos a, sin b sin a,
-    cos b) before them; c commutes with Z and drops out. `xp` is the array module, `numpy` or `jax.numpy`; `dtype` is that
-    of the circuit by default.
+    cos b) before them; c commutes with Z and drops out. `xp` is the array module, `numpy` or `jax.numpy`; `dtype` is
+    that of the circuit by default.
     """
     n, dtype, readout = circuit.n_qubits, dtype or circuit.dtype, circuit.readout_facts
     e_z = xp.asarray([0, 0, 1], dtype)

@@ -15,7 +15,7 @@ from qwafer.engines.base import Engine, Program, Weights
 def data_parallel(
     engine: Engine, circuit: Circuit, batch: int, mesh: Mesh | int | None = None, *, gradient: bool = True
 ) -> Program:
-    """Return the program of `circuit` for `batch` examples that runs `batch / devices` of them on each device of `mesh`.
+    """Return the program of `circuit` for `batch` examples, `batch / devices` of them on each device of `mesh`.
 
     s(w, x) = [s(w, x_1); ...; s(w, x_D)] over the D parts x_d of the batch: the numbers are those of one device, and
     the gradient in the weights is the sum of the parts' (transposing the replication of w gives the sum).

@@ -22,8 +22,8 @@ ALPHA_FLOOR = 1e-3
 class QuantumHead(Head):
     """l(x) = alpha (s(x) + bias) with s the readout of a circuit at angles = angle_scale * map(P^T x + c).
 
-    x are the standardised features, P (D, n_qubits) and c (n_qubits,) the projection. The bias (one a label, trained)
-    starts at 0. Alpha is one number, or one a label: softplus(a) + 1e-3 with `alpha.raw` = a, or `alpha.value` itself
+    x are the standardised features, P (D, n_qubits) and c (n_qubits,) the projection. The bias (one per label, trained)
+    starts at 0. Alpha is one number, or one per label: softplus(a) + 1e-3 with `alpha.raw` = a, or `alpha.value` itself
     (mode `direct`, which may cross zero and then inverts the ranking).
     """
 

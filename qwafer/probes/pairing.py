@@ -174,22 +174,3 @@ def ineffective_options(arms: Mapping[str, RunConfig], data: FeatureSet, baselin
 def _different_options(first: RunConfig, second: RunConfig) -> list[str]:
     a, b = flat_config(first), flat_config(second)
     return [name for name in {**a, **b} if a.get(name) != b.get(name)]
-
-
-_INPUTS = {
-    "data": ("data",),
-    "split": ("data",),
-    "batches": ("data", "sampling", "training.batch_size", "training.epochs", "training.fixed_num_batches"),
-    "parameters": ("data", "head", "circuit.n_qubits", "circuit.n_layers", "circuit.ansatz", "circuit.dtype"),
-}
-"""Options on which each digest may rest."""
-
-
-def _same_inputs(first: Mapping[str, Any], second: Mapping[str, Any], what: str) -> bool:
-    """Return whether two runs' configurations agree in every option that the digest `what` may rest on."""
-    for name in _INPUTS[what]:
-        section, _, option = name.partition(".")
-        a, b = first[section], second[section]
-        if (a[option] != b[option]) if option else (a != b):
-            return False
-    return True

@@ -22,7 +22,7 @@ from qwafer.probes.suite import head_fit, probe_circuit, probe_run, probed_data
 from qwafer.training import RunResult, prepare, train
 
 QUICK_BATCHES = 100
-"""Most batches an epoch of the short training that the quick table looks at."""
+"""Most batches per epoch of the short training that the quick table looks at."""
 QUICK_EPOCHS = 5
 """Most epochs of it."""
 NULL_SEEDS = 5

@@ -1,4 +1,4 @@
-"""AdamW with a learning rate and a weight decay a parameter group, and the schedules."""
+"""AdamW with a learning rate and a weight decay per parameter group, and the schedules."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,7 +17,7 @@ Schedule = Callable[[Any], Any]
 def make_schedule(config: TrainingConfig, total_steps: int) -> Schedule:
     """Return the learning rate as a function of the step (0, 1, ...), for a run of `total_steps`.
 
-    `constant`; `cosine`: lr (1 + cos(pi t / T)) / 2; `one_cycle`: up to lr over the first 30 % of the steps and down
+    `constant`; `cosine`: lr (1 + cos(pi t / T)) / 2; `one_cycle`: up to lr over the first 30% of the steps and down
     again, by cosines (Smith and Topin 2018), from lr/25 and to lr/10^4 of that.
     """
     rate = config.learning_rate

@@ -1,4 +1,4 @@
-"""Optimisation steps, compiled: many in one call, or one a call where the engine calls back to the host."""
+"""Optimisation steps, compiled: many in one call, or one per call where the engine calls back to the host."""
 
 import functools
 from collections.abc import Callable
@@ -52,7 +52,7 @@ CompiledSteps = Callable[[Head, Objective, State, EpochArrays, jax.Array, Any, A
 
 
 def calls_host(program: Program | None) -> bool:
-    """Return whether the program leaves JAX for the host, so that steps are compiled one a call."""
+    """Return whether the program leaves JAX for the host, so that steps are compiled one per call."""
     return program is not None and bool(program.info.get("host_callback", program.info.get("engine") == "catalyst"))
 
 

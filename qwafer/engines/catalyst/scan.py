@@ -75,10 +75,10 @@ def gradient_program(
 ) -> HostProgram:
     """Return the program (theta (batch, n_slots), c (batch, n_terms)) -> (d/dtheta of sum_j c_j <P_j>,).
 
-    One row per example; P_j runs over the letters of `paulis` on wire 0, then on wire 1, .... The coefficients are an argument that Catalyst
-    differentiates too, so that nothing depends on how it treats constants, with a derivative that is always 0 and is
-    dropped; one adjoint sweep, or one set of shifted circuits, per example. With `value` the sum itself is returned
-    first, for nothing: Catalyst evaluates it on the way to its gradient in any case.
+    One row per example; P_j runs over the letters of `paulis` on wire 0, then on wire 1, .... The coefficients are an
+    argument that Catalyst differentiates too, so that nothing depends on how it treats constants, with a derivative
+    that is always 0 and is dropped; one adjoint sweep, or one set of shifted circuits, per example. With `value` the
+    sum itself is returned first, for nothing: Catalyst evaluates it on the way to its gradient in any case.
     """
     import catalyst
     import jax

@@ -13,7 +13,7 @@ from qwafer.engines.xla import schroedinger as statevector
 
 @functools.lru_cache(maxsize=128)
 def jitted(spec: CircuitSpec, plan: str, chunks: int, recompute: bool, reverse: bool) -> Forward:
-    """Return the compiled function of a plan, one a process, so that equal programs share its compilations."""
+    """Return the compiled function of a plan, one per process, so that equal programs share its compilations."""
 
     @jax.jit
     def forward(weights: Weights, inputs: jax.Array) -> jax.Array:

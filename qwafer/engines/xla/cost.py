@@ -59,7 +59,7 @@ def choose(spec: CircuitSpec, batch: int, gradient: bool, plan: str = "auto", ch
         plan = min(expected, key=lambda name: expected[name])
         others = [f"{name} {expected[name]:.0f} us" for name in expected if name != plan]
         others += [f"{name} not at all: {why}" for name, why in excluded.items()]
-        reason = f"expected to take {expected[plan]:.0f} us a step ({', '.join(others)})"
+        reason = f"expected to take {expected[plan]:.0f} us per step ({', '.join(others)})"
     chunks, recompute = 1, False
     if plan == "schroedinger":
         chunks, recompute = _chunks(spec, batch, gradient, chunk)

@@ -1,4 +1,4 @@
-"""The `xla` engine: the batch as one array in plain JAX, by whichever plan is cheapest for the circuit and the batch."""
+"""The `xla` engine: the batch as one array in plain JAX, by the plan that is cheapest for circuit and batch."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,9 +15,10 @@ from qwafer.engines.xla import cost
 class XlaEngine:
     """Batched simulation in JAX, without host callbacks.
 
-    Computes in float32 or float64 as the circuit says, whatever `jax_enable_x64` is. `Program.info` tells what was chosen
-    and why, and the floating point operations (`flops`) of its matrix products. Raises InputError for a plan that
-    cannot run the circuit, for float64 where JAX is in 32 bit, and where one example does not fit.
+    Computes in float32 or float64 as the circuit says, whatever `jax_enable_x64` is. `Program.info` tells what was
+    chosen and why, and the floating point operations (`flops`) of its matrix products. Raises InputError for a plan
+    that cannot run the circuit, for float64 where JAX is in 32 bit, and where one example does not fit; CapabilityError
+    for a circuit that is not made of layers.
     """
 
     plan: str = "auto"

@@ -1,9 +1,9 @@
-"""Plan `heisenberg`: one effective observable per step, then a multilinear polynomial in the examples' cosines and sines.
+"""Plan `heisenberg`: one effective observable per step, then a polynomial in the examples' cosines and sines.
 
 For a circuit that encodes once, s_k(x) = <E(x)| U^dagger O_k U |E(x)> with O_k = sum_i M_ki . (X_i, Y_i, Z_i). In the
-Pauli basis O_k is a real vector of 4^n coefficients; a layer of rotations turns it by orthogonal 4 x 4 matrices, one per
-wire, and CNOTs permute it with signs. An encoded wire has Bloch vectors in a plane, so only 3 of its 4 Pauli operators
-matter, and
+Pauli basis O_k is a real vector of 4^n coefficients; a layer of rotations turns it by orthogonal 4 x 4 matrices, one
+per wire, and CNOTs permute it with signs. An encoded wire has Bloch vectors in a plane, so only 3 of its 4 Pauli
+operators matter, and
 
     s_k(x) = sum over alpha in {0, 1, 2}^n of C_k,alpha prod_i f_alpha_i(x_i),  f = (1, cos x, sin x):
 

@@ -1,7 +1,7 @@
 """Plan `product`: a circuit without entangling gates, or without layers, is n independent wires: Bloch vectors only.
 
-A wire starts at e_z and every gate turns its Bloch vector: RZ, RY, RX about their axes, a fixed Clifford gate by a signed
-permutation of x, y and z.
+A wire starts at e_z and every gate turns its Bloch vector: RZ, RY, RX about their axes, a fixed Clifford gate by a
+signed permutation of x, y and z.
 """
 
 from collections.abc import Callable

@@ -184,10 +184,10 @@ def _displace(
         actual = np.empty(len(stacked))  # the steps that the precision leaves
         for row in range(len(stacked)):
             place, change = divmod(row, len(changes))
-            where = (slice(None), *indices[place]) if group == INPUTS else indices[place]
-            before = np.ravel(stacked[row][where])[0]
-            stacked[row][where] += np.asarray(changes[change], dtype)
-            actual[row] = np.ravel(stacked[row][where])[0] - before
+            where = (row, slice(None), *indices[place]) if group == INPUTS else (row, *indices[place])
+            before = np.ravel(stacked[where])[0]
+            stacked[where] += np.asarray(changes[change], dtype)
+            actual[row] = np.ravel(stacked[where])[0] - before
         full = {name: np.repeat(value[None], len(stacked), axis=0) for name, value in base.items() if name != group}
         full[group] = stacked
         found = many(full, full.pop(INPUTS)).reshape(len(indices), len(changes), *values.shape)

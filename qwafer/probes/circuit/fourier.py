@@ -36,9 +36,9 @@ def fourier_spectrum(subject: Subject, *, n_points: int = 8, max_degree: int = 8
     """Report the Fourier spectrum of the model in each input, over random weights and values of the other inputs.
 
     For a Pauli rotation the accessible frequencies are 0 ... L, L the number of encodings of the input. Frequencies
-    beyond that fail for a known circuit (the engine computes something else). An input that is in no frequency but 0 does
-    nothing. For a user's circuit frequencies up to `max_degree` are looked for, and power at the last one warns: the
-    spectrum may go on.
+    beyond that fail for a known circuit (the engine computes something else). An input that is in no frequency but 0
+    does nothing. For a user's circuit frequencies up to `max_degree` are looked for, and power at the last one warns:
+    the spectrum may go on.
     """
     limit = accessible_degree(subject)
     degree = max_degree if limit is None else limit + 2

@@ -20,9 +20,9 @@ MOST_QUBITS = 12
 
 
 def spec_values(spec: Circuit, weights: Arrays, inputs: np.ndarray) -> np.ndarray:
-    """Return s (..., n_outputs) of `spec` in float64, by contraction; weights (..., *shape) and inputs (..., n) broadcast.
+    """Return s (..., n_outputs) of `spec` in float64; weights (..., *shape) and inputs (..., n) broadcast.
 
-    Fast, and it takes the engines' shortcut: the truth about an engine is `statevector.values`.
+    Contracts Bloch vectors, as engines do: the truth about an engine is `statevector.values`.
     """
     bloch = bloch_vectors(states(spec, weights, inputs), spec.n_qubits)  # (..., n, 3)
     if spec.readout_facts.is_each:
@@ -68,7 +68,7 @@ def numerical_rank(matrix: np.ndarray, tolerance: float = 1e-6) -> tuple[int, fl
 
 
 def effective_rank(singular: np.ndarray) -> float:
-    """Return exp(entropy of the normalised squared singular values): the directions that matter (Roy and Vetterli 2007)."""
+    """Return exp(entropy of the normalised squared singular values): effective rank of Roy and Vetterli 2007."""
     weights = singular**2 / max(float((singular**2).sum()), np.finfo(np.float64).tiny)
     weights = weights[weights > 0]
     return float(np.exp(-(weights * np.log(weights)).sum()))

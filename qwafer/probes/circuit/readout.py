@@ -54,8 +54,9 @@ def readout_identity(evidence: Evidence) -> Report:
 def value_agreement(evidence: Evidence) -> Report:
     """Report whether the subject computes the specified circuit: the body's Bloch vectors, and the values.
 
-    The Bloch vectors are held against a statevector made from the gates' matrices alone, the values against the reference
-    engine. Where the body is right and a value is not, the readout is at fault, which `readout_identity` says.
+    The Bloch vectors are held against a statevector made from the gates' matrices alone, the values against the
+    reference engine. Where the body is right and a value is not, the readout is at fault, which `readout_identity`
+    says.
     """
     name, question = "value agreement", "Does the engine compute the circuit that was specified?"
     subject = evidence.subject

@@ -43,7 +43,7 @@ def route_subject(
 
 
 def hamiltonian_subject(spec: CircuitSpec, *, batch: int = 3) -> Subject:
-    """Return the subject of readout `z_vec` measured under Catalyst as <sum_j w_j Z_j>, w_j the operator's coefficients.
+    """Return the subject of readout `z_vec` measured under Catalyst as the operator sum_j w_j Z_j.
 
     Values and gradients are Catalyst's own: `catalyst.grad` of the QNode with respect to all of its arguments.
     """

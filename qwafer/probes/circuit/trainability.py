@@ -35,7 +35,7 @@ class Decay:
     rate: float
     """Bits of variance lost per step of the axis (a wire, or a layer)."""
     low: float
-    """Lower end of the 95 % interval of the rate."""
+    """Lower end of the 95% interval of the rate."""
     high: float
     """Upper end."""
     intercept: float
@@ -178,7 +178,7 @@ def trainability(
 
     Weights are uniform over a turn and, where `init_scale` is given, also normal of that standard deviation, as
     training starts; the verdict is about the latter then. The rate of the local cost is that of sum_i <Z_i>: the
-    factor 1/n of mean Z is no plateau. Beside it stands the rate of a 2-design over the same sizes, the worst case.
+    factor 1/n of mean Z is not a plateau. Beside it stands the rate of a 2-design over the same sizes, the worst case.
     The verdict is about the gradient that is there: the standard deviation of mean Z's gradient at the spec's own
     size, by the rotations in the middle of the ansatz, fails below 1e-4 and warns below 1e-3. Above twelve wires it
     is extrapolated.

@@ -59,7 +59,7 @@ def label_permutation(data: ProbedData, fit: Fit = linear_fit, *, seed: int = 0)
             f"AUC {auc[worst]:.3f} on permuted labels ({data.label(worst)}, {z[worst]:+.1f} sigma)"
             + ("" if failed else ": chance")
         ),
-        numbers={"auc": auc, "z": z},
+        numbers={"roc_auc": auc, "z": z},
         tolerance=f"fail: more than {SIGMAS:.0f} standard deviations above 0.5",
         meaning="Labels reach the scores by another way than through what the features say: the pipeline leaks.",
         remedy=(

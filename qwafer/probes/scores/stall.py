@@ -29,7 +29,7 @@ class StallWatch:
     """Watches a run for the stall: pass it as the `observe` of `training.train`, or feed it the entries of the
     curves.
 
-    An evaluation is stalled where training and validation loss lie within 2 % of `level` and the classes are less
+    An evaluation is stalled where training and validation loss lie within 2% of `level` and the classes are less
     than 0.1 apart in logit units. The run is stalled after `patience` such evaluations in a row; `since` is then the
     first epoch of them.
     """

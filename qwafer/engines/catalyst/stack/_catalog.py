@@ -190,7 +190,7 @@ QUESTIONS: tuple[Question, ...] = (
         ask="gradients.parameter_shift",
         expected="works",
         relied_on=True,
-        does="uses it with shots and on devices that are no simulators",
+        does="uses it with shots and on devices that are not simulators",
     ),
     Question(
         name="shots and adjoint",
