@@ -86,8 +86,13 @@ class Model:
         if result.predictor is None:
             raise InputError("the result holds no trained head: take the one that `train` returns")
         made = backbone if isinstance(backbone, Extractor) else _from_provenance(backbone)
-        kept = ("config", "seed", "best_epoch", "digests", "versions", "git_revision")
-        run = {name: getattr(result, name) for name in kept}
+        run = {
+            "config": result.config,
+            "seed": result.seed,
+            "best_epoch": result.best_epoch,
+            "digests": to_json(result.digests),
+            "environment": to_json(result.environment),
+        }
         record = {"name": made.name, **made.record} if isinstance(backbone, Extractor) else dict(backbone)
         return cls(made, result.predictor, {"backbone": record, "run": run})
 

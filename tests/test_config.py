@@ -189,7 +189,7 @@ def test_what_is_not_a_table_is_not_a_configuration(plain):
         RunConfig.from_dict(plain)
 
 
-SOURCE = ("data.source", "data.n_maps", "data.seed")
+SOURCE = ("data.source", "data.reader", "data.n_maps", "data.seed")
 SPLIT = ("data.limit", "data.split_seed", "data.split_by", "data.train_fraction", "data.val_fraction")
 BATCHES = ("training.batch_size", "training.epochs", "training.fixed_num_batches")
 DETERMINED_BY = {
@@ -201,18 +201,40 @@ QUANTUM = {
     "circuit.ansatz": ("circuit.n_qubits", "circuit.n_layers", "circuit.ansatz", "circuit.dtype", "head.init_scale"),
     "projection.weight": (*SOURCE, "data.backbone", "circuit.n_qubits", "circuit.dtype"),
     "projection.bias": (*SOURCE, "data.backbone", "circuit.n_qubits", "circuit.dtype"),
-    "readout.bias": ("data.source", "data.task", "circuit.dtype"),
-    "readout.angles": ("data.source", "data.task", "circuit.n_qubits", "circuit.dtype", "head.init_scale"),
-    "readout.weights": ("data.source", "data.task", "circuit.n_qubits", "circuit.dtype", "head.init_scale"),
+    "readout.bias": ("data.source", "data.reader", "data.task", "circuit.dtype"),
+    "readout.angles": (
+        "data.source",
+        "data.reader",
+        "data.task",
+        "circuit.n_qubits",
+        "circuit.dtype",
+        "head.init_scale",
+    ),
+    "readout.weights": (
+        "data.source",
+        "data.reader",
+        "data.task",
+        "circuit.n_qubits",
+        "circuit.dtype",
+        "head.init_scale",
+    ),
     **dict.fromkeys(
         ("alpha.raw", "alpha.value"),
-        ("data.source", "data.task", "head.alpha_init", "head.alpha_mode", "head.alpha_per_label", "circuit.dtype"),
+        (
+            "data.source",
+            "data.reader",
+            "data.task",
+            "head.alpha_init",
+            "head.alpha_mode",
+            "head.alpha_per_label",
+            "circuit.dtype",
+        ),
     ),
 }
 MLP = {
     "projection.hidden.weight": (*SOURCE, "data.backbone", "head.hidden"),
     "projection.hidden.bias": (*SOURCE, "data.backbone", "head.hidden"),
-    "projection.output.weight": ("data.source", "data.task", "head.hidden"),
+    "projection.output.weight": ("data.source", "data.reader", "data.task", "head.hidden"),
 }
 LINEAR = {"projection.linear.weight": (*SOURCE, "data.backbone", "data.task")}
 

@@ -14,13 +14,14 @@ from qwafer._records import load_record, to_json
 from qwafer.circuits import LayeredOptions
 from qwafer.cli.diagnose import build_parser, main
 from qwafer.config import TrainingConfig
+from qwafer.execution import Progress
 from qwafer.experiment import load_experiment
-from qwafer.features import FeatureSet
 from qwafer.heads import LinearOptions
-from qwafer.probes.trust import Section, TrustTable, count_steps, trust_table
+from qwafer.probes.trust import Section, TrustTable, _count_steps, trust_table
 from qwafer.reports.document import to_markdown
 from qwafer.reports.trust import document_blocks
 from qwafer.sweeps.sources import load_features
+from tests.factories import feature_set
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -65,12 +66,10 @@ def test_small_experiment_passes_and_is_written(tmp_path: Path, capsys: pytest.C
 
 
 def leaky_features(path: Path) -> Path:
-    generator = np.random.default_rng(0)
-    features = generator.standard_normal((120, 4)).astype(np.float32)
-    labels = (features[:, :1] > 0.3 * generator.standard_normal((120, 1))).astype(np.uint8)
+    """Write features whose test maps are training maps again."""
     split = np.array(["train"] * 80 + ["val"] * 20 + ["test"] * 20)
-    ids = np.array([f"map{i % 100}" for i in range(120)])  # the test maps are training maps again
-    FeatureSet(features, labels, ("defect",), ids, {"backbone": "made"}, split=split).save(path)
+    ids = np.array([f"map{i % 100}" for i in range(120)])
+    feature_set(signal=2.0, split=split, content_ids=ids, label_names=("defect",)).save(path)
     return path
 
 
@@ -147,7 +146,7 @@ def test_features_given_as_maps_are_refused_as_by_the_other_verbs(
 
 def test_arms_of_one_source_share_the_features() -> None:
     experiment = load_experiment("mean_z_vs_readout", ["data.n_maps=40"])
-    data = load_features(experiment.arms)
+    data = load_features({arm: config.data for arm, config in experiment.arms.items()})
     assert data["mean_z"] is data["mean_z_readout"]
 
 
@@ -155,12 +154,14 @@ def test_progress_is_counted() -> None:
     experiment = load_experiment("mean_z_vs_readout", [*SMALL, "engine=xla"])
     config = dataclasses.replace(experiment.arms["mean_z"], head=LinearOptions(), circuit=None, engine=None)
     arms = {"a": config, "b": dataclasses.replace(config, training=TrainingConfig(epochs=1))}
-    told: list[str] = []
-    table = trust_table(arms, load_features(arms), progress=told.append)
-    assert len(told) == count_steps(arms, "a", thorough=False) == 4
+    told: list[Progress] = []
+    data = load_features({arm: config.data for arm, config in arms.items()})
+    table = trust_table(arms, data, progress=told.append)
+    assert [(state.stage, state.done, state.total) for state in told] == [("probes", step, 4) for step in range(4)]
+    assert [state.text for state in told] == ["scores of a", "scores of b", "data", "pairing"]
     assert table.verdict != "fail"
-    assert count_steps(experiment.arms, "mean_z", thorough=False) == 8
-    assert count_steps(experiment.arms, "mean_z", thorough=True) == 8 + 5 * 6
+    assert _count_steps(experiment.arms, "mean_z", thorough=False) == 8
+    assert _count_steps(experiment.arms, "mean_z", thorough=True) == 8 + 5 * 6
 
 
 def test_document_says_what_to_do_only_where_something_is_wrong() -> None:

@@ -74,7 +74,7 @@ def pairwise() -> list[tuple[str, str, str, int, bool]]:
     cases = []
     for index, (readout, outputs) in enumerate(READOUTS):
         for shift, encoding in enumerate(ENCODINGS):
-            cases.append((encoding, ANSATZE[(index + shift) % 3], readout, outputs, bool((index + shift) % 2)))
+            cases.append((encoding, [*ANSATZE][(index + shift) % 3], readout, outputs, bool((index + shift) % 2)))
     return cases
 
 

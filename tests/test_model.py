@@ -1,6 +1,5 @@
 """`Model`: maps in, decisions out, from one file, the same whatever the batch."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import safetensors.numpy
 
 from qwafer import InputError
+from qwafer._records import to_json
 from qwafer.backbones import Extractor, extractor, features_from_maps
 from qwafer.data import WaferMaps, synthetic_maps
 from qwafer.experiment import load_experiment
@@ -47,7 +47,7 @@ def test_a_saved_model_gives_the_logits_of_its_run(run: RunResult, cnn: Extracto
     np.testing.assert_array_equal(predictions.decisions, predictions.logits > model.head.thresholds[0])
     assert predictions.label_names == model.label_names == ("defect",)
     assert model.provenance["backbone"]["random_weights"] == 5
-    assert model.provenance["run"]["digests"] == json.loads(json.dumps(run.digests))
+    assert model.provenance["run"]["digests"] == to_json(run.digests)
     assert model.backbone.split is None
     again = tmp_path / "again.safetensors"
     model.save(again)

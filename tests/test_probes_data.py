@@ -40,18 +40,16 @@ from qwafer.probes.scores.stall import stall_level
 from qwafer.reports.document import to_markdown
 from qwafer.reports.trust import nulls_table
 from qwafer.training import InitialScores, RunResult, train
+from tests.factories import feature_set
 
 
-def feature_set(n: int = 240, d: int = 6, k: int = 1, seed: int = 0) -> FeatureSet:
-    generator = np.random.default_rng(seed)
-    features = generator.standard_normal((n, d)).astype(np.float32)
-    labels = (features[:, :k] + 0.7 * generator.standard_normal((n, k)) > 0).astype(np.uint8)
-    ids = np.array([f"map{i}" for i in range(n)])
-    return FeatureSet(features, labels, tuple(f"L{i}" for i in range(k)), ids, {})
+def features(n: int = 240, k: int = 1, seed: int = 0) -> FeatureSet:
+    """Return features of which the first K say the labels well, and no more than linearly."""
+    return feature_set(n, 6, k, seed=seed, signal=2.0)
 
 
 def sound_table(seed: int = 0, **changes: Any) -> ProbedData:
-    data = feature_set(seed=seed, k=2, n=400)
+    data = features(seed=seed, k=2, n=400)
     split = make_split(data.labels, data.content_ids, seed=seed)
     table = ProbedData(np.array(data.features), np.array(data.labels), split, data.content_ids, data.label_names)
     return dataclasses.replace(table, **changes)
@@ -248,7 +246,7 @@ def test_a_stall_is_seen_while_training_runs() -> None:
         head=QuantumOptions(alpha_init=0.002),
     )
     watch = StallWatch(0.0)
-    train(config, feature_set(), 0, observe=watch)
+    train(config, features(), 0, observe=watch)
     assert watch.since == 1
     assert "stall of the cross-entropy" in watch.message
 
@@ -265,11 +263,11 @@ def tiny_config(**sections: Any) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def tiny_run() -> RunResult:
-    return train(tiny_config(), feature_set(), 0)
+    return train(tiny_config(), features(), 0)
 
 
 def test_effective_options_change_the_fingerprint() -> None:
-    data = feature_set()
+    data = features()
     base = tiny_config()
     arms: dict[str, RunConfig] = {
         "base": base,
@@ -293,7 +291,7 @@ def test_effective_options_change_the_fingerprint() -> None:
 
 def test_an_option_that_is_never_read_has_no_effect() -> None:
     unread = tiny_config(sampling=SamplingConfig(pos_frac=0.3))
-    report = ineffective_options({"base": tiny_config(), "pos": unread}, feature_set(), "base")
+    report = ineffective_options({"base": tiny_config(), "pos": unread}, features(), "base")
     assert report.verdict == "fail"
     assert "sampling.pos_frac changes nothing against base" in report.headline
 
@@ -362,7 +360,7 @@ def test_nulls_are_judged_by_paired_intervals() -> None:
 def test_nulls_are_trained_under_the_same_budget() -> None:
     calls: list[Progress] = []
     config = tiny_config(training=TrainingConfig(epochs=10, batch_size=64, learning_rate=0.1))
-    report = run_nulls(config, feature_set(), (0, 1), progress=calls.append)
+    report = run_nulls(config, features(), (0, 1), progress=calls.append)
     rows = {row["name"]: row for row in report.numbers["rows"]}
     assert set(rows) == {"head", "separable", "frozen random", "linear probe", "trigonometric", "mlp"}
     assert [state.done for state in calls] == list(range(12))
@@ -372,13 +370,13 @@ def test_nulls_are_trained_under_the_same_budget() -> None:
     # The label is linear in the features: the linear probe must find it, and no head of two wires can beat it.
     assert rows["linear probe"]["mean"] > 0.8
     assert report.verdict == "warn"
-    again = train(dataclasses.replace(config, head=LinearOptions(), circuit=None, engine=None), feature_set(), 1)
+    again = train(dataclasses.replace(config, head=LinearOptions(), circuit=None, engine=None), features(), 1)
     assert rows["linear probe"]["values"][1] == pytest.approx(again.test.macro["roc_auc"])
     with LocalProcesses(2) as executor:  # the executor changes no bit
-        elsewhere = run_nulls(config, feature_set(), (0, 1), executor=executor)
+        elsewhere = run_nulls(config, features(), (0, 1), executor=executor)
     assert elsewhere == report
     with pytest.raises(InputError, match="`metric` must be one of"):
-        run_nulls(tiny_config(), feature_set(), (0,), metric="accuracies")
+        run_nulls(tiny_config(), features(), (0,), metric="accuracies")
 
 
 def test_split_is_used_as_given() -> None:

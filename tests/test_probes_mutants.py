@@ -27,9 +27,10 @@ from qwafer.probes import (
     probe_run,
     route_subject,
 )
-from qwafer.probes.suite import probe_gradients, table_of
+from qwafer.probes.suite import probe_gradients, probed_data
 from qwafer.probes.trust import _pairing_reports
 from qwafer.training import RunResult, prepare, train
+from tests.factories import feature_set
 
 
 def red(reports: list[Report]) -> list[str]:
@@ -147,13 +148,6 @@ def test_a_body_with_another_entanglement() -> None:
     assert red(probe_gradients(gather(wrong, points=1))) == ["value agreement"]
 
 
-def features(n: int = 600, seed: int = 0) -> FeatureSet:
-    generator = np.random.default_rng(seed)
-    values = generator.standard_normal((n, 5)).astype(np.float32)
-    labels = (values[:, :1] + 0.8 * generator.standard_normal((n, 1)) > 0).astype(np.uint8)
-    return FeatureSet(values, labels, ("defect",), np.array([f"map{i}" for i in range(n)]), {})
-
-
 CONFIG = RunConfig(
     circuit=LayeredOptions(n_qubits=2, n_layers=1),
     engine=engines.get("xla"),
@@ -163,12 +157,12 @@ CONFIG = RunConfig(
 
 @pytest.fixture(scope="module")
 def sound() -> tuple[FeatureSet, RunResult]:
-    data = features()
+    data = feature_set(600, 5, signal=1.8, label_names=("defect",))
     return data, train(CONFIG, data, 0)
 
 
 def data_reports(data: FeatureSet, **changes: Any) -> list[Report]:
-    table = dataclasses.replace(table_of(prepare(CONFIG, data, 0)), **changes)
+    table = dataclasses.replace(probed_data(prepare(CONFIG, data, 0)), **changes)
     control = [] if not np.isfinite(table.features).all() else [label_permutation(table)]
     return probe_data(table) + control
 
@@ -180,7 +174,7 @@ def test_sound_data_and_scores_have_no_red(sound: tuple[FeatureSet, RunResult]) 
 
 
 def changed_features(data: FeatureSet, change: str) -> dict[str, Any]:
-    table = table_of(prepare(CONFIG, data, 0))
+    table = probed_data(prepare(CONFIG, data, 0))
     values, labels, ids = np.array(table.features), np.array(table.labels), np.array(table.content_ids)
     if change == "a leaked split":
         ids[table.split.test[:10]] = ids[table.split.train[:10]]
@@ -223,7 +217,7 @@ def test_a_pipeline_that_sees_test_labels(sound: tuple[FeatureSet, RunResult]) -
         truth = table.labels[table.split.test]
         return truth.astype(float), truth
 
-    table = table_of(prepare(CONFIG, sound[0], 0))
+    table = probed_data(prepare(CONFIG, sound[0], 0))
     assert red([*probe_data(table), label_permutation(table, peeking)]) == ["label permutation"]
 
 

@@ -36,11 +36,11 @@ def substance(result):
 
 
 def interrupt_at(epoch):
-    def progress(entry):
+    def observe(entry):
         if entry["epoch"] == epoch:
             raise KeyboardInterrupt
 
-    return progress
+    return observe
 
 
 @pytest.mark.parametrize(("head", "engine"), [("mlp", "reference"), ("quantum", "reference"), ("quantum", "xla")])
@@ -49,11 +49,9 @@ def test_an_interrupted_run_resumes_bit_for_bit(head, engine, tmp_path):
     unbroken = train(chosen, features(), seed=1)
     # The interrupt strikes within epoch 4: what is whole is epoch 3, whose batches no evaluation has seen yet.
     with pytest.raises(KeyboardInterrupt):
-        train(chosen, features(), seed=1, directory=tmp_path, progress=interrupt_at(4))
+        train(chosen, features(), seed=1, directory=tmp_path, observe=interrupt_at(4))
     epochs = []
-    resumed = train(
-        chosen, features(), seed=1, directory=tmp_path, progress=lambda entry: epochs.append(entry["epoch"])
-    )
+    resumed = train(chosen, features(), seed=1, directory=tmp_path, observe=lambda entry: epochs.append(entry["epoch"]))
     assert epochs == [4, 5]
     assert substance(resumed) == substance(unbroken)
 
@@ -77,7 +75,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(every, tmp_path):
 
 def test_an_interrupt_in_the_first_epoch_leaves_nothing_to_resume(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(config(eval_every_epochs=1), features(), seed=1, directory=tmp_path, progress=interrupt_at(1))
+        train(config(eval_every_epochs=1), features(), seed=1, directory=tmp_path, observe=interrupt_at(1))
     assert train(config(eval_every_epochs=1), features(), seed=1, directory=tmp_path).epochs_run == 5
 
 

@@ -27,6 +27,7 @@ from qwafer.probes.data.controls import label_permutation as label_permutation
 from qwafer.probes.data.controls import split_by_origin as split_by_origin
 from qwafer.probes.data.probed import ProbedData as ProbedData
 from qwafer.probes.data.probed import probe_data as probe_data
+from qwafer.probes.pairing import arms_differ as arms_differ
 from qwafer.probes.pairing import digests_agree as digests_agree
 from qwafer.probes.pairing import ineffective_options as ineffective_options
 from qwafer.probes.report import Report as Report

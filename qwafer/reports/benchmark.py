@@ -55,7 +55,7 @@ def report_blocks(
             + f". Intervals over examples: BCa bootstrap of the test examples of seed {seed}, the trained head and its "
             "thresholds held fixed. The two say different things, and neither contains the other."
         ),
-        Images([shared[name] for name in ("trade_off", "average_precision")]),
+        Images([shared[name] for name in ("trade_off", "average_precision") if name in shared]),
         Heading("Differences"),
         *_differences(experiment, differences),
         Heading("Cost"),

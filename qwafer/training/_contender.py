@@ -28,7 +28,7 @@ def fit_contender(config: RunConfig, prepared: Prepared, seed: int) -> RunResult
             )
         logits[name] = values
     judged = judge(prepared, logits)
-    count = int(getattr(fitted, "n_parameters", 0))
+    count = getattr(fitted, "n_parameters", None)
     end = time.perf_counter()
     return RunResult(
         config=config.to_dict(),

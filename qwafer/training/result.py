@@ -61,11 +61,11 @@ class Digests:
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Numbers in a head."""
+    """Numbers in a head; None where a contender does not say."""
 
-    trainable: int
+    trainable: int | None
     frozen: int
-    total: int
+    total: int | None
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ def evolve(
     state = start
     if state is None:
         dtype = next((value.dtype for value in sources.values()), np.dtype("float64"))
-        amplitudes = np.zeros((1, 2**n_qubits))
-        amplitudes[0, 0] = 1.0
-        state = xp.asarray(amplitudes, dtype) + xp.zeros((1, 1), dtype) * 1j
+        amplitudes = np.zeros(2**n_qubits)
+        amplitudes[0] = 1.0
+        state = xp.asarray(amplitudes, dtype) * (1 + 0j)
     for op in gates:
         theta = sources[op.source][(..., *op.index)] if op.source else None
         state = _apply(state, n_qubits, op.wires, op.gate.entries(theta, xp=xp), xp)

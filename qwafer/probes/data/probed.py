@@ -262,7 +262,9 @@ def label_deciding_features(data: ProbedData) -> Report:
         question="Does a single feature decide a label by itself?",
         verdict=verdict,
         headline=listed or strongest,
-        numbers={"decided": {data.label(k): {"feature": data.feature(j), "roc_auc": a} for k, (j, a) in decided.items()}},
+        numbers={
+            "decided": {data.label(k): {"feature": data.feature(j), "roc_auc": a} for k, (j, a) in decided.items()}
+        },
         tolerance=f"AUC of one feature at least {DECIDES_AUC}: fail if every label is decided, warn if some are",
         meaning=(
             "Either the label leaked into the features, or the task is so easy that no comparison of heads means much."

@@ -207,6 +207,7 @@ def _note(values: dict[str, list[float]], counts: dict[str, int], name: str, run
     if metric not in macro:
         raise InputError(f"`metric` must be one of {', '.join(sorted(macro))}, got {metric!r}")
     values.setdefault(name, []).append(macro[metric])
+    assert run.n_parameters.trainable is not None  # every null is trained by the loop
     counts[name] = run.n_parameters.trainable
 
 

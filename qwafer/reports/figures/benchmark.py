@@ -36,27 +36,32 @@ N_ERRORS = 9
 def draw_shared(
     runs: Mapping[str, Mapping[int, RunResult]], records: Mapping[str, HeadRecord], folder: Path
 ) -> dict[str, Drawn]:
-    """Draw what shows all heads at once: `trade_off`, `average_precision`, and `learning` where there are curves."""
+    """Draw what shows all heads at once: `average_precision`, `trade_off` of heads with a count of parameters, and
+    `learning` where there are curves.
+    """
     some = next(iter(records.values()))
     decided = "of the arg max" if some.exclusive else "at thresholds from validation"
     over_seeds = {head: record.test[record.main_metric] for head, record in records.items()}
+    counts = {head: record.parameters.trainable for head, record in records.items()}
     points = [
-        TradeOffPoint(head, records[head].parameters.trainable, found.mean, found.low, found.high)
-        for head, found in over_seeds.items()
+        TradeOffPoint(head, count, over_seeds[head].mean, over_seeds[head].low, over_seeds[head].high)
+        for head, count in counts.items()
+        if count
     ]
+    uncounted = ", ".join(head for head, count in counts.items() if not count)
     n_seeds = max(len(record.runs) for record in records.values())
     bar = f"; a bar reaches from the least to the largest of {n_seeds} seeds" if n_seeds > 1 else ""
     precision = {head: record.first.test.per_class["average_precision"] for head, record in records.items()}
-    drawn = {
-        "trade_off": draw(
-            trade_off(points), folder / "trade_off", f"Macro F1 on test {decided} against trainable parameters{bar}."
-        ),
-        "average_precision": draw(
-            class_bars(precision, some.label_names),
-            folder / "average_precision",
-            f"Average precision of each class on test, seed {some.seed}.",
-        ),
-    }
+    drawn = {}
+    if points:
+        caption = f"Macro F1 on test {decided} against trainable parameters{bar}."
+        caption += f" Not counted: {uncounted}." if uncounted else ""
+        drawn["trade_off"] = draw(trade_off(points), folder / "trade_off", caption)
+    drawn["average_precision"] = draw(
+        class_bars(precision, some.label_names),
+        folder / "average_precision",
+        f"Average precision of each class on test, seed {some.seed}.",
+    )
     curves = training_curves({head: list(by_seed.values()) for head, by_seed in runs.items()})
     if curves is not None:
         drawn["learning"] = draw(
