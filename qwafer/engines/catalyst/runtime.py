@@ -1,4 +1,4 @@
-"""Calling compiled Catalyst programs from the host: one lock, NumPy in and out, seeds a call, Ctrl-C deferred."""
+"""Calling compiled Catalyst programs from the host: one lock, NumPy in and out, seeds per call, Ctrl-C deferred."""
 
 import ctypes
 import functools

@@ -35,7 +35,7 @@ class Decay:
     rate: float
     """Bits of variance lost per step of the axis (a wire, or a layer)."""
     low: float
-    """Lower end of the 95 % interval of the rate."""
+    """Lower end of the 95% interval of the rate."""
     high: float
     """Upper end."""
     intercept: float
