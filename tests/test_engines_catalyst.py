@@ -74,7 +74,7 @@ def pairwise() -> list[tuple[str, str, str, int, bool]]:
     cases = []
     for index, (readout, outputs) in enumerate(READOUTS):
         for shift, encoding in enumerate(ENCODINGS):
-            cases.append((encoding, [*ANSATZE][(index + shift) % 3], readout, outputs, bool((index + shift) % 2)))
+            cases.append((encoding, tuple(ANSATZE)[(index + shift) % 3], readout, outputs, bool((index + shift) % 2)))
     return cases
 
 
@@ -145,7 +145,7 @@ def test_large_batches_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     weights, angles, _ = problem(spec, batch=7)
     whole = engines.get("catalyst").program(spec, 7)(weights, angles)
     engines.cache_clear()
-    monkeypatch.setattr(_catalyst_scan, "CHUNK_AMPLITUDES", 12)  # three examples per call, the last one padded
+    monkeypatch.setattr(_catalyst_scan, "CHUNK_AMPLITUDES", 12)  # three examples a call, the last one padded
     np.testing.assert_allclose(engines.get("catalyst").program(spec, 7)(weights, angles), whole, rtol=0, atol=1e-14)
     engines.cache_clear()
 
@@ -284,5 +284,5 @@ def test_refusals_say_what_to_use() -> None:
     with pytest.raises(InputError, match=r"`batching` must be one of.*did you mean `scan`"):
         engines.get("catalyst", batching="scam")
     program = engines.get("catalyst").program(CircuitSpec(2, 1), 4)
-    with pytest.raises(InputError, match=r"`angles` must have shape \(4, 2\), got \(3, 2\)"):
+    with pytest.raises(InputError, match=r"`inputs` must have shape \(4, 2\), got \(3, 2\)"):
         program({"ansatz": jnp.zeros((1, 2, 3))}, jnp.zeros((3, 2)))

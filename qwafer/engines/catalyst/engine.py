@@ -25,7 +25,7 @@ class CatalystEngine:
     """
 
     batching: str = "scan"
-    """`scan`: an example at a time, any circuit. `choi`: the batch in one circuit on 2n wires, for circuits that encode
+    """`scan`: one example at a time, any circuit. `choi`: the batch in one circuit on 2n wires, where a circuit encodes
     once. `auto`: the one that a measured table expects to be faster."""
     device: str = "lightning.qubit"
     """PennyLane device that executes the circuits."""

@@ -27,7 +27,9 @@ def values(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> np.ndar
     for k in range(readout.n_circuits(circuit.n_outputs)):
         vectors = bloch_vectors(evolve(n, circuit.readout_operations(k), sources, body), n)
         outputs.append(readout.outputs(vectors[..., letters].reshape(*vectors.shape[:-2], -1), sources))
-    return np.concatenate(outputs, axis=-1)
+    found = np.concatenate(outputs, axis=-1)
+    lead = np.broadcast_shapes(found.shape[:-1], sources[INPUTS].shape[:-1])  # a circuit need not use its inputs
+    return np.broadcast_to(found, (*lead, found.shape[-1]))
 
 
 def states(circuit: Circuit, weights: Mapping[str, Any], inputs: Any, *, xp: ModuleType = np) -> Any:
@@ -52,7 +54,7 @@ def evolve(
         dtype = next((value.dtype for value in sources.values()), np.dtype("float64"))
         amplitudes = np.zeros(2**n_qubits)
         amplitudes[0] = 1.0
-        state = xp.asarray(amplitudes, dtype) * (1 + 0j)
+        state = xp.asarray(amplitudes, dtype) + xp.zeros((1,), dtype) * 1j
     for op in gates:
         theta = sources[op.source][(..., *op.index)] if op.source else None
         state = _apply(state, n_qubits, op.wires, op.gate.entries(theta, xp=xp), xp)
