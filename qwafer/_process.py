@@ -6,6 +6,9 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+DEFAULT_EXPERIMENT = "mean_z_vs_readout"
+"""The experiment that verbs take when they are given none; here, because `--help` names it and must be light."""
+
 
 def run_verb(body: Callable[[], int]) -> int:
     """Run a verb's body; bad input becomes one line on stderr and exit status 2.

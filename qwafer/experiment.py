@@ -13,6 +13,7 @@ from typing import Any
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import digest
+from qwafer._process import DEFAULT_EXPERIMENT as DEFAULT_EXPERIMENT
 from qwafer.config import RunConfig
 from qwafer.features import SourceFacts
 from qwafer.overrides import (
@@ -28,9 +29,6 @@ from qwafer.overrides import (
     parse_overrides,
 )
 from qwafer.source import source_facts
-
-DEFAULT_EXPERIMENT = "mean_z_vs_readout"
-"""The experiment that `python -m qwafer.ablate` runs when it is given none."""
 
 TEXT_KEYS = ("name", "title", "description", "expected", "reference", "metric", "baseline")
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")

@@ -75,8 +75,7 @@ def record(done, head):
 
 
 def stored(done, head, seed):
-    folder = done / ("baselines/tree" if head == "tree" else f"sweep/runs/{head}")
-    with np.load(folder / f"seed-{seed}.npz") as arrays:
+    with np.load(done / f"sweep/runs/{head}/seed-{seed}.npz") as arrays:
         return dict(arrays)
 
 
@@ -132,8 +131,7 @@ def test_every_head_is_timed_and_weighed(done):
             assert 0 < latency.p50 <= latency.p90 <= latency.p99
         assert inference.test.examples == found.first.test.n_examples
         assert inference.memory.process > 2**24
-        if head != "tree":
-            assert found.first.memory.process > 2**24
+        assert found.first.memory.process > 2**24
     n_features = record(done, "linear").source.n_features
     assert record(done, "linear").parameters.trainable == 8 * (n_features + 1)
     # projection, two layers' worth of angles for one layer, one weight per label and wire, biases, alpha
@@ -170,7 +168,6 @@ def test_the_report_says_it_all_and_needs_nothing_else(done):
 
 
 def test_error_maps_are_the_maps_of_the_test_examples(done):
-    from qwafer.comparison.runs import load_runs
     from qwafer.experiment import load_experiment
     from qwafer.studies.benchmark import _test_maps
     from qwafer.sweeps import OutputDirectory
@@ -179,8 +176,8 @@ def test_error_maps_are_the_maps_of_the_test_examples(done):
     experiment = load_experiment(done.parent / "two.toml")
     resolved = resolve(experiment, done / "features")
     directory = OutputDirectory(done / "sweep")
-    run = load_runs(directory, directory.read(resolved.experiment))["linear"][0]
-    maps = _test_maps(resolved, resolved.files["linear"], run)
+    run = directory.read(resolved.experiment).results["linear"][0]
+    maps = _test_maps(resolved, "linear", run)
     every = read_maps("synthetic", n=300, seed=0)
     for row in (0, 7, 30):
         np.testing.assert_array_equal(maps[row], every.maps[run.rows["test"][row]])
@@ -191,7 +188,7 @@ def test_error_maps_are_the_maps_of_the_test_examples(done):
     ("more", "message"),
     [
         (["--heads", "quantum,mpl"], "no head `mpl`"),
-        (["--heads", "quantum,tree"], "at least two"),
+        (["--heads", "tree"], "at least two"),
         (["--costs", "1,2"], "four numbers"),
         (["--costs", "a,b,c,d"], "four numbers"),
         (["--jobs", "0"], "--jobs"),
@@ -228,16 +225,17 @@ def test_a_second_call_trains_and_times_nothing(done, work, monkeypatch):
     kept = [path for path in done.rglob("*.json") if "runs" in path.parts or "timing" in path.parts]
     before = {path: path.stat().st_mtime_ns for path in kept}
     records = {head: record(done, head) for head in HEADS}
-    assert len(kept) == 4 * 2 + 3
+    assert len(kept) == 3 * 2 + 3
     assert main(arguments(work)) == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == before
-    for head in ("quantum", "linear"):
+    for head in HEADS:
         assert to_json(record(done, head)) == to_json(records[head])
 
 
 @pytest.mark.slow
 def test_a_backbone_that_is_trained_first_gives_its_split_to_all_features(tmp_path):
     from qwafer.experiment import load_experiment
+    from qwafer.studies import select_heads
     from qwafer.sweeps.resolved import resolve
 
     (tmp_path / "arms.toml").write_text(
@@ -245,10 +243,10 @@ def test_a_backbone_that_is_trained_first_gives_its_split_to_all_features(tmp_pa
         '[arms.spatial]\nhead = "linear"\ndata.backbone = "spatial"\n'
     )
     stages = []
+    experiment = select_heads(load_experiment(tmp_path / "arms.toml"), ["cnn", "spatial", "tree"])
     resolved = resolve(
-        load_experiment(tmp_path / "arms.toml"),
+        experiment,
         tmp_path / "features",
-        tree=True,
         progress=lambda state: stages.append(f"{state.stage} {state.text}"),
     )
     assert list(dict.fromkeys(stages)) == ["training wafercnn", "features wafercnn", "features spatial"]
@@ -256,8 +254,8 @@ def test_a_backbone_that_is_trained_first_gives_its_split_to_all_features(tmp_pa
     assert (cnn.features.shape[1], spatial.features.shape[1]) == (128, 88)
     np.testing.assert_array_equal(cnn.split, spatial.split)
     assert set(cnn.split) == {"train", "val", "test"}
-    assert resolved.tree_features == resolved.files["spatial"]
+    assert resolved.files["tree"] == resolved.files["spatial"]
     assert resolved.experiment.arms["cnn"].data.source == str(resolved.files["cnn"])
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()}
-    resolve(load_experiment(tmp_path / "arms.toml"), tmp_path / "features")
+    resolve(experiment, tmp_path / "features")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()} == before

@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 import pytest
-from qwafer.sweeps.resources import measure_latency, peak_memory
 
 from qwafer._errors import InputError
 from qwafer.sweeps.inference import time_calls
+from qwafer.training.resources import measure_latency, peak_memory
 
 
 def test_calls_are_counted_and_warm_up_is_not_timed():
@@ -42,7 +42,7 @@ def test_peak_memory_is_that_of_this_program_not_of_its_parent():
     np.ones(2**25)  # 256 MiB: the parent's
     code = (
         "import numpy as np\n"
-        "from qwafer.sweeps.resources import peak_memory\n"
+        "from qwafer.training.resources import peak_memory\n"
         "before = peak_memory(); np.ones(2**23); print(before, peak_memory())"  # 64 MiB
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout

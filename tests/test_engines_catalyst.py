@@ -145,7 +145,7 @@ def test_large_batches_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     weights, angles, _ = problem(spec, batch=7)
     whole = engines.get("catalyst").program(spec, 7)(weights, angles)
     engines.cache_clear()
-    monkeypatch.setattr(_catalyst_scan, "CHUNK_AMPLITUDES", 12)  # three examples a call, the last one padded
+    monkeypatch.setattr(_catalyst_scan, "CHUNK_AMPLITUDES", 12)  # three examples per call, the last one padded
     np.testing.assert_allclose(engines.get("catalyst").program(spec, 7)(weights, angles), whole, rtol=0, atol=1e-14)
     engines.cache_clear()
 

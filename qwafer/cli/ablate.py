@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qwafer._process import run_verb
+from qwafer._process import DEFAULT_EXPERIMENT, run_verb
 from qwafer.cli.arguments import add_experiment, add_quiet, add_running, add_seeds, executor_of, experiment_of
 from qwafer.cli.progress import progress_bar
-from qwafer.experiment import DEFAULT_EXPERIMENT
 
 if TYPE_CHECKING:
     from qwafer.comparison import Summary

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qwafer._process import run_verb
+from qwafer._process import DEFAULT_EXPERIMENT, run_verb
 from qwafer.cli.arguments import add_experiment, add_quiet, experiment_of
 from qwafer.cli.progress import progress_bar
-from qwafer.experiment import DEFAULT_EXPERIMENT
 
 if TYPE_CHECKING:
     from qwafer.engines.catalyst.stack import StackFact

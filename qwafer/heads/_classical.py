@@ -1,6 +1,7 @@
 """The classical rivals of the quantum head: a linear map and a network with one hidden layer."""
 
 import math
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -10,7 +11,9 @@ from jaxtyping import Array, Float
 from qwafer._errors import InputError
 from qwafer.engines import Program
 from qwafer.heads._base import Head, HeadInputs, draw
-from qwafer.heads.options import MlpOptions
+
+if TYPE_CHECKING:
+    from qwafer.heads.options import MlpOptions
 
 
 class LinearHead(Head):
@@ -61,7 +64,7 @@ def linear_head(inputs: HeadInputs) -> LinearHead:
     return LinearHead(params, inputs.buffers, inputs.n_labels, inputs.dtype)
 
 
-def mlp_head(options: MlpOptions, inputs: HeadInputs) -> MlpHead:
+def mlp_head(options: "MlpOptions", inputs: HeadInputs) -> MlpHead:
     """Return an untrained `MlpHead`: He-normal hidden weights (std sqrt(2/D)), output std 1/sqrt(hidden), biases 0."""
     width, hidden, seed = inputs.features.shape[1], options.hidden, inputs.seed
     params = {

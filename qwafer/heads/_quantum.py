@@ -1,6 +1,7 @@
 """The quantum head: projection, angles, circuit, readout, alpha and bias."""
 
 import math
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -13,7 +14,9 @@ from qwafer.circuits import Circuit
 from qwafer.engines import Program
 from qwafer.heads._base import Head, HeadInputs, draw
 from qwafer.heads._projection import ANGLE_MAPS, orthonormal_frame, principal_axes
-from qwafer.heads.options import QuantumOptions
+
+if TYPE_CHECKING:
+    from qwafer.heads.options import QuantumOptions
 
 ALPHA_FLOOR = 1e-3
 """Least alpha of `alpha_mode = "softplus"`."""
@@ -75,7 +78,7 @@ def parameter_of(spec: Circuit, weight: str) -> str:
     return spec.readout_facts.parameter or "" if weight == "readout" else f"circuit.{weight}"
 
 
-def quantum_head(options: QuantumOptions, inputs: HeadInputs) -> QuantumHead:
+def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
     """Return an untrained `QuantumHead` for the circuit of `inputs`.
 
     Initial values: projection weights of standard deviation 1/sqrt(D), biases 0, the circuit's weights and readout

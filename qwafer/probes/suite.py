@@ -151,9 +151,7 @@ def probe_run(run: RunResult, data: FeatureSet, *, seed: int = 0) -> list[Report
     if not isinstance(config.head, LinearOptions):
         reports.insert(3, scores.linear_equality(logits, held, run.predictor.logits(fitted), fitted))
     if isinstance(head, QuantumHead):
-        bound = 1.0
-        if head.spec.readout == "z_vec":
-            bound = float(np.abs(np.asarray(head.circuit_weights()["readout"])).sum(axis=-1).max())
+        bound = head.spec.readout_facts.bound(head.circuit_weights())
         bias = np.asarray(head.params["readout.bias"], np.float64)
         readout = logits / np.asarray(head.alpha(), np.float64) - bias
         reports.insert(1, scores.score_range(readout, bound=bound))
