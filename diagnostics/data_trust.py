@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
         data_config = DataConfig(source=arguments.features, task=arguments.task, split_by=arguments.split_by)
         config = RunConfig(data=data_config)
-        data = load_features({"data": config})["data"]
+        data = load_features({"data": config.data})["data"]
         probed = probed_data(prepare(config, data, arguments.seed), stratified=arguments.split_by == "content")
         return [
             *probe_data(probed),

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
             settings.append(f"data.source={arguments.features}")
         experiment = load_experiment(DEFAULT_EXPERIMENT, [*settings, *arguments.overrides])
         config = experiment.arms[experiment.baseline]
-        data = load_features({experiment.baseline: config})[experiment.baseline]
+        data = load_features({experiment.baseline: config.data})[experiment.baseline]
         watch = StallWatch(arguments.gamma)
         print(f"stall level {watch.level:.4f}")
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"separation {entry['val_separation']:+.4f}  {watch.message}"
             )
 
-        result = train(config, data, arguments.seed, progress=follow)
+        result = train(config, data, arguments.seed, observe=follow)
         return focal_stall(result.curves, arguments.gamma)
 
     return run(body)

@@ -29,7 +29,6 @@ def main(argv: list[str] | None = None) -> int:
 
     def body() -> object:
         from qwafer import InputError
-        from qwafer._checks import check_positive_int
         from qwafer.execution import LocalProcesses
         from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment
         from qwafer.probes import run_nulls
@@ -37,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         from qwafer.reports.trust import nulls_table
         from qwafer.sweeps.sources import load_features
 
-        check_positive_int("--jobs", arguments.jobs)
+        if arguments.jobs < 1:
+            raise InputError(f"`--jobs` must be at least 1, got {arguments.jobs}")
         settings = [f"engine={arguments.engine}"] + (
             [f"data.source={arguments.features}"] if arguments.features else []
         )
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         config = experiment.arms[arguments.arm]
         report = run_nulls(
             config,
-            load_features({"head": config})["head"],
+            load_features({"head": config.data})["head"],
             range(arguments.seed, arguments.seed + arguments.seeds),
             metric=arguments.metric,
             executor=LocalProcesses(arguments.jobs) if arguments.jobs > 1 else None,

@@ -10,7 +10,7 @@ import numpy as np
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, digest, jsonable
-from qwafer.data.edge_iiot import Table
+from qwafer.data.edge_iiot import DataTable
 from qwafer.data.files import load_npz
 from qwafer.data.maps import check_labels, check_rows
 from qwafer.data.splits import PARTS, Split
@@ -184,7 +184,7 @@ class FeatureSet:
             raise InputError(f"{path}: {error}") from error
 
 
-def from_table(table: Table, split: Split) -> FeatureSet:
+def from_table(table: DataTable, split: Split) -> FeatureSet:
     """Return the features of a table: its numbers, then each categorical column one-hot; `split` is recorded.
 
     The categories are those of the training part alone, in sorted order, so that nothing about the other parts leaks

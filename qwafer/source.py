@@ -5,7 +5,7 @@ from pathlib import Path
 
 from qwafer._errors import InputError
 from qwafer.config import DataConfig
-from qwafer.data import Table, WaferMaps, make_split
+from qwafer.data import DataTable, WaferMaps, make_split
 from qwafer.data.files import npz_keys
 from qwafer.data.source import READERS, SYNTHETIC, not_maps, read, reader_of
 from qwafer.features import FeatureSet, SourceFacts, from_table
@@ -32,7 +32,7 @@ def _facts(source: str, reader: str | None, version: tuple[int, int] | None) -> 
             found = read_source(source, reader)
             if isinstance(found, FeatureSet):
                 return SourceFacts("features", found.split is not None)
-            return SourceFacts("table" if isinstance(found, Table) else "maps")
+            return SourceFacts("table" if isinstance(found, DataTable) else "maps")
         kind = _KINDS.get(reader or reader_of(source), "maps")
         return SourceFacts(kind, kind == "features" and "split" in npz_keys(Path(source)))
     except InputError:
@@ -41,26 +41,28 @@ def _facts(source: str, reader: str | None, version: tuple[int, int] | None) -> 
 
 def read_source(
     source: str | Path, reader: str | None = None, *, n: int | None = None, seed: int | None = None
-) -> WaferMaps | Table | FeatureSet:
+) -> WaferMaps | DataTable | FeatureSet:
     """Return what `source` holds: wafer maps, a table or features; see `data.read_maps` for the arguments.
 
     Raises:
         InputError: a missing or damaged file, `n` or `seed` given with a file, or a reader of another result.
     """
     found = read(source, reader, n=n, seed=seed)
-    if not isinstance(found, (WaferMaps, Table, FeatureSet)):
-        raise InputError(f"reader {reader} must return WaferMaps, a Table or a FeatureSet, got {type(found).__name__}")
+    if not isinstance(found, (WaferMaps, DataTable, FeatureSet)):
+        raise InputError(
+            f"reader {reader} must return WaferMaps, a DataTable or a FeatureSet, got {type(found).__name__}"
+        )
     return found
 
 
-def read_data(data: DataConfig) -> WaferMaps | Table | FeatureSet:
+def read_data(data: DataConfig) -> WaferMaps | DataTable | FeatureSet:
     """Return what the source of a configuration holds."""
     synthetic = data.source == SYNTHETIC
     numbers = {"n": data.n_maps, "seed": data.seed} if synthetic else {}
     return read_source(data.source, data.reader, **numbers)
 
 
-def table_features(table: Table, data: DataConfig) -> FeatureSet:
+def table_features(table: DataTable, data: DataConfig) -> FeatureSet:
     """Return the features of a table on the split that `data` describes, drawn by `split_seed` (0 if none).
 
     The split is recorded in the features, for their categories are those of its training part.

@@ -25,6 +25,7 @@ from qwafer.studies import run_experiment
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.sources import provide_features, source_key
 from qwafer.training import RunResult
+from tests.factories import feature_set
 
 ROOT = Path(__file__).resolve().parents[1]
 TOML = """
@@ -45,17 +46,11 @@ head.hidden = 8
 RUNS = [(arm, seed) for seed in range(3) for arm in ("linear", "mlp")]
 
 
-def feature_set(**changes):
-    rng = np.random.default_rng(1)
-    labels = np.stack([rng.integers(0, 2, 90), np.zeros(90)], axis=1).astype(np.uint8)
-    fields = {
-        "features": (rng.standard_normal((90, 4)) + 0.7 * labels[:, :1]).astype(np.float32),
-        "labels": labels,
-        "label_names": ("a", "never"),
-        "content_ids": np.array([str(i) for i in range(90)]),
-        "provenance": {},
-    }
-    return FeatureSet(**fields | changes)
+def two_labels(**changes):
+    """Ninety examples; no example has the second label."""
+    one = feature_set(90, seed=1, signal=0.7)
+    labels = np.pad(one.labels, ((0, 0), (0, 1)))
+    return dataclasses.replace(one, **{"labels": labels, "label_names": ("a", "never"), **changes})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,7 +65,7 @@ def no_revision():
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "two.toml").write_text(TOML)
-    feature_set().save(folder / "f.npz")
+    two_labels().save(folder / "f.npz")
     return folder
 
 
@@ -237,7 +232,7 @@ def test_every_run_is_read_once(work, tmp_path, monkeypatch):
 def test_an_output_directory_belongs_to_one_experiment(work, unbroken, capsys):
     before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*")}
     other = work / "other.npz"
-    feature_set(features=feature_set().features + 1).save(other)
+    two_labels(features=two_labels().features + 1).save(other)
     cases = [
         (command(work, unbroken, "--set", "training.epochs=3"), "training.epochs of arm linear is 2 there, 3 here"),
         (["--out", str(unbroken), "--features", str(work / "f.npz")], "two there, mean_z_vs_readout here"),
@@ -324,7 +319,7 @@ def bad_files(folder):
     maps = np.ones((20, 8, 8), np.int32)
     maps[3, 2, 2] = 7
     np.savez(folder / "values.npz", arr_0=maps, arr_1=np.zeros((20, 8), np.int32))
-    good = feature_set()
+    good = two_labels()
     good.save(folder / "good.npz")
     arrays = dict(np.load(folder / "good.npz"))
     arrays["features"] = np.where(np.arange(360).reshape(90, 4) == 5, np.nan, arrays["features"])

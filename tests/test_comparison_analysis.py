@@ -4,48 +4,71 @@ import dataclasses
 
 import numpy as np
 import pytest
-from qwafer.comparison.inference import InferenceTiming, PassTiming
-from qwafer.comparison.resources import Latency, PeakMemory
 from sklearn import metrics as sk
 
 from qwafer._errors import InputError
 from qwafer._records import from_json, load_record, save_record, to_json
-from qwafer.comparison import HeadRun, analyse, calibrations, example_differences, seed_differences, threshold_variants
-from qwafer.comparison.analysis import mean_cost, over_seeds, tuned
+from qwafer.comparison import analyse, calibrations, example_differences, seed_differences, threshold_variants
+from qwafer.comparison.analysis import mean_cost, over_seeds
 from qwafer.comparison.differences import Differences
 from qwafer.comparison.record import FeatureSource, HeadRecord, head_record
-from qwafer.comparison.runs import ParameterCounts, RunEnvironment, RunSeconds, check_same_examples
+from qwafer.comparison.runs import check_same_examples
+from qwafer.config import RunConfig
+from qwafer.data import Split
+from qwafer.evaluation import tune_thresholds
+from qwafer.sweeps.inference import InferenceTiming, PassTiming
+from qwafer.training import Digests, RunResult
+from qwafer.training._environment import environment
+from qwafer.training._judge import judge
+from qwafer.training._prepare import Prepared
+from qwafer.training.resources import Latency, PeakMemory
+from qwafer.training.result import ParameterCount, Timings
+from tests.factories import feature_set
 
 
-def head_run(seed=0, n=(90, 160), k=4, exclusive=False, **changes):
+def head_run(seed=0, n=(90, 160), k=4, *, exclusive=False, logits=None, labels=None):
+    """A run that gave `logits` on `labels`, drawn unless given, judged as training judges its own."""
     rng = np.random.default_rng(seed)
-    logits, labels, rows = {}, {}, {}
+    drawn, truth = {}, {}
     for part, size in zip(("val", "test"), n, strict=True):
         if exclusive:
             classes = rng.integers(0, k, size)
-            labels[part] = np.eye(k, dtype=np.uint8)[classes]
+            truth[part] = np.eye(k, dtype=np.uint8)[classes]
         else:
-            labels[part] = (rng.random((size, k)) < 0.35).astype(np.uint8)
-        logits[part] = (rng.normal(size=(size, k)) + 1.5 * labels[part] - 0.5).astype(np.float32)
-        rows[part] = np.arange(size)
-    fields = {
-        "head": "quantum",
-        "seed": seed,
-        "label_names": tuple(f"label {i}" for i in range(k)),
-        "exclusive": exclusive,
-        "logits": logits,
-        "labels": labels,
-        "rows": rows,
-        "n_parameters": ParameterCounts(trainable=10, frozen=0, total=10),
-        "seconds": RunSeconds(training=1.0, total=1.5),
-        "curves": {},
-        "data_digest": "d",
-        "split_digest": "s",
-        "notes": (),
-        "memory": PeakMemory(process=1, device=None),
-        "config": {},
-    }
-    return HeadRun(**fields | changes)
+            truth[part] = (rng.random((size, k)) < 0.35).astype(np.uint8)
+        drawn[part] = (rng.normal(size=(size, k)) + 1.5 * truth[part] - 0.5).astype(np.float32)
+    logits, labels = logits or drawn, labels or truth
+    n_val, n_test = (len(labels[part]) for part in ("val", "test"))
+    data = feature_set(
+        n_val + n_test,
+        k=k,
+        labels=np.concatenate([labels["val"], labels["test"]]),
+        label_names=tuple(f"label {i}" for i in range(k)),
+        exclusive=exclusive,
+    )
+    rows = np.arange(n_val + n_test)
+    judged = judge(Prepared(data, Split(rows[:0], rows[:n_val], rows[n_val:], "s"), "d", (), exclusive), logits)
+    return RunResult(
+        config=RunConfig().to_dict(),
+        seed=seed,
+        label_names=data.label_names,
+        val=judged.val,
+        test=judged.test,
+        initial=None,
+        best_epoch=0,
+        epochs_run=0,
+        curves={},
+        digests=Digests("d", "s"),
+        n_parameters=ParameterCount(trainable=10, frozen=0, total=10),
+        degenerate=judged.degenerate,
+        notes=(),
+        timings=Timings(training=1.0, total=1.5),
+        engine={},
+        compile_cache={},
+        environment=environment(),
+        memory=PeakMemory(process=1, device=None),
+        outputs=judged.outputs,
+    )
 
 
 def test_metrics_equal_scikit_learn():
@@ -53,7 +76,7 @@ def test_metrics_equal_scikit_learn():
     analysis = analyse(run, n_resamples=50)
     logits, labels = run.logits["test"].astype(np.float64), run.labels["test"]
     p = 1 / (1 + np.exp(-logits))
-    decided = logits > np.asarray(tuned(run).values)
+    decided = logits > np.asarray(tune_thresholds(run.logits["val"], run.labels["val"]).values)
     expected = {
         "roc_auc": sk.roc_auc_score(labels, logits, average=None),
         "average_precision": sk.average_precision_score(labels, logits, average=None),
@@ -95,6 +118,7 @@ def test_thresholds_and_calibration_come_from_validation_alone():
         logits={**run.logits, "test": rng.normal(size=(160, 4))},
         labels={**run.labels, "test": rng.integers(0, 2, (160, 4)).astype(np.uint8)},
     )
+    assert analyse(run, n_resamples=10).test.thresholds == analyse(scrambled, n_resamples=10).test.thresholds
     ours, theirs = threshold_variants(run), threshold_variants(scrambled)
     assert [ours[m].thresholds for m in ours] == [theirs[m].thresholds for m in theirs]
     assert ours["f1"].f1 != theirs["f1"].f1
@@ -162,7 +186,7 @@ def test_temperature_scaling_repairs_overconfident_logits():
     found = calibrations(head_run(logits=logits, labels=labels, k=2))
     for method in ("temperature", "platt"):
         np.testing.assert_allclose(found[method].fit.scale, 0.25, rtol=0.1)
-        assert found[method].after.macro["ece"] < 0.3 * found[method].before.macro["ece"]
+        assert found[method].effect.after.macro["ece"] < 0.3 * found[method].effect.before.macro["ece"]
 
 
 def test_values_over_seeds():
@@ -182,15 +206,13 @@ def timing():
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_records_are_read_back_as_written(tmp_path, exclusive):
     runs = {seed: head_run(seed, exclusive=exclusive) for seed in (0, 3)}
-    if not exclusive:
-        runs[3].labels["val"][:, 1] = 0  # undefined values are written too
-        runs[3].labels["test"][:, 1] = 0
-    trained = dataclasses.replace(
-        runs[0], best_epoch=2, epochs_run=4, engine={"engine": "xla"}, environment=RunEnvironment({"a": "1"}, None, {})
-    )
+    if not exclusive:  # undefined values are written too
+        absent = {part: labels * np.array([1, 0, 1, 1], np.uint8) for part, labels in runs[3].labels.items()}
+        runs[3] = head_run(3, logits=runs[3].logits, labels=absent)
+    trained = dataclasses.replace(runs[0], best_epoch=2, epochs_run=4, engine={"engine": "xla"})
     analyses = {seed: analyse(run, n_resamples=10) for seed, run in {**runs, 0: trained}.items()}
     source = FeatureSource("f.npz", "d", 250, 4, {"backbone": "made"})
-    record = head_record({**runs, 0: trained}, analyses, timing(), source)
+    record = head_record("quantum", {**runs, 0: trained}, analyses, timing(), source)
     save_record(tmp_path / "bench_quantum.json", record)
     again = load_record(HeadRecord, tmp_path / "bench_quantum.json")
     assert to_json(again) == to_json(record)
@@ -199,7 +221,10 @@ def test_records_are_read_back_as_written(tmp_path, exclusive):
     assert (again.seed, again.main_metric) == (0, "f1" if exclusive else "f1_tuned")
     assert from_json(InferenceTiming, to_json(timing())) == timing()
 
-    others = {"a": {0: runs[0]}, "b": {0: dataclasses.replace(runs[0], head="b", logits=head_run(9).logits)}}
+    assert (again.head, again.first.best_epoch, again.engine) == ("quantum", 2, {"engine": "xla"})
+    assert np.isnan(again.runs[3].test.per_class["roc_auc"]).tolist() == [False, not exclusive, False, False]
+
+    others = {"a": {0: runs[0]}, "b": {0: head_run(logits=head_run(9).logits)}}
     if not exclusive:
         compared = {head: {s: analyse(run, n_resamples=10) for s, run in by.items()} for head, by in others.items()}
         differences = Differences(
@@ -210,11 +235,10 @@ def test_records_are_read_back_as_written(tmp_path, exclusive):
 
 def test_equal_heads_do_not_differ_and_a_better_one_does():
     base = head_run()
-    same = dataclasses.replace(base, head="same")
-    better = dataclasses.replace(
-        base, head="better", logits={part: base.logits[part] + 2 * base.labels[part] for part in base.logits}
+    better = head_run(logits={part: base.logits[part] + 2 * base.labels[part] for part in base.logits})
+    found = example_differences(
+        {"base": {0: base}, "same": {0: head_run()}, "better": {0: better}}, "base", n_resamples=300
     )
-    found = example_differences({"base": {0: base}, "same": {0: same}, "better": {0: better}}, "base", n_resamples=300)
     assert list(found) == ["same", "better"]
     assert found["same"][0]["f1"].estimate == 0
     assert found["same"][0]["f1"].degenerate
@@ -235,11 +259,11 @@ def test_differences_over_seeds_are_those_of_the_metric():
 
 def test_heads_on_other_examples_are_refused():
     base = head_run()
-    moved = dataclasses.replace(base, head="moved", rows={**base.rows, "test": base.rows["test"][::-1]})
+    moved = dataclasses.replace(base, outputs={**base.outputs, "test_rows": base.rows["test"][::-1]})
     with pytest.raises(InputError, match="different test examples with seed 0"):
         check_same_examples({"base": {0: base}, "moved": {0: moved}})
-    other = dataclasses.replace(base, head="other", labels={**base.labels, "val": 1 - base.labels["val"]})
+    other = dataclasses.replace(base, outputs={**base.outputs, "val_labels": 1 - base.labels["val"]})
     with pytest.raises(InputError, match="different val examples"):
         check_same_examples({"base": {0: base}, "other": {0: other}})
-    check_same_examples({"base": {0: base}, "same": {0: dataclasses.replace(base, head="same")}})
-    assert np.array_equal(base.rows["test"], np.arange(160))
+    check_same_examples({"base": {0: base}, "same": {0: head_run()}})
+    assert np.array_equal(base.rows["test"], np.arange(90, 250))

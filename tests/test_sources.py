@@ -51,7 +51,7 @@ def test_a_reader_of_ones_own_gives_maps_or_features(numbers: str) -> None:
     assert source_facts(DataConfig(source=numbers, reader=f"{MINE}:read_maps")) == SourceFacts("maps")
     facts = source_facts(DataConfig(source=numbers, reader=f"{MINE}:read_features"))
     assert facts == SourceFacts("features", brings_split=True)
-    with pytest.raises(InputError, match="must return WaferMaps, a Table or a FeatureSet, got dict"):
+    with pytest.raises(InputError, match="must return WaferMaps, a DataTable or a FeatureSet, got dict"):
         read_source(numbers, f"{MINE}:read_nothing")
     with pytest.raises(InputError, match="not wafer maps"):
         read_maps(numbers, reader=f"{MINE}:read_features")

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from qwafer.backbones.keys import ConvNorm, Linear, State, Table
+from qwafer.backbones.keys import ConvNorm, LayerTable, Linear, State
 from qwafer.backbones.layers import Conv, Dense, Depthwise, Images, SqueezeExcite, global_mean, swish
 from qwafer.backbones.preprocess import Preprocessing
 from qwafer.backbones.pretrained import Architecture, Pretrained
@@ -70,9 +70,9 @@ class EfficientNetB0(nn.Module):
         return global_mean(x).astype(jnp.float32)
 
 
-def table() -> Table:
+def table() -> LayerTable:
     """Return which checkpoint keys each layer takes."""
-    layers: Table = {("stem",): ConvNorm("features.0.0", "features.0.1", (STEM, 3, 3, 3))}
+    layers: LayerTable = {("stem",): ConvNorm("features.0.0", "features.0.1", (STEM, 3, 3, 3))}
     width = STEM
     for stage, (expansion, kernel, _, features, blocks) in enumerate(STAGES, 1):
         for block in range(blocks):

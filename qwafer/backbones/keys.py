@@ -21,7 +21,7 @@ class Layer(Protocol):
         """Return the float32 parameters of the flax module."""
 
 
-Table: TypeAlias = dict[tuple[str, ...], Layer]
+LayerTable: TypeAlias = dict[tuple[str, ...], Layer]
 """{path of the flax module: the layer's claim}: the whole of a model."""
 
 
@@ -145,12 +145,12 @@ class Tensors:
         return {name: state[key].astype(np.float32) for name, key, _ in self.entries}
 
 
-def expected_shapes(table: Table) -> Shapes:
+def expected_shapes(table: LayerTable) -> Shapes:
     """Return {key: shape} of every tensor that a model needs."""
     return {key: shape for layer in table.values() for key, shape in layer.shapes().items()}
 
 
-def parameter_tree(table: Table, state: State) -> dict:
+def parameter_tree(table: LayerTable, state: State) -> dict:
     """Return the nested parameters of the flax module, float32, batch normalisation folded."""
     tree: dict = {}
     for path, layer in table.items():

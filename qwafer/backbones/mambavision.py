@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
-from qwafer.backbones.keys import Affine, ConvNorm, LayerNormKeys, Linear, Shapes, State, Table, Tensors
+from qwafer.backbones.keys import Affine, ConvNorm, LayerNormKeys, LayerTable, Linear, Shapes, State, Tensors
 from qwafer.backbones.layers import Conv, Dense, Images, LayerNorm, gelu, gelu_tanh, global_mean
 from qwafer.backbones.preprocess import Preprocessing
 from qwafer.backbones.pretrained import Architecture, Pretrained
@@ -203,10 +203,10 @@ def attention_from(depth: int) -> int:
     return -(-depth // 2)
 
 
-def table(config: MambaVisionConfig) -> Table:
+def table(config: MambaVisionConfig) -> LayerTable:
     """Return which checkpoint keys each layer takes."""
     stem = "patch_embed.conv_down"
-    layers: Table = {
+    layers: LayerTable = {
         ("stem1",): ConvNorm(f"{stem}.0", f"{stem}.1", (config.stem, 3, 3, 3), STEM_EPS),
         ("stem2",): ConvNorm(f"{stem}.3", f"{stem}.4", (config.width, config.stem, 3, 3), STEM_EPS),
     }
@@ -226,9 +226,9 @@ def table(config: MambaVisionConfig) -> Table:
     return layers
 
 
-def _token_block(key: str, path: str, width: int, attends: bool, layer_scale: bool) -> Table:
+def _token_block(key: str, path: str, width: int, attends: bool, layer_scale: bool) -> LayerTable:
     mixer = f"{key}.mixer"
-    layers: Table = {
+    layers: LayerTable = {
         (path, "norm1"): LayerNormKeys(f"{key}.norm1", width),
         (path, "norm2"): LayerNormKeys(f"{key}.norm2", width),
         (path, "fc1"): Linear(f"{key}.mlp.fc1", width, MLP_RATIO * width),

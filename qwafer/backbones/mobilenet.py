@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from qwafer.backbones.keys import ConvNorm, Linear, State, Table
+from qwafer.backbones.keys import ConvNorm, LayerTable, Linear, State
 from qwafer.backbones.layers import (
     Conv,
     Dense,
@@ -84,9 +84,9 @@ class MobileNetV3Small(nn.Module):
         return global_mean(x).astype(jnp.float32)
 
 
-def table() -> Table:
+def table() -> LayerTable:
     """Return which checkpoint keys each layer takes."""
-    layers: Table = {("stem",): ConvNorm("features.0.0", "features.0.1", (STEM, 3, 3, 3), EPS)}
+    layers: LayerTable = {("stem",): ConvNorm("features.0.0", "features.0.1", (STEM, 3, 3, 3), EPS)}
     width = STEM
     for index, (kernel, expanded, features, excite, _, _) in enumerate(BLOCKS, 1):
         key, path = f"features.{index}.block", f"block{index}"

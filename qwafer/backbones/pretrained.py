@@ -18,7 +18,7 @@ from qwafer._checks import check_choice
 from qwafer._errors import InputError
 from qwafer.backbones.base import Extractor, available_cores
 from qwafer.backbones.checkpoints import Checkpoint, check_fit, fetch_from_hub, random_checkpoint, read_checkpoint
-from qwafer.backbones.keys import Shapes, State, Table, expected_shapes, parameter_tree
+from qwafer.backbones.keys import LayerTable, Shapes, State, expected_shapes, parameter_tree
 from qwafer.backbones.registry import BACKBONES
 from qwafer.backbones.trained import recorded_split
 
@@ -45,7 +45,7 @@ class Architecture:
     """Name as in torchvision or mambavision."""
     module: nn.Module
     """The flax module, for inference."""
-    table: Table
+    table: LayerTable
     """Which tensors each layer takes."""
     preprocessing: Images
     """From maps to the images that the checkpoint was trained on."""

@@ -12,7 +12,7 @@ from qwafer.cli.arguments import add_quiet
 from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from qwafer.data import Table, WaferMaps
+    from qwafer.data import DataTable, WaferMaps
 
 _FLAGS = {"seed": "train-seed", "split_by": "train-split", "epochs": "epochs"}
 """Options of a network by the flags that set them."""
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from qwafer.backbones import BACKBONES, DEFAULT_BATCH, extract, extractor, is_complete, provenance
-    from qwafer.data import Table
+    from qwafer.data import DataTable
     from qwafer.data.source import not_maps
     from qwafer.features import FeatureSet
     from qwafer.source import read_source
@@ -102,7 +102,7 @@ def _run(arguments: argparse.Namespace) -> int:
     said = [str(warning.message) for warning in caught]
     for sentence in [*said, *(note for note in found.notes if not any(note in text for text in said))]:
         sys.stderr.write(f"note: {sentence}\n")
-    if isinstance(found, Table):
+    if isinstance(found, DataTable):
         return _table(found, arguments)
     name = arguments.backbone or "spatial"
     backbone = extractor(
@@ -123,7 +123,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _table(table: "Table", arguments: argparse.Namespace) -> int:
+def _table(table: "DataTable", arguments: argparse.Namespace) -> int:
     """Write the features of a table, which has no use for a backbone."""
     from qwafer._errors import InputError
     from qwafer.backbones import is_complete

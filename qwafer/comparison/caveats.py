@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from qwafer.comparison.pairing import INPUTS, Pairing
 from qwafer.execution import Failure
 from qwafer.experiment import Experiment
-from qwafer.sweeps.directory import DirectoryRecord, Results, SweepResults, seeds_text
-from qwafer.training import RunResult
+from qwafer.sweeps.directory import DirectoryRecord, SweepResults, seeds_text
+from qwafer.training import RunResult, Runs
 
 
 def collect_warnings(
@@ -67,7 +67,7 @@ def _unpaired(pairing: Pairing) -> list[str]:
     ]
 
 
-def _dead(results: Results) -> list[str]:
+def _dead(results: Runs) -> list[str]:
     """Groups of parameters without a gradient, or that did not move: the minimal sign that something does not learn."""
     found = []
     for arm, runs in results.items():
@@ -80,7 +80,7 @@ def _dead(results: Results) -> list[str]:
     return found
 
 
-def _degenerate(results: Results) -> list[str]:
+def _degenerate(results: Runs) -> list[str]:
     found = []
     for arm, runs in results.items():
         seeds = [seed for seed, result in runs.items() if result.degenerate]
@@ -100,7 +100,7 @@ def _degenerate(results: Results) -> list[str]:
     return found
 
 
-def _epochs(results: Results) -> list[str]:
+def _epochs(results: Runs) -> list[str]:
     """Two signs in the epochs of the best checkpoints: arms that are still improving, and arms that only get worse."""
     found = []
     for arm, runs in results.items():
@@ -122,7 +122,7 @@ def _epochs(results: Results) -> list[str]:
     return found
 
 
-def _mixed(results: Results) -> list[str]:
+def _mixed(results: Runs) -> list[str]:
     every = [result.environment for runs in results.values() for result in runs.values()]
     names = sorted({name for made in every for name in made.versions})
     mixed = [name for name in names if len({made.versions.get(name) for made in every}) > 1]
@@ -152,7 +152,7 @@ def _seeds(experiment: Experiment, record: DirectoryRecord) -> list[str]:
     return found
 
 
-def _notes(results: Results) -> list[str]:
+def _notes(results: Runs) -> list[str]:
     """The runs' own notes, each once, with the number of runs that have it."""
     counts = Counter(note for runs in results.values() for result in runs.values() for note in set(result.notes))
     total = sum(len(runs) for runs in results.values())

@@ -7,7 +7,7 @@ from typing import ClassVar
 from qwafer.comparison.analysis import RunAnalysis, main_metric
 from qwafer.comparison.statistics import Comparison, compare_arms
 from qwafer.evaluation import Interval, bca_metric_differences
-from qwafer.training.result import RunResult
+from qwafer.training.result import Runs
 
 EXAMPLE_METRICS = ("f1", "roc_auc")
 
@@ -47,9 +47,7 @@ def seed_differences(
     return comparisons
 
 
-def example_differences(
-    runs: Mapping[str, Mapping[int, RunResult]], baseline: str, *, n_resamples: int = 2000
-) -> ExampleDifferences:
+def example_differences(runs: Runs, baseline: str, *, n_resamples: int = 2000) -> ExampleDifferences:
     """Return, by head and seed, the 95% BCa intervals over test examples of metric(head) - metric(baseline).
 
     Macro F1 at each head's own thresholds from validation, and macro ROC-AUC; both heads are read on the same

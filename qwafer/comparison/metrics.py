@@ -7,7 +7,7 @@ from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer.evaluation import Evaluation
 
-PARTS = ("test", "val")
+SCORED_PARTS = ("test", "val")
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ METRICS = {
 
 
 def check_metric(metric: str) -> None:
-    """Raise InputError unless `metric` is PART.NAME with a part in `PARTS` and a name in `METRICS`."""
-    known = [f"{part}.{name}" for part in PARTS for name in METRICS]
+    """Raise InputError unless `metric` is PART.NAME with a part in `SCORED_PARTS` and a name in `METRICS`."""
+    known = [f"{part}.{name}" for part in SCORED_PARTS for name in METRICS]
     if metric not in known:
         hint = nearest(metric if "." in metric else f"test.{metric}", known)
         raise InputError(f"`metric` must be test. or val. and one of {', '.join(METRICS)}, got {metric!r}{hint}")

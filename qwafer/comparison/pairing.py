@@ -9,7 +9,7 @@ from qwafer._errors import PairingError
 from qwafer.config import RunConfig
 from qwafer.features import SourceFacts
 from qwafer.overrides import determined_by, effective_options
-from qwafer.training.result import Digests, RunResult
+from qwafer.training.result import Digests, Runs
 
 INPUTS = ("data", "split", "batches")
 """Digests of what a run was given."""
@@ -107,7 +107,7 @@ def check_pairing(
     )
 
 
-def identical_arms(results: Mapping[str, Mapping[int, RunResult]]) -> tuple[tuple[str, str], ...]:
+def identical_arms(results: Runs) -> tuple[tuple[str, str], ...]:
     """Return the pairs of arms that measured the same to the last bit (`RunResult.fingerprint`) on every seed that both
     have; pairs without such a seed are left out.
     """

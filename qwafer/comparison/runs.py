@@ -1,12 +1,10 @@
 """The runs of a benchmark: every head complete, every head tested on the same examples."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from qwafer._errors import InputError
 from qwafer.sweeps.directory import OutputDirectory, SweepResults
-from qwafer.training.result import RunResult
+from qwafer.training.result import RunResult, Runs
 
 
 def check_complete(directory: OutputDirectory, sweep: SweepResults) -> None:
@@ -21,7 +19,7 @@ def check_complete(directory: OutputDirectory, sweep: SweepResults) -> None:
             raise InputError(f"head {head} has no complete run to report: {failure.error}")
 
 
-def check_same_examples(runs: Mapping[str, Mapping[int, RunResult]]) -> None:
+def check_same_examples(runs: Runs) -> None:
     """Raise InputError unless all heads were tested on the same examples with every seed."""
     reference: dict[int, tuple[str, RunResult]] = {}
     for head, by_seed in runs.items():

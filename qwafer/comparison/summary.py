@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from qwafer.comparison.caveats import collect_warnings
-from qwafer.comparison.metrics import PARTS, higher_is_better, metric_value
+from qwafer.comparison.metrics import SCORED_PARTS, higher_is_better, metric_value
 from qwafer.comparison.pairing import Pairing, check_pairing, identical_arms
 from qwafer.comparison.statistics import Comparison, compare_arms
 from qwafer.execution import Failure
@@ -205,7 +205,7 @@ def _arm(
 ) -> ArmSummary:
     first = next(iter(runs.values()), None)
     over_seeds = mean_and_sd(values.values())
-    names = [f"{part}.{name}" for part in PARTS for name in sorted(_averages(runs, part))]
+    names = [f"{part}.{name}" for part in SCORED_PARTS for name in sorted(_averages(runs, part))]
     engine = None if first is None else first.engine
     return ArmSummary(
         changes=changes,

@@ -1,6 +1,6 @@
 """Files in, labelled arrays out: readers, the synthetic generator, splits."""
 
-from qwafer.data.edge_iiot import Table as Table
+from qwafer.data.edge_iiot import DataTable as DataTable
 from qwafer.data.edge_iiot import read_edge_iiot as read_edge_iiot
 from qwafer.data.lswmd import read_lswmd as read_lswmd
 from qwafer.data.maps import WaferMaps as WaferMaps

@@ -1,4 +1,4 @@
-"""Reader of Edge-IIoTset CSV files (Ferrag et al. 2022, doi 10.1109/ACCESS.2022.3165809) into a `Table`."""
+"""Reader of Edge-IIoTset CSV files (Ferrag et al. 2022, doi 10.1109/ACCESS.2022.3165809) into a `DataTable`."""
 
 import hashlib
 import math
@@ -99,7 +99,7 @@ CHUNK_ROWS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class DataTable:
     """Labelled rows of a table: numbers, categories that are not yet encoded, and what was left out and why."""
 
     numeric: np.ndarray
@@ -142,7 +142,7 @@ class Table:
         return len(self.labels)
 
 
-def read_edge_iiot(path: str | Path) -> Table:
+def read_edge_iiot(path: str | Path) -> DataTable:
     """Return the rows of an Edge-IIoTset CSV under the binary label `Attack_label`.
 
     Of the 63 columns, identifiers, payloads, times and the attack's type are dropped (`DROPPED`, listed in the result
@@ -180,7 +180,7 @@ def read_edge_iiot(path: str | Path) -> Table:
     if len(times) < len(parts):
         notes.append("frame.time has no whole date in some rows, so there are no times to split by")
     categorical = zip(*(part.categorical for part in parts), strict=True)
-    return Table(
+    return DataTable(
         numeric=np.concatenate([part.numeric for part in parts]),
         numeric_names=NUMERIC,
         categorical=tuple(np.concatenate(column) for column in categorical),

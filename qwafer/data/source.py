@@ -21,7 +21,7 @@ READERS: Registry[Callable[..., Any]] = Registry(
         "synthetic": "qwafer.data.synthetic:read_synthetic",
     },
 )
-"""Every reader by name; one of your own is `package.module:function`: read(path) -> WaferMaps, Table or FeatureSet."""
+"""Every reader by name; one of your own is `package.module:function`: path -> WaferMaps, DataTable or FeatureSet."""
 
 SYNTHETIC = "synthetic"
 PICKLE_STARTS = (b"\x80", b"ccopy_reg", b"ccopyreg", b"cpandas", b"(")

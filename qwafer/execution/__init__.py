@@ -7,7 +7,7 @@ from qwafer.execution.job import Failure as Failure
 from qwafer.execution.job import Job as Job
 from qwafer.execution.job import OnProgress as OnProgress
 from qwafer.execution.job import Progress as Progress
-from qwafer.execution.job import Report as Report
+from qwafer.execution.job import ReportPart as ReportPart
 from qwafer.execution.job import perform as perform
 from qwafer.execution.job import plain as plain
 from qwafer.execution.processes import LocalProcesses as LocalProcesses

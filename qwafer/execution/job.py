@@ -11,7 +11,7 @@ from qwafer.registry import load_attribute
 
 F = TypeVar("F", bound=Callable[[Any, Callable[[float], None]], Any])
 
-Report = Callable[[float], None]
+ReportPart = Callable[[float], None]
 """Called by a running job with the fraction of it that is done."""
 
 
@@ -21,7 +21,7 @@ class Job:
 
     key: str
     """Names the job in its events; unique in one call of `Executor.run`."""
-    function: str | Callable[[Any, Report], Any]
+    function: str | Callable[[Any, ReportPart], Any]
     """`package.module:function`, called as `function(payload, report)`; the function itself only where the executor
     runs in this process."""
     payload: Any = None
@@ -114,7 +114,7 @@ def plain(function: F) -> F:
     return function
 
 
-def perform(function: str | Callable[[Any, Report], Any], payload: Any, report: Report) -> Any:
+def perform(function: str | Callable[[Any, ReportPart], Any], payload: Any, report: ReportPart) -> Any:
     """Return what a job's function returns.
 
     A name is what stands for the function in a process of qwafer's own: JAX is configured for it (`configure_jax`)

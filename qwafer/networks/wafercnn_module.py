@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
-from qwafer.backbones.keys import ConvNorm, State, Table
+from qwafer.backbones.keys import ConvNorm, LayerTable, State
 from qwafer.backbones.layers import Conv, Images, global_mean
 from qwafer.backbones.preprocess import resize_nearest
 from qwafer.backbones.pretrained import Architecture, Pretrained
@@ -85,7 +85,7 @@ def channels(codes: Any, xp: Any) -> Any:
     return xp.stack([(codes == 1).astype(np.float32), (codes == 2).astype(np.float32), radii], axis=-1)
 
 
-def table() -> Table:
+def table() -> LayerTable:
     """Return which checkpoint keys each layer takes."""
     widths = (N_INPUTS, *CHANNELS)
     return {

@@ -13,16 +13,13 @@ from qwafer.features import FeatureSet
 from qwafer.objective import make_objective, make_sampler, order_digest
 from qwafer.overrides import flat_config
 from qwafer.probes.report import Report
-from qwafer.training import RunResult, make_head, make_program, prepare
+from qwafer.training import Runs, make_head, make_program, prepare
 
 ADDRESS = re.compile(r"0x[0-9a-f]+|\bid=\d+")
 """What differs between two printings of one program."""
 
 LOOP_OPTIONS = ("eval_every_epochs", "early_stopping", "val_objective", "checkpoint_every_epochs", "preflight_compile")
 """Options of the loop around the program: they choose when to evaluate and which checkpoint counts."""
-
-Runs = Mapping[str, Mapping[int, RunResult]]
-"""Results by arm and seed."""
 
 
 def arms_differ(runs: Runs, *, exclude: Collection[tuple[str, str]] = ()) -> Report:

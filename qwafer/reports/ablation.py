@@ -5,19 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from qwafer._io import write_text
-from qwafer.comparison.metrics import METRICS, PARTS
+from qwafer.comparison.metrics import METRICS, SCORED_PARTS
 from qwafer.comparison.statistics import ALPHA
 from qwafer.comparison.summary import Summary, SweepTimings, distinct
 from qwafer.reports.document import Block, Heading, Images, Items, Paragraph, Table, to_markdown
 from qwafer.reports.figures.ablation import write_figures
 from qwafer.reports.format import MISSING, format_difference, format_interval, format_number, format_spread
-from qwafer.sweeps.directory import Results, seeds_text
+from qwafer.sweeps.directory import seeds_text
+from qwafer.training import Runs
 
 SECONDS = ("compile", "evaluation", "total", "training")
 """The timings that the report sums."""
 
 
-def write_report(folder: Path, summary: Summary, timings: SweepTimings, results: Results) -> Path:
+def write_report(folder: Path, summary: Summary, timings: SweepTimings, results: Runs) -> Path:
     """Write `report.md` and `figures/` into `folder`, and return the path of the report."""
     figures = write_figures(summary, results, folder / "figures")
     path = folder / "report.md"
@@ -93,7 +94,7 @@ def _comparison_table(summary: Summary) -> list[Block]:
 def _metrics_table(summary: Summary) -> list[Block]:
     arms = summary.arms.values()
     rows: list[Sequence[object]] = []
-    for name in (f"{part}.{metric.name}" for part in PARTS for metric in METRICS.values() if metric.reported):
+    for name in (f"{part}.{metric.name}" for part in SCORED_PARTS for metric in METRICS.values() if metric.reported):
         found = [arm.metrics.get(name) for arm in arms]
         if any(found):
             rows.append((name, *(MISSING if cell is None else format_spread(cell.mean, cell.sd) for cell in found)))

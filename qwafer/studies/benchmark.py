@@ -1,7 +1,7 @@
 """`run_benchmark`: heads under identical conditions, from maps or features to the report."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,7 @@ from qwafer.sweeps.directory import predictor_path
 from qwafer.sweeps.inference import InferenceTiming
 from qwafer.sweeps.jobs import TIME, run_payload
 from qwafer.sweeps.resolved import Resolved, resolve
-from qwafer.training import RunResult, prepare
-
-Runs = Mapping[str, Mapping[int, RunResult]]
-"""Complete runs by head and seed."""
+from qwafer.training import RunResult, Runs, prepare
 
 
 @dataclass(frozen=True)

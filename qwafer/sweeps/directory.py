@@ -20,9 +20,6 @@ FEATURES = "features"
 """Folder of features that the experiment extracted itself."""
 NOT_DONE = Failure("Missing", "the run was not done")
 
-Results = Mapping[str, Mapping[int, RunResult]]
-"""Complete runs by arm and seed."""
-
 
 @dataclass(frozen=True)
 class DirectoryRecord:

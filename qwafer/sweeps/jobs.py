@@ -8,7 +8,7 @@ from typing import Any
 
 from qwafer._records import to_json
 from qwafer.config import RunConfig
-from qwafer.execution import Report
+from qwafer.execution import ReportPart
 from qwafer.features import FeatureSet
 from qwafer.sweeps.directory import predictor_path
 from qwafer.training.resources import PeakMemory
@@ -40,7 +40,7 @@ def train_payload(
     }
 
 
-def train_run(payload: Mapping[str, Any], report: Report) -> None:
+def train_run(payload: Mapping[str, Any], report: ReportPart) -> None:
     """Train one arm with one seed and write its result.
 
     With `store_all` it holds the memory used, and the logits and the predictor are written beside it, and before it: a
@@ -64,7 +64,7 @@ def train_run(payload: Mapping[str, Any], report: Report) -> None:
     result.save(out, outputs=payload["store_all"])
 
 
-def check_run(payload: Mapping[str, Any], report: Report) -> None:
+def check_run(payload: Mapping[str, Any], report: ReportPart) -> None:
     """Raise what a run would raise before its first step: for its data, split, head, circuit and memory."""
     from qwafer.training import make_head, make_program, prepare
 
@@ -77,7 +77,7 @@ def check_run(payload: Mapping[str, Any], report: Report) -> None:
     make_program(config, labels.shape[1], config.training.batch_size)
 
 
-def time_run(payload: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def time_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:
     """Return the JSON form of the `InferenceTiming` of a trained head, which must be alone in its process.
 
     `predictor` is its file; a contender, which has none, is fitted again.

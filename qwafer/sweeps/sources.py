@@ -14,7 +14,7 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer.config import DataConfig
-from qwafer.data import Table, WaferMaps
+from qwafer.data import DataTable, WaferMaps
 from qwafer.execution.job import OnProgress
 from qwafer.features import FeatureSet
 from qwafer.source import read_data, table_features
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qwafer.backbones import Extractor
 
 Check = Callable[[str, "SourceRecord"], object]
-Examples = WaferMaps | Table | FeatureSet
+Examples = WaferMaps | DataTable | FeatureSet
 Split = Callable[[np.ndarray], np.ndarray | None]
 
 
@@ -149,7 +149,7 @@ class _Provider:
             examples = self.read(next(iter(members.values())))
             if isinstance(examples, WaferMaps):
                 found = self._of_maps(members, examples)
-            elif isinstance(examples, Table):
+            elif isinstance(examples, DataTable):
                 found = self._of_table(members, examples)
             else:
                 found = self._of_features(members, examples)
@@ -165,7 +165,7 @@ class _Provider:
             path = self._kept(features, f"{Path(data.source).stem}-{features.digest()[:8]}")
         yield _Made([*arms], features, path, SourceRecord(file=Path(data.source).name))
 
-    def _of_table(self, arms: Mapping[str, DataConfig], table: Table) -> Iterator[_Made]:
+    def _of_table(self, arms: Mapping[str, DataConfig], table: DataTable) -> Iterator[_Made]:
         """The features of a table are those of a split, so that arms of different splits do not share them."""
         record = SourceRecord(maps=table.source, maps_sha256=table.sha256, backbone="table")
         found: dict[str, _Made] = {}

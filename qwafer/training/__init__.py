@@ -15,4 +15,5 @@ from qwafer.training.result import Digests as Digests
 from qwafer.training.result import InitialScores as InitialScores
 from qwafer.training.result import ParameterCount as ParameterCount
 from qwafer.training.result import RunResult as RunResult
+from qwafer.training.result import Runs as Runs
 from qwafer.training.result import Timings as Timings

@@ -1,6 +1,7 @@
 """`RunResult`: everything about one run that a report or a comparison reads."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -196,3 +197,7 @@ class RunResult:
             return result
         with np.load(beside, allow_pickle=False) as arrays:
             return dataclasses.replace(result, outputs=dict(arrays))
+
+
+Runs = Mapping[str, Mapping[int, RunResult]]
+"""Results by arm (or head) and seed."""

@@ -8,10 +8,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from qwafer.data import Split
+from qwafer.data.splits import PARTS
 from qwafer.evaluation import roc_auc
 from qwafer.probes.report import Report, Verdict
-
-PARTS = ("train", "val", "test")
 
 NEAR = 0.1
 """A test example nearer to a training example than this share of the median nearest-neighbour distance is a near

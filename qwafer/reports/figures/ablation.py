@@ -17,8 +17,7 @@ from qwafer.reports.figures.style import (
     fit_text,
     line_style,
 )
-from qwafer.sweeps.directory import Results
-from qwafer.training.result import CURVES, GROUP_CURVES, RunResult
+from qwafer.training.result import CURVES, GROUP_CURVES, RunResult, Runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +29,7 @@ LEARNING = ("grad_norm", "distance")
 """The curves that are drawn for every group of parameters."""
 
 
-def write_figures(summary: Summary, results: Results, folder: Path) -> list[tuple[Path, str]]:
+def write_figures(summary: Summary, results: Runs, folder: Path) -> list[tuple[Path, str]]:
     """Write each figure as PNG and PDF into `folder`; return (PNG, caption) of those that have something to show."""
     metric, baseline = summary.experiment.metric, summary.experiment.baseline
     figures = (
@@ -115,7 +114,7 @@ def differences_figure(summary: Summary) -> "Figure | None":
     return figure
 
 
-def curves_figure(results: Results) -> "Figure | None":
+def curves_figure(results: Runs) -> "Figure | None":
     """Return training loss, validation loss and validation ROC-AUC over the epochs, one line per arm."""
     epochs = _epochs(results)
     if not epochs:
@@ -125,7 +124,7 @@ def curves_figure(results: Results) -> "Figure | None":
     return learning_curves(epochs, panels)
 
 
-def learning_figure(results: Results) -> "Figure | None":
+def learning_figure(results: Runs) -> "Figure | None":
     """Return gradient norm and distance moved of every group of parameters over the epochs, one line per arm."""
     groups = ordered_groups(
         group for runs in results.values() for run in runs.values() for group in run.groups("grad_norm")
@@ -169,7 +168,7 @@ def _draw(axis: "Axes", epochs: list[float], values: np.ndarray, index: int) -> 
     return line
 
 
-def _epochs(results: Results) -> list[float]:
+def _epochs(results: Runs) -> list[float]:
     """Return every epoch at which some run was evaluated."""
     return sorted({epoch for runs in results.values() for run in runs.values() for epoch in run.curve("epoch")})
 

@@ -24,7 +24,7 @@ from qwafer.reports.figures import (
     training_curves,
     worst_examples,
 )
-from qwafer.training.result import RunResult
+from qwafer.training.result import RunResult, Runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,9 +33,7 @@ N_ERRORS = 9
 """Maps in the figure of the worst errors, at most."""
 
 
-def draw_shared(
-    runs: Mapping[str, Mapping[int, RunResult]], records: Mapping[str, HeadRecord], folder: Path
-) -> dict[str, Drawn]:
+def draw_shared(runs: Runs, records: Mapping[str, HeadRecord], folder: Path) -> dict[str, Drawn]:
     """Draw what shows all heads at once: `average_precision`, `trade_off` of heads with a count of parameters, and
     `learning` where there are curves.
     """
