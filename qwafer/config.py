@@ -97,7 +97,7 @@ class TrainingConfig:
     epochs: int = 10
     """Passes over the training split."""
     batch_size: int = 64
-    """Examples a step."""
+    """Examples per step."""
     learning_rate: float = 1e-2
     """Peak learning rate of AdamW."""
     schedule: str = "constant"
