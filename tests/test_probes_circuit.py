@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit, CircuitSpec, GateCircuit, Operation
+from qwafer.circuits.gates import CNOT, RX, RY
 from qwafer.engines import get
 from qwafer.probes import (
     circuit_subject,
@@ -65,6 +66,14 @@ def test_statevector_is_the_same_in_jax_and_broadcasts_over_weights() -> None:
     np.testing.assert_allclose(states(spec, many, angles), expected, atol=1e-14)
     in_jax = states(spec, {"ansatz": jnp.asarray(many["ansatz"])}, jnp.asarray(angles), xp=jnp)
     np.testing.assert_allclose(in_jax, expected, atol=1e-14)
+
+
+def test_statevector_is_exact_for_weights_of_single_precision() -> None:
+    spec = CircuitSpec(3, 2)
+    weights, angles = np.random.default_rng(0).normal(size=(2, 3, 3)).astype("f"), np.ones(3, "f")
+    found = states(spec, {"ansatz": weights}, angles)
+    assert found.dtype == "complex128"
+    np.testing.assert_allclose(found, states(spec, {"ansatz": weights.astype(float)}, angles.astype(float)), atol=1e-15)
 
 
 @pytest.mark.parametrize("spec", SPECS[1:4:2], ids=str)
@@ -274,6 +283,25 @@ def test_parameters_are_named_as_slices_where_they_form_one() -> None:
     assert summarize_names([("a", (0, j)) for j in range(3)], shapes) == "a[0, :]"
     assert summarize_names([("a", (0, 0)), ("a", (1, 2))], shapes) == "a[0, 0], a[1, 2]"
     assert summarize_names([("b", ())], shapes) == "b"
+
+
+ROTATED = (Operation(RX, (0,), "w", (0,)), Operation(CNOT, (0, 1)), Operation(RY, (1,), "w", (1,)))
+
+
+@pytest.mark.parametrize(
+    ("circuit", "engine", "live"),
+    [
+        (CircuitSpec(2, 0, dtype="float64"), "xla", "all 2 parameters and inputs are live"),
+        (GateCircuit(2, ROTATED, 0, (("w", (2,)),), dtype="float64"), "reference", "all 2 parameters and inputs"),
+        (GateCircuit(2, ROTATED, 1, (("w", (2,)),), dtype="float64"), "reference", "inert: inputs[0]"),
+    ],
+    ids=["no layer", "no inputs", "unused input"],
+)
+def test_circuits_that_lack_weights_or_inputs_are_probed(circuit: Circuit, engine: str, live: str) -> None:
+    reports = {report.name: report for report in probe_circuit(circuit_subject(circuit, engine, batch=2))}
+    assert all(report.ok for report in reports.values())
+    assert reports["value agreement"].verdict == reports["gradient agreement"].verdict == "pass"
+    assert live in reports["sensitivity"].headline
 
 
 @pytest.mark.slow

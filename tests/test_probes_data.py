@@ -377,6 +377,8 @@ def test_nulls_are_trained_under_the_same_budget() -> None:
     assert elsewhere == report
     with pytest.raises(InputError, match="`metric` must be one of"):
         run_nulls(tiny_config(), features(), (0,), metric="accuracies")
+    with pytest.raises(InputError, match="`seeds` must be between 1"):
+        run_nulls(tiny_config(), features(), ())
 
 
 def test_split_is_used_as_given() -> None:

@@ -179,6 +179,9 @@ def _displace(
     for group, shape in subject.group_shapes().items():
         rule = subject.rule(group)
         indices = list(np.ndindex(*shape))
+        if not indices:
+            moved[group] = derivative[group] = np.zeros((0, *values.shape))
+            continue
         changes = [SHIFT, -SHIFT] + ([step, -step] if rule == "difference" else [])
         stacked = np.repeat(base[group][None], len(indices) * len(changes), axis=0)
         actual = np.empty(len(stacked))  # the steps that the precision leaves

@@ -102,4 +102,4 @@ def _body_difference(evidence: Evidence, point: Point) -> float:
     weights = {group: jnp.asarray(value) for group, value in point.weights.items()}
     found = np.asarray(subject.bloch(weights, jnp.asarray(point.inputs)), np.float64)
     expected = bloch_vectors(states(subject.circuit, point.weights, np.asarray(point.inputs)), subject.circuit.n_qubits)
-    return float(np.abs(found.reshape(expected.shape) - expected).max())
+    return float(np.abs(found.reshape(len(found), -1, 3) - expected).max())

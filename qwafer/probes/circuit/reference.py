@@ -21,6 +21,6 @@ def default_qubit(circuit: Circuit, weights: Mapping[str, np.ndarray], inputs: n
     parts = []
     for part in (slice(start, start + size) for start in range(0, m, size)):
         rows = {k: np.repeat(np.asarray(v[part], np.float64), batch, axis=0) for k, v in weights.items()}
-        flat = np.asarray(inputs[part], np.float64).reshape(-1, inputs.shape[-1])
+        flat = np.concatenate(np.asarray(inputs[part], np.float64))
         parts.append(evaluate(circuit, rows, flat).reshape(-1, batch, circuit.n_outputs))
     return np.concatenate(parts)

@@ -38,7 +38,10 @@ def states(circuit: Circuit, weights: Mapping[str, Any], inputs: Any, *, xp: Mod
     `weights` (..., *shape), of which those of the readout are not needed, and `inputs` (..., n_inputs), in radians,
     broadcast over their leading axes. `xp` is the array module: `numpy` or `jax.numpy`.
     """
-    return evolve(circuit.n_qubits, circuit.operations(), {**weights, INPUTS: inputs}, xp=xp)
+    sources = {**weights, INPUTS: inputs}
+    if xp is np:  # the truth about an engine in single precision is not one in single precision
+        sources = {name: np.asarray(value, np.float64) for name, value in sources.items()}
+    return evolve(circuit.n_qubits, circuit.operations(), sources, xp=xp)
 
 
 def evolve(

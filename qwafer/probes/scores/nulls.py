@@ -18,6 +18,7 @@ from qwafer.circuits.options import NATIVE, LayeredOptions
 from qwafer.config import RunConfig
 from qwafer.evaluation import bca_mean_interval
 from qwafer.execution import Event, Executor, Job, OnProgress, Progress, Threads, run_all
+from qwafer.experiment import check_seeds
 from qwafer.features import FeatureSet
 from qwafer.heads import LinearOptions, MlpOptions, QuantumHead, QuantumOptions
 from qwafer.probes.report import Report, Verdict
@@ -116,6 +117,7 @@ def run_nulls(
     better than every null (lower end of the 95% BCa interval of head minus null above 0); warns where it is not.
     Without an executor, one run after the other is done in this process. `progress` is called before each run.
     """
+    check_seeds(seeds)
     running = Threads() if executor is None else executor
     with tempfile.TemporaryDirectory(prefix="qwafer-nulls-") as folder, running:
         total = len(seeds) * (2 + len(null_configs(config, 1, 1, 1)))
