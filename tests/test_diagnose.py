@@ -208,7 +208,7 @@ def test_scripts_on_circuits_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "inert: readout[0, :, 2] by structure" in capsys.readouterr().out
     assert script("expressive_power").main(small) == 0
     assert script("barren_plateau").main(["--max-qubits", "3", "--samples", "20", "--init-scale", "0.1"]) == 0
-    assert "global, initial weights, a wire" in capsys.readouterr().out
+    assert "global, initial weights, per wire" in capsys.readouterr().out
 
 
 def test_scripts_take_every_option_of_a_circuit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,7 +155,7 @@ def test_ablate(experiment_file, tmp_path, capsys):
 
 
 def test_bench(experiment_file, tmp_path):
-    heads = "linear,prototypes,ising,nearest,tree"
+    heads = "linear,prototypes,nearest"
     arguments = [str(experiment_file), "--heads", heads, "--seeds", "1", "--out", str(tmp_path / "out"), "--quiet"]
     assert bench.main(arguments) == 0
     report = (tmp_path / "out" / "report.md").read_text()

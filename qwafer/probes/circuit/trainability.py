@@ -33,7 +33,7 @@ class Decay:
     """A fitted law Var = 2^(a - rate n) with its bootstrap interval."""
 
     rate: float
-    """Bits of variance lost per step of the axis (a wire, or a layer)."""
+    """Bits of variance lost per step of the axis (per wire, or per layer)."""
     low: float
     """Lower end of the 95% interval of the rate."""
     high: float
@@ -204,24 +204,24 @@ def trainability(
         by_size = [sample(n, spec.n_layers) for n in qubits]
         by_depth = [sample(spec.n_qubits, depth) for depth in layers] if simulated else []
         for cost in COSTS:
-            fits[f"{cost}, {weights} weights, a wire"] = fit_decay(qubits, [s[cost] for s in by_size], seed=seed)
+            fits[f"{cost}, {weights} weights, per wire"] = fit_decay(qubits, [s[cost] for s in by_size], seed=seed)
             if len(by_depth) > 1:
-                fits[f"{cost}, {weights} weights, a layer"] = fit_decay(layers, [s[cost] for s in by_depth], seed=seed)
+                fits[f"{cost}, {weights} weights, per layer"] = fit_decay(layers, [s[cost] for s in by_depth], seed=seed)
         if simulated:
             variance = gradient_variance(by_depth[layers.index(spec.n_layers)]["local"])
         else:
-            fit = fits[f"local, {weights} weights, a wire"]
+            fit = fits[f"local, {weights} weights, per wire"]
             variance = 2 ** (fit.intercept - fit.rate * spec.n_qubits)
         sigma = variance**0.5 / spec.n_qubits
     own = list(scales)[-1]
     how = own if simulated else f"{own} (extrapolated)"
-    local, other = (fits[f"{cost}, {own} weights, a wire"] for cost in COSTS)
+    local, other = (fits[f"{cost}, {own} weights, per wire"] for cost in COSTS)
     designs = np.log2([two_design_variance(n) * n for n in qubits])
     design = -float(np.polyfit(qubits, designs, 1)[0])
     verdict: Verdict = "fail" if sigma < LOST_SIGMA else "warn" if sigma < FAINT_SIGMA else "pass"
     headline = (
         f"gradient s.d. {sigma:.2g} at {how} weights{': nothing to follow' if verdict == 'fail' else ''}; bits lost "
-        f"a wire: local cost {local.rate:.2f} [{local.low:.2f}, {local.high:.2f}], global {other.rate:.2f}, 2-design "
+        f"per wire: local cost {local.rate:.2f} [{local.low:.2f}, {local.high:.2f}], global {other.rate:.2f}, 2-design "
         f"{design:.2f}"
     )
     return Report(
