@@ -81,7 +81,7 @@ def tensorcircuit(n: int, layers: int, batch: int, dtype: str, *, contractor: st
     """TensorCircuit-NG on JAX by its own `vectorized_value_and_grad`.
 
     One gate `u` for RZ, RY, RZ, and mean Z read off the state at once: both faster than the gates one by one and n
-    calls of `expectation`. Layers are unrolled: the ring's range differs by layer, so that they are no scan.
+    calls of `expectation`. Layers are unrolled: the ring's range differs by layer, so that they are not a scan.
     """
     import tensorcircuit as tc
 

@@ -1,4 +1,4 @@
-"""The figure of `engines.py`: milliseconds a step against the number of qubits, a panel for each batch and depth."""
+"""The figure of `engines.py`: milliseconds per step against the number of qubits, a panel for each batch and depth."""
 
 from pathlib import Path
 from typing import Any

@@ -118,7 +118,7 @@ class Worker:
         return {"seconds": seconds}
 
     def matmul(self) -> dict[str, Any]:
-        """Return the operations a second of one product of float32 matrices of 2048 x 2048."""
+        """Return the operations per second of one product of float32 matrices of 2048 x 2048."""
         import jax
 
         if self.product is None:

@@ -1,9 +1,9 @@
-"""The table behind engine `auto`: milliseconds a train step by `xla` and by `catalyst` (scan), in turns.
+"""The evidence for the order of engine `auto`: milliseconds per train step by `xla` and by `catalyst` (scan), in turns.
 
-    python benchmarks/auto_table.py      # a few minutes on an idle machine; prints _MEASURED of qwafer/engines/auto.py
+    python benchmarks/auto_table.py      # a few minutes on an idle machine; prints {qubits: {batch: (xla, catalyst)}}
 
 The step and its inputs are those of `engines.py`: value and gradients of a binary cross-entropy over mean Z, two
-strongly entangling layers, float32.
+strongly entangling layers, float32. On two idle cores `xla` was at least 8 times faster in each of the 21 cells.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What the catalyst engine costs an example, against the ways a newcomer would write it.
+"""What the catalyst engine costs per example, against the ways a newcomer would write it.
 
     python benchmarks/catalyst_core.py --quick     the ratios that the design promises, under 3 minutes
     python benchmarks/catalyst_core.py --table     the measured table behind batching="auto"
@@ -94,7 +94,7 @@ def grid() -> list[tuple[str, int, int, int]]:
 
 
 def measure(cases: list[tuple[str, int, int, int]], rounds: int) -> dict[str, Any]:
-    """Return the median microseconds an example of every case in both kinds of process, and compile seconds."""
+    """Return the median microseconds per example of every case in both kinds of process, and compile seconds."""
     from qwafer._process import worker_environment
 
     plain = {**worker_environment(1), **dict.fromkeys(("LD_PRELOAD", "GLIBC_TUNABLES"), "")}
@@ -219,7 +219,7 @@ def table(times: list[dict[str, Any]]) -> list[str]:
 
 
 def figure(times: list[dict[str, Any]], path: Path) -> None:
-    """Draw microseconds an example over wires, layers and batch size, each where it was varied."""
+    """Draw microseconds per example over wires, layers and batch size, each where it was varied."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -227,7 +227,7 @@ def figure(times: list[dict[str, Any]], path: Path) -> None:
 
     from qwafer._io import atomic_path
 
-    axes_of = (("n_qubits", "wires"), ("n_layers", "layers"), ("batch", "examples a batch"))
+    axes_of = (("n_qubits", "wires"), ("n_layers", "layers"), ("batch", "examples per batch"))
     drawn, panels = pyplot.subplots(1, 3, figsize=(12, 4), sharey=True)
     base = {"n_qubits": 4, "n_layers": 2, "batch": 256}
     for panel, (axis, label) in zip(panels, axes_of, strict=True):
@@ -242,7 +242,7 @@ def figure(times: list[dict[str, Any]], path: Path) -> None:
         panel.grid(alpha=0.3)
     panels[1].set_xscale("log", base=2)
     panels[2].set_xscale("log")
-    panels[0].set_ylabel("microseconds an example")
+    panels[0].set_ylabel("microseconds per example")
     panels[0].legend(frameon=False)
     drawn.tight_layout()
     with atomic_path(path) as temporary:

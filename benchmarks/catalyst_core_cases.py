@@ -12,7 +12,7 @@ import numpy as np
 import pennylane as qml
 
 from qwafer import engines
-from qwafer.circuits import CircuitSpec, operations
+from qwafer.circuits import CircuitSpec
 
 Run = Callable[[], Any]
 
@@ -45,10 +45,10 @@ def _inputs(case: Case, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]
 
 
 def _gates(spec: CircuitSpec, weights: Any, x: Any) -> None:
-    sources = {"ansatz": weights, "angles": x}
-    for operation in operations(spec):
+    sources = {"ansatz": weights, "inputs": x}
+    for operation in spec.operations():
         if operation.source:
-            getattr(qml, operation.name)(sources[operation.source][operation.index], wires=operation.wires[0])
+            getattr(qml, operation.gate.name)(sources[operation.source][operation.index], wires=operation.wires[0])
         else:
             qml.CNOT(wires=operation.wires)
 
@@ -187,7 +187,7 @@ def choice_table(batch: int = 256) -> Iterator[str]:
 
 
 def _kernel_times(n: int, batching: str, batch: int, gradient: bool) -> float:
-    """Microseconds a batch of value and gradient, or of values, of the engine's program; fresh weights every time."""
+    """Microseconds per batch of value and gradient, or of values, of the engine's program; fresh weights every time."""
     spec = CircuitSpec(n, 2)
     program = engines.get("catalyst", batching=batching).program(spec, batch, gradient=gradient)
     weights, xs = _inputs(Case("", n, 2, batch), "float32")

@@ -144,7 +144,7 @@ def run_case(case: Case, pipes: dict[str, Pipe], seen: dict[Any, Any], folder: P
 def rounds(
     names: list[str], pipes: dict[str, Pipe], rows: dict[str, Any], box: float, *, with_product: bool
 ) -> tuple[dict[str, list[float]], list[float]]:
-    """Return the median seconds a step of each contender's turns, and the rates of the matrix product."""
+    """Return the median seconds per step of each contender's turns, and the rates of the matrix product."""
     times: dict[str, list[float]] = {name: [] for name in names}
     rates: list[float] = []
     start = time.monotonic()

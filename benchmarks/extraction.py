@@ -10,7 +10,7 @@ Then, on an otherwise idle machine (some three minutes on two cores):
 
 Torch runs in inference mode, channels_last, with as many threads as qwafer has cores. Each round times both sides one
 after the other, so that what else the machine does falls on both; given are medians, and the median of the rounds'
-ratios. Expected on two cores of a Xeon (Sapphire Rapids): see docs/backbones.md.
+ratios. Expected on two cores of a Xeon (Sapphire Rapids): see benchmarks/README.md.
 """
 
 import argparse
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TORCH = ROOT / ".venv-peers-extraction"
 PACKAGES = ("torch==2.13.0", "torchvision==0.28.0", "numpy")
 MODELS = {"efficientnet_b0": 1.5, "mobilenet_v3_small": 1.0, "mamba_vision_T": 1.0}
-"""Backbone: how many times torch's images a second it should reach at batch 16."""
+"""Backbone: how many times torch's images per second it should reach at batch 16."""
 
 
 class Side:
@@ -59,8 +59,8 @@ def compare(name: str, torch_python: str, *, batch: int, rounds: int, folder: Pa
     """Return medians, the ratio and the largest difference of the features of both sides."""
     import safetensors.numpy
 
-    from qwafer.backbones._architectures import architecture
-    from qwafer.backbones._checkpoints import random_checkpoint
+    from qwafer.backbones.checkpoints import random_checkpoint
+    from qwafer.backbones.pretrained import architecture
 
     state = dict(random_checkpoint(architecture(name).shapes, 0).state)
     safetensors.numpy.save_file(state, folder / f"{name}.safetensors")

@@ -28,7 +28,7 @@ def main() -> None:
             backbone(images)
             answer = {"seconds": time.perf_counter() - start}
         else:
-            from qwafer.comparison.resources import peak_memory  # now, so that it is no part of what was measured
+            from qwafer.sweeps.resources import peak_memory  # now, so that it is not part of what was measured
 
             answer = {"peak_mb": peak_memory() / 2**20}
         print(json.dumps(answer), flush=True)

@@ -12,7 +12,7 @@ if str(ROOT) not in sys.path:
 
 
 def parser(docstring: str | None, *, circuit: bool = True) -> argparse.ArgumentParser:
-    """Return a parser with a script's docstring as its help and, for circuits, the options of `CircuitConfig`."""
+    """Return a parser with a script's docstring as its help and, for circuits, the options of a `CircuitSpec`."""
     result = argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
     if circuit:
         result.add_argument("--qubits", type=int, default=4, help="wires (4)")
@@ -20,6 +20,9 @@ def parser(docstring: str | None, *, circuit: bool = True) -> argparse.ArgumentP
         result.add_argument("--encoding", default="ry", help="ry, rx or rz (ry)")
         result.add_argument(
             "--ansatz", default="strongly_entangling", help="strongly_entangling, basic_entangler, separable"
+        )
+        result.add_argument(
+            "--entanglement", default="native", help="ring, linear, all, none, or the ansatz's own (native)"
         )
         result.add_argument("--reupload", action="store_true", help="encode the data before every layer")
         result.add_argument("--dtype", default="float32", help="float32 or float64 (float32)")
@@ -32,6 +35,7 @@ def spec_of(arguments: argparse.Namespace, readout: str, n_outputs: int = 1) -> 
     """Return the `CircuitSpec` of the parsed options."""
     from qwafer.circuits import CircuitSpec
 
+    entanglement = {} if arguments.entanglement == "native" else {"entanglement": arguments.entanglement}
     return CircuitSpec(
         n_qubits=arguments.qubits,
         n_layers=arguments.layers,
@@ -41,6 +45,7 @@ def spec_of(arguments: argparse.Namespace, readout: str, n_outputs: int = 1) -> 
         n_outputs=n_outputs,
         reupload=arguments.reupload,
         dtype=arguments.dtype,
+        **entanglement,
     )
 
 
@@ -49,17 +54,21 @@ def run(body: Callable[[], Any]) -> int:
 
     Returns 0, 1 if a report fails, 2 on bad input.
     """
-    from qwafer._process import configure_jax, run_verb
+    import jax
 
-    def verb() -> int:
-        configure_jax()
+    from qwafer import CapabilityError, InputError
+
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # it can deadlock with Catalyst's host callbacks
+    try:
         reports = body()
-        reports = reports if isinstance(reports, (list, tuple)) else [reports]
-        for report in reports:
-            show(report)
-        return 1 if any(report.verdict == "fail" for report in reports) else 0
-
-    return run_verb(verb)
+    except (InputError, CapabilityError, OSError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2
+    reports = reports if isinstance(reports, (list, tuple)) else [reports]
+    for report in reports:
+        show(report)
+    return 1 if any(report.verdict == "fail" for report in reports) else 0
 
 
 def show(report: Any) -> None:

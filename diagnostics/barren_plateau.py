@@ -3,7 +3,7 @@
 For random weights of a deep circuit the gradient's variance halves with every wire added: a plateau without a
 direction, on which no optimiser moves (McClean et al. 2018). How fast it shrinks depends on depth, on the weights at
 the start, and on the cost: one that looks at all wires at once (global) dies sooner than one that averages over wires
-(local; Cerezo et al. 2021). This script measures the variance against wires and layers and fits the bits lost a wire.
+(local; Cerezo et al. 2021). This script measures the variance against wires and layers and fits the bits lost per wire.
 
     python diagnostics/barren_plateau.py --layers 4 --init-scale 0.1
 """
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__)
     options.add_argument("--init-scale", type=float, help="standard deviation of the initial weights (uniform only)")
     options.add_argument("--max-qubits", type=int, default=7, help="largest circuit (7)")
-    options.add_argument("--samples", type=int, default=500, help="random weights a size (500)")
+    options.add_argument("--samples", type=int, default=500, help="random weights per size (500)")
     arguments = options.parse_args(argv)
 
     def body() -> object:

@@ -22,20 +22,20 @@ def main(argv: list[str] | None = None) -> int:
     arguments = options.parse_args(argv)
 
     def body() -> object:
-        from qwafer.cli.diagnose import features_of
         from qwafer.config import DataConfig, RunConfig
         from qwafer.probes import label_permutation, probe_data, split_by_origin
-        from qwafer.probes.suite import table_of
+        from qwafer.probes.suite import probed_data
+        from qwafer.sweeps.sources import load_features
         from qwafer.training import prepare
 
         data_config = DataConfig(source=arguments.features, task=arguments.task, split_by=arguments.split_by)
         config = RunConfig(data=data_config)
-        data = features_of({"data": config})["data"]
-        table = table_of(prepare(config, data, arguments.seed), stratified=arguments.split_by == "content")
+        data = load_features({"data": config.data})["data"]
+        probed = probed_data(prepare(config, data, arguments.seed), stratified=arguments.split_by == "content")
         return [
-            *probe_data(table),
-            label_permutation(table, seed=arguments.seed),
-            split_by_origin(table, seed=arguments.seed),
+            *probe_data(probed),
+            label_permutation(probed, seed=arguments.seed),
+            split_by_origin(probed, seed=arguments.seed),
         ]
 
     return run(body)

@@ -23,9 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = options.parse_args(argv)
 
     def body() -> object:
-        from qwafer.cli.diagnose import features_of
         from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment
         from qwafer.probes import StallWatch, focal_stall
+        from qwafer.sweeps.sources import load_features
         from qwafer.training import train
 
         settings = [f"engine={arguments.engine}", "objective.loss=focal", f"objective.focal_gamma={arguments.gamma}"]
@@ -33,17 +33,18 @@ def main(argv: list[str] | None = None) -> int:
             settings.append(f"data.source={arguments.features}")
         experiment = load_experiment(DEFAULT_EXPERIMENT, [*settings, *arguments.overrides])
         config = experiment.arms[experiment.baseline]
-        data = features_of({experiment.baseline: config})[experiment.baseline]
+        data = load_features({experiment.baseline: config.data})[experiment.baseline]
         watch = StallWatch(arguments.gamma)
         print(f"stall level {watch.level:.4f}")
 
         def follow(entry: dict) -> None:
             watch(entry)
             print(
-                f"epoch {entry['epoch']}: loss {entry['train_loss']:.4f}, sep {entry['val_sep']:+.4f}  {watch.message}"
+                f"epoch {entry['epoch']}: loss {entry['train_loss']:.4f}, "
+                f"separation {entry['val_separation']:+.4f}  {watch.message}"
             )
 
-        result = train(config, data, arguments.seed, progress=follow)
+        result = train(config, data, arguments.seed, observe=follow)
         return focal_stall(result.curves, arguments.gamma)
 
     return run(body)

@@ -4,11 +4,11 @@ A readout s = sum_i w_i <Z_i> is linear in its weights, so mathematics fixes the
 expectation value that the weight multiplies. Whatever computes the gradient must return those numbers. Here it is
 made to, by three routes:
 
-  hamiltonian   w_i are coefficients of the measured operator, inside the program that Catalyst compiles and
-  differentiates. Moving a weight moves the output, but its gradient is 0: it is dead, and trains never. contraction
-  the <Z_i> are measured and multiplied by w outside, in JAX: alive. gates         the weights are angles of gates
-  before the measurement (readout mean_z_readout): alive; the identity is then that of the Bloch vector, ds/dw = sum_i
-  dM_i/dw . (<X_i>, <Y_i>, <Z_i>).
+  hamiltonian   the w_i are coefficients of the measured operator, inside the program that Catalyst compiles and
+                differentiates. Moving a weight moves the output, but its gradient is 0: it is dead and never trains.
+  contraction   the <Z_i> are measured and multiplied by w outside, in JAX: alive.
+  gates         the weights are angles of gates before the measurement (readout mean_z_readout): alive; the identity
+                is then that of the Bloch vector, ds/dw = sum_i dM_i/dw . (<X_i>, <Y_i>, <Z_i>).
 
 Exit status 0 if the identity holds, 1 if it does not.
 

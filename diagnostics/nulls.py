@@ -23,30 +23,37 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--arm", default="mean_z_readout", help="arm of the default experiment (mean_z_readout)")
     options.add_argument("--seeds", type=int, default=5, help="seeds (5)")
     options.add_argument("--metric", default="roc_auc", help="macro metric on the test split (roc_auc)")
+    options.add_argument("--jobs", type=int, default=1, metavar="J", help="worker processes; 1: this process (1)")
     options.add_argument("--set", action="append", default=[], dest="overrides", metavar="key=value")
     arguments = options.parse_args(argv)
 
     def body() -> object:
-        from qwafer._checks import check_choice
-        from qwafer.cli.diagnose import features_of
+        from qwafer import InputError
+        from qwafer.execution import LocalProcesses
         from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment
         from qwafer.probes import run_nulls
-        from qwafer.probes.scores.nulls import table_text
+        from qwafer.reports.document import to_markdown
+        from qwafer.reports.trust import nulls_table
+        from qwafer.sweeps.sources import load_features
 
+        if arguments.jobs < 1:
+            raise InputError(f"`--jobs` must be at least 1, got {arguments.jobs}")
         settings = [f"engine={arguments.engine}"] + (
             [f"data.source={arguments.features}"] if arguments.features else []
         )
         experiment = load_experiment(DEFAULT_EXPERIMENT, [*settings, *arguments.overrides])
-        check_choice("--arm", arguments.arm, experiment.arms)
+        if arguments.arm not in experiment.arms:
+            raise InputError(f"`--arm` must be one of {', '.join(experiment.arms)}, got {arguments.arm!r}")
         config = experiment.arms[arguments.arm]
         report = run_nulls(
             config,
-            features_of({"head": config})["head"],
+            load_features({"head": config.data})["head"],
             range(arguments.seed, arguments.seed + arguments.seeds),
             metric=arguments.metric,
-            progress=lambda name, seed: print(f"training {name}, seed {seed}", file=sys.stderr),
+            executor=LocalProcesses(arguments.jobs) if arguments.jobs > 1 else None,
+            progress=lambda state: print(f"training {state.text}", file=sys.stderr),
         )
-        print(table_text(report))
+        print(to_markdown([nulls_table(report)]))
         return report
 
     return run(body)

@@ -6,25 +6,27 @@ the seconds a run took when `costs.json` was written and the speed of this machi
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import key_seed, write_json, write_text
 from qwafer._process import run_verb
-from qwafer.backbones import extract
-from qwafer.data import read_maps
+from qwafer._records import load_record
+from qwafer.comparison import Summary, SweepTimings
+from qwafer.config import DataConfig
 from qwafer.experiment import Experiment, load_experiment
 from qwafer.features import NO_DEFECT_NAMES, FeatureSet
-from qwafer.reports import number
+from qwafer.reports.format import MISSING, format_difference, format_number
 from qwafer.studies import run_experiment
 from qwafer.sweeps import OutputDirectory
+from qwafer.sweeps.sources import provide_features
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
@@ -45,6 +47,8 @@ NAMES = (
 )
 """The experiments in the order of the table. The others of this folder belong to other verbs; README.md says which."""
 N_SYNTHETIC = 4000
+
+Finished = tuple[Summary, SweepTimings]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,12 +90,13 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     if measured and not arguments.synthetic:
         write_json(COSTS, dict(sorted({**costs, **measured}.items())))
-    summaries = {name: load_summary(out / name) for name in NAMES}
-    missing = [name for name, summary in summaries.items() if summary is None]
+    found = {name: load_summary(out / name) for name in NAMES}
+    finished = {name: experiment for name, experiment in found.items() if experiment is not None}
+    missing = [name for name in NAMES if name not in finished]
     if missing:
         print(f"{README} stays as it is until all have run; missing: {', '.join(missing)}")
         return 0
-    write_table(README, table_text({name: summary for name, summary in summaries.items() if summary is not None}))
+    write_table(README, table_text(finished))
     print(f"table: {README}")
     return 0
 
@@ -105,15 +110,13 @@ def feature_files(folder: Path, *, synthetic: bool) -> dict[str, Path]:
     real = not synthetic and (DATA / "mixedwm38.npz").is_file() and (DATA / "wm811k.npz").is_file()
     files = {}
     for kind, source in (("multilabel", "mixedwm38"), ("binary", "wm811k")):
-        name = source if real else f"synthetic-{N_SYNTHETIC}"
-        whole = folder / f"{name}-spatial.npz"
-        maps = read_maps(DATA / f"{source}.npz") if real else read_maps("synthetic", n=N_SYNTHETIC)
-        features = extract(maps, "spatial", whole)
-        files[kind] = whole
+        data = DataConfig(source=str(DATA / f"{source}.npz")) if real else DataConfig(n_maps=N_SYNTHETIC)
+        files[kind] = provide_features({kind: data}, folder)[kind].path
         if kind == "binary":
+            whole, name = files[kind], source if real else f"synthetic-{N_SYNTHETIC}"
             files[kind] = folder / f"{name}-spatial-prior-{PRIOR}.npz"
             if not files[kind].is_file():
-                with_prior(features, PRIOR).save(files[kind])
+                with_prior(FeatureSet.load(whole), PRIOR).save(files[kind])
     return files
 
 
@@ -134,18 +137,7 @@ def with_prior(features: FeatureSet, prior: float, seed: int = 0) -> FeatureSet:
     ]
     chosen = features.take(np.sort(np.concatenate(rows)))
     record = {**features.provenance, "subsample": {"defects": keep_pos, "none": keep_neg, "seed": seed}}
-    return FeatureSet(
-        chosen.features,
-        chosen.labels,
-        chosen.label_names,
-        chosen.content_ids,
-        record,
-        chosen.groups,
-        chosen.times,
-        chosen.exclusive,
-        chosen.split,
-        chosen.feature_names,
-    )
+    return dataclasses.replace(chosen, provenance=record)
 
 
 def with_data(name: str, sources: dict[str, Path]) -> Experiment:
@@ -176,7 +168,7 @@ def estimate_text(
     typical = float(np.mean(list(here.values()))) if here else None
     lines, total = [], 0.0
     for name, experiment in experiments.items():
-        pending = len(OutputDirectory(out / name).pending(experiment))
+        pending = len(OutputDirectory(out / name).read(experiment).pending)
         seconds = here.get(name, typical)
         guess = ""
         if seconds is not None:
@@ -187,62 +179,57 @@ def estimate_text(
     return "\n".join([f"experiments: {head} with {jobs} workers", *lines])
 
 
-def load_summary(folder: Path) -> dict[str, Any] | None:
-    """Return the summary of a finished experiment, with `timings`; None where it was not run."""
+def load_summary(folder: Path) -> Finished | None:
+    """Return what a finished experiment left behind; None where it was not run."""
     path = folder / "summary.json"
     if not path.is_file():
         return None
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    return {**summary, "timings": json.loads((folder / "timings.json").read_text(encoding="utf-8"))}
+    return load_record(Summary, path), load_record(SweepTimings, folder / "timings.json")
 
 
-def table_text(summaries: dict[str, dict[str, Any]]) -> str:
+def table_text(finished: dict[str, Finished]) -> str:
     """Return the generated part of README.md: a table, and what each experiment rests on."""
     rows = ["| experiment | in the reference | expected here | seen here |", "|---|---|---|---|"]
     foundations = []
-    for name, summary in summaries.items():
-        experiment = summary["experiment"]
-        cells = (experiment["title"], experiment["reference"], experiment["expected"])
+    for name, (summary, timings) in finished.items():
+        experiment = summary.experiment
+        cells = (experiment.title, experiment.reference, experiment.expected)
         title, reference, expected = (" ".join(text.split()).replace("|", "\\|") for text in cells)
         rows.append(f"| [`{name}`]({name}.toml) {title} | {reference} | {expected} | {seen_text(summary)} |")
-        foundations.append(f"- `{name}`: {_foundation(summary)}")
+        foundations.append(f"- `{name}`: {_foundation(summary, timings)}")
     return "\n".join([*rows, "", "What each rests on:", "", *foundations])
 
 
-def seen_text(summary: dict[str, Any]) -> str:
+def seen_text(summary: Summary) -> str:
     """Return the verdicts of an experiment in short, and what stands out in its runs."""
-    experiment, arms = summary["experiment"], summary["arms"]
-    base = arms[experiment["baseline"]]
-    lines = [f"`{experiment['metric']}` of {experiment['baseline']}: {_mean_sd(base)}."]
-    for c in summary["comparisons"]:
-        interval = "" if c["interval"] is None else f" [{c['interval'][0]:+.4f}, {c['interval'][1]:+.4f}]"
-        mean = "–" if c["mean"] is None else f"{c['mean']:+.4f}"
-        lines.append(f"**{c['arm']}** {mean}{interval}, p = {number(c['sign_flip_p_holm'], 2)}: {c['verdict']}.")
-    if any("training.schedule" in entry["changes"] for entry in arms.values()):
-        counts = {arm: [epoch == 1 for epoch in entry["best_epochs"].values()] for arm, entry in arms.items()}
-        first = ", ".join(f"{arm} {sum(hits)} of {len(hits)}" for arm, hits in counts.items())
+    experiment, arms = summary.experiment, summary.arms
+    base = arms[experiment.baseline]
+    level = MISSING if base.mean is None else f"{base.mean:.4f} ± {format_number(base.sd, 2)}"
+    lines = [f"`{experiment.metric}` of {experiment.baseline}: {level}."]
+    for c in summary.comparisons:
+        interval = "" if c.interval is None else f" [{', '.join(map(format_difference, c.interval))}]"
+        p = format_number(c.sign_flip_p_holm, 2)
+        lines.append(f"**{c.arm}** {format_difference(c.mean)}{interval}, p = {p}: {c.verdict}.")
+    if any("training.schedule" in arm.changes for arm in arms.values()):
+        counts = {name: [epoch == 1 for epoch in arm.best_epochs.values()] for name, arm in arms.items()}
+        first = ", ".join(f"{name} {sum(hits)} of {len(hits)}" for name, hits in counts.items())
         lines.append(f"Runs whose best epoch is the first: {first}.")
-    failed = sum(len(entry["failed"]) for entry in arms.values())
+    failed = sum(len(arm.failed) for arm in arms.values())
     if failed:
         lines.append(f"{failed} runs failed.")
     return "<br>".join(lines)
 
 
-def _mean_sd(arm: dict[str, Any]) -> str:
-    return "–" if arm["mean"] is None else f"{arm['mean']:.4f} ± {number(arm['sd'], 2)}"
-
-
-def _foundation(summary: dict[str, Any]) -> str:
-    record = next(iter(summary["data"].values()))
-    origin = record.get("file") or record.get("maps")
-    data = f"{origin}, {record['n_examples']:,} examples, {record['n_features']} features"
-    total = sum(arm["sum"].get("total", 0.0) for arm in summary["timings"].values())
-    n_runs = sum(len(arm["complete"]) for arm in summary["arms"].values())
-    hosts = ", ".join(dict.fromkeys(f"{host['cpu']}" for host in summary["hosts"]))
-    revisions = ", ".join(str(revision or "none")[:12] for revision in summary["git_revisions"])
+def _foundation(summary: Summary, timings: SweepTimings) -> str:
+    record = next(iter(summary.data.values()))
+    data = f"{record.file or record.maps}, {record.n_examples:,} examples, {record.n_features} features"
+    total = sum(arm.sum.total for arm in timings.arms.values())
+    n_runs = sum(len(arm.complete) for arm in summary.arms.values())
+    hosts = ", ".join(dict.fromkeys(made.host.cpu for made in summary.environments))
+    revisions = ", ".join(dict.fromkeys((made.git_revision or "none")[:12] for made in summary.environments))
     return (
-        f"{data}; {len(summary['experiment']['seeds'])} seeds, {n_runs} runs, {total:.0f} s of run time in all; "
-        f"{hosts}; revision {revisions}; experiment {summary['experiment']['digest']}."
+        f"{data}; {len(summary.experiment.seeds)} seeds, {n_runs} runs, {total:.0f} s of run time in all; {hosts}; "
+        f"revision {revisions}; experiment {summary.experiment.digest}."
     )
 
 

@@ -5,12 +5,12 @@ ends in a paired statistic over seeds. Importing this package is light: JAX, Pen
 something needs them.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwafer._errors import CapabilityError as CapabilityError
 from qwafer._errors import InputError as InputError
 from qwafer._errors import PairingError as PairingError
+from qwafer._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from qwafer import engines as engines
@@ -22,31 +22,9 @@ if TYPE_CHECKING:
     from qwafer.data import synthetic_maps as synthetic_maps
     from qwafer.experiment import load_experiment as load_experiment
     from qwafer.features import FeatureSet as FeatureSet
+    from qwafer.model import Model as Model
     from qwafer.training import train as train
 
 __version__ = "0.1.0"
 
-_LAZY = {
-    "engines": ("qwafer.engines", None),
-    "probes": ("qwafer.probes", None),
-    "features_from_maps": ("qwafer.backbones", "features_from_maps"),
-    "CircuitSpec": ("qwafer.circuits", "CircuitSpec"),
-    "RunConfig": ("qwafer.config", "RunConfig"),
-    "read_maps": ("qwafer.data", "read_maps"),
-    "synthetic_maps": ("qwafer.data", "synthetic_maps"),
-    "load_experiment": ("qwafer.experiment", "load_experiment"),
-    "FeatureSet": ("qwafer.features", "FeatureSet"),
-    "train": ("qwafer.training", "train"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'qwafer' has no attribute {name!r}")
-    module, attribute = _LAZY[name]
-    loaded = importlib.import_module(module)
-    return loaded if attribute is None else getattr(loaded, attribute)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+__getattr__, __dir__ = lazy_attributes(globals())

@@ -6,6 +6,9 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+DEFAULT_EXPERIMENT = "mean_z_vs_readout"
+"""The experiment that verbs take when they are given none; here, because `--help` names it and must be light."""
+
 
 def run_verb(body: Callable[[], int]) -> int:
     """Run a verb's body; bad input becomes one line on stderr and exit status 2.
@@ -29,11 +32,10 @@ def run_verb(body: Callable[[], int]) -> int:
 
 
 def configure_jax(*, x64: bool = True) -> None:
-    """Configure JAX for a verb or worker process: 64 bit available, no asynchronous dispatch on the CPU, XLA's cache
-    on.
+    """Configure JAX for a verb or worker process: 64 bit available, no asynchronous dispatch, XLA's cache on.
 
-    Asynchronous dispatch can deadlock with host callbacks, on which the catalyst engine rests. Call before any
-    computation.
+    Asynchronous dispatch on the CPU can deadlock with host callbacks, on which the catalyst engine rests. Call before
+    any computation.
     """
     import jax
 
@@ -45,16 +47,14 @@ def configure_jax(*, x64: bool = True) -> None:
 def enable_xla_cache(directory: str | Path | None = None) -> Path | None:
     """Keep what XLA compiles on disk, so that the next process need not compile it again; return the directory.
 
-    The directory is `directory`, else the environment variable QWAFER_XLA_CACHE, else `qwafer/xla` in the user's cache
-    folder; `off` turns the cache off and returns None. A directory that cannot be written turns it off as well: it only
-    saves time. It is cut back to `XLA_CACHE_BYTES` here, oldest files first. Catalyst's own programs and jitted
-    functions with host callbacks have no
-    cache on
-    disk.
+    The directory is `directory`, else the environment variable QWAFER_XLA_CACHE, else `cache_folder("xla")`; `off`
+    turns the cache off and returns None. A directory that cannot be written turns it off as well: it only saves time.
+    It is cut back to `XLA_CACHE_BYTES` here, oldest files first. Catalyst's own programs and jitted functions with host
+    callbacks have no cache on disk.
     """
     import jax
 
-    chosen = directory or os.environ.get("QWAFER_XLA_CACHE") or _user_cache() / "qwafer" / "xla"
+    chosen = directory or os.environ.get("QWAFER_XLA_CACHE") or cache_folder("xla")
     path = None if str(chosen) == "off" else Path(chosen).expanduser()
     if path is not None:
         try:
@@ -70,13 +70,22 @@ def enable_xla_cache(directory: str | Path | None = None) -> Path | None:
     return path
 
 
+def cache_folder(name: str) -> Path:
+    """Return the folder `name` of what can be made again: in `$QWAFER_CACHE`, else in `qwafer` of the user's caches.
+
+    The user's caches are `$XDG_CACHE_HOME`, else `~/.cache`.
+    """
+    chosen = os.environ.get("QWAFER_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qwafer"
+    return (Path(chosen).expanduser() if chosen else home) / name
+
+
 def worker_environment(threads: int = 1, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a worker process: `threads` threads for OpenMP, BLAS and XLA, a fast allocator, no
-    progress output.
+    """Return the environment of a worker process: `threads` threads for OpenMP, BLAS and XLA, and a fast allocator.
 
     A fixed thread count makes a run's result independent of how many workers run beside it. Compiled circuits of few
     qubits spend half their time in malloc and free: where jemalloc, tcmalloc or mimalloc is installed, it is preloaded;
-    elsewhere glibc's cache a thread is widened. QWAFER_ALLOCATOR=off leaves the allocator alone, a path preloads that
+    elsewhere glibc's cache per thread is widened. QWAFER_ALLOCATOR=off leaves the allocator alone, a path preloads that
     library; LD_PRELOAD or GLIBC_TUNABLES of the caller's own are kept as they are.
     """
     environment = dict(os.environ if base is None else base)
@@ -146,7 +155,3 @@ def prune(directory: Path, limit: int) -> None:
             break
         Path(path).unlink(missing_ok=True)
         total -= size
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

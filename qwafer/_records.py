@@ -2,9 +2,11 @@
 
 A record that is the root of a file names its form in a class variable `SCHEMA = "qwafer/<what>/<version>"`, which is
 written first and checked on reading. Tuples become lists, keys texts, NaN and infinities null; reading gives them back
-by the types of the fields, null as NaN where a field is a float.
+by the types of the fields, null as NaN where a field is a float. A field with the
+metadata `IN_MEMORY` has no part in it.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -16,6 +18,9 @@ from qwafer._errors import InputError
 from qwafer._io import jsonable, write_json
 
 T = TypeVar("T")
+
+IN_MEMORY = {"in_memory": True}
+"""Metadata of a field that is not written; it needs a default."""
 
 
 def to_json(record: Any) -> dict[str, Any]:
@@ -65,8 +70,20 @@ def _reasons(error: BaseException) -> list[str]:
 @functools.cache
 def _converter() -> Any:
     import cattrs
+    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
     converter = cattrs.Converter(forbid_extra_keys=True)
+
+    def unwritten(cls: Any) -> dict[str, Any]:
+        return {item.name: override(omit=True) for item in dataclasses.fields(cls) if item.metadata.get("in_memory")}
+
+    converter.register_unstructure_hook_factory(
+        dataclasses.is_dataclass, lambda cls: make_dict_unstructure_fn(cls, converter, **unwritten(cls))
+    )
+    converter.register_structure_hook_factory(
+        dataclasses.is_dataclass,
+        lambda cls: make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **unwritten(cls)),
+    )
     converter.register_structure_hook(float, lambda value, _: math.nan if value is None else float(value))
     converter.register_structure_hook(int, _integer)
     converter.register_structure_hook(str, _text)

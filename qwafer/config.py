@@ -1,15 +1,31 @@
-"""Every option of a run: one frozen dataclass a section, validated once, written whole into every result."""
+"""`RunConfig`: one run, whole, from things that bring their own options; validated once, written whole into results.
+
+A section of a configuration is either plain options (`data`, `sampling`, `training`) or a thing with options of its own
+(`head`, `circuit`, `engine`, `objective`), found by name in an open registry. A section may declare, beside its fields:
+`no_effect(option, config, facts)`, why one of its options has no effect here; `implied()`, what its unset options stand
+for; `determines` (or `determined_by(what)`), which options shape the digest `data`, `split` or `batches` of a run, or
+`initial NAME`, the initial value of a parameter, by the longest prefix of its name. What declares nothing of its
+parameters shapes them by all of its options, a head by those of the data, too.
+"""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from qwafer._checks import check_choice, check_interval, check_positive_int
 from qwafer._errors import InputError
-from qwafer.circuits.spec import ANSATZE, DTYPES, ENCODINGS, ENTANGLEMENTS, CircuitSpec
+from qwafer.circuits.options import CIRCUITS
+from qwafer.engines import ENGINES
+from qwafer.features import SourceFacts
+from qwafer.heads.options import HEADS, PARAMETER_GROUPS, QuantumOptions
+from qwafer.objective.options import LOSSES, Bce, SamplingConfig
+from qwafer.registry import Registry
 
-ENGINES = ("auto", "catalyst", "xla", "reference")
-HEADS = ("quantum", "linear", "mlp")
-LOSSES = ("bce", "focal", "asymmetric", "softmax", "auc")
+SOURCE = ("source", "reader", "n_maps", "seed")
+"""Options of `data` that say which examples there are."""
+SPLIT = ("limit", "split_seed", "split_by", "train_fraction", "val_fraction")
+"""Options of `data` that say which of them train, validate and test."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +33,16 @@ class DataConfig:
     """Which examples, which labels, which split."""
 
     source: str = "synthetic"
-    """A wafer-map file, a FeatureSet (.npz), or `synthetic` for the embedded generator."""
+    """A file of wafer maps, a table, a FeatureSet (.npz), or `synthetic` for the embedded generator."""
+    reader: str | None = None
+    """Reader of `source`: a name in `data.READERS`, or `package.module:function`; none: told by the file's content."""
     n_maps: int = 2000
     """Maps that the synthetic generator draws; without effect on files, and refused with them."""
     seed: int = 0
     """Seed of the synthetic generator."""
     backbone: str = "spatial"
-    """Backbone that turns maps into features where `source` holds maps."""
+    """Backbone that turns maps into features where `source` holds maps: a name in `backbones.BACKBONES`, or
+    `package.module:thing`."""
     task: str = "multilabel"
     """`multilabel`: every label; `any`: defect or none; a label's name: that pattern against the rest."""
     split_by: str = "content"
@@ -38,6 +57,12 @@ class DataConfig:
     limit: int | None = None
     """Use only so many examples, drawn by `split_seed`; none: all."""
 
+    determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": (*SOURCE, "backbone", "task", "limit", "split_seed"),
+        "split": (*SOURCE, *SPLIT),
+        "batches": (*SOURCE, *SPLIT),
+    }
+
     def __post_init__(self) -> None:
         check_positive_int("data.n_maps", self.n_maps, minimum=10)
         check_choice("data.split_by", self.split_by, ("content", "group", "time"))
@@ -50,191 +75,19 @@ class DataConfig:
         if self.limit is not None:
             check_positive_int("data.limit", self.limit, minimum=10)
 
-
-@dataclass(frozen=True)
-class CircuitConfig:
-    """The circuit of a quantum head; see `CircuitSpec` for the meaning. The number of outputs follows from the task."""
-
-    n_qubits: int = 4
-    """Wires."""
-    n_layers: int = 2
-    """Layers of the ansatz."""
-    encoding: str = "ry"
-    """`ry`, `rx` or `rz` (after Hadamards)."""
-    ansatz: str = "strongly_entangling"
-    """`strongly_entangling`, `basic_entangler` or `separable`."""
-    entanglement: str = ""
-    """`ring`, `linear`, `all` or `none`; empty: the ansatz's own."""
-    readout: str = "mean_z_readout"
-    """`mean_z`, `z_vec` or `mean_z_readout`."""
-    reupload: bool = False
-    """Encode the data again before every layer."""
-    dtype: str = "float32"
-    """Precision of values and gradients: `float32` or `float64`."""
-
-    def __post_init__(self) -> None:
-        check_choice("circuit.encoding", self.encoding, ENCODINGS)
-        check_choice("circuit.ansatz", self.ansatz, ANSATZE)
-        check_choice("circuit.entanglement", self.entanglement, ("", *ENTANGLEMENTS))
-        check_choice("circuit.readout", self.readout, ("mean_z", "z_vec", "mean_z_readout"))
-        check_choice("circuit.dtype", self.dtype, DTYPES)
-        self.spec(1)
-
-    def spec(self, n_outputs: int) -> CircuitSpec:
-        """Return the `CircuitSpec` with so many outputs."""
-        return CircuitSpec(**dataclasses.asdict(self), n_outputs=n_outputs)
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """How the circuit is executed."""
-
-    name: str = "catalyst"
-    """`catalyst`, `xla`, `reference`, or `auto` to choose by the measured table."""
-    batching: str = ""
-    """Catalyst only: `scan` (an example at a time), `choi` (the batch in one circuit) or `auto`; empty: `scan`."""
-    device: str = ""
-    """Catalyst only: PennyLane device; empty: `lightning.qubit`."""
-    shots: int | None = None
-    """Catalyst only: finite shots an expectation value; none: exact."""
-    diff_method: str = ""
-    """Catalyst only: `adjoint` or `parameter-shift`; empty: what works best on the device."""
-
-    def __post_init__(self) -> None:
-        check_choice("engine.name", self.name, ENGINES)
-        check_choice("engine.batching", self.batching, ("", "scan", "choi", "auto"))
-        check_choice("engine.diff_method", self.diff_method, ("", "adjoint", "parameter-shift"))
-        if self.shots is not None:
-            check_positive_int("engine.shots", self.shots)
-        if self.name not in ("catalyst", "auto"):
-            for option in ("batching", "device", "shots", "diff_method"):
-                if getattr(self, option):
-                    raise InputError(f"`engine.{option}` has no effect on engine {self.name}: it belongs to `catalyst`")
-
-    def options(self) -> dict[str, object]:
-        """Return the options that are set, as keywords of `qwafer.engines.get`."""
-        values = dataclasses.asdict(self)
-        del values["name"]
-        return {option: value for option, value in values.items() if value not in ("", None)}
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """The trainable map from features to logits."""
-
-    name: str = "quantum"
-    """`quantum`, `linear` or `mlp`."""
-    standardize: bool = True
-    """Shift and scale each feature by its mean and standard deviation on the training split."""
-    projection: str = "linear"
-    """Quantum only: `linear` (trained, with bias), `fixed` (a random orthonormal frame, frozen) or `pca` (principal
-    axes of the training split, frozen)."""
-    angle_map: str = "tanh"
-    """Quantum only: how projected features become angles: `tanh` (angle_scale * tanh(z)), `atan` (angle_scale * 2/pi *
-    atan(z)) or `linear` (angle_scale * z)."""
-    angle_scale: float = 1.5707963267948966
-    """Quantum only: largest angle in radians for the bounded maps, factor for `linear`; pi/2 by default."""
-    init_scale: float = 0.1
-    """Quantum only: standard deviation of the initial ansatz angles (radians); `z_vec` weights start at 1/n_qubits
-    plus it."""
-    alpha_mode: str = "softplus"
-    """Quantum only: `softplus`: alpha = softplus(a) + 1e-3 > 0; `direct`: alpha = a."""
-    alpha_init: float = 4.0
-    """Quantum only: initial alpha, the slope of the logit in the readout."""
-    alpha_train: bool = True
-    """Quantum only: train alpha; false freezes it at `alpha_init`."""
-    alpha_per_label: bool = False
-    """Quantum only: one alpha a label instead of one for all."""
-    hidden: int = 256
-    """MLP only: hidden units."""
-    dropout: float = 0.0
-    """MLP only: dropout rate in training."""
-
-    def __post_init__(self) -> None:
-        check_choice("head.name", self.name, HEADS)
-        check_choice("head.projection", self.projection, ("linear", "fixed", "pca"))
-        check_choice("head.angle_map", self.angle_map, ("tanh", "atan", "linear"))
-        check_choice("head.alpha_mode", self.alpha_mode, ("softplus", "direct"))
-        check_interval("head.angle_scale", self.angle_scale, 0, 100, open_low=True)
-        check_interval("head.init_scale", self.init_scale, 0, 100)
-        check_interval("head.dropout", self.dropout, 0, 1, open_high=True)
-        check_positive_int("head.hidden", self.hidden)
-        if self.alpha_mode == "softplus" and self.alpha_init <= 1e-3:
-            raise InputError(f"`head.alpha_init` must exceed 1e-3 with alpha_mode softplus, got {self.alpha_init}")
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """What is minimised."""
-
-    loss: str = "bce"
-    """`bce`: binary cross-entropy a label; `focal`: (1 - p_t)^gamma times it; `asymmetric`: focal with exponents of its
-    own for positives and negatives; `softmax`: cross-entropy of exclusive classes; `auc`: a surrogate of ROC-AUC."""
-    focal_gamma: float = 0.0
-    """Exponent of the focal loss; must be 0 with every other loss."""
-    asymmetric_gamma_pos: float = 0.0
-    """Asymmetric only: exponent of positives."""
-    asymmetric_gamma_neg: float = 4.0
-    """Asymmetric only: exponent of negatives."""
-    asymmetric_clip: float = 0.05
-    """Asymmetric only: probability below which a negative costs nothing."""
-    pos_weight: str = "none"
-    """Weight of positive examples a label, for `bce`, `focal` and `asymmetric`: `none` (1), `balanced` (negatives /
-    positives of the training split), `effective` (the same of effective numbers), a number, or one a label (1,2.5)."""
-    class_weights: str = "none"
-    """Weight of each label's term (`softmax`: of the examples of each class): `none` (1), `balanced` (inverse to the
-    positives of the training split), `effective` (to their effective numbers), both with mean one, or one a label."""
-    effective_beta: float = 0.999
-    """Beta of the effective number (1 - beta^n) / (1 - beta) of n examples; without effect unless one is asked for."""
-    label_smoothing: float = 0.0
-    """Share of each label that is spread evenly over its values (`softmax`: over the classes); 0 with `auc`."""
-
-    def __post_init__(self) -> None:
-        check_choice("objective.loss", self.loss, LOSSES)
-        for option in ("focal_gamma", "asymmetric_gamma_pos", "asymmetric_gamma_neg"):
-            check_interval(f"objective.{option}", getattr(self, option), 0, 20)
-        check_interval("objective.asymmetric_clip", self.asymmetric_clip, 0, 1, open_high=True)
-        check_interval("objective.effective_beta", self.effective_beta, 0, 1, open_low=True, open_high=True)
-        check_interval("objective.label_smoothing", self.label_smoothing, 0, 1, open_high=True)
-        if (self.loss == "focal") != (self.focal_gamma > 0):
-            raise InputError(
-                "`objective.focal_gamma` must be positive with loss focal and 0 with every other, "
-                f"got {self.focal_gamma} with {self.loss}"
-            )
-        for option in ("pos_weight", "class_weights"):
-            text = getattr(self, option)
-            if text not in ("none", "balanced", "effective") and not _positive_numbers(text):
-                raise InputError(
-                    f"`objective.{option}` must be none, balanced, effective or positive numbers (1,2.5), got {text!r}"
-                )
-        if self.pos_weight != "none" and self.loss in ("softmax", "auc"):
-            raise InputError(f"`objective.pos_weight` has no effect on loss {self.loss}: use class_weights, or none")
-        if self.label_smoothing > 0 and self.loss == "auc":
-            raise InputError("`objective.label_smoothing` has no effect on loss auc, which compares pairs: set it to 0")
-
-
-def _positive_numbers(text: str) -> bool:
-    """Return whether `text` holds positive finite numbers, separated by commas."""
-    try:
-        return all(0 < float(part) < float("inf") for part in text.split(","))
-    except ValueError:
-        return False
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """Which examples make a training batch."""
-
-    balanced: bool = False
-    """Draw batches with a fixed fraction of positives (binary tasks) instead of shuffled passes."""
-    pos_frac: float = 0.5
-    """Fraction of positives in a balanced batch (the batch prior pi_b)."""
-    importance_weights: bool = True
-    """Weight balanced examples by pi_t/pi_b and (1-pi_t)/(1-pi_b), so that the expected loss is that of the true
-    prior pi_t."""
-
-    def __post_init__(self) -> None:
-        check_interval("sampling.pos_frac", self.pos_frac, 0, 1, open_low=True, open_high=True)
+    def no_effect(self, option: str, config: "RunConfig", facts: SourceFacts) -> str | None:
+        """Return why `option` has no effect on a source of these `facts`, as a clause; None where it has one."""
+        if option in ("n_maps", "seed") and facts.kind != "synthetic":
+            return f"data.source is {self.source}; the synthetic generator does not run"
+        if option == "backbone" and facts.kind == "features":
+            return f"data.source {self.source} holds features already"
+        if option == "backbone" and facts.kind == "table":
+            return f"data.source {self.source} holds a table, which is not pushed through a backbone"
+        if option in ("split_by", "train_fraction", "val_fraction") and facts.brings_split:
+            return f"data.source {self.source} brings its own split"
+        if option == "split_seed" and self.split_by == "time" and self.limit is None:
+            return "data.split_by is time, which draws nothing"
+        return None
 
 
 @dataclass(frozen=True)
@@ -244,7 +97,7 @@ class TrainingConfig:
     epochs: int = 10
     """Passes over the training split."""
     batch_size: int = 64
-    """Examples a step."""
+    """Examples per step."""
     learning_rate: float = 1e-2
     """Peak learning rate of AdamW."""
     schedule: str = "constant"
@@ -273,16 +126,18 @@ class TrainingConfig:
     """Decay of an exponential moving average of the parameters, which is then what is evaluated; none: off."""
     early_stopping: int | None = None
     """Stop after so many evaluations without a better validation objective; none: never."""
-    val_objective: str = "auc"
-    """What picks the checkpoint on the validation split: `auc`, `sep` or `loss`."""
+    val_objective: str = "roc_auc"
+    """What picks the checkpoint on the validation split: `roc_auc`, `separation` or `loss`."""
     eval_every_epochs: int = 1
     """Epochs between evaluations."""
     fixed_num_batches: int | None = None
-    """Micro-run: exactly so many batches an epoch; none: one pass over the training split."""
+    """Micro-run: exactly so many batches per epoch; none: one pass over the training split."""
     preflight_compile: bool = True
     """Compile every program of the run before its clock starts."""
     checkpoint_every_epochs: int = 0
     """Epochs between checkpoints on disk, from which a killed run resumes; 0: none."""
+
+    determines: ClassVar[Mapping[str, tuple[str, ...]]] = {"batches": ("batch_size", "epochs", "fixed_num_batches")}
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_every_epochs"):
@@ -293,8 +148,8 @@ class TrainingConfig:
         check_positive_int("training.checkpoint_every_epochs", self.checkpoint_every_epochs, minimum=0)
         check_interval("training.learning_rate", self.learning_rate, 0, 10, open_low=True)
         check_choice("training.schedule", self.schedule, ("constant", "cosine", "one_cycle"))
-        check_choice("training.val_objective", self.val_objective, ("auc", "sep", "loss"))
-        for group in ("projection", "circuit", "readout", "alpha"):
+        check_choice("training.val_objective", self.val_objective, ("roc_auc", "separation", "loss"))
+        for group in PARAMETER_GROUPS:
             check_interval(f"training.lr_mult_{group}", getattr(self, f"lr_mult_{group}"), 0, 1e4)
             decay = getattr(self, f"weight_decay_{group}")
             if decay is not None:
@@ -305,29 +160,108 @@ class TrainingConfig:
         if self.ema_decay is not None:
             check_interval("training.ema_decay", self.ema_decay, 0, 1, open_low=True, open_high=True)
 
+    def implied(self) -> dict[str, Any]:
+        """Return the options whose unset value stands for another one, with that value."""
+        names = [f"weight_decay_{group}" for group in PARAMETER_GROUPS]
+        return {name: self.weight_decay for name in names if getattr(self, name) is None}
+
+    def no_effect(self, option: str, config: "RunConfig", facts: SourceFacts) -> str | None:
+        """Return why `option` has no effect, as a clause; None where it has one."""
+        untrained = config.untrained_groups()
+        for group, reason in untrained.items():
+            if option in (f"lr_mult_{group}", f"weight_decay_{group}"):
+                return reason
+        trained = [group for group in PARAMETER_GROUPS if group not in untrained]
+        own = [getattr(self, f"weight_decay_{group}") for group in trained]
+        if option == "weight_decay" and all(value is not None for value in own):
+            return f"every trained group ({', '.join(trained)}) has a weight decay of its own"
+        return None
+
+
+THINGS: dict[str, tuple[str, Registry[Any]]] = {
+    "head": ("name", HEADS),
+    "circuit": ("name", CIRCUITS),
+    "engine": ("name", ENGINES),
+    "objective": ("loss", LOSSES),
+}
+"""The sections that hold a thing: the option that names it, and the registry that knows it."""
+
+MUST_DEFINE = {
+    "head": ("sections",),
+    "circuit": ("circuit",),
+    "engine": ("program",),
+    "objective": ("exclusive", "reweights", "constants", "value"),
+}
+"""What a thing of each section must define."""
+
+DEFAULTS = {"head": "quantum", "circuit": "layered", "engine": "catalyst", "objective": "bce"}
+"""The thing of each section where none is named."""
+
+
+def thing_class(section: str, name: Any) -> type:
+    """Return the class of options called `name`; raise InputError where it is not a frozen dataclass."""
+    key, registry = THINGS[section]
+    cls = registry.get(name)
+    if not _is_record(cls):
+        raise InputError(f"`{section}.{key}` = {name} must be a frozen dataclass of options, got {cls!r}")
+    if key in (item.name for item in dataclasses.fields(cls)):
+        raise InputError(f"`{section}.{key}` = {name} must not have an option `{key}`, which names the thing itself")
+    return cls
+
+
+def check_thing(section: str, thing: Any) -> None:
+    """Raise InputError unless `thing` is an instance of a frozen dataclass with what `MUST_DEFINE` asks for."""
+    if not _is_record(type(thing)):
+        raise InputError(f"`{section}` must be an instance of a frozen dataclass of options, got {thing!r}")
+    missing = [name for name in MUST_DEFINE[section] if not hasattr(thing, name)]
+    if missing:
+        raise InputError(f"`{section}` must define {', '.join(missing)}: {type(thing).__name__} does not")
+
+
+def _is_record(cls: Any) -> bool:
+    return isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
+
 
 @dataclass(frozen=True)
 class RunConfig:
     """One run, whole: what `qwafer.training.train` takes beside the features and the seed."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    circuit: CircuitConfig = field(default_factory=CircuitConfig)
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """Which examples, which labels, which split."""
+    head: Any = field(default_factory=QuantumOptions)
+    """Options of the head: `QuantumOptions`, `LinearOptions`, `MlpOptions`, `TreeOptions`, or a head of one's own."""
+    circuit: Any = None
+    """Options of the circuit (`LayeredOptions`, the default, or one's own); None for a head that runs none."""
+    engine: Any = None
+    """The engine that executes it (`CatalystEngine`, the default, `XlaEngine`, ...); None for a head that runs none."""
+    objective: Any = field(default_factory=Bce)
+    """The loss: `Bce`, `Focal`, `Asymmetric`, `Softmax`, `RocAuc`, or a loss of one's own."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Which examples make a training batch."""
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig())
+    """The optimiser, its schedule and the loop."""
 
     def __post_init__(self) -> None:
-        loss = self.objective.loss
-        if self.sampling.balanced and loss in ("focal", "asymmetric"):
+        for section in THINGS:
+            if section in ("head", "objective") or getattr(self, section) is not None:
+                check_thing(section, getattr(self, section))
+        for section in ("circuit", "engine"):
+            if section in self.head.sections:
+                if getattr(self, section) is None:
+                    object.__setattr__(self, section, THINGS[section][1].get(DEFAULTS[section])())
+            elif getattr(self, section) is not None:
+                raise InputError(f"`{section}` has no effect: {self.unused(section)}; leave it out")
+        if not hasattr(self.head, "make") and not hasattr(self.head, "fit"):
+            raise InputError(f"`head` must define make (for the loop) or fit: {self.name('head')} has neither")
+        loss = self.name("objective")
+        if self.sampling.balanced and self.objective.reweights:
             raise InputError(
                 f"`objective.loss` = {loss} cannot be combined with sampling.balanced: both re-weight the classes, so "
                 f"the {loss} effect and the prior shift could not be told apart; use one of them"
             )
-        if loss == "softmax" and self.data.task != "multilabel":
+        if self.objective.exclusive and self.data.task != "multilabel":
             raise InputError(
-                f"`objective.loss` = softmax needs all classes, got data.task = {self.data.task}: set it to "
+                f"`objective.loss` = {loss} needs all classes, got data.task = {self.data.task}: set it to "
                 "multilabel, or use loss bce"
             )
         if self.sampling.balanced and self.data.task == "multilabel":
@@ -336,6 +270,61 @@ class RunConfig:
                 "a batch cannot be balanced for several labels at once"
             )
 
-    def to_dict(self) -> dict[str, dict[str, object]]:
-        """Return the whole configuration as nested plain data."""
-        return dataclasses.asdict(self)
+    @property
+    def trained_by_loop(self) -> bool:
+        """Whether the loop trains the head; a contender fits itself."""
+        return hasattr(self.head, "make")
+
+    def name(self, section: str) -> str:
+        """Return the name of the thing in `section`."""
+        return THINGS[section][1].name_of(type(getattr(self, section)))
+
+    def unused(self, section: str) -> str | None:
+        """Return why the head does not read `section`, as a clause; None where it does."""
+        if section in ("data", "head", *self.head.sections):
+            return None
+        what = "runs no circuit" if section in ("circuit", "engine") else f"does not read {section}"
+        return f"head.name is {self.name('head')}, which {what}"
+
+    def untrained_groups(self) -> dict[str, str]:
+        """Return the optimiser's groups without a trained parameter, each with the reason."""
+        reasons: dict[str, str] = {}
+        for thing in (self.head, self.circuit):
+            if hasattr(thing, "untrained_groups"):
+                reasons |= thing.untrained_groups()
+        return reasons
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole configuration as nested plain data; None for a section that the head does not have."""
+        nested: dict[str, Any] = {}
+        for item in dataclasses.fields(self):
+            thing = getattr(self, item.name)
+            nested[item.name] = None if thing is None else dataclasses.asdict(thing)
+            if item.name in THINGS and thing is not None:
+                nested[item.name] = {THINGS[item.name][0]: self.name(item.name), **nested[item.name]}
+        return nested
+
+    @classmethod
+    def from_dict(cls, nested: Mapping[str, Any]) -> "RunConfig":
+        """Return the configuration that `to_dict` wrote; raises InputError where it holds anything else."""
+        names = [item.name for item in dataclasses.fields(cls)]
+        if not isinstance(nested, Mapping) or set(nested) != set(names):
+            raise InputError(
+                f"this is not a configuration of this version, which has the sections {', '.join(names)}, no more and "
+                "no fewer"
+            )
+        sections: dict[str, Any] = {}
+        for name, values in nested.items():
+            if values is None and name in ("circuit", "engine"):
+                sections[name] = None
+                continue
+            try:  # JSON knows no tuples
+                options = {option: tuple(v) if isinstance(v, list) else v for option, v in {**values}.items()}
+                made = thing_class(name, options.pop(THINGS[name][0])) if name in THINGS else _PLAIN[name]
+                sections[name] = made(**options)
+            except (KeyError, TypeError) as error:
+                raise InputError(f"`{name}` is not a section of a configuration of this version: {error}") from error
+        return cls(**sections)
+
+
+_PLAIN: dict[str, Any] = {"data": DataConfig, "sampling": SamplingConfig, "training": TrainingConfig}

@@ -6,25 +6,29 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import digest
+from qwafer._process import DEFAULT_EXPERIMENT as DEFAULT_EXPERIMENT
 from qwafer.config import RunConfig
+from qwafer.features import SourceFacts
 from qwafer.overrides import (
+    SECTIONS,
+    Given,
+    build,
     effective_options,
     flat_config,
     flatten,
+    known_options,
+    named,
     no_effect,
-    parse_assignment,
-    sections,
-    with_options,
+    parse_overrides,
 )
-
-DEFAULT_EXPERIMENT = "mean_z_vs_readout"
-"""The experiment that `python -m qwafer.ablate` runs when it is given none."""
+from qwafer.source import source_facts
 
 TEXT_KEYS = ("name", "title", "description", "expected", "reference", "metric", "baseline")
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -41,7 +45,7 @@ class Experiment:
     baseline: str
     """The arm that every other arm is compared with."""
     seeds: tuple[int, ...]
-    """Seeds of the runs; every arm has one run a seed."""
+    """Seeds of the runs; every arm has one run per seed."""
     metric: str = "test.roc_auc"
     """What is compared: `test.` or `val.` and the name of an average in `Evaluation.macro`."""
     title: str = ""
@@ -52,6 +56,8 @@ class Experiment:
     """What the author expects to see, and what it costs."""
     reference: str = ""
     """Where the question comes from."""
+    facts: Mapping[str, SourceFacts] = dataclasses.field(default_factory=dict)
+    """What is known of the source of each arm; an arm that is not named has wafer maps, or synthetic ones."""
 
     def __post_init__(self) -> None:
         if len(self.arms) < 2:
@@ -69,8 +75,8 @@ class Experiment:
                     f"digit, got {arm!r}"
                 )
         seen: dict[str, str] = {}
-        for arm, config in self.arms.items():
-            key = digest(effective_options(config))
+        for arm in self.arms:
+            key = digest(self.effective(arm))
             if key in seen:
                 raise InputError(
                     f"the arms {seen[key]} and {arm} resolve to the same configuration, so there is nothing to "
@@ -86,11 +92,15 @@ class Experiment:
         """
         return digest({arm: config_digest(config) for arm, config in self.arms.items()}, self.baseline, self.metric)
 
+    def effective(self, arm: str) -> dict[str, Any]:
+        """Return the options that have an effect in `arm`, by dotted name; see `effective_options`."""
+        return effective_options(self.arms[arm], self.facts.get(arm))
+
     def changes(self, arm: str) -> dict[str, Any]:
         """Return the effective options of `arm` that differ from the baseline's, by dotted name; None for one it
         lacks.
         """
-        own, base = effective_options(self.arms[arm]), effective_options(self.arms[self.baseline])
+        own, base = self.effective(arm), self.effective(self.baseline)
         names = [name for name in {**base, **own} if own.get(name) != base.get(name) or (name in own) != (name in base)]
         return {name: own.get(name) for name in names}
 
@@ -124,47 +134,41 @@ def load_experiment(path_or_name: str | Path, overrides: Sequence[str] = ()) -> 
     """
     path = find_experiment(path_or_name)
     table = _read_toml(path)
-    unknown = set(table) - {*TEXT_KEYS, *sections(), "seeds", "arms"}
+    keys = [*TEXT_KEYS, *SECTIONS, "seeds", "arms"]
+    unknown = set(table) - set(keys)
     if unknown:
         key = min(unknown)
-        raise InputError(f"{path}: there is no key `{key}`{nearest(key, [*TEXT_KEYS, *sections(), 'seeds', 'arms'])}")
+        raise InputError(f"{path}: there is no key `{key}`{nearest(key, keys)}")
     for key in TEXT_KEYS:
         if not isinstance(table.get(key, ""), str):
             raise InputError(f"{path}: `{key}` must be a text, got {table[key]!r}")
     arm_tables = table.get("arms", {})
     if not isinstance(arm_tables, dict) or not all(isinstance(options, dict) for options in arm_tables.values()):
-        raise InputError(f"{path}: `arms` must hold one table an arm, [arms.NAME]")
+        raise InputError(f"{path}: `arms` must hold one table per arm, [arms.NAME]")
 
-    where = f" (in {path.name})"
-    base_options = flatten({key: table[key] for key in sections() if key in table}, where=where)
-    arm_options = {arm: flatten(options, where=f" (in arm {arm})") for arm, options in arm_tables.items()}
-    base = with_options(RunConfig(), base_options)
-    as_filed = {arm: with_options(base, options) for arm, options in arm_options.items()}
-    _refuse_without_effect(base_options, as_filed.values(), f"any arm of {path.name}")
+    in_base = flatten({key: table[key] for key in SECTIONS if key in table}, where=f" (in {path.name})")
+    in_arms = {arm: flatten(options, where=f" (in arm {arm})") for arm, options in arm_tables.items()}
+    in_overrides = parse_overrides(overrides)
+    # A thing that is named anywhere brings its options everywhere.
+    known = known_options(chain(in_base, *in_arms.values(), in_overrides))
+    base = named(in_base, known)
+    own = {arm: named(entries, known) for arm, entries in in_arms.items()}
+    _refuse_without_effect(base, {arm: {**base, **options} for arm, options in own.items()}, f"any arm of {path.name}")
 
-    set_options = parse_overrides(overrides)
-    arms = {arm: with_options(base, {**options, **set_options}) for arm, options in arm_options.items()}
-    _refuse_without_effect(set_options, arms.values(), "any arm")
-    for arm, options in arm_options.items():
-        _refuse_without_effect(options, [arms[arm]], f"arm {arm}")
+    given = named(in_overrides, known)
+    resolved = {arm: {**base, **options, **given} for arm, options in own.items()}
+    _refuse_without_effect(given, resolved, "any arm")
+    for arm, options in own.items():
+        _refuse_without_effect(options, {arm: resolved[arm]}, f"arm {arm}")
+    arms = {arm: build(options)[0] for arm, options in resolved.items()}
     return Experiment(
         name=table.get("name", path.stem),
         arms=arms,
         baseline=table.get("baseline", next(iter(arms), "")),
         seeds=parse_seeds(table.get("seeds", 8)),
+        facts={arm: source_facts(config.data) for arm, config in arms.items()},
         **{key: table[key] for key in TEXT_KEYS[1:-1] if key in table},
     )
-
-
-def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """Return the options of "option=value" texts by dotted name; raise InputError where one is given twice."""
-    options: dict[str, Any] = {}
-    for text in overrides:
-        name, value = parse_assignment(text)
-        if name in options:
-            raise InputError(f"`{name}` is set twice, to {options[name]!r} and to {value!r}: keep one")
-        options[name] = value
-    return options
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:
@@ -236,11 +240,13 @@ def with_seeds(experiment: Experiment, seeds: tuple[int, ...]) -> Experiment:
     return dataclasses.replace(experiment, seeds=seeds)
 
 
-def _refuse_without_effect(options: Iterable[str], configs: Iterable[RunConfig], where: str) -> None:
-    """Raise InputError for the first of `options` that has no effect in any of `configs`."""
-    configs = list(configs)
+def _refuse_without_effect(options: Iterable[str], arms: Mapping[str, Mapping[str, Given]], where: str) -> None:
+    """Raise InputError for the first of `options` that has no effect in any of `arms`, each all options of an arm."""
+    built = [build(everything) for everything in arms.values()]
     for name in options:
-        reasons = [no_effect(config, name) for config in configs]
+        reasons = [
+            left_out.get(name) or no_effect(config, name, source_facts(config.data)) for config, left_out in built
+        ]
         if reasons and all(reason is not None for reason in reasons):
             raise InputError(f"`{name}` has no effect in {where}: {reasons[0]}")
 

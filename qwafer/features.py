@@ -10,8 +10,8 @@ import numpy as np
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, digest, jsonable
-from qwafer.data._files import ZIP_MAGIC, load_npz, npz_keys
-from qwafer.data.edge_iiot import Table
+from qwafer.data.edge_iiot import DataTable
+from qwafer.data.files import load_npz
 from qwafer.data.maps import check_labels, check_rows
 from qwafer.data.splits import PARTS, Split
 
@@ -100,7 +100,7 @@ class FeatureSet:
         """Return the same examples under the task `name`.
 
         `multilabel`: every label, unchanged. `any`: one label `defect`, 1 where any defect is set; a column called
-        `none` or `normal` is no defect. A label's name: that label against the rest.
+        `none` or `normal` is not a defect. A label's name: that label against the rest.
 
         Raises:
             InputError: an unknown name, or a binary task of which only one class occurs.
@@ -184,7 +184,7 @@ class FeatureSet:
             raise InputError(f"{path}: {error}") from error
 
 
-def from_table(table: Table, split: Split) -> FeatureSet:
+def from_table(table: DataTable, split: Split) -> FeatureSet:
     """Return the features of a table: its numbers, then each categorical column one-hot; `split` is recorded.
 
     The categories are those of the training part alone, in sorted order, so that nothing about the other parts leaks
@@ -227,20 +227,6 @@ def from_table(table: Table, split: Split) -> FeatureSet:
     )
 
 
-def looks_like_features(path: str | Path) -> bool:
-    """Return whether the file at `path` is an NPZ with the arrays of a `FeatureSet` (as opposed to wafer maps)."""
-    path = Path(path)
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        if file.read(2) != ZIP_MAGIC:
-            return False
-    try:
-        return "features" in npz_keys(path)
-    except InputError:
-        return False
-
-
 def check_finite(features: np.ndarray, names: tuple[str, ...] | None = None) -> None:
     """Raise `InputError`, with a count and the first place, if an entry of (N, D) `features` is not finite."""
     rows = max(1, 2**22 // features.shape[1])  # a few MB at a time, for features that lie on disk
@@ -276,3 +262,13 @@ def _provenance(array: np.ndarray) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"`provenance` must be a JSON object, got {type(record).__name__}")
     return record
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What a configuration must know of its source to tell which options have an effect."""
+
+    kind: str
+    """`synthetic`, `maps`, `table` or `features`."""
+    brings_split: bool = False
+    """Whether the file records which examples train, validate and test."""

@@ -1,55 +1,84 @@
-"""Strict overrides: options by dotted name, values with checked types, and a reason wherever one would have no
-effect.
-"""
+"""Strict options: by dotted name, values with checked types, and a reason wherever one would have no effect."""
 
 import dataclasses
-import functools
 import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from qwafer._checks import nearest
 from qwafer._errors import InputError
-from qwafer.config import RunConfig
-from qwafer.data._files import npz_keys
-from qwafer.features import looks_like_features
+from qwafer.config import DEFAULTS, THINGS, DataConfig, RunConfig, check_thing, thing_class
+from qwafer.features import SourceFacts
 
-QUANTUM_HEAD_OPTIONS = ("projection", "angle_map", "angle_scale", "init_scale")
-ALPHA_OPTIONS = ("alpha_mode", "alpha_init", "alpha_train", "alpha_per_label")
-PARAMETER_GROUPS = ("projection", "circuit", "readout", "alpha")
+SECTIONS = tuple(field.name for field in dataclasses.fields(RunConfig))
+"""The sections of a configuration."""
 
 
-@functools.cache
-def option_types() -> dict[str, Any]:
-    """Return the type of every option by dotted name (`training.epochs`: int), in the order of the configuration."""
-    hints = typing.get_type_hints(RunConfig)
-    return {
-        f"{section}.{option}": kind
-        for section in (field.name for field in dataclasses.fields(RunConfig))
-        for option, kind in typing.get_type_hints(hints[section]).items()
-    }
+@dataclass(frozen=True)
+class Given:
+    """A value as somebody wrote it."""
+
+    value: Any
+    """As TOML reads it."""
+    raw: str | None = None
+    """The text of a command line: a shell does not say whether 5 is a number or a text."""
+    where: str = ""
+    """Put at the end of a message about it."""
 
 
-def sections() -> tuple[str, ...]:
-    """Return the names of the configuration's sections."""
-    return tuple(field.name for field in dataclasses.fields(RunConfig))
+Entry = tuple[str, Given]
+"""The name of an option, perhaps short, and its value."""
 
 
-def option_name(name: str, *, where: str = "") -> str:
-    """Return the dotted option that `name` stands for: itself, or `SECTION.name` for a section that has a name.
+def selector(section: str) -> str | None:
+    """Return the option that names the thing of `section` (`head.name`); None for a section of plain options."""
+    return f"{section}.{THINGS[section][0]}" if section in THINGS else None
+
+
+def options_of(cls: type) -> dict[str, Any]:
+    """Return the type of every option of a dataclass of options, by name."""
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError as error:
+        raise InputError(f"the types of the options of {cls.__name__} cannot be told: {error}") from error
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def known_options(entries: Iterable["Entry"] = ()) -> dict[str, Any]:
+    """Return the type of every option by dotted name (`training.epochs`: int): of the plain sections, of the things
+    that come with qwafer, and of those that `entries` name. Of two things with an option of one name the first counts.
+    """
+    named = [(selector(name) or name, given.value) for name, given in entries]
+    known: dict[str, Any] = {}
+    for section in SECTIONS:
+        if section not in THINGS:
+            hint = typing.get_type_hints(RunConfig)[section]
+            known |= {f"{section}.{option}": kind for option, kind in options_of(hint).items()}
+            continue
+        key, registry = THINGS[section]
+        known[f"{section}.{key}"] = str
+        own = [value for name, value in named if name == f"{section}.{key}"]
+        for name in (*registry.names, *own):
+            for option, kind in options_of(thing_class(section, name)).items():
+                known.setdefault(f"{section}.{option}", kind)
+    return known
+
+
+def option_name(name: str, known: Mapping[str, Any], *, where: str = "") -> str:
+    """Return the dotted option that `name` stands for: itself, or the selector of a section that holds a thing.
 
     Raises InputError, naming the nearest option, where there is none; `where` is put at its end.
     """
-    known = option_types()
     if name in known:
         return name
-    if f"{name}.name" in known:
-        return f"{name}.name"
-    if name in sections():
+    chosen = selector(name)
+    if chosen is not None:
+        return chosen
+    if name in SECTIONS:
         example = next(option for option in known if option.startswith(f"{name}."))
         raise InputError(f"`{name}` is a section of options: set one of them, such as `{example}`{where}")
     hint = nearest(name, known)
@@ -59,208 +88,202 @@ def option_name(name: str, *, where: str = "") -> str:
     raise InputError(f"there is no option `{name}`{where}{hint}")
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """Return the option and the checked value of "option=value", a value as TOML writes it; quotes may be left out.
-
-    `engine=xla` sets `engine.name`; `none` unsets an option that may be unset. Raises InputError for anything else.
-    """
+def parse_assignment(text: str) -> Entry:
+    """Return the name and the value of "option=value", a value as TOML writes it; quotes may be left out."""
     name, equals, raw = text.partition("=")
     name, raw = name.strip(), raw.strip()
     if not equals or not name:
         raise InputError(f"`--set` takes option=value, such as training.epochs=20, got {text!r}")
-    name = option_name(name)
     try:
         table = tomllib.loads(f"value = {raw}")
     except tomllib.TOMLDecodeError:
         table = {}
-    value = table["value"] if set(table) == {"value"} else raw
-    if _bare_type(option_types()[name])[0] is str and not isinstance(value, str):
-        value = raw  # a shell does not say whether 5 is a number or a text
-    return name, checked_value(name, value)
+    return name, Given(table["value"] if set(table) == {"value"} else raw, raw)
 
 
-def checked_value(name: str, value: Any, *, where: str = "") -> Any:
-    """Return `value` as the type of the option `name`: an integer is a number too, `none` unsets what may be unset."""
-    kind, optional = _bare_type(option_types()[name])
-    if optional and (value is None or value == "none"):
-        return None
-    if kind is bool and isinstance(value, bool):
-        return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if kind is float:
-            if not math.isfinite(value):
-                raise InputError(f"`{name}` must be a finite number, got {value}{where}")
-            return float(value)
-        if kind is int and isinstance(value, int):
-            return value
-        if kind is str:
-            return str(value)
-    if kind is str and isinstance(value, str):
-        return value
-    expected = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}[kind]
-    raise InputError(f"`{name}` must be {expected}{' or none' if optional else ''}, got {value!r}{where}")
+def parse_overrides(overrides: Iterable[str]) -> list[Entry]:
+    """Return the names and values of "option=value" texts."""
+    return [parse_assignment(text) for text in overrides]
 
 
-def _bare_type(kind: Any) -> tuple[type, bool]:
-    """Return the type without its `| None`, and whether it had one."""
-    if isinstance(kind, types.UnionType):
-        (bare,) = (member for member in typing.get_args(kind) if member is not type(None))
-        return bare, True
-    return kind, False
+def flatten(table: Mapping[str, Any], *, where: str = "", prefix: str = "") -> list[Entry]:
+    """Return the dotted names and the values of nested TOML tables; `where` is put at the end of messages."""
+    entries: list[Entry] = []
+    for key, value in table.items():
+        name = f"{prefix}.{key}" if prefix else key
+        entries += (
+            flatten(value, where=where, prefix=name)
+            if isinstance(value, Mapping)
+            else [(name, Given(value, where=where))]
+        )
+    return entries
 
 
-def flatten(table: Mapping[str, Any], *, where: str = "") -> dict[str, Any]:
-    """Return the options of nested TOML tables by dotted name, checked; `engine = "xla"` sets `engine.name`."""
-    flat: dict[str, Any] = {}
-
-    def visit(prefix: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for key, item in value.items():
-                visit(f"{prefix}.{key}" if prefix else key, item)
-            return
-        name = option_name(prefix, where=where)
-        if name in flat:
-            raise InputError(f"`{name}` is given twice{where}")
-        flat[name] = checked_value(name, value, where=where)
-
-    visit("", table)
+def named(entries: Iterable[Entry], known: Mapping[str, Any]) -> dict[str, Given]:
+    """Return the values by the full names of their options (`engine = "xla"` sets `engine.name`); raise InputError for
+    an option that is not `known`, and for one that occurs twice.
+    """
+    flat: dict[str, Given] = {}
+    for name, given in entries:
+        full = option_name(name, known, where=given.where)
+        if full in flat:
+            raise InputError(
+                f"`{full}` is set twice{given.where}, to {flat[full].value!r} and to {given.value!r}: keep one"
+            )
+        flat[full] = given
     return flat
 
 
+def checked(name: str, kind: Any, given: Given) -> Any:
+    """Return the value as the type `kind` of the option `name`: an integer is a number too, `none` unsets what may be
+    unset.
+    """
+    bare, optional = _bare_type(kind)
+    value = given.value
+    if optional and (value is None or value == "none"):
+        return None
+    if bare is str and not isinstance(value, str) and (given.raw is not None or isinstance(value, (int, float))):
+        value = given.raw if given.raw is not None else str(value) if not isinstance(value, bool) else value
+    if bare is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise InputError(f"`{name}` must be a finite number, got {value}{given.where}")
+        return float(value)
+    if typing.get_origin(bare) is tuple and isinstance(value, list):
+        return tuple(value)
+    expected = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}.get(bare)
+    if expected is None or (isinstance(value, bare) and (bare is bool or not isinstance(value, bool))):
+        return value
+    raise InputError(f"`{name}` must be {expected}{' or none' if optional else ''}, got {value!r}{given.where}")
+
+
+def _bare_type(kind: Any) -> tuple[Any, bool]:
+    """Return the type without its `| None`, and whether it had one."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        members = [member for member in typing.get_args(kind) if member is not type(None)]
+        return (members[0] if len(members) == 1 else kind), len(members) < len(typing.get_args(kind))
+    return kind, False
+
+
+def build(options: Mapping[str, Given]) -> tuple[RunConfig, dict[str, str]]:
+    """Return the configuration of dotted `options`, and why those among them were left out that it does not have."""
+    left_out: dict[str, str] = {}
+    sections: dict[str, Any] = {}
+    for section in SECTIONS:
+        own = {name.partition(".")[2]: given for name, given in options.items() if name.startswith(f"{section}.")}
+        if section in ("circuit", "engine") and section not in sections["head"].sections:
+            head = options["head.name"].value  # the head by default runs a circuit
+            left_out |= {f"{section}.{option}": f"head.name is {head}, which runs no circuit" for option in own}
+            sections[section] = None
+            continue
+        if section in THINGS:
+            key = THINGS[section][0]
+            name = own.pop(key).value if key in own else DEFAULTS[section]
+            cls = thing_class(section, name)
+        else:
+            cls = typing.get_type_hints(RunConfig)[section]
+        kinds = options_of(cls)
+        for option in own.keys() - kinds.keys():
+            left_out[f"{section}.{option}"] = f"{section}.{key} is {name}, which has no such option"
+        values = {
+            option: checked(f"{section}.{option}", kinds[option], own[option]) for option in own if option in kinds
+        }
+        try:
+            sections[section] = cls(**values)
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise InputError(f"`{section}` cannot be made: {error}") from error
+        if section in THINGS:
+            check_thing(section, sections[section])
+    return RunConfig(**sections), left_out
+
+
 def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
-    """Return `config` with other values of the dotted `options`; each section is validated once, with all of them."""
-    by_section: dict[str, dict[str, Any]] = {}
-    for name, value in options.items():
-        section, _, option = name.partition(".")
-        by_section.setdefault(section, {})[option] = value
-    changed = {name: dataclasses.replace(getattr(config, name), **values) for name, values in by_section.items()}
-    return dataclasses.replace(config, **changed)
+    """Return `config` with other values of the dotted `options`, validated together.
+
+    Where an option names another thing, options that it shares with the one before keep their values.
+    """
+    kept = {name: Given(value) for name, value in flat_config(config).items()}
+    entries = [(name, Given(value)) for name, value in options.items()]
+    given = named(entries, known_options([*kept.items(), *entries]))
+    changed, left_out = build({**kept, **given})
+    for name in given:
+        if name in left_out:
+            raise InputError(f"`{name}` has no effect: {left_out[name]}")
+    return changed
 
 
 def flat_config(config: RunConfig) -> dict[str, Any]:
     """Return every option of `config` by dotted name."""
     return {
-        f"{section}.{option}": value for section, values in config.to_dict().items() for option, value in values.items()
+        f"{section}.{option}": value
+        for section, values in config.to_dict().items()
+        for option, value in (values or {}).items()
     }
 
 
-def effective_options(config: RunConfig) -> dict[str, Any]:
+def effective_options(config: RunConfig, facts: SourceFacts | None = None) -> dict[str, Any]:
     """Return the options that have an effect in `config`, by dotted name, with implied values filled in.
 
-    Two configurations with equal effective options are the same run.
+    Two configurations with equal effective options are the same run. A source of which nothing is known is taken for
+    wafer maps, or for the synthetic ones.
     """
-    options = {name: value for name, value in flat_config(config).items() if no_effect(config, name) is None}
-    if "circuit.entanglement" in options:
-        # The number of outputs plays no part in what an empty entanglement stands for.
-        options["circuit.entanglement"] = config.circuit.spec(1).entanglement
-    for group in PARAMETER_GROUPS:
-        if options.get(f"training.weight_decay_{group}", 0) is None:
-            options[f"training.weight_decay_{group}"] = config.training.weight_decay
+    if facts is None:
+        facts = SourceFacts("synthetic" if config.data.source == "synthetic" else "maps")
+    options = {name: value for name, value in flat_config(config).items() if no_effect(config, name, facts) is None}
+    for section in SECTIONS:
+        thing = getattr(config, section)
+        for option, value in (thing.implied() if hasattr(thing, "implied") else {}).items():
+            if f"{section}.{option}" in options:
+                options[f"{section}.{option}"] = value
     # Where every group resolves to its own value, the common one says nothing more.
     options.pop("training.weight_decay", None)
     return options
 
 
-def no_effect(config: RunConfig, name: str) -> str | None:
-    """Return why the option `name` has no effect in `config`, as a clause; None where it has one."""
-    section, _, option = name.partition(".")
-    if section == "data":
-        return _no_effect_data(config, option)
-    if section in ("circuit", "engine") and config.head.name != "quantum":
-        return f"head.name is {config.head.name}, and a classical head has no circuit"
-    if section == "circuit":
-        return _no_effect_circuit(config, option)
-    if section == "head":
-        return _no_effect_head(config, option)
-    if section == "objective":
-        return _no_effect_objective(config, option)
-    if section == "sampling" and option != "balanced" and not config.sampling.balanced:
-        return "sampling.balanced is false"
-    if section == "training":
-        return _no_effect_training(config, option)
-    return None
-
-
-def _no_effect_data(config: RunConfig, option: str) -> str | None:
-    source = config.data.source
-    if option in ("n_maps", "seed") and source != "synthetic":
-        return f"data.source is {source}; the synthetic generator does not run"
-    if option == "backbone" and looks_like_features(source):
-        return f"data.source {source} holds features already"
-    if option in ("split_by", "train_fraction", "val_fraction") and _brings_split(source):
-        return f"data.source {source} brings its own split"
-    if option == "split_seed" and config.data.split_by == "time" and config.data.limit is None:
-        return "data.split_by is time, which draws nothing"
-    return None
-
-
-def _brings_split(source: str) -> bool:
-    return looks_like_features(source) and "split" in npz_keys(Path(source))
-
-
-def _no_effect_circuit(config: RunConfig, option: str) -> str | None:
-    if option == "entanglement" and config.circuit.n_qubits == 1:
-        return "circuit.n_qubits is 1: there is nothing to entangle"
-    if option == "reupload" and config.circuit.n_layers == 1:
-        return "circuit.n_layers is 1: the data are encoded once anyway"
-    return None
-
-
-def _no_effect_head(config: RunConfig, option: str) -> str | None:
-    head = config.head
-    if option in (*QUANTUM_HEAD_OPTIONS, *ALPHA_OPTIONS) and head.name != "quantum":
-        return f"head.name is {head.name}; the option belongs to quantum"
-    if option in ("hidden", "dropout") and head.name != "mlp":
-        return f"head.name is {head.name}; the option belongs to mlp"
-    if option in ("alpha_mode", "alpha_per_label") and not head.alpha_train:
-        return "head.alpha_train is false; alpha keeps its initial value"
-    if option == "alpha_per_label" and config.data.task != "multilabel":
-        return f"data.task is {config.data.task}, which has one label"
-    return None
-
-
-def _no_effect_objective(config: RunConfig, option: str) -> str | None:
-    objective = config.objective
-    if option == "focal_gamma" and objective.loss != "focal":
-        return f"objective.loss is {objective.loss}; the exponent belongs to focal"
-    if option.startswith("asymmetric_") and objective.loss != "asymmetric":
-        return f"objective.loss is {objective.loss}; the option belongs to asymmetric"
-    if option == "effective_beta" and "effective" not in (objective.pos_weight, objective.class_weights):
-        return "neither objective.pos_weight nor objective.class_weights is effective"
-    if option == "pos_weight" and objective.loss in ("softmax", "auc"):
-        return f"objective.loss is {objective.loss}, which has no negative terms to set positives against"
-    if option == "class_weights" and config.data.task != "multilabel":
-        return f"data.task is {config.data.task}, which has one label"
-    if option == "label_smoothing" and objective.loss == "auc":
-        return "objective.loss is auc, which compares pairs"
-    return None
-
-
-def _no_effect_training(config: RunConfig, option: str) -> str | None:
-    untrained = _untrained_groups(config)
-    for group, reason in untrained.items():
-        if option in (f"lr_mult_{group}", f"weight_decay_{group}"):
-            return reason
-    trained = [group for group in PARAMETER_GROUPS if group not in untrained]
-    own = [getattr(config.training, f"weight_decay_{group}") for group in trained]
-    if option == "weight_decay" and all(value is not None for value in own):
-        return f"every trained group ({', '.join(trained)}) has a weight decay of its own"
-    return None
-
-
-def _untrained_groups(config: RunConfig) -> dict[str, str]:
-    """Return the optimiser's groups without a trained parameter, each with the reason; the readout always has a
-    bias.
+def no_effect(config: RunConfig, name: str, facts: SourceFacts) -> str | None:
+    """Return why the option `name` has no effect in `config` on a source of these `facts`, as a clause; None where it
+    has one.
     """
-    head = config.head
-    if head.name != "quantum":
-        reason = f"head.name is {head.name}, and the layers of a classical head form the group projection"
-        return {group: reason for group in PARAMETER_GROUPS if group != "projection"}
-    reasons = {}
-    if head.projection != "linear":
-        reasons["projection"] = f"head.projection is {head.projection}, which is frozen"
-    if config.circuit.n_layers == 0:
-        reasons["circuit"] = "circuit.n_layers is 0"
-    if not head.alpha_train:
-        reasons["alpha"] = "head.alpha_train is false"
-    return reasons
+    section, _, option = name.partition(".")
+    thing = getattr(config, section)
+    reason = config.unused(section)
+    if reason is None and section in THINGS:
+        key = THINGS[section][0]
+        if option not in (key, *options_of(type(thing))):
+            return f"{section}.{key} is {config.name(section)}, which has no such option"
+        if section == "objective" and option != key and not config.trained_by_loop:
+            return f"head.name is {config.name('head')}, which trains itself"
+    if reason is not None or not hasattr(thing, "no_effect"):
+        return reason
+    clause: str | None = thing.no_effect(option, config, facts)
+    return clause
+
+
+def determined_by(what: str, config: RunConfig) -> tuple[str, ...]:
+    """Return the dotted options that determine a digest of a run: `data`, `split`, `batches`, or `initial NAME`, the
+    initial value of the parameter NAME (with or without its shape).
+
+    It may differ between two runs of one seed only where they differ in one of these options.
+    """
+    names: list[str] = []
+    for section in SECTIONS:
+        thing = getattr(config, section)
+        if thing is None or config.unused(section) is not None:
+            continue
+        names += [name if "." in name else f"{section}.{name}" for name in _declared(section, thing, what)]
+    return tuple(names)
+
+
+def _declared(section: str, thing: Any, what: str) -> tuple[str, ...]:
+    if hasattr(thing, "determined_by"):
+        return tuple(thing.determined_by(what))
+    table = getattr(thing, "determines", None)
+    if table is None:
+        if not what.startswith("initial ") or section not in ("head", "circuit"):
+            return ()
+        data = [f"data.{option}" for option in options_of(DataConfig)] if section == "head" else []
+        return (THINGS[section][0], *options_of(type(thing)), *data)
+    name = what.partition("[")[0]
+    matches = [prefix for prefix in table if name == prefix or name.startswith(f"{prefix}.")]
+    return tuple(table[max(matches, key=len)]) if matches else ()

@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError, PairingError
-from qwafer.comparison.pairing import DETERMINED_BY, INITIAL_DETERMINED_BY, check_pairing, identical_arms
+from qwafer.comparison.pairing import INPUTS, check_pairing, identical_arms
 from qwafer.config import RunConfig
-from qwafer.features import FeatureSet
-from qwafer.overrides import option_types, with_options
+from qwafer.features import SourceFacts
+from qwafer.overrides import determined_by, known_options, with_options
+from qwafer.training import Digests
+from tests.factories import feature_set
 
 
 def digests(**changed):
     parameters = {"circuit.ansatz[2, 4, 3]": "a", "readout.bias[1]": "b"} | changed.pop("parameters", {})
-    return {"data": "d", "split": "s", "batches": "o", **changed, "parameters": parameters}
+    return Digests(**{"data": "d", "split": "s", "batches": "o", **changed, "parameters": parameters})
 
 
 def configs(**options):
@@ -20,8 +22,11 @@ def configs(**options):
     return {"a": RunConfig(), "b": with_options(RunConfig(), {k.replace("__", "."): v for k, v in options.items()})}
 
 
-def check(first, second, arms):
-    return check_pairing({"a": {0: first, 3: first}, "b": {0: first, 3: second}}, arms, "runs/x")
+SYNTHETIC, FEATURES = (dict.fromkeys("ab", SourceFacts(kind)) for kind in ("synthetic", "features"))
+
+
+def check(first, second, arms, facts=SYNTHETIC):
+    return check_pairing({"a": {0: first, 3: first}, "b": {0: first, 3: second}}, arms, facts, "runs/x")
 
 
 def test_equal_digests_pair():
@@ -85,6 +90,14 @@ def test_options_that_explain_one_digest_do_not_explain_another():
             check(digests(), digests(**{what: "x"}), configs(**options))
 
 
+def test_options_without_effect_on_the_source_explain_nothing():
+    """A file of features is the same whatever the backbone that would make them is called."""
+    for what, options in (("data", {"data__backbone": "other"}), ("split", {"data__n_maps": 500})):
+        assert check(digests(), digests(**{what: "x"}), configs(**options)).differences[0].what == what
+        with pytest.raises(PairingError, match=f"`{what}` digest"):
+            check(digests(), digests(**{what: "x"}), configs(**options), FEATURES)
+
+
 def test_initial_values_may_differ_with_the_options_that_make_them():
     other = digests(parameters={"circuit.ansatz[2, 4, 3]": "x"})
     pairing = check(digests(), other, configs(head__init_scale=0.5))
@@ -94,19 +107,42 @@ def test_initial_values_may_differ_with_the_options_that_make_them():
 
 
 def test_a_seed_that_one_arm_lacks_proves_nothing():
-    pairing = check_pairing({"a": {0: digests()}, "b": {1: digests(split="x")}}, configs(circuit__readout="z_vec"))
+    arms = configs(circuit__readout="z_vec")
+    pairing = check_pairing({"a": {0: digests()}, "b": {1: digests(split="x")}}, arms, SYNTHETIC)
     assert pairing.n_seeds == 0
     assert pairing.equal == ()
 
 
 def test_rules_name_options_that_exist():
-    for names in (*DETERMINED_BY.values(), *INITIAL_DETERMINED_BY.values()):
-        assert set(names) <= set(option_types())
+    initial = ("circuit.ansatz", "projection.weight", "projection.linear.bias", "projection.hidden.weight")
+    for what in (
+        *INPUTS,
+        *(f"initial {name}" for name in (*initial, "projection.output.bias", "readout.bias", "alpha")),
+    ):
+        assert determined_by(what, RunConfig())
+        assert set(determined_by(what, RunConfig())) <= known_options().keys()
+    assert determined_by("initial new.name", RunConfig()) == ()
+
+
+def test_what_is_not_trained_in_batches_shares_data_and_split():
+    """A contender that fits itself has no order of batches and no initial values."""
+    arms = configs(head__projection="pca")
+    pairing = check_pairing({"a": {0: digests()}, "b": {0: Digests("d", "s")}}, arms, SYNTHETIC)
+    assert pairing.equal == ("data", "split")
+    assert pairing.shared_parameters == ()
+    with pytest.raises(PairingError, match="`split` digest"):
+        check(digests(), Digests("d", "x"), arms)
+
+
+class Run:
+    def __init__(self, measured):
+        self.fingerprint = lambda: measured
 
 
 def test_identical_arms():
     prints = {"a": {0: "x", 1: "y"}, "b": {0: "x", 1: "y"}, "c": {0: "x", 1: "z"}, "d": {1: "y", 2: "w"}, "e": {}}
-    assert identical_arms(prints) == (("a", "b"), ("a", "d"), ("b", "d"))
+    runs = {arm: {seed: Run(measured) for seed, measured in by_seed.items()} for arm, by_seed in prints.items()}
+    assert identical_arms(runs) == (("a", "b"), ("a", "d"), ("b", "d"))
 
 
 @pytest.mark.parametrize(
@@ -125,19 +161,10 @@ def test_identical_arms():
 def test_rules_hold_for_the_digests_that_training_makes(first, second):
     """The digests of real heads, splits and samplers never differ without an option that the rules know."""
     from qwafer._io import digest
-    from qwafer.heads import make_head
     from qwafer.objective import make_sampler, order_digest
-    from qwafer.training import prepare
+    from qwafer.training import make_head, prepare
 
-    rng = np.random.default_rng(0)
-    data = FeatureSet(
-        features=rng.standard_normal((120, 5)).astype(np.float32),
-        labels=rng.integers(0, 2, (120, 1)).astype(np.uint8),
-        label_names=("Scratch",),
-        content_ids=np.array([str(i) for i in range(120)]),
-        provenance={},
-        groups=np.array([str(i // 3) for i in range(120)]),
-    )
+    data = feature_set(120, 5, groups=np.array([str(i // 3) for i in range(120)]))
 
     def made(config, seed):
         prepared = prepare(config, data, seed)
@@ -151,13 +178,14 @@ def test_rules_hold_for_the_digests_that_training_makes(first, second):
             fixed_num_batches=training.fixed_num_batches,
         )
         head = make_head(config, features, labels.shape[1], seed)
-        return {
-            "data": prepared.data_digest,
-            "split": prepared.split.digest,
-            "batches": order_digest(sampler, training.epochs),
-            "parameters": {f"{k}{list(v.shape)}": digest(np.asarray(v)) for k, v in head.parameters().items()},
-        }
+        return Digests(
+            data=prepared.data_digest,
+            split=prepared.split.digest,
+            batches=order_digest(sampler, training.epochs),
+            parameters={f"{k}{list(v.shape)}": digest(np.asarray(v)) for k, v in head.parameters().items()},
+        )
 
     arms = {name: with_options(RunConfig(), options) for name, options in (("a", first), ("b", second))}
-    pairing = check_pairing({arm: {seed: made(config, seed) for seed in (0, 1)} for arm, config in arms.items()}, arms)
+    found = {arm: {seed: made(config, seed) for seed in (0, 1)} for arm, config in arms.items()}
+    pairing = check_pairing(found, arms, FEATURES)
     assert pairing.n_seeds == 2

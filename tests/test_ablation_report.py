@@ -2,33 +2,36 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qwafer._errors import InputError, PairingError
-from qwafer.comparison import check_metric, metric_value, write_summary
-from qwafer.comparison.metrics import LOWER_IS_BETTER, METRICS
-from qwafer.comparison.summary import load_results, ordered_groups, timings
+from qwafer._records import from_json, load_record, to_json
+from qwafer.comparison import Summary, SweepTimings, check_metric, metric_value
+from qwafer.comparison.metrics import METRICS, metric_label
+from qwafer.comparison.summary import ordered_groups
 from qwafer.config import RunConfig
+from qwafer.execution import Failure
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
 from qwafer.overrides import with_options
-from qwafer.reports import write_report
-from qwafer.reports.ablation import number, spread, table
+from qwafer.reports.document import Table, to_markdown
 from qwafer.reports.figures import text_problems
 from qwafer.reports.figures.ablation import (
     curves_figure,
     differences_figure,
     learning_figure,
-    metric_label,
     paired_figure,
 )
-from qwafer.sweeps import OutputDirectory
-from qwafer.training import RunResult, train
+from qwafer.reports.format import format_number, format_spread
+from qwafer.studies.ablation import conclude
+from qwafer.sweeps import OutputDirectory, SourceRecord
+from qwafer.training import RunResult, Timings, train
 
 SEEDS = (0, 1, 2)
-DATA = {arm: {"digest": "d", "n_examples": 90, "n_features": 4, "file": "f.npz"} for arm in ("linear", "mlp")}
+DATA = {arm: SourceRecord(digest="d", n_examples=90, n_features=4, file="f.npz") for arm in ("linear", "mlp")}
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +61,16 @@ def summarize(experiment, runs, tmp_path):
 
     def write(edit=lambda arm, seed, result: result, experiment=experiment, failures=()):
         directory = OutputDirectory(tmp_path / "out")
-        directory.claim(experiment, DATA)
+        record = directory.claim(experiment, DATA)
         for arm, results in runs.items():
             for seed, result in results.items():
                 edited = edit(arm, seed, result)
                 if edited is not None:
                     edited.save(directory.run_path(arm, seed))
         for arm, seed, error in failures:
-            directory.write_failure(arm, seed, {"type": "WorkerDied", "error": error, "details": ""})
-        return directory, write_summary(experiment, directory)
+            directory.write_failure(arm, seed, Failure("WorkerDied", error, "a traceback"))
+        summary, _ = conclude(experiment, directory.path, directory.read(experiment), record)
+        return directory, summary
 
     return write
 
@@ -80,7 +84,7 @@ def with_curves(result, **curves):
 
 
 def warnings(summary, text):
-    return [sentence for sentence in summary["warnings"] if text in sentence]
+    return [sentence for sentence in summary.warnings if text in sentence]
 
 
 def test_summary_of_sound_runs(summarize, experiment, runs):
@@ -88,21 +92,73 @@ def test_summary_of_sound_runs(summarize, experiment, runs):
     written = json.loads((directory.path / "summary.json").read_text())
     assert written["experiment"]["digest"] == experiment.digest()
     assert written["comparisons"][0]["seeds"] == list(SEEDS)
-    values = {arm: [metric_value(r.metrics, "test.roc_auc") for r in results.values()] for arm, results in runs.items()}
-    np.testing.assert_allclose(summary["comparisons"][0]["differences"], np.subtract(values["mlp"], values["linear"]))
+    values = {arm: [metric_value(r, "test.roc_auc") for r in results.values()] for arm, results in runs.items()}
+    np.testing.assert_allclose(summary.comparisons[0].differences, np.subtract(values["mlp"], values["linear"]))
     for arm, column in values.items():
         assert written["arms"][arm]["values"] == {str(seed): value for seed, value in zip(SEEDS, column, strict=True)}
-        assert summary["arms"][arm]["mean"] == pytest.approx(np.mean(column))
-        assert summary["arms"][arm]["sd"] == pytest.approx(np.std(column, ddof=1))
-        assert summary["arms"][arm]["metrics"]["test"]["roc_auc"]["mean"] == pytest.approx(np.mean(column))
-        assert summary["arms"][arm]["complete"] == list(SEEDS)
+        assert summary.arms[arm].mean == pytest.approx(np.mean(column))
+        assert summary.arms[arm].sd == pytest.approx(np.std(column, ddof=1))
+        assert summary.arms[arm].metrics["test.roc_auc"].mean == pytest.approx(np.mean(column))
+        assert summary.arms[arm].complete == SEEDS
         first = np.mean([run.curves["grad_norm.projection"][0] for run in runs[arm].values()])
-        assert summary["arms"][arm]["learning"]["projection"]["first_grad_norm"] == pytest.approx(first)
-    assert summary["pairing"]["equal"] == ("data", "split", "batches")
-    assert summary["identical_arms"] == ()
-    assert summary["comparisons"][0]["verdict"] == "too few seeds"
+        assert summary.arms[arm].learning["projection"].first_grad_norm == pytest.approx(first)
+    assert summary.pairing.equal == ("data", "split", "batches")
+    assert summary.identical_arms == ()
+    assert summary.comparisons[0].verdict == "too few seeds"
     for text in ("failed", "dead", "bit-identical", "versions", "seeds were added", "leaves out"):
         assert not warnings(summary, text)
+
+
+def test_records_survive_their_files(summarize, experiment):
+    directory, summary = summarize(lambda arm, seed, result: None if (arm, seed) == ("mlp", 1) else result)
+    loaded = load_record(Summary, directory.path / "summary.json")
+    assert loaded == summary
+    assert to_json(loaded) == json.loads((directory.path / "summary.json").read_text())
+    timings = load_record(SweepTimings, directory.path / "timings.json")
+    assert from_json(SweepTimings, to_json(timings)) == timings
+    assert sorted(timings.arms["mlp"].runs) == [0, 2]
+    record = directory.record()
+    assert record.seeds == experiment.seeds
+    assert record.data == DATA
+    for name, form in (("summary", Summary), ("timings", SweepTimings)):
+        path = directory.path / f"{name}.json"
+        path.write_text(path.read_text().replace("/2", "/1", 1))
+        with pytest.raises(InputError, match="of another version"):
+            load_record(form, path)
+
+
+def test_a_directory_of_an_earlier_version_is_refused(summarize):
+    directory, _ = summarize()
+    file = directory.path / "experiment.json"
+    for content in ('{"format": 1, "name": "two"}', file.read_text().replace("experiment/2", "experiment/1"), "{"):
+        file.write_text(content)
+        with pytest.raises(InputError, match=r"experiment.json .*; choose another output directory"):
+            directory.record()
+
+
+def contender(arm, seed, result):
+    """The arm mlp as something that fits itself, without epochs."""
+    if arm == "linear":
+        return result
+    digests = dataclasses.replace(result.digests, batches="", parameters={})
+    return dataclasses.replace(
+        result, initial=None, best_epoch=0, epochs_run=0, curves={}, digests=digests, timings=Timings(total=1.0)
+    )
+
+
+def test_a_contender_without_epochs_is_compared_and_reported(summarize):
+    directory, summary = summarize(contender)
+    assert summary.pairing.equal == ("data", "split")
+    assert summary.comparisons[0].verdict == "too few seeds"
+    assert summary.arms["mlp"].learning == {}
+    assert summary.arms["mlp"].best_epochs == dict.fromkeys(SEEDS, 0)
+    assert not warnings(summary, "was the best")
+    text = (directory.path / "report.md").read_text()
+    assert "\n| mlp | " not in text  # no row of gradients
+    assert "initial values of 0 shared parameters: none" in text
+    assert (directory.path / "figures" / "curves.png").is_file()
+    directory, summary = summarize(lambda arm, seed, result: contender("mlp", seed, result))
+    assert "Is everything learning?" not in (directory.path / "report.md").read_text()
 
 
 def test_summary_holds_no_duration(summarize, experiment):
@@ -112,16 +168,17 @@ def test_summary_holds_no_duration(summarize, experiment):
     def slower(arm, seed, result):
         return dataclasses.replace(
             result,
-            timings={name: 2 * value for name, value in result.timings.items()},
+            timings=Timings(**{name: 2 * value for name, value in dataclasses.asdict(result.timings).items()}),
             compile_cache={"hits": 3},
             engine={"compile_seconds": 1.0} | result.engine,
         )
 
     directory, _ = summarize(slower)
     assert (directory.path / "summary.json").read_bytes() == first
-    seconds = timings(experiment, directory)
-    total = sum(run["total"] for run in seconds["mlp"]["runs"].values())
-    assert seconds["mlp"]["sum"]["total"] == pytest.approx(total)
+    seconds = load_record(SweepTimings, directory.path / "timings.json").arms["mlp"]
+    assert seconds.sum.total == pytest.approx(sum(run.total for run in seconds.runs.values()))
+    assert seconds.sum.steps == sum(run.steps for run in seconds.runs.values())
+    assert seconds.sum.steps_per_second == pytest.approx(seconds.sum.steps / seconds.sum.training)
 
 
 def test_failed_and_missing_runs(summarize):
@@ -129,28 +186,19 @@ def test_failed_and_missing_runs(summarize):
         lambda arm, seed, result: None if (arm, seed) in (("mlp", 1), ("mlp", 2)) else result,
         failures=[("mlp", 1, "killed by signal 9")],
     )
-    assert summary["comparisons"][0]["dropped_seeds"] == (1, 2)
-    assert summary["arms"]["mlp"]["failed"][1]["error"] == "killed by signal 9"
+    assert summary.comparisons[0].dropped_seeds == (1, 2)
+    assert summary.arms["mlp"].failed[1] == Failure("WorkerDied", "killed by signal 9")
     assert warnings(summary, "mlp: 1 run failed (seed 1)")[0].endswith("killed by signal 9.")
     assert warnings(summary, "the run was not done")
-    text = write_report(summary_experiment(summary, directory), directory, summary).read_text()
+    text = (directory.path / "report.md").read_text()
     assert "| 1 | " in text
     assert "failed" in text
 
 
-def summary_experiment(summary, directory):
-    arms = {arm: with_options(RunConfig(), _flat(config)) for arm, config in directory.record()["arms"].items()}
-    return Experiment(summary["experiment"]["name"], arms, "linear", SEEDS)
-
-
-def _flat(config):
-    return {f"{section}.{name}": value for section, values in config.items() for name, value in values.items()}
-
-
 def test_no_run_at_all(summarize, experiment):
     directory, summary = summarize(lambda *_: None)
-    assert summary["comparisons"][0]["verdict"] == "no data"
-    text = write_report(experiment, directory, summary).read_text()
+    assert summary.comparisons[0].verdict == "no data"
+    text = (directory.path / "report.md").read_text()
     assert "nothing can be said" in text
     assert not (directory.path / "figures").exists()
 
@@ -169,18 +217,19 @@ def test_dead_parameters_are_found(summarize):
 
 def test_bit_identical_arms_are_a_finding(summarize, runs):
     def same(arm, seed, result):
-        return dataclasses.replace(result, metrics=runs["linear"][seed].metrics, curves=runs["linear"][seed].curves)
+        first = runs["linear"][seed]
+        return dataclasses.replace(result, val=first.val, test=first.test, initial=first.initial, curves=first.curves)
 
     _, summary = summarize(same)
-    assert summary["identical_arms"] == (("linear", "mlp"),)
+    assert summary.identical_arms == (("linear", "mlp"),)
     assert "head.name" in warnings(summary, "bit-identical results on every seed")[0]
-    assert summary["comparisons"][0]["verdict"] == "identical"
+    assert summary.comparisons[0].verdict == "identical"
 
 
 def test_unequal_splits_are_refused(summarize):
     def other(arm, seed, result):
-        changed = {**result.digests, "split": "0"} if (arm, seed) == ("mlp", 1) else result.digests
-        return dataclasses.replace(result, digests=changed)
+        split = "0" if (arm, seed) == ("mlp", 1) else result.digests.split
+        return dataclasses.replace(result, digests=dataclasses.replace(result.digests, split=split))
 
     with pytest.raises(PairingError, match="with seed 1 the `split` digest differs"):
         summarize(other)
@@ -188,8 +237,8 @@ def test_unequal_splits_are_refused(summarize):
 
 def test_degenerate_runs_are_marked(summarize):
     def degenerate(arm, seed, result):
-        test = {**result.metrics["test"], "reasons": ["scores are constant"]}
-        changed = dataclasses.replace(result, degenerate=True, metrics={**result.metrics, "test": test})
+        test = dataclasses.replace(result.test, reasons=("scores are constant",))
+        changed = dataclasses.replace(result, degenerate=True, test=test)
         return changed if arm == "mlp" else result
 
     _, summary = summarize(degenerate)
@@ -205,22 +254,25 @@ def test_epochs_tell_of_the_learning_rate(summarize):
     assert not warnings(summary, "was the best")
 
 
+def made_with(result, **changes):
+    return dataclasses.replace(result, environment=dataclasses.replace(result.environment, **changes))
+
+
 def test_mixed_versions_and_revisions(summarize):
     def mixed(arm, seed, result):
-        versions = {**result.versions, "jax": f"0.{seed}"}
-        return dataclasses.replace(result, versions=versions, git_revision=str(seed))
+        return made_with(result, versions={**result.environment.versions, "jax": f"0.{seed}"}, git_revision=str(seed))
 
     _, summary = summarize(mixed)
     assert warnings(summary, "different versions of jax.")
     assert warnings(summary, "different revisions of the code: 0, 1, 2")
-    _, summary = summarize(lambda arm, seed, result: dataclasses.replace(result, git_revision="abc-dirty"))
+    _, summary = summarize(lambda arm, seed, result: made_with(result, git_revision="abc-dirty"))
     assert warnings(summary, "-dirty")
 
 
 def test_seeds_added_or_left_out_are_told(summarize, experiment):
     directory, _ = summarize(experiment=dataclasses.replace(experiment, seeds=(0, 1)))
     directory.claim(experiment, DATA)
-    assert directory.record()["extended_after"] == [2]
+    assert directory.record().extended_after == (2,)
     _, summary = summarize()
     assert warnings(summary, "seeds were added after results could be seen (2, then 3)")
     _, summary = summarize(experiment=dataclasses.replace(experiment, seeds=(0, 1)))
@@ -229,24 +281,22 @@ def test_seeds_added_or_left_out_are_told(summarize, experiment):
 
 def test_notes_of_runs_are_counted(summarize):
     _, summary = summarize(lambda arm, seed, result: dataclasses.replace(result, notes=("Odd.",) * (seed == 0)))
-    assert "Odd (2 of 6 runs)." in summary["warnings"]
+    assert "Odd (2 of 6 runs)." in summary.warnings
 
 
 def test_undefined_metric(summarize):
     def undefined(arm, seed, result):
-        part = result.metrics["test"]
-        test = {**part, "macro": {**part["macro"], "roc_auc": None}}
-        return dataclasses.replace(result, metrics={**result.metrics, "test": test}) if seed == 0 else result
+        test = dataclasses.replace(result.test, macro={**result.test.macro, "roc_auc": np.nan})
+        return dataclasses.replace(result, test=test) if seed == 0 else result
 
     _, summary = summarize(undefined)
-    assert summary["comparisons"][0]["dropped_seeds"] == (0,)
-    assert summary["arms"]["mlp"]["values"][0] is None
+    assert summary.comparisons[0].dropped_seeds == (0,)
+    assert summary.arms["mlp"].values[0] is None
 
 
 def test_report_stands_alone(summarize, experiment):
-    directory, summary = summarize()
-    path = write_report(experiment, directory, summary)
-    text = path.read_text()
+    directory, _ = summarize()
+    text = (directory.path / "report.md").read_text()
     for part in ("# Two heads", "Why.", "Little.", "too few seeds", "Holm", "sign-flip", "f.npz", experiment.digest()):
         assert part in text
     assert str(directory.path) not in text  # it can be moved and quoted
@@ -264,12 +314,12 @@ def test_figures_are_legible(summarize, runs, n_arms):
     """No text leaves its figure or overlaps another, with few arms and many, and names of any length."""
     _, summary = summarize()
     names = ["linear", "mlp", "a_rather_long_name_of_an_arm", *[f"arm-{i}" for i in range(n_arms)]][:n_arms]
-    linear, mlp = summary["arms"].values()
-    many = {
-        **summary,
-        "arms": {name: (mlp if i % 2 else linear) for i, name in enumerate(names)},
-        "comparisons": [{**summary["comparisons"][0], "arm": name} for name in names[1:]],
-    }
+    linear, mlp = summary.arms.values()
+    many = dataclasses.replace(
+        summary,
+        arms={name: (mlp if i % 2 else linear) for i, name in enumerate(names)},
+        comparisons=tuple(dataclasses.replace(summary.comparisons[0], arm=name) for name in names[1:]),
+    )
     results = {name: runs["mlp" if i % 2 else "linear"] for i, name in enumerate(names)}
     for figure in (paired_figure(many), differences_figure(many), curves_figure(results), learning_figure(results)):
         assert text_problems(figure) == []
@@ -288,19 +338,23 @@ def test_curves_of_runs_that_stopped_early(runs):
 def test_damaged_and_foreign_runs_are_not_complete(summarize, experiment):
     directory, _ = summarize()
     path = directory.run_path("mlp", 0)
-    assert directory.pending(experiment) == []
+    assert directory.read(experiment).pending == []
     whole = path.read_text()
-    for damage in (whole[: len(whole) // 2], "[]", "{}", whole.replace('"format": 1', '"format": 0')):
+    for damage in (whole[: len(whole) // 2], "[]", "{}", whole.replace("qwafer/run/2", "qwafer/run/1")):
         path.write_text(damage)
-        assert directory.pending(experiment) == [("mlp", 0)]
+        assert directory.read(experiment).pending == [("mlp", 0)]
     path.write_text(whole.replace('"seed": 0', '"seed": 5', 1))
-    assert directory.pending(experiment) == [("mlp", 0)]
+    assert directory.read(experiment).pending == [("mlp", 0)]
     path.write_text(directory.run_path("linear", 0).read_text())
-    assert directory.pending(experiment) == [("mlp", 0)]
+    assert directory.read(experiment).pending == [("mlp", 0)]
     path.write_text(whole)
-    results, failures = load_results(experiment, directory)
-    assert isinstance(results["mlp"][0], RunResult)
-    assert not any(failures.values())
+    sweep = directory.read(experiment)
+    assert isinstance(sweep.results["mlp"][0], RunResult)
+    assert not any(sweep.failures.values())
+    path.unlink()
+    assert directory.read(experiment).pending == [("mlp", 0)]
+    again = directory.read(experiment, sweep)  # what was read is not read again
+    assert all(again.results[arm][seed] is run for arm, runs in sweep.results.items() for seed, run in runs.items())
 
 
 def test_metrics_are_checked():
@@ -313,23 +367,27 @@ def test_metrics_are_checked():
         with pytest.raises(InputError, match="`metric` must be") as error:
             check_metric(metric)
         assert hint in str(error.value)
-    assert set(LOWER_IS_BETTER) <= set(METRICS)
+    assert [name for name, metric in METRICS.items() if not metric.higher_is_better] == [
+        *("loss", "brier", "ece", "top_label_ece")
+    ]
 
 
 def test_metrics_exist(runs):
-    macro = runs["mlp"][0].metrics["test"]["macro"]
+    macro = runs["mlp"][0].test.macro
     exclusive_only = {"accuracy", "top_label_ece"}
     assert set(METRICS) - set(macro) == exclusive_only
 
 
 def test_small_pieces():
-    assert number(None) == "–"
-    assert number(0.123456) == "0.1235"
-    assert number(12345) == "12,345"
-    assert spread(0.5, None) == "0.5000"
-    assert spread(0.5, 0.01) == "0.5000 ± 0.0100"
-    assert spread(None, None) == "–"
-    assert table(("a", "b"), [("x|y", 1)]).splitlines() == ["| a | b |", "|---|--:|", "| x\\|y | 1 |"]
+    assert format_number(None) == "–"
+    assert format_number(0.123456) == "0.1235"
+    assert format_number(12345) == "12,345"
+    assert format_spread(0.5, None) == "0.5000"
+    assert format_spread(0.5, 0.01) == "0.5000 ± 0.0100"
+    assert format_spread(None, None) == "–"
+    text = to_markdown([Table(("a", "b"), [("x|y", 1)])], Path())
+    assert text.splitlines() == ["| a | b |", "|---|--:|", "| x\\|y | 1 |"]
     assert ordered_groups(["alpha", "other", "projection", "alpha"]) == ["projection", "alpha", "other"]
     assert metric_label("test.roc_auc") == "Test ROC-AUC"
+    assert metric_label("test.f1_tuned") == "Test F1, tuned"
     assert metric_label("val.average_precision") == "Val average precision"

@@ -86,7 +86,7 @@ def test_wilcoxon_with_ties_and_zeros():
 
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15), (-0.5, 34), (1.0, 10)])
 def test_seeds_for_power_of_the_textbook(effect, n):
-    """Paired t test, two-sided, 5 %, power 0.8: the sample sizes that G*Power gives."""
+    """Paired t test, two-sided, 5%, power 0.8: the sample sizes that G*Power gives."""
     assert seeds_for_power(effect) == n
 
 
@@ -170,6 +170,7 @@ def test_too_few_seeds():
     c = compare([0.9, 0.91, 0.9, 0.92, 0.9])
     assert c.verdict == "too few seeds"
     assert c.smallest_p == 0.0625
+    assert "with so few seeds, no difference can reach significance" in c.sentence
     assert "use at least 6" in c.sentence
     assert compare([0.9]).verdict == "too few seeds"
     assert compare([0.9]).sd is None
@@ -244,7 +245,7 @@ def test_unknown_baseline():
 
 
 def test_false_positives_stay_below_the_level():
-    """Under the null the verdict is wrong in at most 5 % of the experiments (exact test: at most, up to sampling)."""
+    """Under the null the verdict is wrong in at most 5% of the experiments (exact test: at most, up to sampling)."""
     rng = np.random.default_rng(11)
     wrong = sum(sign_flip_p(rng.standard_t(3, 8)) <= 0.05 for _ in range(2000))
     assert wrong / 2000 == pytest.approx(0.047, abs=0.015)

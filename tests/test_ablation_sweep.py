@@ -1,6 +1,6 @@
 """Sweeps from the command line: killed, resumed, extended, with failing runs, and refused."""
 
-import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError
-from qwafer._io import write_json
+from qwafer._records import save_record
 from qwafer.ablate import main
 from qwafer.config import DataConfig
+from qwafer.execution import Threads, processes
 from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet
-from qwafer.studies import ablation as sweep
+from qwafer.studies import run_experiment
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.sources import provide_features, source_key
+from qwafer.training import RunResult
+from tests.factories import feature_set
 
 ROOT = Path(__file__).resolve().parents[1]
 TOML = """
@@ -43,17 +46,11 @@ head.hidden = 8
 RUNS = [(arm, seed) for seed in range(3) for arm in ("linear", "mlp")]
 
 
-def feature_set(**changes):
-    rng = np.random.default_rng(1)
-    labels = np.stack([rng.integers(0, 2, 90), np.zeros(90)], axis=1).astype(np.uint8)
-    fields = {
-        "features": (rng.standard_normal((90, 4)) + 0.7 * labels[:, :1]).astype(np.float32),
-        "labels": labels,
-        "label_names": ("a", "never"),
-        "content_ids": np.array([str(i) for i in range(90)]),
-        "provenance": {},
-    }
-    return FeatureSet(**fields | changes)
+def two_labels(**changes):
+    """Ninety examples; no example has the second label."""
+    one = feature_set(90, seed=1, signal=0.7)
+    labels = np.pad(one.labels, ((0, 0), (0, 1)))
+    return dataclasses.replace(one, **{"labels": labels, "label_names": ("a", "never"), **changes})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,7 +65,7 @@ def no_revision():
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "two.toml").write_text(TOML)
-    feature_set().save(folder / "f.npz")
+    two_labels().save(folder / "f.npz")
     return folder
 
 
@@ -132,31 +129,47 @@ def test_a_killed_sweep_resumes_and_redoes_nothing(work, unbroken):
 
 
 FAILING = """
-import os, sys
-import qwafer.training
-from qwafer.sweeps import worker as _worker
-train = qwafer.training.train
-def failing(config, data, seed, **options):
-    if config.head.name == "mlp" and seed == 1:
-        os.kill(os.getpid(), 9)
-    if config.head.name == "mlp" and seed == 2:
-        raise FloatingPointError("it\\nbroke")
-    return train(config, data, seed, **options)
-qwafer.training.train = failing
-sys.exit(_worker.main())
+import dataclasses, os
+from qwafer.execution import LocalProcesses
+
+def die(payload, report):
+    os.kill(os.getpid(), 9)
+
+def fail(payload, report):
+    raise FloatingPointError("it\\nbroke")
+
+class Some(LocalProcesses):
+    failing = {"mlp/seed-1": "die", "mlp/seed-2": "fail"}
+
+    def run(self, jobs, on_event):
+        super().run([self._changed(job) for job in jobs], on_event)
+
+    def _changed(self, job):
+        function = self.failing.get(job.key)
+        return job if function is None else dataclasses.replace(job, function=f"{__name__}:{function}")
+
+class All(Some):
+    failing = {"mlp/seed-0": "fail"}
 """
 
 
-def test_a_failing_run_is_recorded_and_tried_again(work, unbroken, monkeypatch, capsys):
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    """The module `failing_sweep`, whose executors let some runs fail."""
+    (tmp_path / "failing_sweep.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "failing_sweep"
+    sys.modules.pop("failing_sweep", None)
+
+
+def test_a_failing_run_is_recorded_and_tried_again(work, unbroken, failing, capsys):
     out = work / "failing"
-    with monkeypatch.context() as patched:
-        patched.setattr(sweep, "WORKER", (sys.executable, "-c", FAILING))
-        assert main(command(work, out, "--jobs", "1")) == 0
+    assert main(command(work, out, "--jobs", "1", "--executor", f"{failing}:Some")) == 0
     assert complete(out) == [run for run in RUNS if run not in (("mlp", 1), ("mlp", 2))]
     summary = json.loads((out / "summary.json").read_text())
     failed = summary["arms"]["mlp"]["failed"]
     assert "signal 9 (SIGKILL)" in failed["1"]["error"]
-    assert failed["2"] == {"type": "FloatingPointError", "error": "it broke"}
+    assert failed["2"] == {"type": "FloatingPointError", "error": "it broke", "details": ""}
     assert summary["comparisons"][0]["dropped_seeds"] == [1, 2]
     record = json.loads((out / "runs" / "mlp" / "seed-2.error.json").read_text())
     assert "Traceback" in record["details"]
@@ -170,18 +183,16 @@ def test_a_failing_run_is_recorded_and_tried_again(work, unbroken, monkeypatch, 
     same_summary(out, unbroken)
 
 
-def test_nothing_to_compare_is_no_success(work, monkeypatch, capsys):
+def test_nothing_to_compare_is_no_success(work, failing, capsys):
     """Every run of one arm fails: the report says so, and so does the exit status."""
-    failing = FAILING.replace("and seed == 2", "")
-    monkeypatch.setattr(sweep, "WORKER", (sys.executable, "-c", failing))
     out = work / "nothing"
-    assert main(command(work, out, "--jobs", "1", "--seeds", "1")) == 1
+    assert main(command(work, out, "--jobs", "1", "--seeds", "1", "--executor", f"{failing}:All")) == 1
     assert "nothing can be said" in " ".join(capsys.readouterr().out.split())
     assert "nothing can be said" in (out / "report.md").read_text()
 
 
 def test_workers_that_cannot_start_leave_nothing(work, monkeypatch, tmp_path):
-    monkeypatch.setattr(sweep, "WORKER", (sys.executable, "-c", "raise SystemExit('broken')"))
+    monkeypatch.setattr(processes, "COMMAND", (sys.executable, "-c", "raise SystemExit('broken')"))
     with pytest.raises(
         RuntimeError, match="no arm can start; linear: WorkerDied: the worker process ended with status 1"
     ):
@@ -189,10 +200,39 @@ def test_workers_that_cannot_start_leave_nothing(work, monkeypatch, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_executor_changes_no_bit(work, unbroken):
+    """In this very process, one run after the other."""
+    assert main(command(work, work / "serial", "--executor", "serial")) == 0
+    for run in RUNS:
+        one, two = (json.loads(run_file(folder, *run).read_text()) for folder in (work / "serial", unbroken))
+        for field in ("val", "test", "initial", "curves", "digests", "best_epoch"):
+            assert one[field] == two[field]
+
+
+def test_every_run_is_read_once(work, tmp_path, monkeypatch):
+    """Two complete runs and one that is done now; the executor is the caller's."""
+    experiment = load_experiment(work / "two.toml", [f"data.source={work / 'f.npz'}"])
+    experiment = dataclasses.replace(experiment, seeds=(0,))
+    assert run_experiment(experiment, tmp_path / "out", executor=Threads()).n_done == 2
+    run_file(tmp_path / "out", "mlp", 0).unlink()
+    loaded, load = [], RunResult.load
+
+    def counted(path):
+        result = load(path)
+        loaded.append(path)
+        return result
+
+    monkeypatch.setattr(RunResult, "load", counted)
+    outcome = run_experiment(experiment, tmp_path / "out", executor=Threads())
+    assert sorted(loaded) == [run_file(tmp_path / "out", arm, 0) for arm in ("linear", "mlp")]
+    assert (outcome.n_done, outcome.n_failed) == (1, 0)
+    assert outcome.results.results["mlp"][0].seed == 0
+
+
 def test_an_output_directory_belongs_to_one_experiment(work, unbroken, capsys):
     before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*")}
     other = work / "other.npz"
-    feature_set(features=feature_set().features + 1).save(other)
+    two_labels(features=two_labels().features + 1).save(other)
     cases = [
         (command(work, unbroken, "--set", "training.epochs=3"), "training.epochs of arm linear is 2 there, 3 here"),
         (["--out", str(unbroken), "--features", str(work / "f.npz")], "two there, mean_z_vs_readout here"),
@@ -279,7 +319,7 @@ def bad_files(folder):
     maps = np.ones((20, 8, 8), np.int32)
     maps[3, 2, 2] = 7
     np.savez(folder / "values.npz", arr_0=maps, arr_1=np.zeros((20, 8), np.int32))
-    good = feature_set()
+    good = two_labels()
     good.save(folder / "good.npz")
     arrays = dict(np.load(folder / "good.npz"))
     arrays["features"] = np.where(np.arange(360).reshape(90, 4) == 5, np.nan, arrays["features"])
@@ -301,6 +341,7 @@ def bad_files(folder):
         "equal arms": ([*f, "--set", "head=linear", "--set", "head.hidden=8"], "has no effect in any arm"),
         "unknown metric": ([*f], "`metric` must be test. or val."),
         "no jobs": ([*f, "--jobs", "0"], "`--jobs` must be at least 1"),
+        "unknown executor": ([*f, "--executor", "loca"], "did you mean `local`"),
         "no seeds": ([*f, "--seeds", "0"], "between 1 and 10000 seeds"),
         "out is a file": ([*f, "--out", str(folder / "good.npz")], "is a file"),
         "out holds other things": ([*f, "--out", str(folder)], "holds other things"),
@@ -349,41 +390,48 @@ def test_maps_are_extracted_once_into_the_output_directory(tmp_path):
     experiment = load_experiment(tmp_path / "two.toml", overrides)
     directory = OutputDirectory(tmp_path / "out")
     seen = []
-    sources = provide_features(experiment, directory, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1][0] == seen[-1][1] > 0
+    arms = {arm: config.data for arm, config in experiment.arms.items()}
+    folder = directory.path / "features"
+    sources = provide_features(arms, folder, progress=seen.append)
+    assert seen[-1].done == seen[-1].total > 0
     (file,) = (tmp_path / "out" / "features").iterdir()
     assert {source.path for source in sources.values()} == {file}
-    assert FeatureSet.load(file).digest() == sources["mlp"].record["digest"]
+    assert FeatureSet.load(file).digest() == sources["mlp"].record.digest
     directory.claim(experiment, {arm: source.record for arm, source in sources.items()})
 
     stat = file.stat().st_mtime_ns
-    assert provide_features(experiment, directory)["linear"].record == sources["linear"].record
+    assert provide_features(arms, folder)["linear"].record == sources["linear"].record
     assert file.stat().st_mtime_ns == stat
     record = directory.record()
-    record["data"]["linear"]["maps_sha256"] = "0" * 64
-    write_json(directory.path / "experiment.json", record)
+    other = dataclasses.replace(record.data["linear"], maps_sha256="0" * 64)
+    changed = dataclasses.replace(record, data={**record.data, "linear": other})
+    save_record(directory.path / "experiment.json", changed)
     with pytest.raises(InputError, match="same experiment on other data"):
-        provide_features(experiment, directory)
+        run_experiment(experiment, directory.path)
     assert [*(tmp_path / "out" / "features").iterdir()] == [file]
 
 
-def test_arms_of_different_backbones_have_files_of_their_own():
-    synthetic = ({}, {"task": "any", "limit": 50}, {"n_maps": 50}, {"seed": 1}, {"backbone": "other"})
-    files = ({"source": "x"}, {"source": "x", "seed": 3})
+def test_arms_of_different_examples_have_files_of_their_own():
+    synthetic = ({}, {"task": "any", "limit": 50, "backbone": "other"}, {"n_maps": 50}, {"seed": 1})
+    files = ({"source": "x"}, {"source": "x", "seed": 3}, {"source": "x", "reader": "lswmd"})
     keys = [source_key(DataConfig(**options)) for options in (*synthetic, *files)]
     assert keys[0] == keys[1]
-    assert keys[5] == keys[6]
+    assert keys[4] == keys[5]
     assert len(set(keys)) == 5
 
 
-def test_help_is_light():
-    """The parser is built before anything heavy is imported."""
+@pytest.mark.parametrize("verb", ["ablate", "bench", "diagnose", "extract"])
+def test_help_is_light(verb):
+    """Nothing heavy is imported before the arguments are parsed."""
+    heavy = ["jax", "numpy", "scipy", "pandas", "sklearn", "matplotlib", "rich", "optax", "pennylane", "catalyst"]
     code = (
-        "import sys; from qwafer.ablate import build_parser; build_parser().format_help();"
-        "print(*(m for m in ('jax', 'numpy', 'scipy', 'matplotlib', 'rich') if m in sys.modules))"
+        "import runpy, sys\n"
+        f"sys.argv = [{verb!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('qwafer.{verb}', run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        f"    print('status', stop.code, *(name for name in {heavy} if name in sys.modules))\n"
     )
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == ""
-    with pytest.raises(SystemExit) as stop, contextlib.redirect_stdout(None):
-        main(["--help"])
-    assert stop.value.code == 0
+    assert f"usage: python -m qwafer.{verb}" in shown.stdout
+    assert shown.stdout.splitlines()[-1] == "status 0"

@@ -12,8 +12,8 @@ import safetensors.numpy
 
 from qwafer import InputError
 from qwafer.backbones import load
-from qwafer.backbones._architectures import architecture
-from qwafer.backbones._checkpoints import CACHE_VARIABLE, random_checkpoint, read_checkpoint
+from qwafer.backbones.checkpoints import random_checkpoint, read_checkpoint
+from qwafer.backbones.pretrained import architecture
 from tests.torch_writer import save_torch
 
 NAME = "mobilenet_v3_small"
@@ -21,7 +21,7 @@ NAME = "mobilenet_v3_small"
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv("QWAFER_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +76,13 @@ def test_a_torch_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert [file.name for file in converted] == [f"{first.record['sha256']}.safetensors"]
     with safetensors.safe_open(converted[0], framework="numpy") as file:
         assert file.metadata()["source_sha256"] == first.record["sha256"]
-    monkeypatch.setattr("qwafer.backbones._checkpoints.read_torch_file", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("qwafer.backbones.checkpoints.read_torch_file", lambda path: pytest.fail("read again"))
     assert read_checkpoint(path).record == first.record
 
 
 def test_an_unwritable_cache_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
+    monkeypatch.setenv("QWAFER_CACHE", str(tmp_path / "file"))
     path = save_torch(small(), tmp_path / "w.pth")
     with pytest.warns(UserWarning, match="could not be kept"):
         assert read_checkpoint(path).state["scalar"] == 7

@@ -15,12 +15,11 @@ import safetensors.numpy
 from jax import lax
 
 from qwafer import InputError
-from qwafer.backbones import NAMES, Backbone, load
-from qwafer.backbones import _architectures as architectures
-from qwafer.backbones._checkpoints import CACHE_VARIABLE
-from qwafer.backbones._layers import global_mean, hard_swish, shifted_products, swish
-from qwafer.backbones._scan import chunk_length, selective_scan, sequential_scan
+from qwafer.backbones import BACKBONES, Backbone, load
+from qwafer.backbones.layers import global_mean, hard_swish, shifted_products, swish
 from qwafer.backbones.mambavision import CONFIGS, attention_from
+from qwafer.backbones.pretrained import architecture
+from qwafer.backbones.scan import chunk_length, selective_scan, sequential_scan
 from tests.torch_writer import save_torch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,7 +56,7 @@ def stages(backbone: Backbone, images: np.ndarray) -> list[tuple[float, float]]:
 def test_features_agree_with_the_reference(
     name: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv("QWAFER_CACHE", str(tmp_path / "cache"))
     golden = np.load(shared / "golden" / f"{name}.npz")
     state, images = rule(shared).state_dict(name), rule(shared).images(2)
     safetensors.numpy.save_file(state, tmp_path / "w.safetensors")
@@ -82,7 +81,7 @@ def test_features_of_the_large_model_agree_with_the_reference(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """98 million parameters, with layer scale; from a torch file alone, for the space that it takes."""
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv("QWAFER_CACHE", str(tmp_path / "cache"))
     name = "mamba_vision_B_21k"
     golden = np.load(shared / "golden" / f"{name}.npz")
     path = save_torch(rule(shared).state_dict(name), tmp_path / "w.pth")
@@ -96,7 +95,7 @@ def test_features_of_the_large_model_agree_with_the_reference(
 @pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v3_small", "mamba_vision_T", "mamba_vision_B_21k"])
 def test_every_published_key_has_its_place(name: str, shared: Path) -> None:
     published = json.loads((shared / "golden" / "keys" / f"{name}.json").read_text())
-    wanted = architectures.architecture(name)
+    wanted = architecture(name)
     for key, shape in wanted.shapes.items():
         assert tuple(published[key]) == shape
     left = {key for key in published if key not in wanted.shapes and not key.endswith("num_batches_tracked")}
@@ -109,7 +108,7 @@ def test_every_published_key_has_its_place(name: str, shared: Path) -> None:
 )
 def test_variants_have_the_papers_sizes(name: str, millions: float) -> None:
     """Tables 1 and 2 of the paper give the parameters in millions, classification head included."""
-    wanted = architectures.architecture(f"mamba_vision_{name}")
+    wanted = architecture(f"mamba_vision_{name}")
     trained = sum(int(np.prod(shape)) for key, shape in wanted.shapes.items() if "running" not in key)
     width = wanted.shapes["norm.weight"][0]
     assert (trained + 1000 * (width + 1)) / 1e6 == pytest.approx(millions, abs=0.07)
@@ -119,7 +118,7 @@ def test_a_variant_works_from_its_key_list_alone(shared: Path, tmp_path: Path) -
     """MambaVision-T2, shallower, so that the test is quick: its blocks split otherwise between mixers and attention."""
     config = CONFIGS["mamba_vision_T2"]
     assert [attention_from(depth) for depth in config.depths[2:]] == [6, 2]
-    shapes = architectures.architecture("mamba_vision_T2").shapes
+    shapes = architecture("mamba_vision_T2").shapes
     tensor = rule(shared).tensor
     safetensors.numpy.save_file({key: tensor(key, shape) for key, shape in shapes.items()}, tmp_path / "w.safetensors")
     backbone = load("mamba_vision_T2", weights=tmp_path / "w.safetensors")
@@ -129,13 +128,17 @@ def test_a_variant_works_from_its_key_list_alone(shared: Path, tmp_path: Path) -
 
 def test_layer_scale_is_read_off_the_checkpoint() -> None:
     state = {"levels.2.blocks.0.gamma_1": np.zeros(1), "patch_embed.conv_down.0.weight": np.zeros((48, 3, 3, 3))}
-    shapes = architectures.architecture("mamba_vision_S", state).shapes
+    shapes = architecture("mamba_vision_S", state).shapes
     assert shapes["levels.3.blocks.4.gamma_2"] == (768,)
     assert shapes["patch_embed.conv_down.3.weight"] == (96, 48, 3, 3)
 
 
-def test_names_are_those_of_the_architectures() -> None:
-    assert set(NAMES) == {"spatial", *architectures.NAMES}
+def test_every_name_gives_its_backbone() -> None:
+    assert set(CONFIGS) < set(BACKBONES.names)
+    for name in BACKBONES.names:
+        assert name == "spatial" or architecture(name).name == name
+    with pytest.raises(InputError, match="not a network on images"):
+        load("spatial")
 
 
 @pytest.fixture(scope="module")

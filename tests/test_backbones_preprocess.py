@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwafer import InputError
-from qwafer.backbones._preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, resize_nearest
-from qwafer.backbones.wafercnn import WaferImages
+from qwafer.backbones.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, resize_nearest
+from qwafer.networks.wafercnn_module import WaferImages
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 70))

@@ -10,22 +10,24 @@ import safetensors.numpy
 from jax import lax
 
 from qwafer import InputError
-from qwafer.backbones import WaferCNNTraining, extract, features_from_maps, load, train_wafercnn
-from qwafer.backbones import _wafercnn_training as training
-from qwafer.backbones._architectures import architecture
-from qwafer.backbones._checkpoints import read_checkpoint
-from qwafer.backbones.wafercnn import PARTS, WaferImages, id_numbers, pooled, recorded_split
+from qwafer.backbones import extract, features_from_maps, load
+from qwafer.backbones.checkpoints import read_checkpoint
+from qwafer.backbones.pretrained import architecture
+from qwafer.backbones.trained import ID_TENSORS, id_numbers, recorded_split
 from qwafer.data import make_split, synthetic_maps
 from qwafer.extract import main
 from qwafer.features import FeatureSet
+from qwafer.networks import wafercnn as training
+from qwafer.networks.wafercnn import WaferCNN
+from qwafer.networks.wafercnn_module import WaferImages, pooled
 
 MAPS = synthetic_maps(120, seed=5)
-OPTIONS = WaferCNNTraining(seed=3, epochs=1)
+OPTIONS = WaferCNN(seed=3, epochs=1)
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_wafercnn(MAPS, tmp_path_factory.mktemp("wafercnn") / "w.safetensors", OPTIONS)
+    return OPTIONS.train(MAPS, tmp_path_factory.mktemp("wafercnn") / "w.safetensors")
 
 
 def test_it_has_at_most_150_thousand_parameters(weights: Path) -> None:
@@ -104,7 +106,7 @@ def test_only_the_training_split_trains(tmp_path: Path, weights: Path) -> None:
     stored = read_checkpoint(weights).state
     for key, value in state.items():
         np.testing.assert_array_equal(value, stored[key])
-    np.testing.assert_array_equal(np.sort(id_numbers(MAPS.content_ids[split.train])), stored[PARTS["train"]])
+    np.testing.assert_array_equal(np.sort(id_numbers(MAPS.content_ids[split.train])), stored[ID_TENSORS["train"]])
 
 
 def test_training_lowers_the_loss() -> None:
@@ -128,7 +130,7 @@ def test_training_lowers_the_loss() -> None:
 
     rate = MAPS.labels[split.train].mean(axis=0)
     blind = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)).mean()  # the best that a constant answer reaches
-    assert loss(training._fit(MAPS, split, WaferCNNTraining(seed=3, epochs=12), None)) < 0.85 * blind
+    assert loss(training._fit(MAPS, split, WaferCNN(seed=3, epochs=12), None)) < 0.85 * blind
 
 
 def test_augmentation_takes_each_of_the_eight_elements() -> None:
@@ -143,17 +145,17 @@ def test_augmentation_takes_each_of_the_eight_elements() -> None:
 
 def test_weights_are_reused_or_refused(weights: Path) -> None:
     before = weights.stat().st_mtime_ns
-    assert train_wafercnn(MAPS, weights, OPTIONS) == weights
+    assert OPTIONS.train(MAPS, weights) == weights
     assert weights.stat().st_mtime_ns == before
     with pytest.raises(InputError, match="other weights"):
-        train_wafercnn(MAPS, weights, WaferCNNTraining(seed=4, epochs=1))
+        WaferCNN(seed=4, epochs=1).train(MAPS, weights)
     with pytest.raises(InputError, match="other weights"):
-        train_wafercnn(synthetic_maps(120, seed=6), weights, OPTIONS)
+        OPTIONS.train(synthetic_maps(120, seed=6), weights)
     assert weights.stat().st_mtime_ns == before
 
 
 def test_weights_without_a_record_give_no_split() -> None:
-    assert recorded_split({}, np.array(["0" * 16])) is None
+    assert recorded_split({}) is None
 
 
 def test_the_verb_trains_extracts_and_finds_both_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,7 +208,7 @@ def test_damaged_weights_are_one_sentence(weights: Path, tmp_path: Path) -> None
     path = tmp_path / "w.safetensors"
     path.write_bytes(weights.read_bytes()[:500])
     with pytest.raises(InputError, match=r"w\.safetensors"):
-        train_wafercnn(MAPS, path, OPTIONS)
+        OPTIONS.train(MAPS, path)
     safetensors.numpy.save_file({"a": np.zeros(2, np.float32)}, path)
     with pytest.raises(InputError, match="other weights"):
-        train_wafercnn(MAPS, path, OPTIONS)
+        OPTIONS.train(MAPS, path)

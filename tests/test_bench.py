@@ -1,6 +1,5 @@
 """`python -m qwafer.bench` from nothing to its report, resumed, and refused."""
 
-import json
 import os
 import re
 
@@ -8,9 +7,13 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from qwafer._records import load_record, to_json
 from qwafer.bench import main
+from qwafer.comparison.differences import Differences
+from qwafer.comparison.record import HeadRecord
 from qwafer.data import read_maps
 from qwafer.features import FeatureSet
+from qwafer.reports.figures import Drawn
 from qwafer.training import Predictor
 
 TOML = """
@@ -68,12 +71,11 @@ def done(work):
 
 
 def record(done, head):
-    return json.loads((done / f"bench_{head}.json").read_text())
+    return load_record(HeadRecord, done / f"bench_{head}.json")
 
 
 def stored(done, head, seed):
-    folder = done / ("baselines/tree" if head == "tree" else f"sweep/runs/{head}")
-    with np.load(folder / f"seed-{seed}.npz") as arrays:
+    with np.load(done / f"sweep/runs/{head}/seed-{seed}.npz") as arrays:
         return dict(arrays)
 
 
@@ -81,13 +83,13 @@ def stored(done, head, seed):
 def test_reported_metrics_are_those_of_scikit_learn_on_the_stored_logits(done, head):
     found = record(done, head)
     for seed in (0, 1):
-        run, outputs = found["runs"][str(seed)], stored(done, head, seed)
+        run, outputs = found.runs[seed], stored(done, head, seed)
         logits, labels = outputs["test_logits"].astype(np.float64), outputs["test_labels"]
-        limits = np.asarray(run["thresholds"]["f1"]["thresholds"]["values"])
+        limits = np.asarray(run.thresholds["f1"].thresholds.values)
         for k in range(labels.shape[1]):
-            y, per_class = labels[:, k], {name: values[k] for name, values in run["test"]["per_class"].items()}
+            y, per_class = labels[:, k], {name: values[k] for name, values in run.test.per_class.items()}
             if not y.any():
-                assert per_class["roc_auc"] is None
+                assert np.isnan(per_class["roc_auc"])
                 continue
             decided = logits[:, k] > limits[k]
             assert per_class["roc_auc"] == pytest.approx(sk.roc_auc_score(y, logits[:, k]), abs=1e-12)
@@ -99,12 +101,12 @@ def test_reported_metrics_are_those_of_scikit_learn_on_the_stored_logits(done, h
             )
             assert per_class["f1_tuned"] == pytest.approx(sk.f1_score(y, decided, zero_division=0), abs=1e-12)
         decisions = logits > limits[None, :]
-        assert run["test"]["macro"]["exact_match_tuned"] == pytest.approx(sk.accuracy_score(labels, decisions))
-        assert run["intervals"]["f1"]["estimate"] == pytest.approx(run["test"]["macro"]["f1_tuned"])
-        assert run["thresholds"]["f1"]["f1"] == run["test"]["macro"]["f1_tuned"]
-    values = [found["runs"][str(seed)]["test"]["macro"]["roc_auc"] for seed in (0, 1)]
-    assert found["spread"]["test"]["roc_auc"]["mean"] == pytest.approx(np.mean(values))
-    assert found["spread"]["test"]["roc_auc"]["sd"] == pytest.approx(np.std(values, ddof=1))
+        assert run.test.macro["exact_match_tuned"] == pytest.approx(sk.accuracy_score(labels, decisions))
+        assert run.intervals["f1"].estimate == pytest.approx(run.test.macro["f1_tuned"])
+        assert run.thresholds["f1"].f1 == run.test.macro["f1_tuned"]
+    values = [found.runs[seed].test.macro["roc_auc"] for seed in (0, 1)]
+    assert found.test["roc_auc"].mean == pytest.approx(np.mean(values))
+    assert found.test["roc_auc"].sd == pytest.approx(np.std(values, ddof=1))
 
 
 def test_heads_share_the_examples_and_differ_by_what_they_say(done):
@@ -112,29 +114,28 @@ def test_heads_share_the_examples_and_differ_by_what_they_say(done):
     for other in logits[1:]:
         np.testing.assert_array_equal(logits[0]["test_rows"], other["test_rows"])
         np.testing.assert_array_equal(logits[0]["test_labels"], other["test_labels"])
-    differences = json.loads((done / "differences.json").read_text())
-    assert [c["arm"] for c in differences["seeds"]["f1_tuned"]] == ["quantum", "tree"]
+    differences = load_record(Differences, done / "differences.json")
+    assert [c.arm for c in differences.seeds["f1_tuned"]] == ["quantum", "tree"]
     for head in ("quantum", "tree"):
-        for seed in ("0", "1"):
-            ours, base = (record(done, name)["runs"][seed]["test"]["macro"]["f1_tuned"] for name in (head, "linear"))
-            assert differences["examples"][head][seed]["f1"]["estimate"] == pytest.approx(ours - base)
+        for seed in (0, 1):
+            ours, base = (record(done, name).runs[seed].test.macro["f1_tuned"] for name in (head, "linear"))
+            assert differences.examples[head][seed]["f1"].estimate == pytest.approx(ours - base)
 
 
 def test_every_head_is_timed_and_weighed(done):
     for head in HEADS:
         found = record(done, head)
-        inference = found["inference"]
-        for kind in ("one", "batch"):
-            assert inference[kind]["repetitions"] >= 10
-            assert 0 < inference[kind]["p50"] <= inference[kind]["p90"] <= inference[kind]["p99"]
-        assert inference["test"]["examples"] == found["runs"]["0"]["test"]["n_examples"]
-        assert inference["peak_memory"] > 2**24
-        if head != "tree":
-            assert found["runs"]["0"]["memory"]["peak_memory"] > 2**24
-    n_features = record(done, "linear")["source"]["n_features"]
-    assert record(done, "linear")["parameters"]["trainable"] == 8 * (n_features + 1)
-    # projection, two layers' worth of angles for one layer, one weight a label and wire, biases, alpha
-    assert record(done, "quantum")["parameters"]["trainable"] == 2 * (n_features + 1) + 2 * 3 + 8 * 2 + 8 + 1
+        inference = found.inference
+        for latency in (inference.one, inference.batch):
+            assert latency.repetitions >= 10
+            assert 0 < latency.p50 <= latency.p90 <= latency.p99
+        assert inference.test.examples == found.first.test.n_examples
+        assert inference.memory.process > 2**24
+        assert found.first.memory.process > 2**24
+    n_features = record(done, "linear").source.n_features
+    assert record(done, "linear").parameters.trainable == 8 * (n_features + 1)
+    # projection, two layers' worth of angles for one layer, one weight per label and wire, biases, alpha
+    assert record(done, "quantum").parameters.trainable == 2 * (n_features + 1) + 2 * 3 + 8 * 2 + 8 + 1
 
 
 def test_stored_predictors_give_the_stored_logits(done):
@@ -167,16 +168,16 @@ def test_the_report_says_it_all_and_needs_nothing_else(done):
 
 
 def test_error_maps_are_the_maps_of_the_test_examples(done):
-    from qwafer.comparison.runs import load_runs
     from qwafer.experiment import load_experiment
     from qwafer.studies.benchmark import _test_maps
     from qwafer.sweeps import OutputDirectory
-    from qwafer.sweeps.benchmark_sources import resolve
+    from qwafer.sweeps.resolved import resolve
 
     experiment = load_experiment(done.parent / "two.toml")
-    resolved = resolve(experiment, done / "features", tree=False)
-    run = load_runs(resolved.experiment, OutputDirectory(done / "sweep"))["linear"][0]
-    maps = _test_maps(resolved, resolved.files["linear"], run)
+    resolved = resolve(experiment, done / "features")
+    directory = OutputDirectory(done / "sweep")
+    run = directory.read(resolved.experiment).results["linear"][0]
+    maps = _test_maps(resolved, "linear", run)
     every = read_maps("synthetic", n=300, seed=0)
     for row in (0, 7, 30):
         np.testing.assert_array_equal(maps[row], every.maps[run.rows["test"][row]])
@@ -187,7 +188,7 @@ def test_error_maps_are_the_maps_of_the_test_examples(done):
     ("more", "message"),
     [
         (["--heads", "quantum,mpl"], "no head `mpl`"),
-        (["--heads", "quantum,tree"], "at least two"),
+        (["--heads", "tree"], "at least two"),
         (["--costs", "1,2"], "four numbers"),
         (["--costs", "a,b,c,d"], "four numbers"),
         (["--jobs", "0"], "--jobs"),
@@ -216,42 +217,45 @@ def test_options_of_maps_are_refused_with_features(done, work, capsys):
 
 def test_a_second_call_trains_and_times_nothing(done, work, monkeypatch):
     monkeypatch.setenv("GIT_DIR", os.devnull)
-    for name in ("comparison.benchmark.draw_head", "comparison.benchmark.draw_shared"):
-        monkeypatch.setattr(f"qwafer.{name}", lambda *_: {})  # figures take most of the time, and are drawn anew
+    figure = Drawn(done / "figures" / "trade_off.png", "")  # figures take most of the time, and are drawn anew
+    shared = {"trade_off": figure, "average_precision": figure}
+    monkeypatch.setattr("qwafer.studies.benchmark.draw_head", lambda *_: {})
+    monkeypatch.setattr("qwafer.studies.benchmark.draw_shared", lambda *_: shared)
     monkeypatch.setattr("qwafer.reports.ablation.write_figures", lambda *_: [])
     kept = [path for path in done.rglob("*.json") if "runs" in path.parts or "timing" in path.parts]
     before = {path: path.stat().st_mtime_ns for path in kept}
     records = {head: record(done, head) for head in HEADS}
-    assert len(kept) == 4 * 2 + 3
+    assert len(kept) == 3 * 2 + 3
     assert main(arguments(work)) == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == before
-    for head in ("quantum", "linear"):
-        assert record(done, head) == records[head]
+    for head in HEADS:
+        assert to_json(record(done, head)) == to_json(records[head])
 
 
 @pytest.mark.slow
 def test_a_backbone_that_is_trained_first_gives_its_split_to_all_features(tmp_path):
     from qwafer.experiment import load_experiment
-    from qwafer.sweeps.benchmark_sources import resolve
+    from qwafer.studies import select_heads
+    from qwafer.sweeps.resolved import resolve
 
     (tmp_path / "arms.toml").write_text(
         '[data]\nn_maps = 120\nbackbone = "wafercnn"\n[arms.cnn]\nhead = "linear"\n'
         '[arms.spatial]\nhead = "linear"\ndata.backbone = "spatial"\n'
     )
     stages = []
+    experiment = select_heads(load_experiment(tmp_path / "arms.toml"), ["cnn", "spatial", "tree"])
     resolved = resolve(
-        load_experiment(tmp_path / "arms.toml"),
+        experiment,
         tmp_path / "features",
-        tree=True,
-        progress=lambda stage, done, total: stages.append(stage),
+        progress=lambda state: stages.append(f"{state.stage} {state.text}"),
     )
     assert list(dict.fromkeys(stages)) == ["training wafercnn", "features wafercnn", "features spatial"]
     cnn, spatial = (FeatureSet.load(resolved.files[head]) for head in ("cnn", "spatial"))
     assert (cnn.features.shape[1], spatial.features.shape[1]) == (128, 88)
     np.testing.assert_array_equal(cnn.split, spatial.split)
     assert set(cnn.split) == {"train", "val", "test"}
-    assert resolved.tree_features == resolved.files["spatial"]
+    assert resolved.files["tree"] == resolved.files["spatial"]
     assert resolved.experiment.arms["cnn"].data.source == str(resolved.files["cnn"])
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()}
-    resolve(load_experiment(tmp_path / "arms.toml"), tmp_path / "features", tree=True)
+    resolve(experiment, tmp_path / "features")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()} == before

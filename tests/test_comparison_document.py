@@ -64,3 +64,11 @@ def test_both_forms_say_the_same(tmp_path):
     assert found["alt"] == 'a "caption"'
     assert base64.b64decode(found["src"].removeprefix("data:image/png;base64,")) == image.read_bytes()
     assert not re.search(r"(src|href)=\"(?!data:)|url\(|@import|<script", page)
+
+
+def test_columns_of_text_stand_left_and_cells_stay_in_their_row():
+    table = Table(("probe", "verdict", "n"), [("a\nb", "it | is", 3)], text_columns=2)
+    assert to_markdown([table]) == "| probe | verdict | n |\n|---|---|--:|\n| a b | it \\| is | 3 |\n"
+    page = to_html([table], "t")
+    assert '<th class="text">verdict</th><th>n</th>' in page
+    assert '<td class="text">it | is</td><td>3</td>' in page

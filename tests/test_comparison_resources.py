@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError
-from qwafer.comparison import measure_latency, peak_memory
-from qwafer.comparison.inference import time_calls
+from qwafer.sweeps.inference import time_calls
+from qwafer.training.resources import measure_latency, peak_memory
 
 
 def test_calls_are_counted_and_warm_up_is_not_timed():
@@ -23,7 +23,6 @@ def test_calls_are_counted_and_warm_up_is_not_timed():
     assert (latency.examples, latency.warm_up, latency.repetitions) == (4, 3, 20)
     assert 1 <= latency.p50 <= latency.p90 <= latency.p99
     assert latency.throughput == pytest.approx(4000 / latency.p50)
-    assert latency.to_dict()["throughput"] == latency.throughput
 
 
 def test_a_slow_call_stops_at_the_time_limit_but_not_before_ten():
@@ -43,7 +42,7 @@ def test_peak_memory_is_that_of_this_program_not_of_its_parent():
     np.ones(2**25)  # 256 MiB: the parent's
     code = (
         "import numpy as np\n"
-        "from qwafer.comparison.resources import peak_memory\n"
+        "from qwafer.training.resources import peak_memory\n"
         "before = peak_memory(); np.ones(2**23); print(before, peak_memory())"  # 64 MiB
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
@@ -54,7 +53,7 @@ def test_peak_memory_is_that_of_this_program_not_of_its_parent():
 
 def test_every_kind_of_call_is_timed_with_its_own_function():
     seen = {"one": set(), "many": set()}
-    record = time_calls(
+    timing = time_calls(
         lambda x: seen["one"].add(x.shape),
         lambda x: seen["many"].add(x.shape),
         8,
@@ -62,7 +61,8 @@ def test_every_kind_of_call_is_timed_with_its_own_function():
         np.zeros((6, 3), np.float32),
     )
     assert seen == {"one": {(1, 3)}, "many": {(8, 3), (5, 3), (6, 3)}}
-    assert record["one"]["examples"] == 1
-    assert record["batch"]["examples"] == 8
-    assert record["val"]["examples"] == 5
-    assert record["test"]["throughput"] == pytest.approx(6 / record["test"]["seconds"])
+    assert timing.one.examples == 1
+    assert timing.batch.examples == 8
+    assert timing.val.examples == 5
+    assert timing.test.throughput == pytest.approx(6 / timing.test.seconds)
+    assert timing.memory.process > 2**24

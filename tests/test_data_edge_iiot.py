@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qwafer import InputError
-from qwafer.data import Table, make_split, read_edge_iiot
+from qwafer.data import DataTable, make_split, read_edge_iiot
 from qwafer.data import edge_iiot as module
 from qwafer.features import FeatureSet, from_table
 
@@ -62,7 +62,7 @@ def test_the_63_columns_are_all_accounted_for() -> None:
 
 def test_numbers_categories_and_labels(tmp_path: Path) -> None:
     table = read_edge_iiot(write(tmp_path / "t.csv"))
-    assert isinstance(table, Table)
+    assert isinstance(table, DataTable)
     numbers = dict(zip(table.numeric_names, table.numeric.T, strict=True))
     assert numbers["tcp.len"].tolist() == [14, 0, 0, 7, 8]
     assert numbers["tcp.flags"].tolist() == [0, 0x12, 0, 0, 0]
@@ -71,8 +71,8 @@ def test_numbers_categories_and_labels(tmp_path: Path) -> None:
     assert categories["http.request.method"].tolist() == ["GET", "0", "TRACE", "0", "0"]
     assert table.labels.tolist() == [[0], [1], [1], [1], [1]]
     assert table.label_names == ("attack",)
-    assert "2 entries of tcp.len are no finite numbers and became 0" in table.notes
-    assert "1 entries of tcp.flags are no finite numbers and became 0" in table.notes
+    assert "2 entries of tcp.len are not finite numbers and became 0" in table.notes
+    assert "1 entries of tcp.flags are not finite numbers and became 0" in table.notes
     assert table.times is None
 
 

@@ -12,23 +12,16 @@ from qwafer import InputError
 from qwafer.data import WaferMaps, content_ids, read_maps, read_mixedwm38, read_wm811k, synthetic_maps
 from qwafer.data.maps import one_hot, unpack_maps
 from qwafer.data.mixedwm38 import LABEL_NAMES
-from qwafer.features import FeatureSet
+from tests.factories import feature_set, wafer_maps
 
 
 def small(n: int = 4, **changes: object) -> WaferMaps:
-    rng = np.random.default_rng(0)
-    maps = rng.integers(0, 3, (n, 5, 6), dtype=np.uint8)
-    values: dict = {
-        "maps": maps,
-        "labels": rng.integers(0, 2, (n, 2), dtype=np.uint8),
-        "label_names": ("a", "b"),
-        "content_ids": content_ids(maps),
-        "source": "a test",
-        "sha256": "0" * 64,
+    more: dict = {
+        "content_ids": wafer_maps(n).content_ids,
         "groups": np.array([f"lot{i}" for i in range(n)]),
         "times": np.arange(n, dtype=np.float64),
     }
-    return WaferMaps(**{**values, **changes})
+    return wafer_maps(n, **{**more, **changes})
 
 
 def refuses(fragment: str, call: object, *arguments: object, **options: object) -> None:
@@ -174,10 +167,10 @@ def test_packed_wm811k_keeps_native_shapes_and_lots(tmp_path: Path) -> None:
     [
         ({"shape": np.array([[2, 3], [4, 2]])}, "must add up to the 10 dies of `flat`, got 14"),
         ({"shape": np.array([[2, 3], [-4, -1]])}, "smallest side -4"),
-        ({"shape": np.array([2, 3])}, "`shape` must be one (height, width) a label"),
+        ({"shape": np.array([2, 3])}, "`shape` must be one (height, width) per label"),
         ({"label": np.array([1, 2])}, "`label` must lie in 0..1"),
         ({"label": np.array([1, -1])}, "got -1..1"),
-        ({"label": np.array([0.5, 1])}, "`label` must be one class number a map"),
+        ({"label": np.array([0.5, 1])}, "`label` must be one class number per map"),
         ({"flat": np.zeros(10, np.int64)}, "`flat` must be one row of uint8 dies"),
         ({"flat": np.full(10, 3, np.uint8)}, "map 0 holds 3"),
         ({"classes": np.array([1, 2])}, "`classes` must be class names"),
@@ -212,8 +205,7 @@ def test_read_maps_refuses_what_holds_no_maps(tmp_path: Path) -> None:
 
 
 def test_features_are_not_taken_for_maps(tmp_path: Path) -> None:
-    ids = np.array(["a", "b"])
-    FeatureSet(np.ones((2, 1), np.float32), np.eye(2, dtype=np.uint8), ("x", "y"), ids, {}).save(tmp_path / "f.npz")
+    feature_set().save(tmp_path / "f.npz")
     refuses("holds features, not wafer maps", read_maps, tmp_path / "f.npz")
 
 

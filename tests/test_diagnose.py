@@ -10,12 +10,18 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from qwafer.cli.diagnose import build_parser, features_of, main
-from qwafer.config import HeadConfig, TrainingConfig
+from qwafer._records import load_record, to_json
+from qwafer.circuits import LayeredOptions
+from qwafer.cli.diagnose import build_parser, main
+from qwafer.config import TrainingConfig
+from qwafer.execution import Progress
 from qwafer.experiment import load_experiment
-from qwafer.features import FeatureSet
-from qwafer.probes.trust import Section, TrustTable, count_steps, trust_table
-from qwafer.reports.trust import document_text
+from qwafer.heads import LinearOptions
+from qwafer.probes.trust import Section, TrustTable, _count_steps, trust_table
+from qwafer.reports.document import to_markdown
+from qwafer.reports.trust import document_blocks
+from qwafer.sweeps.sources import load_features
+from tests.factories import feature_set
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -42,13 +48,14 @@ def test_small_experiment_passes_and_is_written(tmp_path: Path, capsys: pytest.C
     assert max(len(line) for line in text.splitlines()) <= 100
     for name in ("gradient agreement", "sensitivity", "score sign", "leakage", "ineffective options"):
         assert name in text
-    record = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert record["verdict"] == "warn"
-    assert record["counts"]["fail"] == 0
-    reports = {r["name"]: r for section in record["sections"].values() for r in section}
-    assert reports["sensitivity"]["verdict"] == "warn"
-    assert reports["ineffective options"]["verdict"] == "pass"
-    assert set(reports["sensitivity"]["numbers"]) == {"mean_z", "mean_z_readout"}
+    table = load_record(TrustTable, tmp_path / "out" / "report.json")
+    assert to_json(table) == json.loads((tmp_path / "out" / "report.json").read_text())
+    assert table.verdict == "warn"
+    assert table.counts()["fail"] == 0
+    reports = {report.name: report for report in table.reports}
+    assert reports["sensitivity"].verdict == "warn"
+    assert reports["ineffective options"].verdict == "pass"
+    assert set(reports["sensitivity"].numbers) == {"mean_z", "mean_z_readout"}
     assert len(reports) == 29
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert "| sensitivity | **warn** |" in markdown
@@ -59,12 +66,10 @@ def test_small_experiment_passes_and_is_written(tmp_path: Path, capsys: pytest.C
 
 
 def leaky_features(path: Path) -> Path:
-    generator = np.random.default_rng(0)
-    features = generator.standard_normal((120, 4)).astype(np.float32)
-    labels = (features[:, :1] > 0.3 * generator.standard_normal((120, 1))).astype(np.uint8)
+    """Write features whose test maps are training maps again."""
     split = np.array(["train"] * 80 + ["val"] * 20 + ["test"] * 20)
-    ids = np.array([f"map{i % 100}" for i in range(120)])  # the test maps are training maps again
-    FeatureSet(features, labels, ("defect",), ids, {"backbone": "made"}, split=split).save(path)
+    ids = np.array([f"map{i % 100}" for i in range(120)])
+    feature_set(signal=2.0, split=split, content_ids=ids, label_names=("defect",)).save(path)
     return path
 
 
@@ -124,22 +129,39 @@ def test_help_names_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Exit status: 0 nothing failed, 1 something failed, 2 bad input" in " ".join(capsys.readouterr().out.split())
 
 
+def test_features_given_as_maps_are_refused_as_by_the_other_verbs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(leaky_features(tmp_path / "leak.npz"))
+    said = []
+    for verb in ("ablate", "bench", "diagnose", "extract"):
+        module = importlib.import_module(f"qwafer.{verb}")
+        out = ["--out", str(tmp_path / "out")]
+        assert module.main(["--maps", path, "--quiet", *out]) == 2
+        said.append(capsys.readouterr().err)
+    assert "holds features, not wafer maps: give it as --features" in said[0]
+    assert len(set(said)) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_arms_of_one_source_share_the_features() -> None:
     experiment = load_experiment("mean_z_vs_readout", ["data.n_maps=40"])
-    data = features_of(experiment.arms)
+    data = load_features({arm: config.data for arm, config in experiment.arms.items()})
     assert data["mean_z"] is data["mean_z_readout"]
 
 
 def test_progress_is_counted() -> None:
     experiment = load_experiment("mean_z_vs_readout", [*SMALL, "engine=xla"])
-    config = dataclasses.replace(experiment.arms["mean_z"], head=HeadConfig(name="linear"))
+    config = dataclasses.replace(experiment.arms["mean_z"], head=LinearOptions(), circuit=None, engine=None)
     arms = {"a": config, "b": dataclasses.replace(config, training=TrainingConfig(epochs=1))}
-    told: list[str] = []
-    table = trust_table(arms, features_of(arms), progress=told.append)
-    assert len(told) == count_steps(arms, "a", thorough=False) == 4
+    told: list[Progress] = []
+    data = load_features({arm: config.data for arm, config in arms.items()})
+    table = trust_table(arms, data, progress=told.append)
+    assert [(state.stage, state.done, state.total) for state in told] == [("probes", step, 4) for step in range(4)]
+    assert [state.text for state in told] == ["scores of a", "scores of b", "data", "pairing"]
     assert table.verdict != "fail"
-    assert count_steps(experiment.arms, "mean_z", thorough=False) == 8
-    assert count_steps(experiment.arms, "mean_z", thorough=True) == 8 + 5 * 6
+    assert _count_steps(experiment.arms, "mean_z", thorough=False) == 8
+    assert _count_steps(experiment.arms, "mean_z", thorough=True) == 8 + 5 * 6
 
 
 def test_document_says_what_to_do_only_where_something_is_wrong() -> None:
@@ -147,7 +169,7 @@ def test_document_says_what_to_do_only_where_something_is_wrong() -> None:
 
     bad = Report("p", "Is it?", "fail", "no | no", tolerance="t", meaning="It hurts.", remedy="Mend it.")
     good = dataclasses.replace(bad, name="q", verdict="pass", headline="yes")
-    text = document_text(TrustTable((Section("matter", (bad, good)),), {}), [])
+    text = to_markdown(document_blocks(TrustTable((Section("matter", (bad, good)),))))
     assert text.count("Mend it.") == 1
     assert "no \\| no" in text
     assert "Verdict: **FAIL** (1 pass, 1 fail)" in text
@@ -186,7 +208,32 @@ def test_scripts_on_circuits_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "inert: readout[0, :, 2] by structure" in capsys.readouterr().out
     assert script("expressive_power").main(small) == 0
     assert script("barren_plateau").main(["--max-qubits", "3", "--samples", "20", "--init-scale", "0.1"]) == 0
-    assert "global, initial weights, a wire" in capsys.readouterr().out
+    assert "global, initial weights, per wire" in capsys.readouterr().out
+
+
+def test_scripts_take_every_option_of_a_circuit(capsys: pytest.CaptureFixture[str]) -> None:
+    common = script("_common")
+    options = common.parser("What?")
+    for text, entanglement in (([], "ring"), (["--entanglement", "linear"], "linear")):
+        assert common.spec_of(options.parse_args(text), "mean_z").entanglement == entanglement
+    assert common.spec_of(options.parse_args(["--ansatz", "separable"]), "mean_z").entanglement == "none"
+    taken = {action.dest for action in options._actions}
+    fields = {field.name for field in dataclasses.fields(LayeredOptions)} - {"n_qubits", "n_layers", "readout"}
+    assert {*fields, "qubits", "layers"} <= taken  # the readout is each script's own
+    assert script("dead_parameters").main(["--engine", "xla", "--entanglement", "rign"]) == 2
+    assert "did you mean `ring`" in capsys.readouterr().err
+
+
+def test_help_of_the_identity_script_gives_each_route_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script("gradient_identity").main(["--help"])
+    first = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert {"hamiltonian", "contraction", "gates"} <= set(first)
+
+
+def test_scripts_use_public_names_of_the_library() -> None:
+    for path in (ROOT / "diagnostics").glob("*.py"):
+        assert "qwafer._" not in path.read_text(), path.name
 
 
 def test_scripts_on_data_and_training_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,62 +1,49 @@
-"""The auto engine takes what the table says, says so, and leaves its mark in a run."""
+"""The auto engine takes the fastest that can run the circuit, says so, and leaves its mark in a run."""
 
 import jax
 import numpy as np
 import pytest
 
 from qwafer import InputError, engines
-from qwafer.circuits import CircuitSpec
-from qwafer.config import CircuitConfig, DataConfig, EngineConfig, RunConfig, TrainingConfig
+from qwafer.circuits import CircuitSpec, LayeredOptions
+from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.engines import auto
 from qwafer.features import FeatureSet
-from qwafer.heads import make_program
 from qwafer.overrides import with_options
-from qwafer.training import train
+from qwafer.training import make_program, train
 
 
 def test_auto_is_the_engine_it_took():
     spec = CircuitSpec(3, 2, dtype="float64")
     program = engines.get("auto").program(spec, 4)
     assert program.info["auto"]["took"] == program.info["engine"] == "xla"
-    assert "ms a step" in program.info["auto"]["why"]
+    assert "fastest" in program.info["auto"]["why"]
     rng = np.random.default_rng(0)
     weights, angles = {"ansatz": rng.normal(size=(2, 3, 3))}, rng.normal(size=(4, 3))
     expected = engines.get("xla").program(spec, 4)(weights, angles)
     np.testing.assert_array_equal(program(weights, angles), expected)
 
 
-@pytest.mark.parametrize(
-    "options", [{"batching": "choi"}, {"device": "lightning.qubit"}, {"shots": 10}, {"diff_method": "parameter-shift"}]
-)
-def test_options_of_catalyst_choose_catalyst(options):
-    info = engines.get("auto", **options, seed=3).program(CircuitSpec(2, 1), 2).info
-    assert info["engine"] == info["auto"]["took"] == "catalyst"
-    assert info["auto"]["why"] == f"only catalyst has the option {next(iter(options))}"
-    assert "xla" in engines.get("auto", seed=3).program(CircuitSpec(2, 1), 2).info["engine"]  # a seed alone does not
-
-
-def test_auto_refuses_what_catalyst_refuses_before_a_program_is_asked_for():
-    with pytest.raises(InputError, match="batching"):
-        engines.get("auto", batching="none")
+def test_auto_has_no_options():
     with pytest.raises(InputError, match="does not have all of the options"):
-        engines.get("auto", chunks=2)
+        engines.get("auto", shots=10)
     with pytest.raises(InputError, match="batch"):
         engines.get("auto").program(CircuitSpec(2, 1), 0)
 
 
-def test_choice_follows_the_nearest_entry_of_the_table(monkeypatch):
-    monkeypatch.setattr(auto, "_MEASURED", {4: {1: (1.0, 2.0), 64: (1.0, 9.0)}, 10: {1: (5.0, 2.0), 64: (3.0, 9.0)}})
-    choices = {(n, b): auto.choose_engine(CircuitSpec(n, 1), b, "cpu")[0] for n in (2, 4, 9, 14) for b in (1, 500)}
-    assert choices == {(n, b): "catalyst" if n > 7 and b == 1 else "xla" for n, b in choices}
-    assert auto.choose_engine(CircuitSpec(4, 1), 64, "cpu")[1].endswith("at 4 qubits and a batch of 64")
-    assert "the nearest that was measured" in auto.choose_engine(CircuitSpec(5, 1), 64, "cpu")[1]
-    assert auto.choose_engine(CircuitSpec(10, 1), 1, "gpu")[0] == "xla"
-
-
-def test_table_is_whole():
-    batches = {tuple(entries) for entries in auto._MEASURED.values()}
-    assert len(batches) == 1
-    assert all(time > 0 for entries in auto._MEASURED.values() for times in entries.values() for time in times)
+def test_auto_is_the_first_engine_that_can_run_the_circuit(monkeypatch):
+    spec = CircuitSpec(2, 1)
+    assert auto.choose_engine(spec)[0] == engines.get("xla")
+    monkeypatch.setattr(auto.XlaEngine, "why_not", lambda self, circuit: "it is switched off")
+    engine, why = auto.choose_engine(spec)
+    assert engine == engines.get("catalyst")
+    assert why == "xla cannot run this circuit: it is switched off"
+    monkeypatch.setattr(auto.CatalystEngine, "why_not", lambda self, circuit: "so is it")
+    engine, why = auto.choose_engine(spec)
+    assert engine == engines.get("reference")
+    assert why.endswith("; catalyst cannot run this circuit: so is it")
+    assert engines.get("auto").why_not(spec) is None
+    assert engines.get("auto").program(spec, 2).info["auto"]["took"] == "reference"
 
 
 def test_configured_runs_take_auto():
@@ -66,8 +53,8 @@ def test_configured_runs_take_auto():
     assert program.info["auto"]["took"] == program.info["engine"]
     assert jax.eval_shape(
         program,
-        {k: jax.ShapeDtypeStruct(v, "float32") for k, v in program.spec.weight_shapes().items()},
-        jax.ShapeDtypeStruct((4, program.spec.n_qubits), "float32"),
+        {k: jax.ShapeDtypeStruct(v, "float32") for k, v in program.circuit.weight_shapes().items()},
+        jax.ShapeDtypeStruct((4, program.circuit.n_qubits), "float32"),
     ).shape == (4, 2)
 
 
@@ -80,8 +67,8 @@ def test_a_run_on_auto_says_what_it_took_and_trains_as_that_engine_does():
     def run(engine):
         config = RunConfig(
             data=DataConfig(task="a"),
-            circuit=CircuitConfig(n_qubits=2, n_layers=1),
-            engine=EngineConfig(name=engine),
+            circuit=LayeredOptions(n_qubits=2, n_layers=1),
+            engine=engines.get(engine),
             training=TrainingConfig(epochs=1, batch_size=20),
         )
         return train(config, features, seed=2)

@@ -16,7 +16,7 @@ from qwafer.circuits import CircuitSpec
 from qwafer.engines.cache import ProgramCache, ProgramKey
 
 KEY = ProgramKey(
-    spec=CircuitSpec(2, 1),
+    circuit=CircuitSpec(2, 1),
     batch=4,
     gradient=True,
     device="lightning.qubit",
@@ -44,7 +44,7 @@ def changed() -> list[ProgramKey]:
         "seed": 1,
         "versions": (("jax", "1"),),
     }
-    assert {field.name for field in dataclasses.fields(ProgramKey)} == {"spec", *values}
+    assert {field.name for field in dataclasses.fields(ProgramKey)} == {"circuit", *values}
     specs = {
         "n_qubits": CircuitSpec(3, 1),
         "n_layers": CircuitSpec(2, 2),
@@ -59,7 +59,7 @@ def changed() -> list[ProgramKey]:
     assert {field.name for field in dataclasses.fields(CircuitSpec)} == set(specs)
     return [
         *(dataclasses.replace(KEY, **{name: value}) for name, value in values.items()),
-        *(dataclasses.replace(KEY, spec=spec) for spec in specs.values()),
+        *(dataclasses.replace(KEY, circuit=spec) for spec in specs.values()),
     ]
 
 

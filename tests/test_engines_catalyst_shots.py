@@ -39,7 +39,7 @@ def test_noise_is_a_function_of_seed_and_arguments() -> None:
     np.testing.assert_array_equal(program(weights, x), first)
     assert not np.array_equal(first[0], first[1])  # equal examples, independent noise
     assert not np.array_equal(program(weights, x + 1e-9), first)
-    assert not np.array_equal(engines.get("catalyst", shots=50, seed=1).program(spec, 2)(weights, x), first)
+    assert not np.array_equal(engines.get("catalyst", shots=50).program(spec, 2, seed=1)(weights, x), first)
     engines.cache_clear()
     np.testing.assert_array_equal(engines.get("catalyst", shots=50).program(spec, 2)(weights, x), first)
 

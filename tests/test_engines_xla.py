@@ -1,9 +1,7 @@
 """Engine xla against an independent NumPy simulation and the reference engine: every plan, every part of a spec."""
 
 import dataclasses
-import importlib.util
 import itertools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +11,16 @@ import pytest
 from qwafer import InputError
 from qwafer.circuits import ANSATZE, ENCODINGS, ENTANGLEMENTS, READOUTS, CircuitSpec
 from qwafer.engines import get
-
-_source = importlib.util.spec_from_file_location("_statevector", Path(__file__).with_name("_statevector.py"))
-oracle = importlib.util.module_from_spec(_source)
-_source.loader.exec_module(oracle)
+from qwafer.probes.circuit.statevector import values as expected
 
 BATCH = 5
+
+
+def problem(spec, batch, seed=0):
+    """Random weights by name and inputs (batch, n_qubits), float64 NumPy."""
+    rng = np.random.default_rng(seed)
+    weights = {name: rng.normal(size=shape) for name, shape in spec.weight_shapes().items()}
+    return weights, rng.uniform(-2, 2, size=(batch, spec.n_qubits))
 
 
 def _specs():
@@ -52,7 +54,7 @@ def _name(value):
 
 def _check(spec, batch=BATCH, seed=0, values=1e-6, gradients=1e-5, **options):
     """Values against the oracle; gradients along two random directions against its central differences."""
-    weights, angles = oracle.inputs(spec, batch, seed)
+    weights, angles = problem(spec, batch, seed)
     program = get("xla", **options).program(spec, batch)
     rng = np.random.default_rng(seed + 1)
     cotangent = rng.normal(size=(batch, spec.n_outputs))
@@ -65,7 +67,7 @@ def _check(spec, batch=BATCH, seed=0, values=1e-6, gradients=1e-5, **options):
     graded = jax.jit(jax.value_and_grad(weighted, argnums=(0, 1), has_aux=True))
     (_, s), (d_weights, d_angles) = graded(cast, jnp.asarray(angles, spec.dtype))
     assert s.dtype == d_angles.dtype == spec.dtype
-    np.testing.assert_allclose(s, oracle.expected(spec, weights, angles), rtol=0, atol=values)
+    np.testing.assert_allclose(s, expected(spec, weights, angles), rtol=0, atol=values)
     step = 1e-5
     for _ in range(2):
         along_w = {name: rng.normal(size=value.shape) for name, value in weights.items()}
@@ -73,7 +75,7 @@ def _check(spec, batch=BATCH, seed=0, values=1e-6, gradients=1e-5, **options):
         ends = []
         for sign in (1, -1):
             moved = {name: value + sign * step * along_w[name] for name, value in weights.items()}
-            ends.append(np.sum(oracle.expected(spec, moved, angles + sign * step * along_x) * cotangent))
+            ends.append(np.sum(expected(spec, moved, angles + sign * step * along_x) * cotangent))
         slope = sum(np.sum(np.asarray(d_weights[name], float) * along_w[name]) for name in weights)
         slope += np.sum(np.asarray(d_angles, float) * along_x)
         size = np.sqrt(sum(value.size for value in along_w.values()) + angles.size)
@@ -91,7 +93,7 @@ def test_agrees_with_an_independent_simulation(spec):
 def test_every_spec_agrees_by_every_plan(spec):
     from qwafer.engines.xla import cost
 
-    for plan in set(cost.PLANS) - set(cost.possible(spec)):
+    for plan in set(cost.PLANS) - set(cost.impossible(spec)):
         _check(spec, plan=plan)
     _check(dataclasses.replace(spec, dtype="float32"), values=1e-4, gradients=1e-3)
 
@@ -144,7 +146,7 @@ def test_products_need_no_state(n_layers):
 
 def test_a_product_of_forty_wires_is_its_closed_form():
     spec = CircuitSpec(40, 1, ansatz="separable", dtype="float64")
-    weights, angles = oracle.inputs(spec, 3)
+    weights, angles = problem(spec, 3)
     a, b, _ = np.moveaxis(weights["ansatz"][0], -1, 0)
     # Bloch vector (sin x, 0, cos x) turned by a about z, then by b about y.
     z = np.cos(b) * np.cos(angles) - np.sin(b) * np.sin(angles) * np.cos(a)
@@ -161,7 +163,7 @@ def test_a_product_of_forty_wires_is_its_closed_form():
     ids=_name,
 )
 def test_agrees_with_the_reference_engine(spec):
-    weights, angles = oracle.inputs(spec, BATCH)
+    weights, angles = problem(spec, BATCH)
     cotangent = np.random.default_rng(3).normal(size=(BATCH, spec.n_outputs))
 
     def graded(engine):

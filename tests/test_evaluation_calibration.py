@@ -8,8 +8,10 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logsumexp
 
 from qwafer import InputError
+from qwafer._records import from_json, to_json
 from qwafer.evaluation import (
     Calibration,
+    CalibrationEffect,
     compare_calibration,
     expected_calibration_error,
     fit_calibration,
@@ -88,8 +90,8 @@ def test_softmax_temperature_is_the_minimum_that_scipy_finds():
     assert fit.scale[0] == pytest.approx(best.x, rel=1e-6)
     assert len(set(fit.scale)) == 1
     report = compare_calibration(fit, logits, classes)
-    assert report["after"]["macro"]["loss"] == pytest.approx(best.fun, rel=1e-9)
-    assert report["after"]["macro"]["top_label_ece"] < report["before"]["macro"]["top_label_ece"]
+    assert report.after.macro["loss"] == pytest.approx(best.fun, rel=1e-9)
+    assert report.after.macro["top_label_ece"] < report.before.macro["top_label_ece"]
 
 
 def test_known_maps_are_recovered_and_rankings_stay():
@@ -99,8 +101,8 @@ def test_known_maps_are_recovered_and_rankings_stay():
     np.testing.assert_allclose(fit.shift, -1.0, atol=0.05)
     held_out = data(1, n=40_000, slope=0.4, shift=-1.0)
     report = compare_calibration(fit, *held_out)
-    assert report["before"]["macro"]["ece"] > 0.15
-    assert report["after"]["macro"]["ece"] < 0.01
+    assert report.before.macro["ece"] > 0.15
+    assert report.after.macro["ece"] < 0.01
     np.testing.assert_array_equal(roc_auc(fit.apply(held_out[0]), held_out[1]), roc_auc(*held_out))
 
 
@@ -126,8 +128,10 @@ def test_degenerate_labels_keep_their_logits_and_are_marked(method):
     fit = fit_calibration(logits, labels, method)
     assert fit.degenerate == (True,) * 4
     np.testing.assert_array_equal(fit.apply(logits), logits)
-    assert Calibration.from_dict(json.loads(json.dumps(fit.to_dict()))) == fit
-    compare_calibration(fit, logits, labels)
+    assert from_json(Calibration, json.loads(json.dumps(to_json(fit)))) == fit
+    effect = compare_calibration(fit, logits, labels)
+    text = json.dumps(to_json(effect), allow_nan=False)
+    assert json.dumps(to_json(from_json(CalibrationEffect, json.loads(text)))) == text
 
 
 @pytest.mark.parametrize(

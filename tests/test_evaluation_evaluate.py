@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from qwafer import InputError
+from qwafer._records import from_json, to_json
 from qwafer.evaluation import Evaluation, evaluate, tune_thresholds
 from qwafer.evaluation.exclusive import softmax
 
@@ -132,13 +133,14 @@ def test_round_trip_through_json_keeps_what_is_undefined():
     labels[:, 0] = 0
     for thresholds in (None, np.zeros(4)):
         result = evaluate(logits, labels, label_names="abcd", thresholds=thresholds)
-        text = json.dumps(result.to_dict(), allow_nan=False)
-        again = Evaluation.from_dict(json.loads(text))
-        assert json.dumps(again.to_dict()) == text
+        text = json.dumps(to_json(result), allow_nan=False)
+        again = from_json(Evaluation, json.loads(text))
+        assert json.dumps(to_json(again)) == text
         assert np.isnan(again.per_class["roc_auc"][0])
         assert again.macro == result.macro
-    with pytest.raises(InputError, match="fields"):
-        Evaluation.from_dict({"label_names": []})
+    for wrong in ({"label_names": []}, {**to_json(result), "more": 1}):
+        with pytest.raises(InputError, match="Evaluation"):
+            from_json(Evaluation, wrong)
 
 
 @pytest.mark.parametrize(

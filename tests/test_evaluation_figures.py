@@ -1,5 +1,6 @@
 """Every figure at 1, 8 and 38 classes: no text leaves it or overlaps; files are the same bytes each time."""
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -231,8 +232,42 @@ def test_the_palette_stays_apart_for_colour_blind_eyes_and_lines_differ_beyond_c
         seen = np.clip(linear @ np.transpose(matrix), 0, 1)
         for i, j in itertools.combinations(range(len(seen)), 2):
             assert np.linalg.norm(seen[i] - seen[j]) > 0.08, (style.PALETTE[i], style.PALETTE[j])
-    kinds = [(kind["color"], kind["linestyle"]) for kind in map(style.line_style, range(16))]
-    assert len(set(kinds)) == 16
+
+
+def test_a_dozen_heads_look_different_and_keep_their_colour_in_every_figure():
+    for kind, n in ((style.line_style, 24), (style.marker_style, 64), (style.bar_style, 24)):
+        assert len({tuple(kind(index).items()) for index in range(n)}) == n
+    for index in range(24):
+        assert style.line_style(index)["color"] == style.marker_style(index)["color"] == style.bar_style(index)["color"]
+    heads = {f"head {index}": np.full(3, index / 12) for index in range(12)}
+    lines = figures.learning_curves([1, 2, 3], {"Loss": heads}).axes[0].lines
+    assert len({(line.get_color(), line._unscaled_dash_pattern) for line in lines}) == 12
+    bars = figures.class_bars({head: [0.5] for head in heads}, ["one"]).axes[0].patches
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == 12
+    points = figures.trade_off([figures.TradeOffPoint(head, 10, 0.5) for head in heads]).axes[0].lines
+    assert len({(point.get_color(), point.get_marker()) for point in points}) == 12
+
+
+@dataclasses.dataclass
+class Learnt:
+    curves: dict
+
+
+def test_curves_of_runs_are_aligned_and_a_head_without_any_keeps_its_colour():
+    short = Learnt({"epoch": [1, 2], "train_loss": [0.5, None], "val_loss": [1.0, 2.0], "val_auc": [0.5, 0.6]})
+    long = Learnt(
+        {"epoch": [1, 2, 3], "train_loss": [0.4, 0.3, 0.2], "val_loss": [3, 2, 1], "val_auc": [0.5, 0.6, 0.7]}
+    )
+    nan = np.nan
+    matrix = figures.curve_matrix([short, long], "train_loss", [1, 2, 3])
+    np.testing.assert_array_equal(matrix, [[0.5, nan, nan], [0.4, 0.3, 0.2]])
+    assert np.isnan(figures.curve_matrix([short, Learnt({})], "grad_norm.bias", [1, 2, 3])).all()
+    figure = figures.training_curves({"tree": [Learnt({})], "mlp": [short, long]})
+    (line,) = figure.axes[1].lines
+    assert line.get_color() == style.line_style(1)["color"]
+    np.testing.assert_allclose(line.get_ydata(), [2, 2, 1])
+    assert figures.text_problems(figure) == []
+    assert figures.training_curves({"tree": [Learnt({}), Learnt({"epoch": []})]}) is None
 
 
 def test_drawing_leaves_no_trace_in_matplotlib_and_the_import_is_light():

@@ -8,7 +8,8 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from qwafer import InputError
-from qwafer.evaluation import bca_interval, bca_mean_interval, bca_metric_differences, bca_metrics, evaluate
+from qwafer._records import from_json, to_json
+from qwafer.evaluation import Interval, bca_interval, bca_mean_interval, bca_metric_differences, bca_metrics, evaluate
 from qwafer.evaluation import intervals as module
 from qwafer.evaluation.metric_intervals import METRICS, _statistics
 
@@ -82,7 +83,8 @@ def test_degenerate_data_are_marked_and_warn_nothing(values, reason):
         assert (own.low, own.high, own.estimate, own.standard_error) == (np.mean(values),) * 3 + (0.0,)
     else:
         assert np.isnan([own.low, own.high]).all()
-    json.dumps(own.to_dict(), allow_nan=False)
+    text = json.dumps(to_json(own), allow_nan=False)
+    assert json.dumps(to_json(from_json(Interval, json.loads(text)))) == text
 
 
 def test_a_statistic_outside_its_bootstrap_distribution_has_no_interval():

@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from qwafer import InputError
+from qwafer._records import from_json, to_json
 from qwafer.evaluation import Thresholds, tune_thresholds
 
 COSTS = np.array([[0.0, 1.0], [7.0, -1.0]])
@@ -92,8 +93,8 @@ def test_degenerate_labels_fall_back_to_logit_zero_and_are_marked():
     for reason, word in zip(result.reasons, ("positive", "negative", "constant", "finite", "rate", ""), strict=True):
         assert word in reason
     assert np.isnan(result.objective[0])
-    again = Thresholds.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False)))
-    assert again.to_dict() == result.to_dict()
+    again = from_json(Thresholds, json.loads(json.dumps(to_json(result), allow_nan=False)))
+    assert to_json(again) == to_json(result)
 
 
 def test_the_youden_threshold_of_a_steep_score_is_extreme_only_beyond_the_bound():

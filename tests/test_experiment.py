@@ -2,11 +2,13 @@
 
 import dataclasses
 import itertools
+import typing
 
 import pytest
 
 from qwafer._errors import InputError
 from qwafer.config import RunConfig
+from qwafer.engines import get
 from qwafer.experiment import (
     DEFAULT_EXPERIMENT,
     Experiment,
@@ -16,14 +18,17 @@ from qwafer.experiment import (
     parse_seeds,
     shipped_experiments,
 )
-from qwafer.features import FeatureSet
+from qwafer.features import FeatureSet, SourceFacts
+from qwafer.heads import PARAMETER_GROUPS, LinearOptions, MlpOptions, QuantumOptions
 from qwafer.overrides import (
-    PARAMETER_GROUPS,
-    checked_value,
+    Given,
+    build,
+    checked,
     effective_options,
     flat_config,
+    known_options,
+    named,
     no_effect,
-    option_types,
     parse_assignment,
     with_options,
 )
@@ -75,7 +80,8 @@ def test_layout(write):
     assert experiment.metric == "val.loss"
     assert experiment.baseline == "a"
     assert list(experiment.arms) == ["a", "b", "c"]
-    assert all(config.engine.name == "xla" and config.training.epochs == 3 for config in experiment.arms.values())
+    assert all(config.training.epochs == 3 for config in experiment.arms.values())
+    assert [config.engine for config in experiment.arms.values()] == [get("xla"), get("xla"), None]
     learning_rate = experiment.arms["a"].training.learning_rate
     assert learning_rate == 1.0
     assert isinstance(learning_rate, float)
@@ -92,12 +98,15 @@ def test_layout(write):
 def test_set_applies_to_every_arm_and_last(write):
     experiment = load(write, TWO_ARMS, ["engine=xla", "training.epochs=7", "training.grad_clip=none"])
     for config in experiment.arms.values():
-        assert (config.engine.name, config.training.epochs, config.training.grad_clip) == ("xla", 7, None)
+        assert (config.engine, config.training.epochs, config.training.grad_clip) == (get("xla"), 7, None)
 
 
 def test_scalar_section_in_arm(write):
     body = '[arms.a]\nhead = "linear"\n[arms.b]\nhead = "mlp"\n'
-    assert {arm: config.head.name for arm, config in load(write, body).arms.items()} == {"a": "linear", "b": "mlp"}
+    assert {arm: config.head for arm, config in load(write, body).arms.items()} == {
+        "a": LinearOptions(),
+        "b": MlpOptions(),
+    }
 
 
 @pytest.mark.parametrize(
@@ -106,7 +115,7 @@ def test_scalar_section_in_arm(write):
         ("training.learning_rat=1e-3", "no option `training.learning_rat`; did you mean `training.learning_rate`"),
         ("trainig.epochs=3", "did you mean `training.epochs`"),
         ("epochs=3", "did you mean `training.epochs`"),
-        ("name=mlp", "did you mean `engine.name` or `head.name`"),
+        ("name=mlp", "did you mean `head.name` or `circuit.name` or `engine.name`?"),
         ("training=3", "`training` is a section of options"),
         ("epochs", "takes option=value"),
         ("=3", "takes option=value"),
@@ -123,12 +132,12 @@ def test_scalar_section_in_arm(write):
         ("circuit.reupload=True", "must be true or false"),
         ("sampling.pos_frac=0.3", "`sampling.pos_frac` has no effect in any arm: sampling.balanced is false"),
         ("sampling.importance_weights=false", "sampling.balanced is false"),
-        ("head.hidden=3", "has no effect in any arm: head.name is quantum"),
-        ("objective.focal_gamma=0", "objective.loss is bce"),
-        ("objective.focal_gamma=2", "must be positive with loss focal"),
+        ("head.hidden=3", "`head.hidden` has no effect in any arm: head.name is quantum, which has no such option"),
+        ("objective.focal_gamma=0", "objective.loss is bce, which has no such option"),
+        ("objective.focal_gamma=2", "objective.loss is bce, which has no such option"),
         ("head.alpha_per_label=true", "data.task is Edge-Loc, which has one label"),
         ("circuit.readout=mean_z", "the arms a and b resolve to the same configuration"),
-        ("head=mlp", "`circuit.readout` has no effect in arm a: head.name is mlp"),
+        ("head=mlp", "`circuit.readout` has no effect in arm a: head.name is mlp, which runs no circuit"),
         ("engine.shots=0", "must be at least 1"),
     ],
 )
@@ -141,7 +150,12 @@ def test_refused_overrides(write, override, sentence):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("engine=xla", "engine.shots=10"), "`engine.shots` has no effect on engine xla"),
+        (
+            ("engine=xla", "engine.shots=10"),
+            "`engine.shots` has no effect in any arm: engine.name is xla, which has no such option",
+        ),
+        (("objective.loss=focal", "objective.focal_gamma=0"), "`objective.focal_gamma` must lie in (0, 20]"),
+        (("head=tree", "training.epochs=3"), "`training.epochs` has no effect in any arm: head.name is tree"),
         (("training.epochs=3", "training.epochs=4"), "`training.epochs` is set twice"),
         (("engine=xla", "engine.name=catalyst"), "`engine.name` is set twice"),
         (("head.alpha_train=false", "training.lr_mult_alpha=2"), "head.alpha_train is false"),
@@ -170,15 +184,23 @@ def test_refused_combinations(write, overrides, sentence):
         ("seeds = [-1]\n" + TWO_ARMS, "integers from 0 on"),
         ("baseline = 'c'\n" + TWO_ARMS, "`baseline` must be one of the arms a, b"),
         ("[arms.a]\n", "at least two arms"),
-        ("arms = 3\n", "one table an arm"),
-        ("[arms]\na = 3\n", "one table an arm"),
+        ("arms = 3\n", "one table per arm"),
+        ("[arms]\na = 3\n", "one table per arm"),
         ("[arms.a]\n[arms.b]\n", "the arms a and b resolve to the same configuration"),
-        ("[arms.a]\nhead.hidden = 3\n[arms.b]\nhead='mlp'\n", "`head.hidden` has no effect in arm a"),
+        (
+            "[arms.a]\nhead.hidden = 3\n[arms.b]\nhead='mlp'\n",
+            "`head.hidden` has no effect in arm a: head.name is quantum, which has no such option",
+        ),
+        ("head = 3\n" + TWO_ARMS, "`head.name` must be a name, got 3"),
+        ("[training]\nepochs = '3'\n" + TWO_ARMS, "`training.epochs` must be an integer, got '3' (in e.toml)"),
         ("[head]\nhidden = 3\n" + TWO_ARMS, "`head.hidden` has no effect in any arm of e.toml"),
         ("[arms.'../a']\nhead = 'mlp'\n[arms.b]\n", "the name of an arm must be"),
         ("[arms.a", "is not valid TOML"),
         ("engine = 'xla'\n'engine.name' = 'xla'\n" + TWO_ARMS, "there is no key `engine.name`"),
-        ("[arms.a]\n'head.name' = 'mlp'\nhead.name = 'linear'\n[arms.b]\n", "given twice (in arm a)"),
+        (
+            "[arms.a]\n'head.name' = 'mlp'\nhead.name = 'linear'\n[arms.b]\n",
+            "twice (in arm a), to 'mlp' and to 'linear'",
+        ),
     ],
 )
 def test_refused_files(write, body, sentence):
@@ -196,16 +218,17 @@ def test_an_option_may_be_without_effect_in_some_arms(write):
 def test_arms_that_differ_without_effect_are_equal():
     base = RunConfig()
     pairs = [
-        ({"circuit.entanglement": "ring"}, {"circuit.entanglement": ""}),
+        ({"circuit.entanglement": "ring"}, {"circuit.entanglement": "native"}),
         ({"training.weight_decay": 0.1}, {f"training.weight_decay_{group}": 0.1 for group in PARAMETER_GROUPS}),
-        ({"head.name": "linear", "circuit.n_qubits": 3}, {"head.name": "linear"}),
-        ({"head.hidden": 3}, {}),
         ({"sampling.pos_frac": 0.2}, {}),
     ]
     for first, second in pairs:
         configs = [with_options(base, options) for options in (first, second)]
         with pytest.raises(InputError, match="resolve to the same configuration"):
             Experiment("e", dict(zip("ab", configs, strict=True)), "a", (0,))
+    for options in ({"head.name": "linear", "circuit.n_qubits": 3}, {"head.hidden": 3}):
+        with pytest.raises(InputError, match="has no effect"):  # what would differ cannot be set
+            with_options(base, options)
     different = [with_options(base, {"circuit.entanglement": name}) for name in ("ring", "linear")]
     assert Experiment("e", dict(zip("ab", different, strict=True)), "a", (0,)).changes("b") == {
         "circuit.entanglement": "linear"
@@ -250,39 +273,63 @@ def rng_features():
 
 def test_every_option_has_an_effect_somewhere():
     """No rule may call an option ineffective everywhere, and none may fail on any head."""
-    heads = [
+    configs = [
         with_options(RunConfig(), options)
         for options in (
             {},
             {"head.name": "linear"},
             {"head.name": "mlp"},
+            {"head.name": "tree"},
+            {"engine.name": "xla"},
             {"data.task": "any", "sampling.balanced": True},
             {"objective.loss": "focal", "objective.focal_gamma": 2.0},
             {"objective.loss": "asymmetric", "objective.pos_weight": "effective"},
+            {"objective.loss": "softmax"},
+            {"objective.loss": "roc_auc"},
         )
     ]
-    for name in option_types():
-        assert any(no_effect(config, name) is None for config in heads), name
-    for config, name in itertools.product(heads, option_types()):
-        reason = no_effect(config, name)
-        assert reason is None or reason[0].islower(), (name, reason)
+    facts = SourceFacts("synthetic")
+    for name in known_options():
+        assert any(no_effect(config, name, facts) is None for config in configs), name
+    for config, name in itertools.product(configs, known_options()):
+        for known in (facts, SourceFacts("maps"), SourceFacts("table"), SourceFacts("features", brings_split=True)):
+            reason = no_effect(config, name, known)
+            assert reason is None or reason[0].islower(), (name, reason)
+            assert (name in effective_options(config, known)) <= (reason is None), name
+
+
+def value_of(text):
+    name, given = parse_assignment(text)
+    config, _ = build(named([(name, given)], known_options()))
+    return flat_config(config)[name]
 
 
 def test_values_keep_type_and_digits():
-    assert parse_assignment("training.learning_rate = 1e-3") == ("training.learning_rate", 1e-3)
-    assert parse_assignment("training.learning_rate=1") == ("training.learning_rate", 1.0)
-    assert parse_assignment("objective.pos_weight=2.50") == ("objective.pos_weight", "2.50")
-    assert parse_assignment("data.task=none") == ("data.task", "none")
-    assert parse_assignment("data.source=a=b.npz") == ("data.source", "a=b.npz")
-    assert parse_assignment('data.task="Edge-Loc"') == ("data.task", "Edge-Loc")
-    assert parse_assignment("training.ema_decay=none") == ("training.ema_decay", None)
-    assert checked_value("objective.pos_weight", 3) == "3"
+    assert parse_assignment("training.learning_rate = 1e-3") == ("training.learning_rate", Given(1e-3, "1e-3"))
+    assert value_of("training.learning_rate=1") == 1.0
+    assert isinstance(value_of("training.learning_rate=1"), float)
+    assert value_of("objective.pos_weight=2.50") == "2.50"
+    assert value_of("data.task=none") == "none"
+    assert value_of("data.task=5") == "5"
+    assert value_of("data.source=a=b.npz") == "a=b.npz"
+    assert value_of('data.task="Edge-Loc"') == "Edge-Loc"
+    assert value_of("training.ema_decay=none") is None
+    assert value_of("objective.pos_weight=none") is None
+    assert checked("objective.pos_weight", str | None, Given(3)) == "3"
+    for kind in (float | None, typing.Optional[float]):  # noqa: UP045
+        assert checked("head.x", kind, Given("none")) is None
+        with pytest.raises(InputError, match=r"`head\.x` must be a number or none, got 'a'"):
+            checked("head.x", kind, Given("a"))
 
 
 def test_options_round_trip():
     config = with_options(RunConfig(), {"training.epochs": 3, "head.projection": "pca", "training.ema_decay": 0.9})
     assert with_options(RunConfig(), flat_config(config)) == config
-    assert "head.hidden" not in effective_options(config)
+    assert config.head == QuantumOptions(projection="pca")
+    assert "head.hidden" not in effective_options(config, SourceFacts("synthetic"))
+    assert with_options(config, {"engine": "xla"}).engine == get("xla")
+    with pytest.raises(InputError, match=r"did you mean `training\.epochs`"):
+        with_options(config, {"training.epoch": 3})
 
 
 @pytest.mark.parametrize(

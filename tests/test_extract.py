@@ -13,9 +13,11 @@ import pytest
 from qwafer import InputError
 from qwafer.backbones import Extractor, extract, extractor, features_from_maps
 from qwafer.backbones.spatial import spatial_features
-from qwafer.data import WaferMaps, content_ids, synthetic_maps
+from qwafer.data import WaferMaps, synthetic_maps
+from qwafer.execution.job import Progress
 from qwafer.extract import build_parser, main
 from qwafer.features import FeatureSet
+from tests.factories import wafer_maps
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,13 +32,6 @@ def tiny(compute_batch: int = 8, calls: list[int] | None = None) -> Extractor:
         return np.array(rows, np.float32)
 
     return Extractor("tiny", compute_batch, {"dtype": "float32", "weights": None}, features)
-
-
-def ragged(n: int = 30) -> WaferMaps:
-    rng = np.random.default_rng(0)
-    maps = tuple(rng.integers(0, 3, (5 + i % 4, 6 + i % 3), dtype=np.uint8) for i in range(n))
-    labels = rng.integers(0, 2, (n, 2), dtype=np.uint8)
-    return WaferMaps(maps, labels, ("a", "b"), content_ids(maps), "test", "0" * 64)
 
 
 def with_duplicates(n: int = 40, distinct: int = 25) -> WaferMaps:
@@ -78,7 +73,7 @@ def test_spatial_features_land_in_a_feature_set(tmp_path: Path) -> None:
     assert not (tmp_path / "f.npz.parts").exists()
 
 
-@pytest.mark.parametrize("maps", [with_duplicates(), ragged()], ids=["stacked", "ragged"])
+@pytest.mark.parametrize("maps", [with_duplicates(), wafer_maps(ragged=True)], ids=["stacked", "ragged"])
 def test_batch_and_jobs_change_no_bit(maps: WaferMaps, tmp_path: Path) -> None:
     files = []
     for batch, jobs in ((1, 1), (8, 2), (20, 3), (1000, 1)):
@@ -90,6 +85,19 @@ def test_batch_and_jobs_change_no_bit(maps: WaferMaps, tmp_path: Path) -> None:
     np.testing.assert_array_equal(in_memory.features, FeatureSet.load(path).features)
 
 
+@pytest.mark.parametrize(
+    "option", [{"weights": "w.pth"}, {"random_weights": 0}, {"dtype": "float16"}, {"channels": "grey"}], ids=str
+)
+def test_options_of_a_backbone_are_not_ignored(option: dict[str, object], tmp_path: Path) -> None:
+    """An `Extractor` is made already, and a function takes none of them."""
+    for backbone in (tiny(), "spatial"):
+        with pytest.raises(InputError, match=next(iter(option)).replace("_", ".")):
+            extract(synthetic_maps(10, seed=1), backbone, tmp_path / "f.npz", **option)
+        with pytest.raises(InputError):
+            features_from_maps(synthetic_maps(10, seed=1), backbone, **option)
+    assert not list(tmp_path.iterdir())
+
+
 def test_identical_maps_are_computed_once(tmp_path: Path) -> None:
     maps = with_duplicates(n=40, distinct=25)
     calls: list[int] = []
@@ -99,7 +107,7 @@ def test_identical_maps_are_computed_once(tmp_path: Path) -> None:
         np.testing.assert_array_equal(features[i], features[np.flatnonzero(maps.content_ids == identity)[0]])
 
 
-def test_an_interrupted_run_is_taken_up_with_another_batch(tmp_path: Path) -> None:
+def test_an_interrupted_run_is_resumed_with_another_batch(tmp_path: Path) -> None:
     maps = synthetic_maps(60, seed=1)
     whole = extract(maps, tiny(), tmp_path / "whole.npz").features
     calls: list[int] = []
@@ -118,7 +126,9 @@ def test_an_interrupted_run_is_taken_up_with_another_batch(tmp_path: Path) -> No
     assert not (tmp_path / "f.npz").exists()
     seen: list[tuple[int, int]] = []
     resumed: list[int] = []
-    again = extract(maps, tiny(calls=resumed), tmp_path / "f.npz", batch=24, progress=lambda d, t: seen.append((d, t)))
+    again = extract(
+        maps, tiny(calls=resumed), tmp_path / "f.npz", batch=24, progress=lambda p: seen.append((p.done, p.total))
+    )
     assert seen[0] == (32, 60)
     assert seen[-1] == (60, 60)
     assert sum(resumed) == 28
@@ -171,8 +181,8 @@ def test_a_file_of_other_provenance_is_refused(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_chunks_of_another_extraction_are_refused(tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
-        if done > 20:
+    def stop(progress: Progress) -> None:
+        if progress.done > 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -186,8 +196,8 @@ def test_chunks_of_another_extraction_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
     maps = synthetic_maps(60, seed=1)
 
-    def stop(done: int, total: int) -> None:
-        if done > 20:
+    def stop(progress: Progress) -> None:
+        if progress.done > 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -205,7 +215,7 @@ def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
 def test_two_processes_on_one_output_are_refused(tmp_path: Path) -> None:
     maps = synthetic_maps(20, seed=1)
 
-    def second(done: int, total: int) -> None:
+    def second(progress: Progress) -> None:
         with pytest.raises(InputError, match="another process"):
             extract(maps, tiny(), tmp_path / "f.npz")
 
@@ -316,7 +326,7 @@ def anonymous():
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 before, peak = anonymous(), []
-extract(made, wide, {str(tmp_path / "f.npz")!r}, batch=64, progress=lambda done, total: peak.append(anonymous()))
+extract(made, wide, {str(tmp_path / "f.npz")!r}, batch=64, progress=lambda _: peak.append(anonymous()))
 print((max(peak + [anonymous()]) - before) // 1024)
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)

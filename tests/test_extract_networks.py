@@ -10,21 +10,18 @@ import numpy as np
 import pytest
 
 from qwafer.backbones import extract, extractor, features_from_maps, load
-from qwafer.backbones._preprocess import Preprocessing
-from qwafer.data import WaferMaps, content_ids, synthetic_maps
+from qwafer.backbones.preprocess import Preprocessing
+from qwafer.data import WaferMaps, synthetic_maps
 from qwafer.extract import main
 from qwafer.features import FeatureSet
+from tests.factories import wafer_maps
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def ragged(n: int) -> WaferMaps:
-    rng = np.random.default_rng(0)
-    maps = tuple(rng.integers(0, 3, (20 + i % 7, 30 - i % 5), dtype=np.uint8) for i in range(n))
-    return WaferMaps(maps, np.zeros((n, 1), np.uint8), ("a",), content_ids(maps), "test", "0" * 64)
-
-
-@pytest.mark.parametrize("maps", [synthetic_maps(37, seed=0), ragged(37)], ids=["stacked", "ragged"])
+@pytest.mark.parametrize(
+    "maps", [synthetic_maps(37, seed=0), wafer_maps(37, shape=(20, 30), ragged=True)], ids=["stacked", "ragged"]
+)
 def test_batch_and_jobs_change_no_bit(maps: WaferMaps, tmp_path: Path) -> None:
     network = extractor("wafercnn", random_weights=0)
     files = []
@@ -37,7 +34,7 @@ def test_batch_and_jobs_change_no_bit(maps: WaferMaps, tmp_path: Path) -> None:
 
 
 def test_extraction_is_preprocessing_and_network(tmp_path: Path) -> None:
-    maps = ragged(3)
+    maps = wafer_maps(3, shape=(20, 30), ragged=True)
     backbone = load("mobilenet_v3_small", random_weights=0, channels="grey")
     features = extract(maps, backbone.extractor(), tmp_path / "f.npz")
     np.testing.assert_array_equal(features.features, backbone(Preprocessing(224, "grey")(maps.maps)))

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 
 from qwafer import InputError
-from qwafer.features import FeatureSet, looks_like_features
+from qwafer.config import DataConfig
+from qwafer.features import FeatureSet
+from qwafer.source import SourceFacts, source_facts
+from tests.factories import feature_set
 
 NAMES = ("Center", "Donut", "Scratch")
 
 
 def small(**changes: Any) -> FeatureSet:
-    rng = np.random.default_rng(0)
     values: dict[str, Any] = {
-        "features": rng.standard_normal((6, 4)).astype(np.float32),
         "labels": np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 1]], np.uint8),
         "label_names": NAMES,
-        "content_ids": np.array([f"{i:016x}" for i in range(6)]),
         "provenance": {"backbone": "spatial", "data": {"sha256": "0" * 64}, "scale": 0.5},
     }
-    return FeatureSet(**{**values, **changes})
+    return feature_set(6, signal=0, **{**values, **changes})
 
 
 def full() -> FeatureSet:
@@ -270,6 +270,6 @@ def test_feature_files_are_told_from_map_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", arr_0=np.zeros(2), arr_1=np.zeros(2))
     (tmp_path / "t.csv").write_text("a,b\n")
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
-    assert looks_like_features(tmp_path / "f.npz")
+    assert source_facts(DataConfig(source=str(tmp_path / "f.npz"))) == SourceFacts("features", brings_split=True)
     for name in ("m.npz", "t.csv", "broken.npz", "absent.npz", "."):
-        assert not looks_like_features(tmp_path / name)
+        assert source_facts(DataConfig(source=str(tmp_path / name))).kind != "features"

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 
 from qwafer import InputError
-from qwafer.config import HeadConfig, RunConfig
-from qwafer.heads import make_head
+from qwafer.config import RunConfig
+from qwafer.training import make_head
+from tests.factories import head_options
 
 FEATURES = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
 
 
 def made(**head):
-    return make_head(RunConfig(head=HeadConfig(standardize=False, **head)), FEATURES, 3, 0)
+    return make_head(RunConfig(head=head_options(standardize=False, **head)), FEATURES, 3, 0)
 
 
 def test_linear_head():

@@ -9,14 +9,18 @@ import pytest
 from jax.experimental import disable_x64
 
 from qwafer import InputError
-from qwafer.config import CircuitConfig, HeadConfig, RunConfig
-from qwafer.heads import GROUPS, group_of, make_head
+from qwafer.circuits import LayeredOptions
+from qwafer.config import RunConfig
+from qwafer.heads import PARAMETER_GROUPS, group_of
+from qwafer.training import make_head
+from tests.factories import head_options
 
 FEATURES = np.random.default_rng(0).normal(size=(40, 9)).astype(np.float32)
 
 
 def config(head=None, **circuit):
-    return RunConfig(head=HeadConfig(**(head or {})), circuit=CircuitConfig(**circuit))
+    options = head_options(**(head or {}))
+    return RunConfig(head=options, circuit=LayeredOptions(**circuit) if "circuit" in options.sections else None)
 
 
 def test_the_two_known_parameter_counts_come_out():
@@ -68,7 +72,7 @@ def test_the_two_known_parameter_counts_come_out():
 def test_trainable_arrays_have_names_groups_and_shapes(head, circuit, names):
     made = make_head(config(head, **circuit), FEATURES, 3, 0)
     assert {name: value.shape for name, value in made.parameters().items()} == names
-    assert {group_of(name) for name in names} <= set(GROUPS)
+    assert {group_of(name) for name in names} <= set(PARAMETER_GROUPS)
     assert made.count()["trainable"] == sum(math.prod(shape) for shape in names.values())
     assert all(value.dtype == np.float32 for value in jax.tree.leaves(made))
 

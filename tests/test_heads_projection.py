@@ -5,9 +5,11 @@ import pytest
 from sklearn.decomposition import PCA
 
 from qwafer import InputError
-from qwafer.config import CircuitConfig, HeadConfig, RunConfig
-from qwafer.heads import make_head
+from qwafer.circuits import LayeredOptions
+from qwafer.config import RunConfig
+from qwafer.heads import QuantumOptions
 from qwafer.heads._projection import orthonormal_frame, principal_axes
+from qwafer.training import make_head
 
 FEATURES = np.random.default_rng(0).normal(size=(60, 8)) @ np.random.default_rng(1).normal(size=(8, 8)) + 5
 
@@ -36,17 +38,17 @@ def test_a_direction_without_variance_projects_on_zero():
 
 
 def test_pca_sees_standardised_features():
-    config = RunConfig(head=HeadConfig(projection="pca", angle_map="linear", angle_scale=1.0), circuit=CircuitConfig())
+    config = RunConfig(head=QuantumOptions(projection="pca", angle_map="linear", angle_scale=1.0))
     scaled = (FEATURES * np.logspace(-3, 3, 8)).astype(np.float32)
     head = make_head(config, scaled, 1, 0)
-    angles = np.asarray(head.angles(scaled))
+    angles = np.asarray(head.inputs(scaled))
     np.testing.assert_allclose(angles.std(axis=0), np.ones(4), rtol=1e-3)
     plain = make_head(config, FEATURES.astype(np.float32), 1, 0)
-    np.testing.assert_allclose(angles, plain.angles(FEATURES.astype(np.float32)), atol=1e-2)
+    np.testing.assert_allclose(angles, plain.inputs(FEATURES.astype(np.float32)), atol=1e-2)
 
 
 @pytest.mark.parametrize("projection", ["pca", "fixed"])
 def test_frozen_projections_need_enough_features(projection):
-    config = RunConfig(head=HeadConfig(projection=projection), circuit=CircuitConfig(n_qubits=5))
+    config = RunConfig(head=QuantumOptions(projection=projection), circuit=LayeredOptions(n_qubits=5))
     with pytest.raises(InputError, match="at least as many features"):
         make_head(config, np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32), 1, 0)

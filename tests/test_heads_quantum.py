@@ -1,5 +1,6 @@
 """The score pipeline of the quantum head against closed forms and finite differences."""
 
+import dataclasses
 import math
 
 import jax
@@ -7,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qwafer import InputError
-from qwafer.config import CircuitConfig, EngineConfig, HeadConfig, RunConfig
-from qwafer.heads import QuantumHead, available_memory, check_memory, make_head, make_program, predict_logits
+from qwafer import InputError, engines
+from qwafer.circuits import LayeredOptions
+from qwafer.config import RunConfig
+from qwafer.engines.memory import available_memory, check_memory
+from qwafer.heads import LinearOptions, MlpOptions, QuantumHead, predict_logits
+from qwafer.training import make_head, make_program
+from tests.factories import head_options
 
 RNG = np.random.default_rng(1)
 FEATURES = RNG.normal(2.0, 3.0, size=(30, 5)).astype(np.float32)
@@ -17,7 +22,7 @@ FEATURES = RNG.normal(2.0, 3.0, size=(30, 5)).astype(np.float32)
 
 def config(head=None, **circuit):
     circuit = {"n_qubits": 3, "n_layers": 0, "dtype": "float64", "readout": "mean_z", **circuit}
-    return RunConfig(head=HeadConfig(**(head or {})), circuit=CircuitConfig(**circuit), engine=EngineConfig(name="xla"))
+    return RunConfig(head=head_options(**(head or {})), circuit=LayeredOptions(**circuit), engine=engines.get("xla"))
 
 
 def standardized(features):
@@ -37,7 +42,7 @@ def test_logits_are_alpha_times_score_plus_bias(angle_map, shape):
     # Without layers the circuit is the encoding alone, and <Z_i> = cos(angle_i).
     expected = 2.5 * (np.cos(angles).mean(axis=1) + 0.3)
     program = make_program(chosen, 1, len(FEATURES))
-    np.testing.assert_allclose(head.angles(FEATURES), angles, atol=1e-6)
+    np.testing.assert_allclose(head.inputs(FEATURES), angles, atol=1e-6)
     np.testing.assert_allclose(head.logits(FEATURES, program)[:, 0], expected, atol=1e-6)
     np.testing.assert_allclose(head.scores(FEATURES, program)[:, 0], np.cos(angles).mean(axis=1), atol=1e-6)
 
@@ -54,7 +59,7 @@ def test_each_label_has_its_own_readout_bias_and_alpha():
             "readout.bias": jnp.asarray(bias),
         }
     )
-    z = np.cos(np.asarray(head.angles(FEATURES)))
+    z = np.cos(np.asarray(head.inputs(FEATURES)))
     logits = head.logits(FEATURES, make_program(chosen, 2, len(FEATURES)))
     np.testing.assert_allclose(logits, alpha * (z @ weights.T + bias), atol=1e-10)
 
@@ -103,10 +108,10 @@ def test_gradients_equal_finite_differences(head_options):
 
 def test_features_are_standardised_by_the_training_split_and_constants_survive():
     features = np.concatenate([FEATURES, np.full((30, 1), 1e4, np.float32)], axis=1)
-    head = make_head(RunConfig(head=HeadConfig(name="linear")), features, 1, 0)
+    head = make_head(RunConfig(head=LinearOptions()), features, 1, 0)
     np.testing.assert_allclose(head.standardized(features)[:, :5], standardized(FEATURES), atol=1e-4)
     np.testing.assert_array_equal(head.standardized(features)[:, 5], np.zeros(30))
-    raw = make_head(RunConfig(head=HeadConfig(name="linear", standardize=False)), features, 1, 0)
+    raw = make_head(RunConfig(head=LinearOptions(standardize=False)), features, 1, 0)
     np.testing.assert_array_equal(raw.standardized(features), features)
 
 
@@ -126,7 +131,7 @@ def test_equal_requests_share_one_program():
     chosen = config()
     assert make_program(chosen, 1, 8) is make_program(config(), 1, 8)
     assert make_program(chosen, 1, 8) is not make_program(chosen, 1, 9)
-    assert make_program(RunConfig(head=HeadConfig(name="mlp")), 1, 8) is None
+    assert make_program(RunConfig(head=MlpOptions()), 1, 8) is None
 
 
 def test_a_quantum_head_without_a_program_says_what_is_missing():
@@ -135,12 +140,21 @@ def test_a_quantum_head_without_a_program_says_what_is_missing():
 
 
 @pytest.mark.parametrize(("n_qubits", "amount"), [(45, "768 TiB"), (200, r"2\^204 bytes")])
-def test_more_qubits_than_memory_holds_are_refused_in_one_sentence(n_qubits, amount):
+@pytest.mark.parametrize("engine", ["xla", "reference", "auto"])
+def test_more_qubits_than_memory_holds_are_refused_in_one_sentence(n_qubits, amount, engine):
+    chosen = dataclasses.replace(config(n_qubits=n_qubits, n_layers=2, dtype="float32"), engine=engines.get(engine))
     with pytest.raises(
         InputError, match=f"`circuit.n_qubits` = {n_qubits} needs {amount} .* available: use fewer"
     ) as e:
-        make_program(config(n_qubits=n_qubits, dtype="float32"), 1, 4)
+        make_program(chosen, 1, 4)
     assert "\n" not in str(e.value)
+
+
+def test_a_circuit_that_needs_no_state_may_have_more_wires():
+    chosen = config(n_qubits=45, dtype="float32")  # no layers: every wire on its own
+    angles = np.linspace(0, 1, 4 * 45, dtype=np.float32).reshape(4, 45)
+    scores = make_program(chosen, 1, 4)({"ansatz": jnp.zeros((0, 45, 3))}, angles)
+    np.testing.assert_allclose(scores[:, 0], np.cos(angles).mean(axis=1), atol=1e-5)
 
 
 def test_memory_is_what_the_kernel_and_the_container_leave(tmp_path):
@@ -153,7 +167,7 @@ def test_memory_is_what_the_kernel_and_the_container_leave(tmp_path):
     (tmp_path / "memory.max").write_text("5000\n")
     assert available_memory(meminfo, tmp_path) == 4000
     assert available_memory(tmp_path / "absent", tmp_path / "absent") is None
-    check_memory(CircuitConfig(n_qubits=2).spec(1))
+    check_memory(LayeredOptions(n_qubits=2).circuit(1))
 
 
 def test_the_gradient_flows_through_projection_and_circuit_alike():
@@ -165,3 +179,11 @@ def test_the_gradient_flows_through_projection_and_circuit_alike():
     assert math.isfinite(float(sum(jnp.sum(jnp.abs(value)) for value in gradient.params.values())))
     assert float(jnp.max(jnp.abs(gradient.params["projection.weight"]))) > 1e-4
     assert gradient.params["projection.weight"].dtype == np.float32
+
+
+def test_a_product_circuit_of_forty_wires_needs_no_state():
+    chosen = config(n_qubits=40, ansatz="separable", readout="z_vec", dtype="float64")
+    head = make_head(chosen, FEATURES, 1, 0)
+    program = make_program(chosen, 1, len(FEATURES))
+    assert program.info["plan"] == "product"
+    assert np.isfinite(head.logits(FEATURES, program)).all()

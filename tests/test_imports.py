@@ -32,6 +32,11 @@ def test_importing_qwafer_is_light():
     assert loaded_after("import qwafer, qwafer.config, qwafer.circuits") == []
 
 
+def test_engines_are_light_until_they_make_a_program():
+    code = "from qwafer import engines\nfor name in engines.ENGINES.names: engines.get(name)"
+    assert loaded_after(code) == []
+
+
 @pytest.mark.parametrize("verb", ["extract", "ablate", "diagnose"])
 def test_help_is_light(verb):
     code = f"""

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwafer import InputError
-from qwafer.config import SamplingConfig
-from qwafer.objective import make_sampler, order_digest
+from qwafer.objective import SamplingConfig, make_sampler, order_digest
 
 LABELS = (np.arange(103) % 7 == 0).astype(np.uint8)[:, None]  # 15 positives
 BALANCED = SamplingConfig(balanced=True)

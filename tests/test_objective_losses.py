@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from qwafer.config import ObjectiveConfig
 from qwafer.objective import (
     binary_cross_entropy,
     class_prior,
@@ -17,6 +16,7 @@ from qwafer.objective import (
     make_objective,
     positive_weights,
 )
+from tests.factories import loss_options
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(scale=3, size=(50, 3))
@@ -25,7 +25,7 @@ ONES = jnp.ones(3)
 
 
 def objective(**options):
-    return make_objective(ObjectiveConfig(**options), LABELS)
+    return make_objective(loss_options(**options), LABELS)
 
 
 def test_bce_equals_scikit_learn():
@@ -43,7 +43,7 @@ def test_example_weights_and_padding():
 
 
 def test_positive_weights():
-    np.testing.assert_array_equal(positive_weights("none", LABELS), np.ones(3))
+    np.testing.assert_array_equal(positive_weights(None, LABELS), np.ones(3))
     np.testing.assert_array_equal(positive_weights("2.5", LABELS), np.full(3, 2.5))
     balanced = positive_weights("balanced", LABELS)
     positives = LABELS.sum(axis=0)

@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from qwafer import InputError
-from qwafer.config import ObjectiveConfig
+from qwafer.config import RunConfig
 from qwafer.objective import (
     asymmetric,
     binary_cross_entropy,
@@ -20,6 +20,8 @@ from qwafer.objective import (
     pairwise_logistic,
     positive_weights,
 )
+from qwafer.overrides import with_options
+from tests.factories import loss_options
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(scale=3, size=(60, 3))
@@ -30,7 +32,7 @@ ONES = jnp.ones(60)
 
 
 def loss_of(labels, weights=ONES, logits=LOGITS, **options):
-    objective = make_objective(ObjectiveConfig(**options), labels)
+    objective = make_objective(loss_options(**options), labels)
     return float(objective(jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(weights)))
 
 
@@ -77,7 +79,7 @@ def test_the_auc_surrogate_is_the_mean_over_pairs():
         np.testing.assert_allclose(means[k], pairs.mean(), rtol=1e-9)
         assert means[k] >= np.log(2) * (1 - roc_auc_score(LABELS[:, k], LOGITS[:, k]))
     np.testing.assert_array_equal(present, np.ones(3))
-    np.testing.assert_allclose(loss_of(LABELS, loss="auc"), np.mean(means), rtol=1e-9)
+    np.testing.assert_allclose(loss_of(LABELS, loss="roc_auc"), np.mean(means), rtol=1e-9)
 
 
 def test_the_auc_surrogate_sees_neither_padding_nor_labels_without_a_pair():
@@ -85,7 +87,7 @@ def test_the_auc_surrogate_sees_neither_padding_nor_labels_without_a_pair():
     labels[:40, 1] = 0
     weights = (np.arange(60) < 40).astype(float)
     wild = np.where(np.arange(60)[:, None] < 40, LOGITS, 1e6)
-    objective = make_objective(ObjectiveConfig(loss="auc"), LABELS)
+    objective = make_objective(loss_options("roc_auc"), LABELS)
     value, gradient = jax.jit(jax.value_and_grad(objective))(
         jnp.asarray(wild), jnp.asarray(labels), jnp.asarray(weights)
     )
@@ -98,7 +100,7 @@ def test_the_auc_surrogate_sees_neither_padding_nor_labels_without_a_pair():
 def test_minimising_the_auc_surrogate_ranks():
     x = RNG.normal(size=(80, 2))
     y = (x @ [1.0, -2.0] + 0.5 * RNG.normal(size=80) > 1).astype(np.uint8)[:, None]
-    objective = make_objective(ObjectiveConfig(loss="auc"), y)
+    objective = make_objective(loss_options("roc_auc"), y)
     step = jax.jit(jax.grad(lambda w: objective(jnp.asarray(x) @ w[:, None], jnp.asarray(y), jnp.ones(80))))
     w = jnp.asarray([-1.0, 0.0])
     start = roc_auc_score(y[:, 0], x @ np.asarray(w))
@@ -115,13 +117,13 @@ def test_minimising_the_auc_surrogate_ranks():
         {"loss": "asymmetric", "asymmetric_clip": 0.0},
         {"loss": "asymmetric", "asymmetric_gamma_neg": 0.0, "asymmetric_clip": 0.2},
         {"loss": "softmax", "label_smoothing": 0.1},
-        {"loss": "auc"},
+        {"loss": "roc_auc"},
         {"label_smoothing": 0.1},
     ],
 )
 def test_values_and_gradients_are_finite_in_the_tails(options, dtype):
     logits = jnp.asarray([[-1e4, -200.0, -3.0], [0.0, 90.0, 1e4], [1.0, 2.0, 3.0]], dtype)
-    objective = make_objective(ObjectiveConfig(**options), ONE_HOT)
+    objective = make_objective(loss_options(**options), ONE_HOT)
     for labels in (jnp.eye(3, dtype=dtype), jnp.eye(3, dtype=dtype)[::-1]):
         value, gradient = jax.jit(jax.value_and_grad(objective))(logits, labels, jnp.ones(3, dtype))
         assert np.isfinite(value)
@@ -173,21 +175,22 @@ def test_positive_weights_may_differ_by_label():
     np.testing.assert_allclose(positive_weights("effective", LABELS, 0.95), expected)
     for option in ("pos_weight", "class_weights"):
         with pytest.raises(InputError, match=f"`objective.{option}` must hold one number, or one for each of 3 labels"):
-            make_objective(ObjectiveConfig(**{option: "1,2"}), LABELS)
+            make_objective(loss_options(**{option: "1,2"}), LABELS)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "softmax", "pos_weight": "balanced"}, "no effect on loss softmax"),
-        ({"loss": "auc", "label_smoothing": 0.1}, "no effect on loss auc"),
+        ({"loss": "softmax", "pos_weight": "balanced"}, "objective.loss is softmax, which has no such option"),
+        ({"loss": "roc_auc", "label_smoothing": 0.1}, "objective.loss is roc_auc, which has no such option"),
         ({"class_weights": "1,-2"}, "positive numbers"),
         ({"class_weights": "1,,2"}, "positive numbers"),
         ({"pos_weight": "nan"}, "positive numbers"),
-        ({"asymmetric_clip": 1.0}, "asymmetric_clip"),
-        ({"loss": "asymmetric", "focal_gamma": 1.0}, "0 with every other"),
+        ({"loss": "asymmetric", "asymmetric_clip": 1.0}, "asymmetric_clip"),
+        ({"asymmetric_clip": 0.5}, "objective.loss is bce, which has no such option"),
+        ({"loss": "asymmetric", "focal_gamma": 1.0}, "objective.loss is asymmetric, which has no such option"),
     ],
 )
 def test_options_without_effect_or_meaning_are_refused(options, message):
     with pytest.raises(InputError, match=message):
-        ObjectiveConfig(**options)
+        with_options(RunConfig(), {f"objective.{name}": value for name, value in options.items()})

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize
 
-from qwafer.config import ObjectiveConfig, SamplingConfig
-from qwafer.objective import make_objective, make_sampler
+from qwafer.objective import SamplingConfig, make_objective, make_sampler
+from tests.factories import loss_options
 
-# 170 positives and 30 negatives: a prior of 0.85, near the one of reference 004.
+# 170 positives and 30 negatives: a prior of 0.85.
 X = np.repeat([0, 1, 0, 1], [50, 120, 20, 10])
 Y = np.repeat([1, 1, 0, 0], [50, 120, 20, 10]).astype(np.uint8)[:, None]
 TRUE_LOG_ODDS = np.log([50 / 20, 120 / 10])
@@ -21,7 +21,7 @@ N_BATCHES = 51  # 51 * 10 = 3 * 170 = 17 * 30
 
 
 def minimiser(sampling, n_batches, **objective_options):
-    objective = make_objective(ObjectiveConfig(**objective_options), Y)
+    objective = make_objective(loss_options(**objective_options), Y)
     sampler = make_sampler(sampling, Y, batch_size=20, seed=5, fixed_num_batches=n_batches)
     batches = sampler.epoch(1)
     x, y = jnp.asarray(X), jnp.asarray(Y)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit, CircuitSpec, GateCircuit, Operation
+from qwafer.circuits.gates import CNOT, RX, RY
 from qwafer.engines import get
 from qwafer.probes import (
     circuit_subject,
@@ -23,7 +24,7 @@ from qwafer.probes import (
 )
 from qwafer.probes.circuit.linear import numerical_rank, spec_jacobian, spec_values
 from qwafer.probes.circuit.reference import default_qubit
-from qwafer.probes.circuit.statevector import bloch_vectors, states
+from qwafer.probes.circuit.statevector import bloch_vectors, states, values
 from qwafer.probes.circuit.structure import COMMUTES, LIGHT_CONE, inert_by_structure
 from qwafer.probes.report import Report, merge, summarize_names, worst
 from qwafer.probes.suite import probe_circuit, probe_gradients
@@ -43,11 +44,18 @@ SPECS = [
 ]
 
 
-@pytest.mark.parametrize("spec", SPECS[:2], ids=str)
-def test_numpy_values_equal_the_xla_engine(spec: CircuitSpec) -> None:
-    weights, angles = weights_of(spec), np.random.default_rng(1).normal(size=(5, spec.n_qubits))
-    expected = get("xla").program(spec, 5)({k: jnp.asarray(v) for k, v in weights.items()}, jnp.asarray(angles))
-    np.testing.assert_allclose(spec_values(spec, weights, angles), expected, atol=1e-12)
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_the_two_oracles_agree_and_so_do_contractions_and_the_xla_engine(spec: CircuitSpec) -> None:
+    points = [weights_of(spec, seed) for seed in range(3)]
+    weights = {name: np.stack([point[name] for point in points]) for name in points[0]}
+    inputs = np.random.default_rng(1).normal(size=(3, 2, spec.n_qubits))
+    expected = [values(spec, point, x) for point, x in zip(points, inputs, strict=True)]
+    np.testing.assert_allclose(default_qubit(spec, weights, inputs), expected, atol=1e-13)
+    np.testing.assert_allclose(spec_values(spec, points[0], inputs[0]), expected[0], atol=1e-13)
+    program = get("xla").program(spec, 2)
+    np.testing.assert_allclose(
+        program({k: jnp.asarray(v) for k, v in points[0].items()}, jnp.asarray(inputs[0])), expected[0], atol=1e-12
+    )
 
 
 def test_statevector_is_the_same_in_jax_and_broadcasts_over_weights() -> None:
@@ -58,6 +66,14 @@ def test_statevector_is_the_same_in_jax_and_broadcasts_over_weights() -> None:
     np.testing.assert_allclose(states(spec, many, angles), expected, atol=1e-14)
     in_jax = states(spec, {"ansatz": jnp.asarray(many["ansatz"])}, jnp.asarray(angles), xp=jnp)
     np.testing.assert_allclose(in_jax, expected, atol=1e-14)
+
+
+def test_statevector_is_exact_for_weights_of_single_precision() -> None:
+    spec = CircuitSpec(3, 2)
+    weights, angles = np.random.default_rng(0).normal(size=(2, 3, 3)).astype("f"), np.ones(3, "f")
+    found = states(spec, {"ansatz": weights}, angles)
+    assert found.dtype == "complex128"
+    np.testing.assert_allclose(found, states(spec, {"ansatz": weights.astype(float)}, angles.astype(float)), atol=1e-15)
 
 
 @pytest.mark.parametrize("spec", SPECS[1:4:2], ids=str)
@@ -100,7 +116,7 @@ def test_structure_names_both_reasons() -> None:
     z_reasons = inert_by_structure(CircuitSpec(3, 1))
     assert z_reasons == {("ansatz", (0, wire, 2)): COMMUTES for wire in range(3)}
     one_wire = inert_by_structure(dataclasses.replace(CircuitSpec(3, 0, encoding="rz", readout="z")))
-    assert one_wire == {("angles", (wire,)): COMMUTES for wire in range(3)}
+    assert one_wire == {("inputs", (wire,)): COMMUTES for wire in range(3)}
     readout = inert_by_structure(CircuitSpec(2, 1, readout="mean_z_readout"))
     assert readout == {("readout", (0, wire, 2)): COMMUTES for wire in range(2)}
     assert inert_by_structure(CircuitSpec(10, 1)) is None
@@ -109,7 +125,7 @@ def test_structure_names_both_reasons() -> None:
 
 @pytest.mark.parametrize("spec", STRUCTURES[1:3], ids=str)
 def test_every_parameter_of_a_sound_circuit_is_live_or_inert_by_structure(spec: CircuitSpec) -> None:
-    evidence = gather(circuit_subject(spec, "xla"), reference="none")
+    evidence = gather(circuit_subject(spec, "xla"), reference=False)
     reasons = inert_by_structure(spec) or {}
     inert = {parameter for parameter, label in classify(evidence).items() if label == "inert"}
     assert inert == set(reasons)
@@ -130,9 +146,9 @@ def test_gradients_of_a_sound_engine_agree_with_every_truth(dtype: str) -> None:
     agreement = reports["gradient agreement"]
     assert agreement.numbers["reference"] == "compared"
     groups = agreement.numbers["groups"]
-    assert set(groups) == {"ansatz", "readout", "angles"}
+    assert set(groups) == {"ansatz", "readout", "inputs"}
     assert groups["readout"]["method"].startswith("difference quotient, exact")
-    assert groups["angles"]["method"] == "central difference"  # each input is encoded twice: no two-point shift
+    assert groups["inputs"]["method"] == "central difference"  # each input is encoded twice: no two-point shift
     bound = 1e-13 if dtype == "float64" else 1e-5
     assert groups["ansatz"]["own values"] < bound
     assert groups["ansatz"]["reference"] < bound
@@ -140,32 +156,10 @@ def test_gradients_of_a_sound_engine_agree_with_every_truth(dtype: str) -> None:
     assert reports["gradient identity"].verdict == "pass"
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_broadcast_default_qubit_equals_the_statevector(spec: CircuitSpec) -> None:
-    points = [weights_of(spec, seed) for seed in range(3)]
-    weights = {name: np.stack([point[name] for point in points]) for name in points[0]}
-    angles = np.random.default_rng(1).normal(size=(3, 2, spec.n_qubits))
-    expected = [spec_values(spec, point, x) for point, x in zip(points, angles, strict=True)]
-    np.testing.assert_allclose(default_qubit(spec)(weights, angles), expected, atol=1e-13)
-
-
-def test_the_two_references_agree_and_so_does_the_engine() -> None:
-    spec = CircuitSpec(2, 2, reupload=True, readout="mean_z_readout", n_outputs=2, dtype="float64")
-    subject = circuit_subject(spec, "xla")
-    device, engine = (gather(subject, points=1, reference=kind).points[0] for kind in ("device", "engine"))
-    assert device.reference is not None
-    assert device.reference_values is not None
-    assert engine.reference is not None
-    assert engine.reference_values is not None
-    np.testing.assert_allclose(device.reference_values, engine.reference_values, atol=1e-13)
-    for group, expected in engine.reference.items():
-        np.testing.assert_allclose(device.reference[group], expected, atol=1e-9)
-
-
 @pytest.mark.parametrize("route", ["contraction", "gates"])
 def test_identity_holds_on_the_live_routes(route: str) -> None:
     spec = CircuitSpec(3, 1, readout={"contraction": "z_vec", "gates": "mean_z_readout"}[route], dtype="float64")
-    report = gradient_identity(gather(route_subject(spec, route, "xla"), points=1, reference="none"))
+    report = gradient_identity(gather(route_subject(spec, route, "xla"), points=1, reference=False))
     assert report.verdict == "pass"
     np.testing.assert_allclose(report.numbers["gradient"], report.numbers["expectation_values"], atol=1e-13)
 
@@ -173,9 +167,9 @@ def test_identity_holds_on_the_live_routes(route: str) -> None:
 def test_identity_of_contraction_is_the_expectation_value() -> None:
     spec = CircuitSpec(3, 1, readout="z_vec", dtype="float64")
     subject = route_subject(spec, "contraction", "xla")
-    evidence = gather(subject, points=1, reference="none")
+    evidence = gather(subject, points=1, reference=False)
     point = evidence.points[0]
-    z = bloch_vectors(states(spec, {"ansatz": point.weights["ansatz"]}, point.angles), 3)[..., 2]
+    z = bloch_vectors(states(spec, {"ansatz": point.weights["ansatz"]}, point.inputs), 3)[..., 2]
     assert gradient_identity(evidence).verdict == "pass"
     np.testing.assert_allclose(point.jacobian["readout"][:, 0], z, atol=1e-12)
 
@@ -289,6 +283,25 @@ def test_parameters_are_named_as_slices_where_they_form_one() -> None:
     assert summarize_names([("a", (0, j)) for j in range(3)], shapes) == "a[0, :]"
     assert summarize_names([("a", (0, 0)), ("a", (1, 2))], shapes) == "a[0, 0], a[1, 2]"
     assert summarize_names([("b", ())], shapes) == "b"
+
+
+ROTATED = (Operation(RX, (0,), "w", (0,)), Operation(CNOT, (0, 1)), Operation(RY, (1,), "w", (1,)))
+
+
+@pytest.mark.parametrize(
+    ("circuit", "engine", "live"),
+    [
+        (CircuitSpec(2, 0, dtype="float64"), "xla", "all 2 parameters and inputs are live"),
+        (GateCircuit(2, ROTATED, 0, (("w", (2,)),), dtype="float64"), "reference", "all 2 parameters and inputs"),
+        (GateCircuit(2, ROTATED, 1, (("w", (2,)),), dtype="float64"), "reference", "inert: inputs[0]"),
+    ],
+    ids=["no layer", "no inputs", "unused input"],
+)
+def test_circuits_that_lack_weights_or_inputs_are_probed(circuit: Circuit, engine: str, live: str) -> None:
+    reports = {report.name: report for report in probe_circuit(circuit_subject(circuit, engine, batch=2))}
+    assert all(report.ok for report in reports.values())
+    assert reports["value agreement"].verdict == reports["gradient agreement"].verdict == "pass"
+    assert live in reports["sensitivity"].headline
 
 
 @pytest.mark.slow

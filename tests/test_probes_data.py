@@ -7,16 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qwafer import engines
 from qwafer._errors import InputError
-from qwafer.config import CircuitConfig, DataConfig, EngineConfig, HeadConfig, RunConfig, SamplingConfig, TrainingConfig
+from qwafer.circuits import LayeredOptions
+from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.data import Split, make_split
+from qwafer.execution import LocalProcesses, Progress
 from qwafer.features import FeatureSet
+from qwafer.heads import LinearOptions, QuantumOptions
+from qwafer.objective import SamplingConfig
 from qwafer.probes import (
+    ProbedData,
     StallWatch,
-    Table,
+    arms_differ,
     digests_agree,
     focal_stall,
-    identical_arms,
     ineffective_options,
     label_permutation,
     linear_equality,
@@ -30,27 +35,27 @@ from qwafer.probes import (
 )
 from qwafer.probes.data.controls import linear_fit
 from qwafer.probes.pairing import program_fingerprint
-from qwafer.probes.scores.nulls import NullRow, _report, null_configs, run_nulls, table_text, trigonometric_features
+from qwafer.probes.scores.nulls import NullRow, _report, null_configs, run_nulls, trigonometric_features
 from qwafer.probes.scores.stall import stall_level
-from qwafer.training import RunResult, train
+from qwafer.reports.document import to_markdown
+from qwafer.reports.trust import nulls_table
+from qwafer.training import InitialScores, RunResult, train
+from tests.factories import feature_set
 
 
-def feature_set(n: int = 240, d: int = 6, k: int = 1, seed: int = 0) -> FeatureSet:
-    generator = np.random.default_rng(seed)
-    features = generator.standard_normal((n, d)).astype(np.float32)
-    labels = (features[:, :k] + 0.7 * generator.standard_normal((n, k)) > 0).astype(np.uint8)
-    ids = np.array([f"map{i}" for i in range(n)])
-    return FeatureSet(features, labels, tuple(f"L{i}" for i in range(k)), ids, {})
+def features(n: int = 240, k: int = 1, seed: int = 0) -> FeatureSet:
+    """Return features of which the first K say the labels well, and no more than linearly."""
+    return feature_set(n, 6, k, seed=seed, signal=2.0)
 
 
-def sound_table(seed: int = 0, **changes: Any) -> Table:
-    data = feature_set(seed=seed, k=2, n=400)
+def sound_table(seed: int = 0, **changes: Any) -> ProbedData:
+    data = features(seed=seed, k=2, n=400)
     split = make_split(data.labels, data.content_ids, seed=seed)
-    table = Table(np.array(data.features), np.array(data.labels), split, data.content_ids, data.label_names)
+    table = ProbedData(np.array(data.features), np.array(data.labels), split, data.content_ids, data.label_names)
     return dataclasses.replace(table, **changes)
 
 
-def verdicts(table: Table) -> dict[str, str]:
+def verdicts(table: ProbedData) -> dict[str, str]:
     return {report.name: report.verdict for report in probe_data(table)}
 
 
@@ -98,13 +103,13 @@ def test_one_decided_label_of_several_warns() -> None:
 
 
 def test_a_pipeline_that_peeks_fails_the_permutation_control() -> None:
-    def peeking(table: Table) -> tuple[np.ndarray, np.ndarray]:
+    def peeking(table: ProbedData) -> tuple[np.ndarray, np.ndarray]:
         truth = table.labels[table.split.test]
         return truth + 0.1 * np.random.default_rng(0).standard_normal(truth.shape), truth
 
     report = label_permutation(sound_table(), peeking)
     assert report.verdict == "fail"
-    assert report.numbers["auc"][0] > 0.9
+    assert report.numbers["roc_auc"][0] > 0.9
 
 
 def test_a_split_by_lot_that_scores_lower_warns() -> None:
@@ -116,7 +121,7 @@ def test_a_split_by_lot_that_scores_lower_warns() -> None:
     labels = lot_labels[lots][:, None].astype(np.uint8)
     ids = np.array([str(i) for i in range(1200)])
     split = make_split(labels, ids, seed=0)
-    table = Table(features, labels, split, ids, groups=np.array([f"lot{i}" for i in lots]))
+    table = ProbedData(features, labels, split, ids, groups=np.array([f"lot{i}" for i in lots]))
     report = split_by_origin(table)
     assert report.verdict == "warn"
     assert report.numbers["by"] == "group"
@@ -161,7 +166,7 @@ def test_collapsed_and_extreme_scores() -> None:
 def test_sign_is_judged_by_the_negated_auc() -> None:
     report = score_sign(-LOGITS, LABELS, [[4.0], [0.5], [-3.0]])
     assert report.verdict == "fail"
-    np.testing.assert_allclose(report.numbers["auc_negated"], 1 - np.asarray(report.numbers["auc"]))
+    np.testing.assert_allclose(report.numbers["roc_auc_negated"], 1 - np.asarray(report.numbers["roc_auc"]))
     assert "alpha ended at -3" in report.headline
     assert score_sign(LOGITS, LABELS, [[1.0], [-1.0]]).verdict == "warn"
     noise = np.random.default_rng(0).standard_normal(LOGITS.shape)
@@ -205,7 +210,7 @@ def test_fragile_thresholds() -> None:
 
 def curve(losses: list[float], separations: list[float]) -> dict[str, list[Any]]:
     epochs = list(range(1, len(losses) + 1))
-    return {"epoch": epochs, "train_loss": losses, "val_loss": losses, "val_sep": separations}
+    return {"epoch": epochs, "train_loss": losses, "val_loss": losses, "val_separation": separations}
 
 
 def test_stall_levels_are_those_of_the_losses() -> None:
@@ -229,7 +234,7 @@ def test_focal_stall_is_named_when_it_happens() -> None:
     assert focal_stall(curve([0.1735, 0.1733], [1.5, 1.4]), 2.0).verdict == "pass"  # the level by coincidence
     assert focal_stall({}, 2.0).verdict == "skip"
     watch = StallWatch(2.0)
-    for entry in ({"epoch": e, "train_loss": 0.1733, "val_loss": 0.1733, "val_sep": 0.0} for e in (1, 2)):
+    for entry in ({"epoch": e, "train_loss": 0.1733, "val_loss": 0.1733, "val_separation": 0.0} for e in (1, 2)):
         assert watch.message == ""
         watch(entry)
     assert "since epoch 1" in watch.message
@@ -238,10 +243,10 @@ def test_focal_stall_is_named_when_it_happens() -> None:
 def test_a_stall_is_seen_while_training_runs() -> None:
     config = tiny_config(
         training=TrainingConfig(epochs=3, batch_size=64, learning_rate=1e-9),
-        head=HeadConfig(name="quantum", alpha_init=0.002),
+        head=QuantumOptions(alpha_init=0.002),
     )
     watch = StallWatch(0.0)
-    train(config, feature_set(), 0, progress=watch)
+    train(config, features(), 0, observe=watch)
     assert watch.since == 1
     assert "stall of the cross-entropy" in watch.message
 
@@ -249,8 +254,8 @@ def test_a_stall_is_seen_while_training_runs() -> None:
 def tiny_config(**sections: Any) -> RunConfig:
     defaults: dict[str, Any] = {
         "data": DataConfig(task="multilabel"),
-        "circuit": CircuitConfig(n_qubits=2, n_layers=1),
-        "engine": EngineConfig(name="xla"),
+        "circuit": LayeredOptions(n_qubits=2, n_layers=1),
+        "engine": engines.get("xla"),
         "training": TrainingConfig(epochs=2, batch_size=64),
     }
     return RunConfig(**{**defaults, **sections})
@@ -258,22 +263,22 @@ def tiny_config(**sections: Any) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def tiny_run() -> RunResult:
-    return train(tiny_config(), feature_set(), 0)
+    return train(tiny_config(), features(), 0)
 
 
 def test_effective_options_change_the_fingerprint() -> None:
-    data = feature_set()
+    data = features()
     base = tiny_config()
     arms: dict[str, RunConfig] = {
         "base": base,
         "readout": tiny_config(
-            circuit=CircuitConfig(n_qubits=2, n_layers=1, readout="mean_z", ansatz="basic_entangler")
+            circuit=LayeredOptions(n_qubits=2, n_layers=1, readout="mean_z", ansatz="basic_entangler")
         ),
         "rate": tiny_config(training=TrainingConfig(epochs=2, batch_size=64, learning_rate=2e-2)),
         "clip": tiny_config(training=TrainingConfig(epochs=2, batch_size=64, grad_clip=None)),
         "select": tiny_config(training=TrainingConfig(epochs=2, batch_size=64, val_objective="loss")),
         "batch": tiny_config(training=TrainingConfig(epochs=2, batch_size=32)),
-        "start": tiny_config(head=HeadConfig(init_scale=0.2)),
+        "start": tiny_config(head=QuantumOptions(init_scale=0.2)),
     }
     report = ineffective_options(arms, data, "base")
     assert report.verdict == "pass"
@@ -286,26 +291,26 @@ def test_effective_options_change_the_fingerprint() -> None:
 
 def test_an_option_that_is_never_read_has_no_effect() -> None:
     unread = tiny_config(sampling=SamplingConfig(pos_frac=0.3))
-    report = ineffective_options({"base": tiny_config(), "pos": unread}, feature_set(), "base")
+    report = ineffective_options({"base": tiny_config(), "pos": unread}, features(), "base")
     assert report.verdict == "fail"
     assert "sampling.pos_frac changes nothing against base" in report.headline
 
 
-def test_identical_arms_and_differing_digests(tiny_run: RunResult) -> None:
-    other_config = {**tiny_run.config, "head": {**tiny_run.config["head"], "hidden": 7}}
+def test_arms_that_do_not_differ_and_digests_that_do(tiny_run: RunResult) -> None:
+    other_config = {**tiny_run.config, "head": {**tiny_run.config["head"], "angle_scale": 1.0}}
     twin = dataclasses.replace(tiny_run, config=other_config)
     runs: Mapping[str, Mapping[int, RunResult]] = {"a": {0: tiny_run}, "b": {0: twin}}
-    assert identical_arms(runs).verdict == "fail"
-    assert identical_arms(runs, exclude=[("b", "a")]).verdict == "pass"
-    changed = dataclasses.replace(twin, metrics={**twin.metrics, "initial": {"loss": 0.1, "auc": 0.5, "sep": 0.0}})
-    assert identical_arms({"a": {0: tiny_run}, "b": {0: changed}}).verdict == "pass"
+    assert arms_differ(runs).verdict == "fail"
+    assert arms_differ(runs, exclude=[("b", "a")]).verdict == "pass"
+    changed = dataclasses.replace(twin, initial=InitialScores(loss=0.1, roc_auc=0.5, separation=0.0))
+    assert arms_differ({"a": {0: tiny_run}, "b": {0: changed}}).verdict == "pass"
     assert digests_agree(runs).verdict == "pass"
-    moved = dataclasses.replace(tiny_run, digests={**tiny_run.digests, "split": "another"})
+    moved = dataclasses.replace(tiny_run, digests=dataclasses.replace(tiny_run.digests, split="another"))
     report = digests_agree({"a": {0: tiny_run}, "b": {0: moved}})
     assert report.verdict == "fail"
     assert report.headline == "must agree and do not: split of a and b, seed 0"
-    parameters = {**tiny_run.digests["parameters"], "circuit.ansatz[1, 2, 3]": "another"}
-    drawn = dataclasses.replace(tiny_run, digests={**tiny_run.digests, "parameters": parameters})
+    parameters = {**tiny_run.digests.parameters, "circuit.ansatz[1, 2, 3]": "another"}
+    drawn = dataclasses.replace(tiny_run, digests=dataclasses.replace(tiny_run.digests, parameters=parameters))
     assert "initial circuit.ansatz" in digests_agree({"a": {0: tiny_run}, "b": {0: drawn}}).headline
     assert digests_agree({"a": {0: tiny_run}}).verdict == "skip"
 
@@ -335,10 +340,10 @@ def test_null_configurations_are_what_they_say() -> None:
     configs = null_configs(config, n_features=6, n_labels=1, n_parameters=33)
     assert configs["separable"].circuit.ansatz == "separable"
     assert configs["frozen random"].training.lr_mult_circuit == 0
-    assert configs["linear probe"].head.name == "linear"
+    assert configs["linear probe"].head == LinearOptions()
     assert configs["mlp"].head.hidden == 4  # 4 (6 + 1 + 1) + 1 = 33 parameters
     with pytest.raises(InputError, match="quantum to have nulls"):
-        null_configs(tiny_config(head=HeadConfig(name="linear")), 6, 1, 7)
+        null_configs(RunConfig(head=LinearOptions()), 6, 1, 7)
 
 
 def test_nulls_are_judged_by_paired_intervals() -> None:
@@ -349,24 +354,31 @@ def test_nulls_are_judged_by_paired_intervals() -> None:
     report = _report([head, beaten, level], "roc_auc", 2)
     assert report.verdict == "warn"
     assert "not shown to beat mlp" in report.headline
-    assert "| mlp | 9 | 0.9000 | +0.0000 | [-0.1000, +0.1000] |" in table_text(report)
+    assert "| mlp | 9 | 0.9000 | +0.0000 | [-0.1000, +0.1000] |" in to_markdown([nulls_table(report)])
 
 
 def test_nulls_are_trained_under_the_same_budget() -> None:
-    calls: list[tuple[str, int]] = []
+    calls: list[Progress] = []
     config = tiny_config(training=TrainingConfig(epochs=10, batch_size=64, learning_rate=0.1))
-    report = run_nulls(config, feature_set(), (0, 1), progress=lambda name, seed: calls.append((name, seed)))
+    report = run_nulls(config, features(), (0, 1), progress=calls.append)
     rows = {row["name"]: row for row in report.numbers["rows"]}
     assert set(rows) == {"head", "separable", "frozen random", "linear probe", "trigonometric", "mlp"}
-    assert len(calls) == 12
+    assert [state.done for state in calls] == list(range(12))
+    assert {state.text for state in calls} == {f"{name}, seed {seed}" for name in rows for seed in (0, 1)}
+    assert {state.total for state in calls} == {12}
     assert rows["linear probe"]["n_parameters"] == 7
     # The label is linear in the features: the linear probe must find it, and no head of two wires can beat it.
     assert rows["linear probe"]["mean"] > 0.8
     assert report.verdict == "warn"
-    again = train(dataclasses.replace(config, head=HeadConfig(name="linear")), feature_set(), 1)
-    assert rows["linear probe"]["values"][1] == pytest.approx(again.metrics["test"]["macro"]["roc_auc"])
+    again = train(dataclasses.replace(config, head=LinearOptions(), circuit=None, engine=None), features(), 1)
+    assert rows["linear probe"]["values"][1] == pytest.approx(again.test.macro["roc_auc"])
+    with LocalProcesses(2) as executor:  # the executor changes no bit
+        elsewhere = run_nulls(config, features(), (0, 1), executor=executor)
+    assert elsewhere == report
     with pytest.raises(InputError, match="`metric` must be one of"):
-        run_nulls(tiny_config(), feature_set(), (0,), metric="accuracies")
+        run_nulls(tiny_config(), features(), (0,), metric="accuracies")
+    with pytest.raises(InputError, match="`seeds` must be between 1"):
+        run_nulls(tiny_config(), features(), ())
 
 
 def test_split_is_used_as_given() -> None:

@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qwafer.circuits import CircuitSpec
-from qwafer.config import CircuitConfig, EngineConfig, HeadConfig, RunConfig, SamplingConfig, TrainingConfig
+from qwafer import engines
+from qwafer.circuits import CircuitSpec, LayeredOptions
+from qwafer.config import RunConfig, TrainingConfig
 from qwafer.engines import get
 from qwafer.features import FeatureSet
+from qwafer.heads import QuantumOptions
+from qwafer.objective import Focal, SamplingConfig
 from qwafer.probes import (
     Report,
     Subject,
@@ -24,9 +27,10 @@ from qwafer.probes import (
     probe_run,
     route_subject,
 )
-from qwafer.probes.suite import probe_gradients, table_of
+from qwafer.probes.suite import probe_gradients, probed_data
 from qwafer.probes.trust import _pairing_reports
 from qwafer.training import RunResult, prepare, train
+from tests.factories import feature_set
 
 
 def red(reports: list[Report]) -> list[str]:
@@ -144,28 +148,21 @@ def test_a_body_with_another_entanglement() -> None:
     assert red(probe_gradients(gather(wrong, points=1))) == ["value agreement"]
 
 
-def features(n: int = 600, seed: int = 0) -> FeatureSet:
-    generator = np.random.default_rng(seed)
-    values = generator.standard_normal((n, 5)).astype(np.float32)
-    labels = (values[:, :1] + 0.8 * generator.standard_normal((n, 1)) > 0).astype(np.uint8)
-    return FeatureSet(values, labels, ("defect",), np.array([f"map{i}" for i in range(n)]), {})
-
-
 CONFIG = RunConfig(
-    circuit=CircuitConfig(n_qubits=2, n_layers=1),
-    engine=EngineConfig(name="xla"),
+    circuit=LayeredOptions(n_qubits=2, n_layers=1),
+    engine=engines.get("xla"),
     training=TrainingConfig(epochs=10, batch_size=64, learning_rate=0.1),
 )
 
 
 @pytest.fixture(scope="module")
 def sound() -> tuple[FeatureSet, RunResult]:
-    data = features()
+    data = feature_set(600, 5, signal=1.8, label_names=("defect",))
     return data, train(CONFIG, data, 0)
 
 
 def data_reports(data: FeatureSet, **changes: Any) -> list[Report]:
-    table = dataclasses.replace(table_of(prepare(CONFIG, data, 0)), **changes)
+    table = dataclasses.replace(probed_data(prepare(CONFIG, data, 0)), **changes)
     control = [] if not np.isfinite(table.features).all() else [label_permutation(table)]
     return probe_data(table) + control
 
@@ -177,7 +174,7 @@ def test_sound_data_and_scores_have_no_red(sound: tuple[FeatureSet, RunResult]) 
 
 
 def changed_features(data: FeatureSet, change: str) -> dict[str, Any]:
-    table = table_of(prepare(CONFIG, data, 0))
+    table = probed_data(prepare(CONFIG, data, 0))
     values, labels, ids = np.array(table.features), np.array(table.labels), np.array(table.content_ids)
     if change == "a leaked split":
         ids[table.split.test[:10]] = ids[table.split.train[:10]]
@@ -220,7 +217,7 @@ def test_a_pipeline_that_sees_test_labels(sound: tuple[FeatureSet, RunResult]) -
         truth = table.labels[table.split.test]
         return truth.astype(float), truth
 
-    table = table_of(prepare(CONFIG, sound[0], 0))
+    table = probed_data(prepare(CONFIG, sound[0], 0))
     assert red([*probe_data(table), label_permutation(table, peeking)]) == ["label permutation"]
 
 
@@ -234,10 +231,10 @@ def mutated_run(run: RunResult, mutant: str) -> RunResult:
     else:
         outputs |= {name: 0.01 * outputs[name] for name in ("val_logits", "test_logits")}
         n = len(curves["epoch"])
-        curves |= {"train_loss": [0.1735] * n, "val_loss": [0.1733] * n, "val_sep": [0.005] * n}
+        curves |= {"train_loss": [0.1735] * n, "val_loss": [0.1733] * n, "val_separation": [0.005] * n}
         assert run.predictor is not None
-        objective = dataclasses.replace(CONFIG.objective, loss="focal", focal_gamma=2.0)
-        predictor = dataclasses.replace(run.predictor, config=dataclasses.replace(CONFIG, objective=objective))
+        config = dataclasses.replace(CONFIG, objective=Focal(focal_gamma=2.0))
+        predictor = dataclasses.replace(run.predictor, config=config)
         return dataclasses.replace(run, outputs=outputs, curves=curves, predictor=predictor)
     return dataclasses.replace(run, outputs=outputs, curves=curves)
 
@@ -270,7 +267,7 @@ def test_an_override_that_does_nothing(sound: tuple[FeatureSet, RunResult]) -> N
 
 
 def other_arm() -> RunConfig:
-    return dataclasses.replace(CONFIG, head=HeadConfig(angle_scale=1.0))
+    return dataclasses.replace(CONFIG, head=QuantumOptions(angle_scale=1.0))
 
 
 def test_an_arm_that_never_reached_the_program(sound: tuple[FeatureSet, RunResult]) -> None:
@@ -284,7 +281,7 @@ def test_an_arm_that_never_reached_the_program(sound: tuple[FeatureSet, RunResul
 def test_a_digest_that_differs(sound: tuple[FeatureSet, RunResult]) -> None:
     data, run = sound
     other = train(other_arm(), data, 0)
-    moved = dataclasses.replace(other, digests={**other.digests, "batches": "drawn otherwise"})
+    moved = dataclasses.replace(other, digests=dataclasses.replace(other.digests, batches="drawn otherwise"))
     assert red(pairing_of({"base": CONFIG, "scale": other_arm()}, {"base": run, "scale": moved}, data)) == ["digests"]
     assert red(pairing_of({"base": CONFIG, "scale": other_arm()}, {"base": run, "scale": other}, data)) == []
 

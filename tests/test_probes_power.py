@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError
-from qwafer.circuits import CircuitSpec, Operation, operations
+from qwafer.circuits import CircuitSpec, Gate, Operation
+from qwafer.circuits.gates import CNOT, CZ, RX, RY, RZ, H
 from qwafer.probes import circuit_subject, function_subject
 from qwafer.probes.circuit.dimension import bernoulli_fisher, categorical_fisher, effective_dimension, fisher_report
 from qwafer.probes.circuit.expressivity import (
@@ -20,7 +21,7 @@ from qwafer.probes.circuit.expressivity import (
     meyer_wallach,
 )
 from qwafer.probes.circuit.fourier import fourier_coefficients, fourier_spectrum
-from qwafer.probes.circuit.lie import lie_algebra, lie_closure_dimension, pauli_string, spec_generators
+from qwafer.probes.circuit.lie import circuit_generators, lie_algebra, lie_closure_dimension, pauli_string
 from qwafer.probes.circuit.statevector import evolve, states
 from qwafer.probes.circuit.trainability import (
     COSTS,
@@ -33,17 +34,16 @@ from qwafer.probes.circuit.trainability import (
 )
 
 
-def rotations(name: str, n: int, first: int) -> list[Operation]:
-    return [Operation(name, (wire,), "p", (first + wire,)) for wire in range(n)]
+def rotations(gate: Gate, n: int, first: int) -> list[Operation]:
+    return [Operation(gate, (wire,), "p", (first + wire,)) for wire in range(n)]
 
 
 def cnots(*pairs: tuple[int, int]) -> list[Operation]:
-    return [Operation("CNOT", pair) for pair in pairs]
+    return [Operation(CNOT, pair) for pair in pairs]
 
 
 def cz(control: int, target: int) -> list[Operation]:
-    hadamard = Operation("H", (target,))
-    return [hadamard, Operation("CNOT", (control, target)), hadamard]
+    return [Operation(CZ, (control, target))]
 
 
 def random_states(gates: list[Operation], n: int, n_params: int, size: int, seed: int) -> np.ndarray:
@@ -53,13 +53,13 @@ def random_states(gates: list[Operation], n: int, n_params: int, size: int, seed
 
 # Circuits of Sim, Johnson and Aspuru-Guzik 2019 (arXiv:1905.10876), figure 2, on four wires, one layer.
 SIM = {
-    1: rotations("RX", 4, 0) + rotations("RZ", 4, 4),
-    2: rotations("RX", 4, 0) + rotations("RZ", 4, 4) + cnots((3, 2), (2, 1), (1, 0)),
-    9: [*(Operation("H", (i,)) for i in range(4)), *cz(3, 2), *cz(2, 1), *cz(1, 0), *rotations("RX", 4, 0)],
+    1: rotations(RX, 4, 0) + rotations(RZ, 4, 4),
+    2: rotations(RX, 4, 0) + rotations(RZ, 4, 4) + cnots((3, 2), (2, 1), (1, 0)),
+    9: [*(Operation(H, (i,)) for i in range(4)), *cz(3, 2), *cz(2, 1), *cz(1, 0), *rotations(RX, 4, 0)],
     15: [
-        *rotations("RY", 4, 0),
+        *rotations(RY, 4, 0),
         *cnots((3, 0), (2, 3), (1, 2), (0, 1)),
-        *rotations("RY", 4, 4),
+        *rotations(RY, 4, 4),
         *cnots((3, 2), (0, 3), (1, 0), (2, 1)),
     ],
 }
@@ -91,7 +91,7 @@ def test_expressibility_of_one_random_phase_is_the_arcsine_law() -> None:
     edges = np.linspace(0, 1, BINS + 1)
     p = np.diff(2 / np.pi * np.arcsin(np.sqrt(edges)))
     exact = float((p * np.log(p * BINS)).sum())
-    gates = [Operation("H", (0,)), Operation("RZ", (0,), "p", (0,))]
+    gates = [Operation(H, (0,)), Operation(RZ, (0,), "p", (0,))]
     a, b = (random_states(gates, 1, 1, 200_000, i) for i in range(2))
     assert expressibility(a, b) == pytest.approx(exact, abs=5e-3)
 
@@ -128,7 +128,7 @@ def test_meyer_wallach_of_haar_states_and_of_circuits() -> None:
     assert meyer_wallach(random_states(SIM[9], 4, 8, 100, 0)) == pytest.approx(1.0, abs=1e-12)
     # RY(t), CNOT: Q = sin^2 t.
     angles = np.linspace(-3, 3, 7)[:, None]
-    pair = evolve(2, [Operation("RY", (0,), "p", (0,)), *cnots((0, 1))], {"p": angles})
+    pair = evolve(2, [Operation(RY, (0,), "p", (0,)), *cnots((0, 1))], {"p": angles})
     np.testing.assert_allclose(meyer_wallach(pair), np.sin(angles[:, 0]) ** 2, atol=1e-14)
 
 
@@ -259,7 +259,7 @@ def test_fisher_report_counts_only_what_acts() -> None:
 
 
 def rx_product(n: int) -> Any:
-    gates = rotations("RX", n, 0)
+    gates = rotations(RX, n, 0)
     return lambda weights, angles: evolve(n, gates, {"p": weights["p"]})
 
 
@@ -344,8 +344,8 @@ def test_lie_closure_equals_pennylanes() -> None:
 
 
 def test_lie_algebra_of_specs() -> None:
-    assert lie_closure_dimension(spec_generators(CircuitSpec(3, 2, ansatz="separable")), 3) == 9
-    assert lie_closure_dimension(spec_generators(CircuitSpec(3, 2)), 3) == 63
+    assert lie_closure_dimension(circuit_generators(CircuitSpec(3, 2, ansatz="separable")), 3) == 9
+    assert lie_closure_dimension(circuit_generators(CircuitSpec(3, 2)), 3) == 63
     assert lie_algebra(circuit_subject(CircuitSpec(2, 2), "xla")).numbers == {
         "dimension": 15,
         "full": 15,
@@ -365,8 +365,8 @@ def test_generators_are_the_rotations_seen_through_the_fixed_gates() -> None:
     spec = CircuitSpec(2, 2, encoding="rz")
     paulis = {(0, 0): np.eye(2), (1, 0): np.eye(2)[::-1], (0, 1): np.diag([1, -1])}
     paulis[1, 1] = np.array([[0, -1j], [1j, 0]])
-    body = [op for op in operations(spec) if op.source != "angles"]
-    generators = iter(spec_generators(spec))
+    body = [op for op in spec.operations() if op.source != "inputs"]
+    generators = iter(circuit_generators(spec))
     fixed = np.eye(4, dtype=complex)
     for op in body:
         if not op.source:
@@ -384,6 +384,6 @@ def evolve_matrix(op: Operation, angle: float) -> np.ndarray:
     """Return the 4 x 4 matrix of one gate on two wires, by PennyLane."""
     import pennylane as qml
 
-    kinds = {"RX": qml.RX, "RY": qml.RY, "RZ": qml.RZ, "H": qml.Hadamard, "CNOT": qml.CNOT}
-    gate = kinds[op.name](angle, wires=op.wires[0]) if op.source else kinds[op.name](wires=op.wires)
+    operation = getattr(qml, str(op.gate.pennylane))
+    gate = operation(angle, wires=op.wires) if op.source else operation(wires=op.wires)
     return np.asarray(qml.matrix(gate, wire_order=[0, 1]))

@@ -9,8 +9,10 @@ from qwafer import diagnose
 from qwafer._errors import InputError
 from qwafer.engines.catalyst import stack
 from qwafer.engines.catalyst.stack import QUESTIONS, Question, StackFact, _run
-from qwafer.engines.catalyst.stack import __main__ as command
 from qwafer.engines.catalyst.stack._fact import answered
+from qwafer.execution import Progress, processes
+from qwafer.reports import stack as page
+from qwafer.reports.document import to_markdown
 
 
 def control(asked: str, **options: object) -> Question:
@@ -19,15 +21,10 @@ def control(asked: str, **options: object) -> Question:
     return Question(**given)
 
 
-@pytest.fixture(autouse=True)
-def one_shared_process(monkeypatch):
-    monkeypatch.setattr(_run, "SHARED_PROCESSES", 1)
-
-
 def test_a_crash_is_an_answer_and_what_follows_is_asked_again():
-    said: list[str] = []
+    said: list[Progress] = []
     questions = [control("answer"), control("crash"), control("error"), control("answer", name="again")]
-    facts = stack.run_stack_probes(said.append, questions=questions)
+    facts = stack.run_stack_probes(said.append, jobs=1, questions=questions)
     assert [fact.name for fact in facts] == ["answer", "crash", "error", "again"]
     assert [(fact.verdict, fact.detail) for fact in facts] == [
         ("works", "as it should"),
@@ -35,44 +32,55 @@ def test_a_crash_is_an_answer_and_what_follows_is_asked_again():
         ("fails", "ValueError: as it should"),
         ("works", "as it should"),
     ]
-    assert len(said) == 4
+    assert [(state.done, state.total, state.text) for state in said] == [
+        (1, 4, "answer"),
+        (2, 4, "crash"),
+        (3, 4, "error"),
+        (4, 4, "again"),
+    ]
 
 
 def test_silence_is_ended(monkeypatch):
     monkeypatch.setattr(_run, "START_SECONDS", 0.5)
-    questions = [control("silence", timeout=0.5), control("answer")]
-    silence, answer = stack.run_stack_probes(questions=questions)
+    questions = [control("silence", timeout=0.5), control("answer", timeout=60)]
+    silence, answer = stack.run_stack_probes(jobs=1, questions=questions)
     assert (silence.verdict, silence.detail) == ("fails", "no answer in 1 s")
     assert answer.holds
 
 
+def test_questions_find_nothing_loaded_that_they_do_not_need():
+    """The x64 question needs a process in which neither Catalyst nor JAX's settings have been touched."""
+    (fact,) = stack.run_stack_probes(questions=[control("loaded")])
+    assert fact.holds, fact.detail
+
+
 def test_an_interrupted_caller_leaves_no_process(monkeypatch):
-    def interrupted(text: str) -> None:
+    def interrupted(state: Progress) -> None:
         raise KeyboardInterrupt
 
-    processes = []
-    real = _run.subprocess.Popen
+    started = []
+    real = processes.subprocess.Popen
 
     def popen(*arguments, **options):
-        processes.append(real(*arguments, **options))
-        return processes[-1]
+        started.append(real(*arguments, **options))
+        return started[-1]
 
-    monkeypatch.setattr(_run.subprocess, "Popen", popen)
+    monkeypatch.setattr(processes.subprocess, "Popen", popen)
     questions = [control("silence", alone=True), control("answer")]
     with pytest.raises(KeyboardInterrupt):
         stack.run_stack_probes(interrupted, questions=questions)
-    assert len(processes) == 2
-    assert all(process.returncode is not None for process in processes)
+    assert len(started) == 2
+    assert all(process.returncode is not None for process in started)
 
 
 def test_bad_arguments_are_refused_before_anything_is_asked(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(command, "DOCUMENT", tmp_path / "absent.md")
+    monkeypatch.setattr(page, "DOCUMENT", tmp_path / "absent.md")
     monkeypatch.setattr(_run, "QUESTIONS", ())
-    assert command.main(["--write-docs"]) == 2
+    assert page.main(["--write-docs"]) == 2
     assert "absent.md" in capsys.readouterr().err
-    assert command.main(["--jobs", "0"]) == 2
+    assert page.main(["--jobs", "0"]) == 2
     assert "`jobs` must be" in capsys.readouterr().err
-    assert command.main([]) == 0
+    assert page.main([]) == 0
 
 
 def test_cheap_questions_for_real():
@@ -131,7 +139,7 @@ def test_diagnose_tells_of_a_broken_fact(monkeypatch, capsys, expected, status):
 
 
 def test_the_committed_table_is_one_the_command_could_have_written():
-    versions, rows = stack.parse(command.DOCUMENT.read_text())
+    versions, rows = page.parse(page.DOCUMENT.read_text())
     if versions != stack.versions():
         pytest.skip(f"the table was written with {versions}")
     assert [row.name for row in rows] == [question.name for question in QUESTIONS]
@@ -139,30 +147,26 @@ def test_the_committed_table_is_one_the_command_could_have_written():
         fact = answered(question, question.expected, row.detail)
         assert fact.holds, row
         assert row.detail
-        (written,) = stack.parse(_document([fact]))[1]
+        (written,) = page.parse(_document([fact]))[1]
         assert written == row
 
 
 def _document(facts: list[StackFact]) -> str:
-    from qwafer.engines.catalyst.stack import _table
-
-    return f"{_table.BEGIN}\n{stack.markdown(facts)}\n{_table.END}"
+    return f"{page.BEGIN}\n{to_markdown(page.fact_blocks(facts))}\n{page.END}"
 
 
 def test_a_table_is_read_back_as_written(tmp_path: Path):
-    from qwafer.engines.catalyst.stack import _table
-
     path = tmp_path / "page.md"
-    path.write_text(f"before\n{_table.BEGIN}\nold\n{_table.END}\nafter\n")
+    path.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
     fact = dataclasses.replace(as_expected(QUESTIONS[0]), detail="a | b", verdict="dead")
-    stack.write(path, [fact])
+    page.write(path, [fact])
     text = path.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
-    versions, (row,) = stack.parse(text)
+    versions, (row,) = page.parse(text)
     assert versions == stack.versions()
     assert (row.name, row.detail, row.does) == (fact.name, "a | b", fact.does)
     assert row.verdict == "dead (expected: fails)"
     with pytest.raises(InputError, match="markers"):
-        stack.parse("no table")
+        page.parse("no table")

@@ -9,7 +9,14 @@ import jax
 import pytest
 
 from qwafer import _process
-from qwafer._process import GLIBC_TUNABLES, allocator_in_use, enable_xla_cache, prune, worker_environment
+from qwafer._process import (
+    GLIBC_TUNABLES,
+    allocator_in_use,
+    cache_folder,
+    enable_xla_cache,
+    prune,
+    worker_environment,
+)
 
 
 @pytest.fixture
@@ -107,3 +114,14 @@ def test_pruning_removes_the_oldest_first(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"new", "old"}
     prune(tmp_path, 0)
     assert not list(tmp_path.iterdir())
+
+
+def test_one_rule_for_folders_of_what_can_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QWAFER_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    assert cache_folder("weights") == tmp_path / "home" / "qwafer" / "weights"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder("weights") == Path.home() / ".cache" / "qwafer" / "weights"
+    monkeypatch.setenv("QWAFER_CACHE", str(tmp_path / "own"))
+    assert cache_folder("weights") == tmp_path / "own" / "weights"
+    assert cache_folder("xla") == tmp_path / "own" / "xla"

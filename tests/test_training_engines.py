@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from qwafer.config import CircuitConfig, DataConfig, EngineConfig, RunConfig, TrainingConfig
+from qwafer import engines
+from qwafer.circuits import LayeredOptions
+from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.features import FeatureSet
 from qwafer.training import train
 
@@ -18,8 +20,8 @@ def features():
 def run(engine, dtype="float64", **training):
     config = RunConfig(
         data=DataConfig(task="a"),
-        circuit=CircuitConfig(n_qubits=2, n_layers=1, dtype=dtype),
-        engine=EngineConfig(name=engine),
+        circuit=LayeredOptions(n_qubits=2, n_layers=1, dtype=dtype),
+        engine=engines.get(engine),
         training=TrainingConfig(**{"epochs": 3, "batch_size": 25, "learning_rate": 0.05, **training}),
     )
     return train(config, features(), seed=2)
@@ -51,5 +53,5 @@ def test_single_precision_follows_double_precision(reference):
 def test_two_runs_on_catalyst_are_identical():
     first, second = (run("catalyst", dtype="float32", epochs=2) for _ in range(2))
     assert first.curves == second.curves
-    assert first.metrics == second.metrics
-    assert first.timings["steps"] == 2 * 3
+    assert first.fingerprint() == second.fingerprint()
+    assert first.timings.steps == 2 * 3

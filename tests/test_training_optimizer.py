@@ -6,11 +6,11 @@ import optax
 import pytest
 
 from qwafer.config import TrainingConfig
-from qwafer.heads import GROUPS
+from qwafer.heads import PARAMETER_GROUPS
 from qwafer.training import make_optimizer, make_schedule
 from qwafer.training._optimizer import group_norms
 
-PARAMS = {f"{group}.x": jnp.asarray([2.0, -1.0]) for group in GROUPS}
+PARAMS = {f"{group}.x": jnp.asarray([2.0, -1.0]) for group in PARAMETER_GROUPS}
 
 
 def one_update(gradient, **options):
@@ -45,7 +45,7 @@ def test_schedules_of_very_short_runs_are_finite_and_positive_at_first(schedule,
 
 def test_each_group_has_its_learning_rate():
     gradient = {name: jnp.ones(2) for name in PARAMS}
-    multipliers = dict(zip(GROUPS, (1.0, 0.5, 0.0, 3.0), strict=True))
+    multipliers = dict(zip(PARAMETER_GROUPS, (1.0, 0.5, 0.0, 3.0), strict=True))
     moved = one_update(gradient, **{f"lr_mult_{group}": value for group, value in multipliers.items()})
     for group, multiplier in multipliers.items():
         # The first step of Adam is the sign of the gradient times the learning rate.

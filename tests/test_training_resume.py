@@ -5,9 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from qwafer import InputError
-from qwafer.config import CircuitConfig, DataConfig, EngineConfig, HeadConfig, RunConfig, TrainingConfig
+from qwafer import InputError, engines
+from qwafer._records import to_json
+from qwafer.circuits import LayeredOptions
+from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.features import FeatureSet
+from qwafer.heads import MlpOptions
 from qwafer.training import Checkpoints, train
 
 
@@ -20,27 +23,24 @@ def features():
 
 def config(head="mlp", engine="reference", **training):
     training = {"epochs": 5, "batch_size": 20, "eval_every_epochs": 2, "ema_decay": 0.9, **training}
-    return RunConfig(
-        data=DataConfig(task="a"),
-        head=HeadConfig(name=head, hidden=6, dropout=0.3 if head == "mlp" else 0.0),
-        circuit=CircuitConfig(n_qubits=2, n_layers=1),
-        engine=EngineConfig(name=engine),
-        training=TrainingConfig(schedule="cosine", **training),
-    )
+    parts = {"head": MlpOptions(hidden=6, dropout=0.3)}
+    if head == "quantum":
+        parts = {"circuit": LayeredOptions(n_qubits=2, n_layers=1), "engine": engines.get(engine)}
+    return RunConfig(data=DataConfig(task="a"), training=TrainingConfig(schedule="cosine", **training), **parts)
 
 
 def substance(result):
     """Everything but clocks."""
-    data = {**result.to_dict(), "timings": None, "compile_cache": None, "config": None}
+    data = {**to_json(result), "timings": None, "compile_cache": None, "config": None}
     return data, {name: value.tobytes() for name, value in result.outputs.items()}
 
 
 def interrupt_at(epoch):
-    def progress(entry):
+    def observe(entry):
         if entry["epoch"] == epoch:
             raise KeyboardInterrupt
 
-    return progress
+    return observe
 
 
 @pytest.mark.parametrize(("head", "engine"), [("mlp", "reference"), ("quantum", "reference"), ("quantum", "xla")])
@@ -49,11 +49,9 @@ def test_an_interrupted_run_resumes_bit_for_bit(head, engine, tmp_path):
     unbroken = train(chosen, features(), seed=1)
     # The interrupt strikes within epoch 4: what is whole is epoch 3, whose batches no evaluation has seen yet.
     with pytest.raises(KeyboardInterrupt):
-        train(chosen, features(), seed=1, directory=tmp_path, progress=interrupt_at(4))
+        train(chosen, features(), seed=1, directory=tmp_path, observe=interrupt_at(4))
     epochs = []
-    resumed = train(
-        chosen, features(), seed=1, directory=tmp_path, progress=lambda entry: epochs.append(entry["epoch"])
-    )
+    resumed = train(chosen, features(), seed=1, directory=tmp_path, observe=lambda entry: epochs.append(entry["epoch"]))
     assert epochs == [4, 5]
     assert substance(resumed) == substance(unbroken)
 
@@ -77,7 +75,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(every, tmp_path):
 
 def test_an_interrupt_in_the_first_epoch_leaves_nothing_to_resume(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(config(eval_every_epochs=1), features(), seed=1, directory=tmp_path, progress=interrupt_at(1))
+        train(config(eval_every_epochs=1), features(), seed=1, directory=tmp_path, observe=interrupt_at(1))
     assert train(config(eval_every_epochs=1), features(), seed=1, directory=tmp_path).epochs_run == 5
 
 

@@ -7,22 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from qwafer import InputError
-from qwafer.config import (
-    CircuitConfig,
-    DataConfig,
-    EngineConfig,
-    HeadConfig,
-    ObjectiveConfig,
-    RunConfig,
-    SamplingConfig,
-    TrainingConfig,
-)
-from qwafer.evaluation import Evaluation, roc_auc
+from qwafer import InputError, engines
+from qwafer._records import to_json
+from qwafer.circuits import LayeredOptions
+from qwafer.config import DataConfig, RunConfig, TrainingConfig
+from qwafer.evaluation import roc_auc
 from qwafer.features import FeatureSet
+from qwafer.objective import SamplingConfig
 from qwafer.training import Predictor, RunResult, prepare, train
+from tests.factories import head_options, loss_options
 
-CIRCUIT = CircuitConfig(n_qubits=2, n_layers=1)
+CIRCUIT = LayeredOptions(n_qubits=2, n_layers=1)
 
 
 def features(n=160, n_labels=2, seed=0, **more):
@@ -35,13 +30,10 @@ def features(n=160, n_labels=2, seed=0, **more):
 
 def config(head="linear", **sections):
     training = {"epochs": 3, "batch_size": 32, **sections.pop("training", {})}
-    return RunConfig(
-        head=HeadConfig(name=head, hidden=8, **sections.pop("head_options", {})),
-        circuit=CIRCUIT,
-        engine=EngineConfig(name="xla"),
-        training=TrainingConfig(**training),
-        **sections,
-    )
+    own = {"mlp": {"hidden": 8}}.get(head, {}) | sections.pop("head_options", {})
+    if head == "quantum":
+        sections |= {"circuit": CIRCUIT, "engine": engines.get("xla")}
+    return RunConfig(head=head_options(head, **own), training=TrainingConfig(**training), **sections)
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +43,18 @@ def quantum():
 
 
 def timeless(result):
-    return {**result.to_dict(), "timings": None, "compile_cache": None}
+    return {**to_json(result), "timings": None, "compile_cache": None}
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_two_runs_of_one_seed_are_identical(head):
-    first, second = (train(config(head, head_options={"dropout": 0.2}), features(), seed=4) for _ in range(2))
+@pytest.mark.parametrize(("head", "options"), [("linear", {}), ("mlp", {"dropout": 0.2})])
+def test_two_runs_of_one_seed_are_identical(head, options):
+    first, second = (train(config(head, head_options=options), features(), seed=4) for _ in range(2))
     assert timeless(first) == timeless(second)
     for name, value in first.outputs.items():
         assert value.tobytes() == second.outputs[name].tobytes()
     other = train(config(head), features(), seed=5)
-    assert other.digests["split"] != first.digests["split"]
-    assert other.digests["batches"] != first.digests["batches"]
+    assert other.digests.split != first.digests.split
+    assert other.digests.batches != first.digests.batches
 
 
 def test_two_quantum_runs_of_one_seed_are_identical(quantum):
@@ -77,20 +69,20 @@ def test_every_group_learns(quantum):
         assert 0 < distance[0] < distance[-1]
     assert all(len(curve) == 3 for curve in quantum.curves.values())
     assert quantum.curves["epoch"] == [1, 2, 3]
-    assert quantum.n_parameters["trainable"] == 6 * 2 + 2 + 6 + 6 + 1 + 1
+    assert quantum.n_parameters.trainable == 6 * 2 + 2 + 6 + 6 + 1 + 1
     assert quantum.engine["engine"] == "xla"
 
 
 def test_the_metrics_are_those_of_the_logits_at_the_best_epoch(quantum):
     outputs = quantum.outputs
     for part in ("val", "test"):
-        evaluation = Evaluation.from_dict(quantum.metrics[part])
+        evaluation = getattr(quantum, part)
         expected = roc_auc(outputs[f"{part}_logits"], outputs[f"{part}_labels"])
         np.testing.assert_allclose(evaluation.per_class["roc_auc"], expected)
-    best = int(np.argmax(quantum.curves["val_auc"]))
+    best = int(np.argmax(quantum.curves["val_roc_auc"]))
     assert quantum.best_epoch == quantum.curves["epoch"][best]
-    assert quantum.metrics["val"]["macro"]["roc_auc"] == max(quantum.curves["val_auc"])
-    np.testing.assert_allclose(quantum.metrics["val"]["macro"]["loss"], quantum.curves["val_loss"][best], rtol=1e-5)
+    assert quantum.val.macro["roc_auc"] == max(quantum.curves["val_roc_auc"])
+    np.testing.assert_allclose(quantum.val.macro["loss"], quantum.curves["val_loss"][best], rtol=1e-5)
 
 
 def test_the_predictor_is_the_best_checkpoint_and_survives_its_file(quantum, tmp_path):
@@ -124,12 +116,15 @@ def test_a_predictor_with_principal_axes_survives_its_file(tmp_path):
 def test_a_result_survives_its_file(quantum, tmp_path):
     quantum.save(tmp_path / "run.json", outputs=True)
     loaded = RunResult.load(tmp_path / "run.json")
-    assert loaded.to_dict() == quantum.to_dict()
+    assert to_json(loaded) == to_json(quantum)
+    assert loaded.predictor is None
+    assert not {"predictor", "outputs"} & set(to_json(quantum))
     np.testing.assert_array_equal(loaded.outputs["test_logits"], quantum.outputs["test_logits"])
     assert json.loads((tmp_path / "run.json").read_text())["config"]["circuit"]["n_qubits"] == 2
-    for text in ("[]", "{", '{"format": 99}', '{"format": 1, "seed": 3}'):
+    assert repr(loaded) == f"RunResult(seed=4, epochs_run=3, test.roc_auc={quantum.test.macro['roc_auc']:.4f})"
+    for text in ("[]", "{", '{"format": 1}', '{"schema": "qwafer/run/1"}', '{"schema": "qwafer/run/2", "seed": 3}'):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(InputError, match="run result"):
+        with pytest.raises(InputError, match=r"the run result .*bad.json .*; run it again"):
             RunResult.load(tmp_path / "bad.json")
 
 
@@ -137,18 +132,18 @@ def test_arms_of_one_seed_share_split_batches_and_common_parameters(quantum):
     plain = config("quantum", data=DataConfig(task="a"))
     plain = dataclasses.replace(plain, circuit=dataclasses.replace(CIRCUIT, readout="mean_z"))
     other = train(plain, features(), seed=4)
-    assert {**other.digests, "parameters": 0} == {**quantum.digests, "parameters": 0}
-    common = other.digests["parameters"].keys() & quantum.digests["parameters"].keys()
+    assert dataclasses.replace(other.digests, parameters=quantum.digests.parameters) == quantum.digests
+    common = other.digests.parameters.keys() & quantum.digests.parameters.keys()
     assert {name.split("[")[0] for name in common} >= {"projection.weight", "circuit.ansatz", "alpha.raw"}
     for name in common:
-        assert other.digests["parameters"][name] == quantum.digests["parameters"][name]
+        assert other.digests.parameters[name] == quantum.digests.parameters[name]
 
 
 def test_compiling_early_changes_nothing_but_the_clock():
     early, late = (train(config("mlp", training={"preflight_compile": on}), features(), seed=1) for on in (True, False))
     ignored = {"config": None, "timings": None, "compile_cache": None}
-    assert {**early.to_dict(), **ignored} == {**late.to_dict(), **ignored}
-    assert early.timings["compile"] > late.timings["compile"]
+    assert {**to_json(early), **ignored} == {**to_json(late), **ignored}
+    assert early.timings.compile > late.timings.compile
 
 
 def test_steps_compile_once_for_all_batches_epochs_and_seeds():
@@ -171,10 +166,10 @@ def test_micro_runs_take_exactly_so_many_batches():
         seed=0,
         progress=seen.append,
     )
-    assert result.timings["steps"] == 20
+    assert result.timings.steps == 20
     assert result.curves["epoch"] == [2, 4]
     assert result.curves["step"] == [10, 20]
-    assert [entry["epoch"] / entry["epochs"] for entry in seen] == [0.5, 1.0]
+    assert [state.done / state.total for state in seen] == [0.5, 1.0]
 
 
 def test_the_last_epoch_is_evaluated_whatever_the_interval():
@@ -182,14 +177,14 @@ def test_the_last_epoch_is_evaluated_whatever_the_interval():
     assert result.curves["epoch"] == [3, 5]
 
 
-@pytest.mark.parametrize("objective", ["auc", "sep", "loss"])
+@pytest.mark.parametrize("objective", ["roc_auc", "separation", "loss"])
 def test_the_checkpoint_is_the_best_by_the_validation_objective(objective):
     training = {"epochs": 6, "learning_rate": 0.3, "val_objective": objective}
     result = train(config("mlp", training=training), features(), seed=3)
     curve = np.array(result.curves[f"val_{objective}"])
     best = curve.argmin() if objective == "loss" else curve.argmax()
     assert result.best_epoch == result.curves["epoch"][best]
-    np.testing.assert_allclose(result.metrics["val"]["macro"]["sep"], result.curves["val_sep"][best], rtol=1e-5)
+    np.testing.assert_allclose(result.val.macro["separation"], result.curves["val_separation"][best], rtol=1e-5)
 
 
 def test_early_stopping_waits_so_many_evaluations():
@@ -221,7 +216,7 @@ def test_a_diverging_run_ends_with_a_note_and_a_result():
     assert result.degenerate
     assert result.epochs_run < 6
     assert any("diverged" in note for note in result.notes)
-    result.to_dict()
+    to_json(result)
 
 
 def test_a_validation_split_without_a_class_takes_the_last_epoch_and_says_so():
@@ -274,7 +269,7 @@ def test_a_training_split_of_one_class_is_refused():
 def test_balanced_batches_with_importance_weights_train():
     chosen = config(data=DataConfig(task="a"), sampling=SamplingConfig(balanced=True, pos_frac=0.25))
     result = train(chosen, features(), seed=0)
-    assert result.curves["val_loss"][-1] < result.metrics["initial"]["loss"]
+    assert result.curves["val_loss"][-1] < result.initial.loss
 
 
 @pytest.mark.parametrize(
@@ -282,14 +277,14 @@ def test_balanced_batches_with_importance_weights_train():
     [
         {"loss": "focal", "focal_gamma": 2.0},
         {"loss": "asymmetric"},
-        {"loss": "auc"},
+        {"loss": "roc_auc"},
         {"pos_weight": "balanced", "class_weights": "effective"},
         {"pos_weight": "3", "label_smoothing": 0.1},
     ],
 )
 def test_objectives_train(objective):
-    result = train(config(objective=ObjectiveConfig(**objective)), features(), seed=0)
-    assert result.curves["val_loss"][-1] < result.metrics["initial"]["loss"]
+    result = train(config(objective=loss_options(**objective)), features(), seed=0)
+    assert result.curves["val_loss"][-1] < result.initial.loss
 
 
 def test_exclusive_classes_train_with_softmax():
@@ -299,20 +294,20 @@ def test_exclusive_classes_train_with_softmax():
     labels, ids = np.eye(3, dtype=np.uint8)[classes], np.array([str(i) for i in range(200)])
     data = FeatureSet(x, labels, ("p", "q", "r"), ids, {}, exclusive=True)
     training = {"epochs": 10, "learning_rate": 0.1}
-    chosen = config(objective=ObjectiveConfig(loss="softmax", class_weights="balanced"), training=training)
+    chosen = config(objective=loss_options("softmax", class_weights="balanced"), training=training)
     result = train(chosen, data, seed=0)
-    assert result.metrics["test"]["exclusive"]
-    assert result.metrics["test"]["macro"]["accuracy"] > 0.8
-    np.testing.assert_allclose(result.metrics["val"]["macro"]["roc_auc"], max(result.curves["val_auc"]))
+    assert result.test.exclusive
+    assert result.test.macro["accuracy"] > 0.8
+    np.testing.assert_allclose(result.val.macro["roc_auc"], max(result.curves["val_roc_auc"]))
     np.testing.assert_allclose(result.predictor.probabilities(x).sum(axis=1), np.ones(200), rtol=1e-6)
     with pytest.raises(InputError, match="needs exclusive classes"):
         train(chosen, dataclasses.replace(data, exclusive=False), seed=0)
     with pytest.raises(InputError, match="needs all classes"):
-        config(objective=ObjectiveConfig(loss="softmax"), data=DataConfig(task="any"))
+        config(objective=loss_options("softmax"), data=DataConfig(task="any"))
 
 
 def test_results_are_plain_data_on_the_host(quantum):
-    for leaf in jax.tree.leaves(quantum.to_dict()):
+    for leaf in jax.tree.leaves(to_json(quantum)):
         assert isinstance(leaf, (str, int, float, bool)), leaf
-    assert quantum.versions["jax"] == jax.__version__
-    assert quantum.host["cpus"] >= 1
+    assert quantum.environment.versions["jax"] == jax.__version__
+    assert quantum.environment.host.cpus >= 1

@@ -3,34 +3,20 @@
 JAX and flax load when a network is asked for, not before.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qwafer.backbones._base import Extractor as Extractor
-from qwafer.backbones._extraction import DEFAULT_BATCH as DEFAULT_BATCH
-from qwafer.backbones._extraction import extract as extract
-from qwafer.backbones._extraction import features_from_maps as features_from_maps
-from qwafer.backbones._extraction import is_complete as is_complete
-from qwafer.backbones._extraction import provenance as provenance
-from qwafer.backbones._registry import NAMES as NAMES
-from qwafer.backbones._registry import extractor as extractor
+from qwafer._lazy import lazy_attributes
+from qwafer.backbones.base import Extractor as Extractor
+from qwafer.backbones.extraction import DEFAULT_BATCH as DEFAULT_BATCH
+from qwafer.backbones.extraction import extract as extract
+from qwafer.backbones.extraction import features_from_maps as features_from_maps
+from qwafer.backbones.extraction import is_complete as is_complete
+from qwafer.backbones.extraction import provenance as provenance
+from qwafer.backbones.registry import BACKBONES as BACKBONES
+from qwafer.backbones.registry import extractor as extractor
 
 if TYPE_CHECKING:
-    from qwafer.backbones._model import Backbone as Backbone
-    from qwafer.backbones._model import load as load
-    from qwafer.backbones._wafercnn_training import WaferCNNTraining as WaferCNNTraining
-    from qwafer.backbones._wafercnn_training import train_wafercnn as train_wafercnn
+    from qwafer.backbones.pretrained import Backbone as Backbone
+    from qwafer.backbones.pretrained import load as load
 
-_LATE = {
-    "Backbone": "_model",
-    "load": "_model",
-    "WaferCNNTraining": "_wafercnn_training",
-    "train_wafercnn": "_wafercnn_training",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)
+__getattr__, __dir__ = lazy_attributes(globals())

@@ -5,8 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from qwafer.backbones._keys import ConvNorm, Linear, Table
-from qwafer.backbones._layers import Conv, Dense, Depthwise, Images, SqueezeExcite, global_mean, swish
+from qwafer.backbones.keys import ConvNorm, LayerTable, Linear, State
+from qwafer.backbones.layers import Conv, Dense, Depthwise, Images, SqueezeExcite, global_mean, swish
+from qwafer.backbones.preprocess import Preprocessing
+from qwafer.backbones.pretrained import Architecture, Pretrained
 
 STEM = 32
 HEAD = 1280
@@ -68,9 +70,9 @@ class EfficientNetB0(nn.Module):
         return global_mean(x).astype(jnp.float32)
 
 
-def table() -> Table:
+def table() -> LayerTable:
     """Return which checkpoint keys each layer takes."""
-    layers: Table = {("stem",): ConvNorm("features.0.0", "features.0.1", (STEM, 3, 3, 3))}
+    layers: LayerTable = {("stem",): ConvNorm("features.0.0", "features.0.1", (STEM, 3, 3, 3))}
     width = STEM
     for stage, (expansion, kernel, _, features, blocks) in enumerate(STAGES, 1):
         for block in range(blocks):
@@ -92,3 +94,12 @@ def table() -> Table:
 
 def _pointwise(key: str, n_in: int, n_out: int) -> ConvNorm:
     return ConvNorm(f"{key}.0", f"{key}.1", (n_out, n_in, 1, 1), squeeze=True)
+
+
+def _architecture(state: State | None, channels: str | None) -> Architecture:
+    file = "download.pytorch.org/models/efficientnet_b0_rwightman-7f5810bc.pth"
+    images = Preprocessing(224, channels or "one-hot")
+    return Architecture("efficientnet_b0", EfficientNetB0(), table(), images, ("classifier.",), file)
+
+
+EFFICIENTNET_B0 = Pretrained("efficientnet_b0", _architecture)

@@ -3,7 +3,10 @@
 Written from the paper; agreement with the published models rests on their key lists and on stored reference numbers.
 """
 
+import dataclasses
 from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -13,9 +16,11 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
-from qwafer.backbones._keys import Affine, ConvNorm, LayerNormKeys, Linear, Shapes, State, Table, Tensors
-from qwafer.backbones._layers import Conv, Dense, Images, LayerNorm, gelu, gelu_tanh, global_mean
-from qwafer.backbones._scan import selective_scan, sequential_scan
+from qwafer.backbones.keys import Affine, ConvNorm, LayerNormKeys, LayerTable, Linear, Shapes, State, Tensors
+from qwafer.backbones.layers import Conv, Dense, Images, LayerNorm, gelu, gelu_tanh, global_mean
+from qwafer.backbones.preprocess import Preprocessing
+from qwafer.backbones.pretrained import Architecture, Pretrained
+from qwafer.backbones.scan import selective_scan, sequential_scan
 
 D_STATE = 8
 D_CONV = 3
@@ -32,7 +37,7 @@ class MambaVisionConfig:
     stem: int
     """Channels between the two convolutions of the stem."""
     depths: tuple[int, int, int, int]
-    """Blocks a stage."""
+    """Blocks per stage."""
     heads: tuple[int, int]
     """Attention heads in stages 3 and 4."""
     image_size: int = 224
@@ -198,10 +203,10 @@ def attention_from(depth: int) -> int:
     return -(-depth // 2)
 
 
-def table(config: MambaVisionConfig) -> Table:
+def table(config: MambaVisionConfig) -> LayerTable:
     """Return which checkpoint keys each layer takes."""
     stem = "patch_embed.conv_down"
-    layers: Table = {
+    layers: LayerTable = {
         ("stem1",): ConvNorm(f"{stem}.0", f"{stem}.1", (config.stem, 3, 3, 3), STEM_EPS),
         ("stem2",): ConvNorm(f"{stem}.3", f"{stem}.4", (config.width, config.stem, 3, 3), STEM_EPS),
     }
@@ -221,9 +226,9 @@ def table(config: MambaVisionConfig) -> Table:
     return layers
 
 
-def _token_block(key: str, path: str, width: int, attends: bool, layer_scale: bool) -> Table:
+def _token_block(key: str, path: str, width: int, attends: bool, layer_scale: bool) -> LayerTable:
     mixer = f"{key}.mixer"
-    layers: Table = {
+    layers: LayerTable = {
         (path, "norm1"): LayerNormKeys(f"{key}.norm1", width),
         (path, "norm2"): LayerNormKeys(f"{key}.norm2", width),
         (path, "fc1"): Linear(f"{key}.mlp.fc1", width, MLP_RATIO * width),
@@ -249,7 +254,7 @@ def _token_block(key: str, path: str, width: int, attends: bool, layer_scale: bo
 
 class _StepKeys(Linear):
     """The projection to step sizes. The published models add its bias twice, once in the projection and once before the
-    softplus: without that, the features miss the reference numbers by 8 %.
+    softplus: without that, the features miss the reference numbers by 8%.
     """
 
     def parameters(self, state: State) -> dict[str, np.ndarray]:
@@ -284,3 +289,25 @@ class _StateSpaceKeys:
     def parameters(self, state: State) -> dict[str, np.ndarray]:
         decay = -np.exp(state[f"{self.key}.A_log"].astype(np.float64)).T
         return {"decay": decay.astype(np.float32), "skip": state[f"{self.key}.D"].astype(np.float32)}
+
+
+def architecture(name: str, state: State | None, channels: str | None) -> Architecture:
+    """Return the variant `name`; its checkpoint tells whether the blocks have layer scale, and how wide the stem is."""
+    config = CONFIGS[name]
+    if state is not None:
+        stem = state.get("patch_embed.conv_down.0.weight")
+        config = dataclasses.replace(
+            config,
+            layer_scale="levels.2.blocks.0.gamma_1" in state,
+            stem=config.stem if stem is None else stem.shape[0],
+        )
+    variant = name.removeprefix("mamba_vision_").replace("_", "-")
+    variant = variant.replace("21k", "21K") if variant.endswith("21k") else f"{variant}-1K"
+    hub = (f"nvidia/MambaVision-{variant}", "model.safetensors")
+    published = f"model.safetensors of {hub[0]} on the Hugging Face hub (non-commercial licence)"
+    images = Preprocessing(config.image_size, channels or "one-hot")
+    return Architecture(name, MambaVision(config), table(config), images, ("head.",), published, hub)
+
+
+VARIANTS = SimpleNamespace(**{name: Pretrained(name, partial(architecture, name)) for name in CONFIGS})
+"""The variants by name."""

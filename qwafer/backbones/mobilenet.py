@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from qwafer.backbones._keys import ConvNorm, Linear, Table
-from qwafer.backbones._layers import (
+from qwafer.backbones.keys import ConvNorm, LayerTable, Linear, State
+from qwafer.backbones.layers import (
     Conv,
     Dense,
     Depthwise,
@@ -16,6 +16,8 @@ from qwafer.backbones._layers import (
     hard_sigmoid,
     hard_swish,
 )
+from qwafer.backbones.preprocess import Preprocessing
+from qwafer.backbones.pretrained import Architecture, Pretrained
 
 STEM = 16
 HEAD = 576
@@ -37,7 +39,7 @@ BLOCKS = (
 
 
 def squeezed_width(expanded: int) -> int:
-    """Return a quarter of the width, rounded to a multiple of 8 and never below 90 % of it."""
+    """Return a quarter of the width, rounded to a multiple of 8 and never below 90% of it."""
     rounded = max(8, int(expanded / 4 + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * expanded / 4 else rounded + 8
 
@@ -82,9 +84,9 @@ class MobileNetV3Small(nn.Module):
         return global_mean(x).astype(jnp.float32)
 
 
-def table() -> Table:
+def table() -> LayerTable:
     """Return which checkpoint keys each layer takes."""
-    layers: Table = {("stem",): ConvNorm("features.0.0", "features.0.1", (STEM, 3, 3, 3), EPS)}
+    layers: LayerTable = {("stem",): ConvNorm("features.0.0", "features.0.1", (STEM, 3, 3, 3), EPS)}
     width = STEM
     for index, (kernel, expanded, features, excite, _, _) in enumerate(BLOCKS, 1):
         key, path = f"features.{index}.block", f"block{index}"
@@ -107,3 +109,12 @@ def table() -> Table:
 
 def _pointwise(key: str, n_in: int, n_out: int) -> ConvNorm:
     return ConvNorm(f"{key}.0", f"{key}.1", (n_out, n_in, 1, 1), EPS, squeeze=True)
+
+
+def _architecture(state: State | None, channels: str | None) -> Architecture:
+    file = "download.pytorch.org/models/mobilenet_v3_small-047dcff4.pth"
+    images = Preprocessing(224, channels or "one-hot")
+    return Architecture("mobilenet_v3_small", MobileNetV3Small(), table(), images, ("classifier.",), file)
+
+
+MOBILENET_V3_SMALL = Pretrained("mobilenet_v3_small", _architecture)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qwafer._errors import InputError
+from qwafer.backbones.base import Extractor
 from qwafer.data.maps import Maps
 
 N_RINGS = 13
@@ -50,7 +51,8 @@ def spatial_features(maps: Maps | Sequence[np.ndarray]) -> np.ndarray:
     - `density_i_j`: rate in an 8 x 8 grid over the map, a die shared among cells by the area that it covers in each.
 
     The features of a map are bit for bit the same alone and in any batch: all sums are of integers, which the floats
-    used hold exactly. After "Spatial feature analysis" of reference 001, section 3.2, plus the density grid.
+    used hold exactly. Region rates, angle, centroid and entropy are the features by
+    which engineers name patterns; the density grid is what they leave out.
 
     Args:
         maps: (N, H, W) uint8, or a sequence of (H_i, W_i) arrays; 0 off the wafer, 1 passing, 2 failing.
@@ -201,3 +203,19 @@ def _entropy(rates: np.ndarray) -> np.ndarray:
     p = filled / np.where(total > 0, total, 1)[:, None]
     log_p = np.log(p, out=np.zeros_like(p), where=p > 0)
     return np.abs((p * log_p).sum(axis=1)) / np.log(np.maximum(n_blocks, 2))
+
+
+def spatial_extractor() -> Extractor:
+    """Return the backbone."""
+
+    def features(maps: Sequence[np.ndarray]) -> np.ndarray:
+        same_shape = all(m.shape == maps[0].shape for m in maps)
+        return spatial_features(np.stack(maps) if same_shape else tuple(maps))
+
+    record = {
+        "weights": None,
+        "random_weights": None,
+        "preprocessing": "none: statistics of the map itself",
+        "dtype": "float32",
+    }
+    return Extractor("spatial", CHUNK, record, features, SPATIAL_FEATURE_NAMES)

@@ -1,16 +1,21 @@
-"""`CircuitSpec`: the meaning of a variational circuit, independent of how an engine evaluates it."""
+"""`CircuitSpec`: the layered circuits of qwafer's heads, independent of how an engine evaluates them."""
 
 import dataclasses
-import math
 
 from qwafer._checks import check_choice, check_positive_int
 from qwafer._errors import InputError
+from qwafer.circuits.circuit import DTYPES, count_weights
+from qwafer.circuits.encodings import ENCODINGS, Encoding
+from qwafer.circuits.gates import CNOT, RX, RY, RZ, Gate, Operation
+from qwafer.circuits.readouts import READOUTS, Readout
 
-ENCODINGS = ("ry", "rx", "rz")
-ANSATZE = ("strongly_entangling", "basic_entangler", "separable")
+ANSATZE: dict[str, tuple[Gate, ...]] = {
+    "strongly_entangling": (RZ, RY, RZ),
+    "basic_entangler": (RX,),
+    "separable": (RZ, RY, RZ),
+}
+"""The trainable gates that each ansatz has on every wire of a layer, by its name."""
 ENTANGLEMENTS = ("ring", "linear", "all", "none")
-READOUTS = ("mean_z", "z_vec", "mean_z_readout", "z", "bloch")
-DTYPES = ("float32", "float64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,36 +67,64 @@ class CircuitSpec:
                 f"`entanglement` = {self.entanglement} does not go with ansatz {self.ansatz}: "
                 "`none` belongs to `separable`, and to it alone"
             )
-        if self.readout == "mean_z" and self.n_outputs != 1:
-            raise InputError(
-                f"`readout` = mean_z has no weights that could tell {self.n_outputs} outputs apart: "
-                "use `mean_z_readout` or `z_vec`"
-            )
-        implied = {"z": self.n_qubits, "bloch": 3 * self.n_qubits}.get(self.readout)
-        if implied is not None:
-            if self.n_outputs not in (1, implied):
-                raise InputError(f"`n_outputs` of readout {self.readout} is {implied}, got {self.n_outputs}")
-            object.__setattr__(self, "n_outputs", implied)
+        object.__setattr__(self, "n_outputs", self.readout_facts.n_outputs(self.n_outputs, self.n_qubits))
 
     @property
-    def angles_per_wire(self) -> int:
-        """Trainable angles a wire and layer: 1 for `basic_entangler`, else 3."""
-        return 1 if self.ansatz == "basic_entangler" else 3
+    def n_inputs(self) -> int:
+        """Inputs of one example: one per wire."""
+        return self.n_qubits
+
+    @property
+    def encoding_facts(self) -> Encoding:
+        """The encoding."""
+        return ENCODINGS[self.encoding]
+
+    @property
+    def readout_facts(self) -> Readout:
+        """The readout."""
+        return READOUTS[self.readout]
+
+    @property
+    def layer_gates(self) -> tuple[Gate, ...]:
+        """The trainable gates on every wire of a layer."""
+        return ANSATZE[self.ansatz]
+
+    @property
+    def encodes_once(self) -> bool:
+        """Whether every input enters one gate only."""
+        return not self.reupload or self.n_layers <= 1
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Return the gates of the body (encoding and ansatz), in order of application."""
+        encoding = tuple(self.encoding_facts.operations(self.n_qubits))
+        ops = encoding
+        for layer in range(self.n_layers):
+            if layer and self.reupload:
+                ops += encoding
+            ops += self.layer_operations(layer)
+        return ops
+
+    def layer_operations(self, layer: int) -> tuple[Operation, ...]:
+        """Return the gates of one layer of the ansatz."""
+        rotations = [
+            Operation(gate, (wire,), "ansatz", (layer, wire, angle))
+            for wire in range(self.n_qubits)
+            for angle, gate in enumerate(self.layer_gates)
+        ]
+        return (*rotations, *(Operation(CNOT, pair) for pair in self.entangling_pairs(layer)))
+
+    def readout_operations(self, output: int) -> tuple[Operation, ...]:
+        """Return the trainable readout gates of one output: RZ, RY, RZ per wire for `mean_z_readout`, else none."""
+        return tuple(self.readout_facts.operations(output, self.n_qubits))
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every weight by name: `ansatz` (layers, wires, angles) and, where it exists,
-        `readout`.
-        """
-        shapes: dict[str, tuple[int, ...]] = {"ansatz": (self.n_layers, self.n_qubits, self.angles_per_wire)}
-        if self.readout == "z_vec":
-            shapes["readout"] = (self.n_outputs, self.n_qubits)
-        elif self.readout == "mean_z_readout":
-            shapes["readout"] = (self.n_outputs, self.n_qubits, 3)
-        return shapes
+        """Return the shape of every weight: `ansatz` (layers, wires, gates) and, where it has one, `readout`."""
+        ansatz = (self.n_layers, self.n_qubits, len(self.layer_gates))
+        return {"ansatz": ansatz, **self.readout_facts.weight_shapes(self.n_outputs, self.n_qubits)}
 
     def n_weights(self) -> int:
         """Return the number of trainable angles and coefficients."""
-        return sum(math.prod(shape) for shape in self.weight_shapes().values())
+        return count_weights(self.weight_shapes())
 
     def body(self) -> "CircuitSpec":
         """Return the same circuit with the `bloch` readout: all 3n single-qubit expectation values."""

@@ -1,19 +1,17 @@
 """`python -m qwafer.diagnose`: the trust table of an experiment, or of the compiler stack itself."""
 
 import argparse
-import contextlib
 import dataclasses
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qwafer._process import run_verb
+from qwafer._process import DEFAULT_EXPERIMENT, run_verb
+from qwafer.cli.arguments import add_experiment, add_quiet, experiment_of
+from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from qwafer.config import DataConfig, RunConfig
     from qwafer.engines.catalyst.stack import StackFact
-    from qwafer.features import FeatureSet
     from qwafer.probes import TrustTable
 
 COLORS = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
@@ -29,24 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 nothing failed, 1 something failed, 2 bad input. With --out: report.md, report.json and "
         "figures/ in DIR.",
     )
-    parser.add_argument(
-        "experiment",
-        nargs="?",
-        metavar="EXPERIMENT.toml",
-        help="an experiment file, or the name of one that comes with qwafer (mean_z_vs_readout)",
-    )
-    data = parser.add_mutually_exclusive_group()
-    data.add_argument("--features", metavar="F.npz", help="features that `python -m qwafer.extract` wrote")
-    data.add_argument("--maps", metavar="FILE", help="wafer maps, or `synthetic`; features are extracted in memory")
+    add_experiment(parser, DEFAULT_EXPERIMENT)
     parser.add_argument("--engine", metavar="E", help="catalyst, xla, reference or auto, in place of the experiment's")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="key=value",
-        help="an option of every arm, such as circuit.n_qubits=6; may be repeated",
-    )
     parser.add_argument("--seed", type=int, metavar="S", help="seed (the experiment's first)")
     parser.add_argument(
         "--out",
@@ -61,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="probe instead what the installed compiler stack can and cannot do (subprocesses, minutes)",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
     return parser
 
 
@@ -73,13 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _experiment(arguments: argparse.Namespace) -> int:
     from qwafer._errors import InputError
-    from qwafer.experiment import DEFAULT_EXPERIMENT, load_experiment
 
-    overrides = list(arguments.overrides)
-    for option, value in (("engine", arguments.engine), ("data.source", arguments.features or arguments.maps)):
-        if value is not None:
-            overrides.append(f"{option}={value}")
-    experiment = load_experiment(arguments.experiment or DEFAULT_EXPERIMENT, overrides)
+    experiment = experiment_of(arguments, [] if arguments.engine is None else [f"engine={arguments.engine}"])
     seed = experiment.seeds[0] if arguments.seed is None else arguments.seed
     if seed < 0:
         raise InputError(f"`--seed` must be at least 0, got {seed}")
@@ -88,15 +65,12 @@ def _experiment(arguments: argparse.Namespace) -> int:
 
     configure_jax()
     from qwafer.probes import trust_table
-    from qwafer.probes.trust import count_steps
+    from qwafer.sweeps.sources import load_features
 
-    steps = 1 + count_steps(experiment.arms, experiment.baseline, thorough=arguments.thorough)
-    with _progress(steps, quiet=arguments.quiet) as progress:
-        progress("features")
-        data = features_of(experiment.arms)
+    with progress_bar(quiet=arguments.quiet) as progress:
         table = trust_table(
             experiment.arms,
-            data,
+            load_features({arm: config.data for arm, config in experiment.arms.items()}, progress=progress),
             baseline=experiment.baseline,
             seed=seed,
             thorough=arguments.thorough,
@@ -114,47 +88,24 @@ def _stack(arguments: argparse.Namespace) -> int:
     from qwafer._errors import InputError
 
     for name in ("experiment", "features", "maps", "engine", "seed", "thorough", "overrides"):
-        if getattr(arguments, name):
+        if getattr(arguments, name) not in (None, False, [], DEFAULT_EXPERIMENT):
             flag = "EXPERIMENT.toml" if name == "experiment" else "--set" if name == "overrides" else f"--{name}"
             raise InputError(f"`--stack` probes the installed compiler, not an experiment: leave out {flag}")
     from qwafer._io import write_json, write_text
-    from qwafer.engines.catalyst.stack import QUESTIONS, broken, markdown, run_stack_probes
+    from qwafer.engines.catalyst.stack import broken, run_stack_probes
 
-    with _progress(len(QUESTIONS), quiet=arguments.quiet) as progress:
+    with progress_bar(quiet=arguments.quiet) as progress:
         facts = run_stack_probes(progress)
     _print_facts(facts)
     if arguments.out is not None:
+        from qwafer.reports.document import Heading, to_markdown
+        from qwafer.reports.stack import fact_blocks
+
         path = Path(arguments.out) / "stack.md"
         write_json(path.with_suffix(".json"), [dataclasses.asdict(fact) for fact in facts])
-        write_text(path, f"# What the compiler stack can do\n\n{markdown(facts)}\n")
+        write_text(path, to_markdown([Heading("What the compiler stack can do", 1), *fact_blocks(facts)]))
         print(f"report: {path}")
     return 1 if broken(facts) else 0
-
-
-def features_of(arms: "Mapping[str, RunConfig]") -> "dict[str, FeatureSet]":
-    """Return the features of every arm; arms of one source share the object."""
-    found: dict[Any, FeatureSet] = {}
-    data = {}
-    for arm, config in arms.items():
-        source = config.data
-        key = (source.source, source.backbone, *((source.n_maps, source.seed) if source.source == "synthetic" else ()))
-        if key not in found:
-            found[key] = _load(source)
-        data[arm] = found[key]
-    return data
-
-
-def _load(config: "DataConfig") -> "FeatureSet":
-    from qwafer.features import FeatureSet, looks_like_features
-
-    if looks_like_features(config.source):
-        return FeatureSet.load(config.source)
-    from qwafer.backbones import features_from_maps
-    from qwafer.data import read_maps
-
-    synthetic = config.source == "synthetic"
-    maps = read_maps(config.source, n=config.n_maps if synthetic else None, seed=config.seed if synthetic else None)
-    return features_from_maps(maps, config.backbone)
 
 
 def _print(table: "TrustTable", title: str) -> None:
@@ -216,18 +167,3 @@ def _print_facts(facts: "Sequence[StackFact]") -> None:
             color, change = ("bold red", "qwafer relies on") if fact in broken(facts) else ("yellow", "changed")
             line = Text.assemble((f"{change}: {fact.name}. ", color), f"{fact.verdict}, expected {fact.expected}")
             console.print(line, width=width)
-
-
-@contextlib.contextmanager
-def _progress(steps: int, *, quiet: bool) -> "Iterator[Callable[[str], None]]":
-    """Show on stderr a bar of `steps` steps, what is being asked, and for how long."""
-    if quiet:
-        yield lambda text: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
-        task = bars.add_task("starting", total=steps)
-        yield lambda text: bars.update(task, description=text, advance=1)

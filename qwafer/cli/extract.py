@@ -1,17 +1,21 @@
 """`python -m qwafer.extract`: wafer maps through a frozen backbone into a feature file."""
 
 import argparse
-import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qwafer._process import configure_jax, run_verb
+from qwafer.cli.arguments import add_quiet
+from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from qwafer.data import WaferMaps
+    from qwafer.data import DataTable, WaferMaps
+
+_FLAGS = {"seed": "train-seed", "split_by": "train-split", "epochs": "epochs"}
+"""Options of a network by the flags that set them."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -19,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m qwafer.extract",
         description="Run wafer maps through a frozen backbone, once, and store the features for "
-        "`python -m qwafer.ablate --features`. A killed run is taken up by the same command; the result is that of "
+        "`python -m qwafer.ablate --features`. A killed run is resumed by the same command; the result is that of "
         "an unbroken run, bit for bit.",
         epilog="Exit status: 0 done (or done before), 2 bad input.",
     )
@@ -27,22 +31,23 @@ def build_parser() -> argparse.ArgumentParser:
         "--maps",
         required=True,
         metavar="FILE",
-        help="MixedWM38 (.npz), WM-811K (.npz or LSWMD.pkl), or `synthetic` for the embedded generator",
+        help="MixedWM38 (.npz), WM-811K (.npz or LSWMD.pkl), or `synthetic` for the embedded generator; or a table: "
+        "Edge-IIoTset (.csv), which needs no backbone",
+    )
+    parser.add_argument(
+        "--reader", metavar="NAME", help="reader of the file, package.module:function for one of your own (by content)"
     )
     parser.add_argument(
         "--backbone",
-        default="spatial",
         metavar="NAME",
         help="spatial (the default; no weights), wafercnn, efficientnet_b0, mobilenet_v3_small, or mamba_vision_ and "
-        "one of T, T2, S, B, L, L2, B_21k, L_21k, L2_512_21k, L3_256_21k, L3_512_21k",
+        "one of T, T2, S, B, L, L2, B_21k, L_21k, L2_512_21k, L3_256_21k, L3_512_21k; or package.module:thing",
     )
     parser.add_argument("--out", required=True, metavar="F.npz", help="the feature file to write")
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="maps a chunk on disk (1024); no influence on the numbers"
+        "--batch", type=int, metavar="N", help="maps per chunk on disk (1024); no influence on the numbers"
     )
-    parser.add_argument(
-        "--dtype", default="float32", help="precision of a network: float32 (the default), bfloat16 or float16"
-    )
+    parser.add_argument("--dtype", help="precision of a network: float32 (the default), bfloat16 or float16")
     parser.add_argument("--jobs", type=int, metavar="J", help="threads (as many as cores); no influence on the numbers")
     parser.add_argument(
         "--weights",
@@ -58,8 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--train",
         action="store_true",
-        help="wafercnn only: train it first, on the training split of --maps, and store it as --weights (default: "
-        "beside --out); the features carry the split",
+        help="networks such as wafercnn only: train it first, on the training split of --maps, and store it as "
+        "--weights (default: beside --out); the features carry the split",
     )
     parser.add_argument("--train-seed", type=int, metavar="S", help="with --train: seed of split and training (0)")
     parser.add_argument(
@@ -68,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, metavar="E", help="with --train: passes over the training split (12)")
     parser.add_argument("--maps-count", type=int, metavar="N", help="with --maps synthetic: how many (2000)")
     parser.add_argument("--seed", type=int, metavar="S", help="with --maps synthetic: seed of the generator (0)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
     return parser
 
 
@@ -79,87 +84,92 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.backbone != "spatial":
-        configure_jax()
-    from qwafer._checks import check_choice
-    from qwafer.backbones import DEFAULT_BATCH, NAMES, extract, extractor, is_complete, provenance
-    from qwafer.data import read_maps
+    from qwafer.backbones import BACKBONES, DEFAULT_BATCH, extract, extractor, is_complete, provenance
+    from qwafer.data import DataTable
+    from qwafer.data.source import not_maps
+    from qwafer.features import FeatureSet
+    from qwafer.source import read_source
 
-    check_choice("backbone", arguments.backbone, NAMES)
+    BACKBONES.get(arguments.backbone or "spatial")  # refuses an unknown name before anything is read
+    if "jax" in sys.modules:  # a backbone that computes in JAX has imported it
+        configure_jax()
     _check_training_options(arguments)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        maps = read_maps(arguments.maps, n=arguments.maps_count, seed=arguments.seed)
+        found = read_source(arguments.maps, arguments.reader, n=arguments.maps_count, seed=arguments.seed)
+    if isinstance(found, FeatureSet):
+        raise not_maps(arguments.maps)
     said = [str(warning.message) for warning in caught]
-    for sentence in [*said, *(note for note in maps.notes if not any(note in text for text in said))]:
+    for sentence in [*said, *(note for note in found.notes if not any(note in text for text in said))]:
         sys.stderr.write(f"note: {sentence}\n")
-    weights = _trained(maps, arguments) if arguments.train else arguments.weights
+    if isinstance(found, DataTable):
+        return _table(found, arguments)
+    name = arguments.backbone or "spatial"
     backbone = extractor(
-        arguments.backbone,
-        weights=weights,
+        name,
+        weights=_trained(name, found, arguments) if arguments.train else arguments.weights,
         random_weights=arguments.random_weights,
         dtype=arguments.dtype,
         channels=arguments.channels,
     )
-    if is_complete(arguments.out, provenance(maps, backbone)):
+    if is_complete(arguments.out, provenance(found, backbone)):
         print(f"{arguments.out} is complete: nothing to do")
         return 0
     batch = DEFAULT_BATCH if arguments.batch is None else arguments.batch
-    with _progress_bar(arguments.backbone, quiet=arguments.quiet) as progress:
-        result = extract(maps, backbone, arguments.out, batch=batch, jobs=arguments.jobs, progress=progress)
+    with progress_bar(quiet=arguments.quiet) as progress:
+        result = extract(found, backbone, arguments.out, batch=batch, jobs=arguments.jobs, progress=progress)
     n_maps, n_features = result.features.shape
-    print(f"{arguments.out}: {n_maps} maps x {n_features} features, backbone {arguments.backbone}")
+    print(f"{arguments.out}: {n_maps} maps x {n_features} features, backbone {name}")
+    return 0
+
+
+def _table(table: "DataTable", arguments: argparse.Namespace) -> int:
+    """Write the features of a table, which has no use for a backbone."""
+    from qwafer._errors import InputError
+    from qwafer.backbones import is_complete
+    from qwafer.config import DataConfig
+    from qwafer.source import table_features
+
+    for option in ("backbone", "weights", "random_weights", "dtype", "channels", "train", "batch", "jobs"):
+        if getattr(arguments, option):
+            flag = option.replace("_", "-")
+            raise InputError(f"{arguments.maps} holds a table, which needs no backbone: leave out --{flag}")
+    features = table_features(table, DataConfig())
+    if is_complete(arguments.out, features.provenance):
+        print(f"{arguments.out} is complete: nothing to do")
+        return 0
+    features.save(arguments.out)
+    n_rows, n_features = features.features.shape
+    print(f"{arguments.out}: {n_rows} rows x {n_features} features of a table, with its split")
     return 0
 
 
 def _check_training_options(arguments: argparse.Namespace) -> None:
     from qwafer._errors import InputError
+    from qwafer.networks import network
 
-    if arguments.train:
-        if arguments.backbone != "wafercnn":
-            raise InputError(f"--train goes with --backbone wafercnn: {arguments.backbone} is not trained here")
-        if arguments.random_weights is not None:
-            raise InputError("give either --train or --random-weights, not both")
+    given = _training_options(arguments)
+    if not arguments.train:
+        for option in given:
+            raise InputError(f"--{_FLAGS[option]} goes with --train only")
         return
-    for option in ("train_seed", "train_split", "epochs"):
-        if getattr(arguments, option) is not None:
-            raise InputError(f"--{option.replace('_', '-')} goes with --train only")
+    network(arguments.backbone or "spatial", **given)  # refuses a backbone that is not trained, and unknown options
+    if arguments.random_weights is not None:
+        raise InputError("give either --train or --random-weights, not both")
 
 
-def _trained(maps: "WaferMaps", arguments: argparse.Namespace) -> Path:
-    """Train WaferCNN, or find that it is trained; return the path of its weights."""
-    from qwafer.backbones import WaferCNNTraining, train_wafercnn
+def _training_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    options = {option: getattr(arguments, flag.replace("-", "_")) for option, flag in _FLAGS.items()}
+    return {option: value for option, value in options.items() if value is not None}
 
-    given = {"seed": arguments.train_seed, "split_by": arguments.train_split, "epochs": arguments.epochs}
-    options = WaferCNNTraining(**{name: value for name, value in given.items() if value is not None})
+
+def _trained(name: str, maps: "WaferMaps", arguments: argparse.Namespace) -> Path:
+    """Train the network, or find that it is trained; return the path of its weights."""
+    from qwafer.networks import network
+    from qwafer.sweeps.sources import file_name
+
     out = Path(arguments.out)
-    path = out.with_name(f"{out.stem}.wafercnn.safetensors") if arguments.weights is None else Path(arguments.weights)
-    with _progress_bar("training wafercnn", quiet=arguments.quiet) as progress:
-        return train_wafercnn(maps, path, options, progress)
-
-
-@contextlib.contextmanager
-def _progress_bar(name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr: maps done, maps a second, time left."""
-    if quiet:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} maps/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=False) as bar:
-        task = bar.add_task(name, total=None, rate="-")
-
-        def progress(done: int, total: int) -> None:
-            bar.update(task, total=total, completed=done)
-            speed = bar.tasks[task].speed
-            bar.update(task, rate="-" if speed is None else f"{speed:,.0f}")
-
-        yield progress
+    beside = out.with_name(f"{out.stem}.{file_name(name)}.safetensors")
+    path = beside if arguments.weights is None else Path(arguments.weights)
+    with progress_bar(quiet=arguments.quiet) as progress:
+        return network(name, **_training_options(arguments)).train(maps, path, progress)

@@ -2,29 +2,25 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
-from qwafer.comparison.pairing import Pairing
+from qwafer.comparison.pairing import INPUTS, Pairing
+from qwafer.execution import Failure
 from qwafer.experiment import Experiment
-from qwafer.sweeps.directory import seeds_text
-
-if TYPE_CHECKING:
-    from qwafer.training import RunResult
-
-Runs = Mapping[str, Mapping[int, "RunResult"]]
+from qwafer.sweeps.directory import DirectoryRecord, SweepResults, seeds_text
+from qwafer.training import RunResult, Runs
 
 
 def collect_warnings(
     experiment: Experiment,
-    results: Runs,
-    failures: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    sweep: SweepResults,
     pairing: Pairing,
     identical: Sequence[tuple[str, str]],
-    record: Mapping[str, Any],
-) -> list[str]:
+    record: DirectoryRecord,
+) -> tuple[str, ...]:
     """Return the warnings, the gravest first; empty where nothing stands against the comparison."""
-    return [
-        *_failed(failures),
+    results = sweep.results
+    return (
+        *_failed(sweep.failures),
         *_identical(experiment, identical),
         *_unpaired(pairing),
         *_dead(results),
@@ -33,15 +29,15 @@ def collect_warnings(
         *_mixed(results),
         *_seeds(experiment, record),
         *_notes(results),
-    ]
+    )
 
 
-def _failed(failures: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:
+def _failed(failures: Mapping[str, Mapping[int, Failure]]) -> list[str]:
     found = []
-    for arm, records in failures.items():
+    for arm, by_seed in failures.items():
         by_error: dict[str, list[int]] = {}
-        for seed, record in records.items():
-            by_error.setdefault(record["error"], []).append(seed)
+        for seed, failure in by_seed.items():
+            by_error.setdefault(failure.error, []).append(seed)
         for error, seeds in by_error.items():
             found.append(
                 f"{arm}: {_runs(len(seeds))} failed (seed {seeds_text(seeds)}) and left out of every comparison: "
@@ -67,7 +63,7 @@ def _unpaired(pairing: Pairing) -> list[str]:
         f"{difference.arms[0]} and {difference.arms[1]} do not share their {difference.what}, because they differ in "
         f"{', '.join(difference.options)}: part of their difference is that of the {difference.what}."
         for difference in pairing.differences
-        if difference.what in ("data", "split", "batches")
+        if difference.what in INPUTS
     ]
 
 
@@ -75,14 +71,11 @@ def _dead(results: Runs) -> list[str]:
     """Groups of parameters without a gradient, or that did not move: the minimal sign that something does not learn."""
     found = []
     for arm, runs in results.items():
-        for sign, prefix in (("has a gradient of exactly zero", "grad_norm."), ("did not move", "distance.")):
-            groups = sorted({name for result in runs.values() for name in result.curves if name.startswith(prefix)})
-            for name in groups:
-                seeds = [
-                    seed for seed, result in runs.items() if result.curves.get(name) and not any(result.curves[name])
-                ]
+        for sign, kind in (("has a gradient of exactly zero", "grad_norm"), ("did not move", "distance")):
+            for group in sorted({group for result in runs.values() for group in result.groups(kind)}):
+                curves = {seed: result.curve(f"{kind}.{group}") for seed, result in runs.items()}
+                seeds = [seed for seed, curve in curves.items() if curve.size and not curve.any()]
                 if seeds:
-                    group = name.removeprefix(prefix)
                     found.append(f"{arm}: {group} {sign} in {_of(seeds, runs)}: it is dead, and does not learn.")
     return found
 
@@ -96,7 +89,7 @@ def _degenerate(results: Runs) -> list[str]:
         reasons = Counter(
             f"{label}: {reason}"
             for seed in seeds
-            for label, reason in zip(runs[seed].label_names, runs[seed].metrics["test"]["reasons"], strict=True)
+            for label, reason in zip(runs[seed].label_names, runs[seed].test.reasons, strict=True)
             if reason
         )
         why = "; ".join(reason for reason, _ in reasons.most_common(3))
@@ -115,7 +108,7 @@ def _epochs(results: Runs) -> list[str]:
         if not long:
             continue
         last = [seed for seed, result in long.items() if result.best_epoch == result.epochs_run]
-        first = [seed for seed, result in long.items() if result.best_epoch == result.curves["epoch"][0]]
+        first = [seed for seed, result in long.items() if result.best_epoch == result.curve("epoch")[0]]
         if 2 * len(last) > len(long):
             found.append(
                 f"{arm}: the last epoch was the best in {_of(last, long)}: training had not converged, and more epochs "
@@ -130,11 +123,11 @@ def _epochs(results: Runs) -> list[str]:
 
 
 def _mixed(results: Runs) -> list[str]:
-    every = [result for runs in results.values() for result in runs.values()]
-    names = sorted({name for result in every for name in result.versions})
-    mixed = [name for name in names if len({result.versions.get(name) for result in every}) > 1]
+    every = [result.environment for runs in results.values() for result in runs.values()]
+    names = sorted({name for made in every for name in made.versions})
+    mixed = [name for name in names if len({made.versions.get(name) for made in every}) > 1]
     found = [f"the runs were made with different versions of {', '.join(mixed)}."] if mixed else []
-    revisions = sorted({result.git_revision or "none" for result in every})
+    revisions = sorted({made.git_revision or "none" for made in every})
     if len(revisions) > 1:
         found.append(f"the runs were made at different revisions of the code: {', '.join(revisions)}.")
     elif revisions and revisions[0].endswith("-dirty"):
@@ -142,16 +135,15 @@ def _mixed(results: Runs) -> list[str]:
     return found
 
 
-def _seeds(experiment: Experiment, record: Mapping[str, Any]) -> list[str]:
+def _seeds(experiment: Experiment, record: DirectoryRecord) -> list[str]:
     found = []
-    asked = list(record.get("seeds", experiment.seeds))
-    if record.get("extended_after"):
-        steps = ", then ".join(str(count) for count in (*record["extended_after"], len(asked)))
+    if record.extended_after:
+        steps = ", then ".join(str(count) for count in (*record.extended_after, len(record.seeds)))
         found.append(
             f"seeds were added after results could be seen ({steps}): p values are too small where the additions "
             "depended on the results."
         )
-    left_out = [seed for seed in asked if seed not in experiment.seeds]
+    left_out = [seed for seed in record.seeds if seed not in experiment.seeds]
     if left_out:
         found.append(
             f"this report leaves out seed {seeds_text(left_out)}, which the directory holds too: a choice of seeds "
@@ -167,7 +159,7 @@ def _notes(results: Runs) -> list[str]:
     return [f"{note.rstrip('.')} ({count} of {total} runs)." for note, count in sorted(counts.items())]
 
 
-def _of(seeds: Sequence[int], runs: Mapping[int, Any]) -> str:
+def _of(seeds: Sequence[int], runs: Mapping[int, RunResult]) -> str:
     return f"{len(seeds)} of {_runs(len(runs))}"
 
 

@@ -1,45 +1,59 @@
 """Paired differences between heads: over seeds (exact tests), and over the test examples of each seed (bootstrap)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from qwafer.comparison.analysis import tuned
-from qwafer.comparison.runs import HeadRun
-from qwafer.comparison.statistics import compare_arms
-from qwafer.evaluation import bca_metric_differences
+from qwafer.comparison.analysis import RunAnalysis, main_metric
+from qwafer.comparison.statistics import Comparison, compare_arms
+from qwafer.evaluation import Interval, bca_metric_differences
+from qwafer.training.result import Runs
 
 EXAMPLE_METRICS = ("f1", "roc_auc")
 
+SeedDifferences = dict[str, tuple[Comparison, ...]]
+"""By metric, the comparisons of every head with the baseline."""
+ExampleDifferences = dict[str, dict[int, dict[str, Interval]]]
+"""By head, seed and metric, the interval of metric(head) - metric(baseline)."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """`differences.json`: how every head differs from the baseline, on test."""
+
+    SCHEMA: ClassVar[str] = "qwafer/bench-differences/2"
+
+    seeds: SeedDifferences
+    """Over seeds; see `seed_differences`."""
+    examples: ExampleDifferences
+    """Over the test examples of each seed; see `example_differences`."""
+
 
 def seed_differences(
-    analyses: Mapping[str, Mapping[int, Mapping[str, Any]]], baseline: str, seeds: Sequence[int], exclusive: bool
-) -> dict[str, list[dict[str, Any]]]:
-    """Return, a metric, the comparisons (`ablation.Comparison`) of every head with `baseline` over seeds.
+    analyses: Mapping[str, Mapping[int, RunAnalysis]], baseline: str, seeds: Sequence[int], exclusive: bool
+) -> SeedDifferences:
+    """Return, by metric, the comparison of every head with `baseline` over seeds.
 
     Macro F1 at tuned thresholds (arg max for exclusive classes) and macro ROC-AUC, both on test. Holm's adjustment
     counts the heads.
     """
-    names = ("f1" if exclusive else "f1_tuned", "roc_auc")
     comparisons = {}
-    for name in names:
+    for name in (main_metric(exclusive=exclusive), "roc_auc"):
         values = {
-            head: {seed: analysis["test"]["macro"].get(name) for seed, analysis in by_seed.items()}
+            head: {seed: analysis.test.macro.get(name) for seed, analysis in by_seed.items()}
             for head, by_seed in analyses.items()
         }
-        found = compare_arms(values, baseline=baseline, metric=f"test.{name}", seeds=seeds)
-        comparisons[name] = [comparison.to_dict() for comparison in found]
+        comparisons[name] = tuple(compare_arms(values, baseline=baseline, metric=f"test.{name}", seeds=seeds))
     return comparisons
 
 
-def example_differences(
-    runs: Mapping[str, Mapping[int, HeadRun]], baseline: str, *, n_resamples: int = 2000
-) -> dict[str, dict[int, dict[str, Any]]]:
-    """Return, a head and a seed, the BCa 95 % intervals over test examples of metric(head) - metric(baseline).
+def example_differences(runs: Runs, baseline: str, *, n_resamples: int = 2000) -> ExampleDifferences:
+    """Return, by head and seed, the 95% BCa intervals over test examples of metric(head) - metric(baseline).
 
     Macro F1 at each head's own thresholds from validation, and macro ROC-AUC; both heads are read on the same
     resampled examples.
     """
-    found: dict[str, dict[int, dict[str, Any]]] = {}
+    found: ExampleDifferences = {}
     for head, by_seed in runs.items():
         if head == baseline:
             continue
@@ -48,16 +62,15 @@ def example_differences(
             other = runs[baseline].get(seed)
             if other is None:
                 continue
-            limits = [None if thresholds is None else thresholds.values for thresholds in (tuned(run), tuned(other))]
             intervals = bca_metric_differences(
                 run.logits["test"],
                 other.logits["test"],
                 run.labels["test"],
                 metrics=EXAMPLE_METRICS,
-                thresholds_a=limits[0],
-                thresholds_b=limits[1],
+                thresholds_a=run.test.thresholds,
+                thresholds_b=other.test.thresholds,
                 exclusive=run.exclusive,
                 n_resamples=n_resamples,
             )
-            found[head][seed] = {name: interval.to_dict() for name, interval in intervals.items()}
+            found[head][seed] = dict(intervals)
     return found

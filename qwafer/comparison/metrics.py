@@ -1,34 +1,93 @@
-"""The number of a run that arms are compared by."""
+"""The metrics that arms are compared by: the one list of their names, labels and directions."""
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 from qwafer._checks import nearest
 from qwafer._errors import InputError
-from qwafer.evaluation.evaluate import RANKING_METRICS, THRESHOLD_METRICS
+from qwafer.evaluation import Evaluation
 
-PARTS = ("test", "val")
-LOWER_IS_BETTER = ("loss", "brier", "ece", "top_label_ece")
-_THRESHOLDED = (*(name for name in THRESHOLD_METRICS if name != "predicted_positive_rate"), "f1_micro", "exact_match")
-METRICS = (*RANKING_METRICS, *_THRESHOLDED, *(f"{name}_tuned" for name in _THRESHOLDED), "accuracy", "top_label_ece")
-"""Averages over labels that have a direction, so that an arm can be better in them; see `Evaluation.macro`."""
+SCORED_PARTS = ("test", "val")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An average over labels that has a direction, so that an arm can be better in it; see `Evaluation.macro`."""
+
+    name: str
+    label: str
+    """What an axis calls it."""
+    higher_is_better: bool = True
+    decided_on: str = ""
+    """The split that decided the thresholds; empty: p = 0.5, the arg max, or a metric without thresholds."""
+    reported: bool = False
+    """Whether a report has a row for it; summaries have all."""
+
+
+class Scored(Protocol):
+    """Anything with evaluations of both parts, such as a `RunResult`."""
+
+    @property
+    def val(self) -> Evaluation:
+        """Of the validation split."""
+        ...
+
+    @property
+    def test(self) -> Evaluation:
+        """Of the test split."""
+        ...
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("roc_auc", "ROC-AUC", reported=True),
+        Metric("average_precision", "average precision", reported=True),
+        Metric("separation", "separation", reported=True),
+        Metric("loss", "loss", higher_is_better=False, reported=True),
+        Metric("brier", "Brier score", higher_is_better=False, reported=True),
+        Metric("ece", "ECE", higher_is_better=False, reported=True),
+        Metric("f1", "F1", reported=True),
+        Metric("precision", "precision"),
+        Metric("recall", "recall"),
+        Metric("balanced_accuracy", "balanced accuracy"),
+        Metric("f1_micro", "micro F1"),
+        Metric("exact_match", "exact match"),
+        Metric("f1_tuned", "F1", decided_on="val", reported=True),
+        Metric("precision_tuned", "precision", decided_on="val"),
+        Metric("recall_tuned", "recall", decided_on="val"),
+        Metric("balanced_accuracy_tuned", "balanced accuracy", decided_on="val", reported=True),
+        Metric("f1_micro_tuned", "micro F1", decided_on="val"),
+        Metric("exact_match_tuned", "exact match", decided_on="val"),
+        Metric("accuracy", "accuracy"),
+        Metric("top_label_ece", "top-label ECE", higher_is_better=False),
+    )
+}
+"""By name, in the order of reports."""
 
 
 def check_metric(metric: str) -> None:
-    """Raise InputError unless `metric` is PART.NAME with a part in `PARTS` and a name in `METRICS`."""
-    known = [f"{part}.{name}" for part in PARTS for name in METRICS]
+    """Raise InputError unless `metric` is PART.NAME with a part in `SCORED_PARTS` and a name in `METRICS`."""
+    known = [f"{part}.{name}" for part in SCORED_PARTS for name in METRICS]
     if metric not in known:
         hint = nearest(metric if "." in metric else f"test.{metric}", known)
         raise InputError(f"`metric` must be test. or val. and one of {', '.join(METRICS)}, got {metric!r}{hint}")
 
 
-def metric_value(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> float | None:
-    """Return the value of `metric` in `RunResult.metrics`; None where the run has none, or it is undefined."""
+def metric_value(run: Scored, metric: str) -> float | None:
+    """Return the value of `metric` (PART.NAME) of a run; None where the run has none, or it is undefined."""
     part, _, name = metric.partition(".")
-    value = metrics[part]["macro"].get(name)
-    return None if value is None else float(value)
+    value = getattr(run, part).macro.get(name)
+    return None if value is None or value != value else value
 
 
 def higher_is_better(metric: str) -> bool:
-    """Return whether a larger value of `metric` is the better one."""
-    return metric.partition(".")[2] not in LOWER_IS_BETTER
+    """Return whether a larger value of `metric` (PART.NAME) is the better one."""
+    return METRICS[metric.partition(".")[2]].higher_is_better
+
+
+def metric_label(metric: str) -> str:
+    """Return a metric's name for an axis: `test.roc_auc` becomes "Test ROC-AUC"."""
+    part, _, name = metric.partition(".")
+    known = METRICS[name]
+    return f"{part.capitalize()} {known.label}{', tuned' if known.decided_on else ''}"

@@ -1,39 +1,97 @@
 """`bench_{head}.json`: everything about one head in one file."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from qwafer.comparison.analysis import spread
-from qwafer.comparison.runs import HeadRun
+from qwafer.comparison.analysis import Distribution, RunAnalysis, main_metric, over_seeds
+from qwafer.sweeps.inference import InferenceTiming
+from qwafer.training.result import Environment, ParameterCount, RunResult
 
-FORMAT = 1
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """The features that a head was trained on."""
+
+    file: str
+    """Name of the file."""
+    digest: str
+    """Of features, labels and content ids."""
+    n_examples: int
+    """Examples in the file."""
+    n_features: int
+    """Features of an example."""
+    provenance: dict[str, Any]
+    """Data, backbone and weights that the features come from."""
+
+
+@dataclass(frozen=True)
+class HeadRecord:
+    """One head of a benchmark: its runs, what they share, and how it compares over seeds."""
+
+    SCHEMA: ClassVar[str] = "qwafer/bench-head/2"
+
+    head: str
+    """Name of the arm."""
+    label_names: tuple[str, ...]
+    """Labels of the task, in the order of every list of one value per label."""
+    exclusive: bool
+    """Whether exactly one class applies to an example."""
+    parameters: ParameterCount
+    """Numbers in the head."""
+    val: dict[str, Distribution]
+    """Every average on validation, over seeds."""
+    test: dict[str, Distribution]
+    """Every average on test, over seeds."""
+    runs: dict[int, RunAnalysis]
+    """By seed."""
+    inference: InferenceTiming
+    """How fast the head of the first seed answers."""
+    source: FeatureSource
+    """The features."""
+    config: dict[str, Any]
+    """Every option of the first run."""
+    engine: dict[str, Any]
+    """What executed the circuit; empty where none runs."""
+    environment: Environment
+    """What the first run was made with."""
+
+    @property
+    def seed(self) -> int:
+        """The first seed: single runs are shown of it."""
+        return next(iter(self.runs))
+
+    @property
+    def first(self) -> RunAnalysis:
+        """The run of the first seed."""
+        return self.runs[self.seed]
+
+    @property
+    def main_metric(self) -> str:
+        """The F1 that heads are compared by."""
+        return main_metric(exclusive=self.exclusive)
 
 
 def head_record(
-    runs: Mapping[int, HeadRun],
-    analyses: Mapping[int, Mapping[str, Any]],
-    timing: Mapping[str, Any],
-    source: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return the record of one head.
-
-    `parameters` (`trainable`, `frozen`, `total`), `spread` (`val` and `test`: mean, sd, least and largest of every
-    average over seeds), `runs` (one `analysis.analyse` a seed), `inference` (`inference.time_head`, and the memory of
-    that process), `source` (the features: file, provenance, digest), `config`, `engine`, `made_with`.
-    """
+    head: str,
+    runs: Mapping[int, RunResult],
+    analyses: Mapping[int, RunAnalysis],
+    inference: InferenceTiming,
+    source: FeatureSource,
+) -> HeadRecord:
+    """Return the record of one head from its runs and their analyses by seed."""
     first = next(iter(runs.values()))
-    return {
-        "format": FORMAT,
-        "head": first.head,
-        "label_names": first.label_names,
-        "exclusive": first.exclusive,
-        "seeds": list(runs),
-        "parameters": dict(first.n_parameters),
-        "spread": {part: spread(analyses, part) for part in ("val", "test")},
-        "runs": {seed: dict(analysis) for seed, analysis in analyses.items()},
-        "inference": dict(timing),
-        "source": dict(source),
-        "config": dict(first.config),
-        "engine": first.engine,
-        "made_with": first.made_with,
-    }
+    return HeadRecord(
+        head=head,
+        label_names=first.label_names,
+        exclusive=first.exclusive,
+        parameters=first.n_parameters,
+        val=over_seeds(analysis.val.macro for analysis in analyses.values()),
+        test=over_seeds(analysis.test.macro for analysis in analyses.values()),
+        runs=dict(analyses),
+        inference=inference,
+        source=source,
+        config=dict(first.config),
+        engine=first.engine,
+        environment=first.environment,
+    )

@@ -1,110 +1,31 @@
-"""`HeadRun`: what a benchmark reads of one head trained with one seed, whatever trained it."""
-
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+"""The runs of a benchmark: every head complete, every head tested on the same examples."""
 
 import numpy as np
 
 from qwafer._errors import InputError
-from qwafer.experiment import Experiment
-from qwafer.sweeps import OutputDirectory
-from qwafer.sweeps.directory import resources_path
-
-if TYPE_CHECKING:
-    from qwafer.training import RunResult
-
-PARTS = ("val", "test")
+from qwafer.sweeps.directory import OutputDirectory, SweepResults
+from qwafer.training.result import RunResult, Runs
 
 
-@dataclass(frozen=True, eq=False)
-class HeadRun:
-    """One head, one seed: logits, labels and rows of validation and test, and what it took."""
-
-    head: str
-    """Name of the arm."""
-    seed: int
-    label_names: tuple[str, ...]
-    exclusive: bool
-    """Whether the head gives one of the classes (softmax) or each label on its own (sigmoid)."""
-    logits: Mapping[str, np.ndarray]
-    """`val`, `test`: (N, n_labels)."""
-    labels: Mapping[str, np.ndarray]
-    """`val`, `test`: (N, n_labels) of 0 and 1."""
-    rows: Mapping[str, np.ndarray]
-    """`val`, `test`: rows of the run's data."""
-    n_parameters: Mapping[str, int]
-    """`trainable`, `frozen`, `total` numbers of the head."""
-    timings: Mapping[str, float]
-    """Wall seconds: `compile`, `training`, `evaluation`, `total`, where they apply."""
-    curves: Mapping[str, list[Any]]
-    """Learning curves; empty where nothing is learnt in epochs."""
-    digests: Mapping[str, Any]
-    """`data` and `split`."""
-    notes: tuple[str, ...]
-    memory: Mapping[str, int | None]
-    """`peak_memory` of the run's process and `peak_device_memory`, bytes."""
-    config: Mapping[str, Any]
-    """Every option."""
-    best_epoch: int | None = None
-    epochs_run: int | None = None
-    degenerate: bool = False
-    engine: Mapping[str, Any] | None = None
-    """What executed the circuit."""
-    made_with: Mapping[str, Any] | None = None
-    """`versions`, `git_revision`, `host`."""
-
-
-def head_run(head: str, result: "RunResult", memory: Mapping[str, int | None]) -> HeadRun:
-    """Return the `HeadRun` of a training run; its `outputs` must be there."""
-    return HeadRun(
-        head=head,
-        seed=result.seed,
-        label_names=result.label_names,
-        exclusive=result.config["objective"]["loss"] == "softmax",
-        **{kind: {part: result.outputs[f"{part}_{kind}"] for part in PARTS} for kind in ("logits", "labels", "rows")},
-        n_parameters=result.n_parameters,
-        timings=result.timings,
-        curves=result.curves,
-        digests={name: result.digests[name] for name in ("data", "split")},
-        notes=result.notes,
-        memory=memory,
-        config=result.config,
-        best_epoch=result.best_epoch,
-        epochs_run=result.epochs_run,
-        degenerate=result.degenerate,
-        engine=result.engine,
-        made_with={"versions": result.versions, "git_revision": result.git_revision, "host": result.host},
-    )
-
-
-def load_runs(experiment: Experiment, directory: OutputDirectory) -> dict[str, dict[int, HeadRun]]:
-    """Return the complete runs of every head by seed; raise InputError where a head has none or a file is missing."""
-    runs: dict[str, dict[int, HeadRun]] = {}
-    for head in experiment.arms:
-        runs[head] = {}
-        for seed in experiment.seeds:
-            result = directory.load(experiment, head, seed)
-            if result is None:
-                continue
+def check_complete(directory: OutputDirectory, sweep: SweepResults) -> None:
+    """Raise InputError where a head has no run, or a run has lost its logits."""
+    for head, results in sweep.results.items():
+        for seed, result in results.items():
             path = directory.run_path(head, seed)
             if not result.outputs:
                 raise InputError(f"{path} has lost its logits ({path.stem}.npz): delete it, and the run is done again")
-            runs[head][seed] = head_run(head, result, json.loads(resources_path(path).read_text(encoding="utf-8")))
-        if not runs[head]:
-            failure = directory.failure(head, experiment.seeds[0]) or {"error": "the run was not done"}
-            raise InputError(f"head {head} has no complete run to report: {failure['error']}")
-    return runs
+        if not results:
+            failure = next(iter(sweep.failures[head].values()))
+            raise InputError(f"head {head} has no complete run to report: {failure.error}")
 
 
-def check_same_examples(runs: Mapping[str, Mapping[int, HeadRun]]) -> None:
+def check_same_examples(runs: Runs) -> None:
     """Raise InputError unless all heads were tested on the same examples with every seed."""
-    reference: dict[int, tuple[str, HeadRun]] = {}
+    reference: dict[int, tuple[str, RunResult]] = {}
     for head, by_seed in runs.items():
         for seed, run in by_seed.items():
             name, first = reference.setdefault(seed, (head, run))
-            for part in PARTS:
+            for part in run.rows:
                 same = np.array_equal(run.rows[part], first.rows[part])
                 if not same or not np.array_equal(run.labels[part], first.labels[part]):
                     raise InputError(

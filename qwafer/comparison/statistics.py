@@ -101,7 +101,7 @@ def seeds_for_power(effect_size: float, *, power: float = 0.8, alpha: float = AL
     check_interval("power", power, 0, 1, open_low=True, open_high=True)
     if not math.isfinite(effect_size) or effect_size == 0:
         return None
-    # The normal approximation brackets the answer; an effect that needs more than 10^9 seeds is no effect.
+    # The normal approximation brackets the answer; an effect that needs more than 10^9 seeds is not one.
     if abs(effect_size) < 1e-4:
         return None
     low, high = 1, 2
@@ -147,12 +147,12 @@ class Comparison:
     dropped_seeds: tuple[int, ...]
     """The planned seeds that did not: one of the two runs failed or its metric is undefined."""
     differences: tuple[float, ...]
-    """arm - baseline, one a seed of `seeds`."""
+    """arm - baseline, one per seed of `seeds`."""
     mean: float | None
     sd: float | None
     """Standard deviation of the differences, with n - 1."""
     interval: tuple[float, float] | None
-    """95 % BCa bootstrap interval of the mean difference."""
+    """95% BCa bootstrap interval of the mean difference."""
     sign_flip_p: float | None
     """Two-sided p of the exact sign-flip permutation test."""
     sign_flip_p_holm: float | None
@@ -166,15 +166,11 @@ class Comparison:
     effect_size: float | None
     """d_z = mean / sd."""
     seeds_for_power: int | None
-    """Seeds at which a paired t test at 5 % shows the observed d_z with a probability of 80 %."""
+    """Seeds at which a paired t test at 5% shows the observed d_z with a probability of 80%."""
     verdict: str
     """`better`, `worse`, `no difference shown`, `too few seeds`, `identical` or `no data`."""
     sentence: str
     """The verdict in words."""
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain data."""
-        return dataclasses.asdict(self)
 
 
 def compare_arms(
@@ -268,14 +264,15 @@ def _judge(c: Comparison, higher_is_better: bool) -> tuple[str, str]:
     if n < least:
         return (
             "too few seeds",
-            f"{effect}; so few seeds can show no difference of any size (the smallest p is {c.smallest_p:.3g}): "
+            f"{effect}; with so few seeds, no difference can reach significance (the smallest p is "
+            f"{c.smallest_p:.3g}): "
             + (
                 f"use at least {least}."
                 if needed is None or needed <= least
                 else f"at least {least} are needed, and {_about(needed)} to show this effect."
             ),
         )
-    shown = "" if needed is None else f": it would take {_about(needed)} seeds to show this effect with 80 % power"
+    shown = "" if needed is None else f": it would take {_about(needed)} seeds to show this effect with 80% power"
     return "no difference shown", f"{effect}, {p_name} = {c.sign_flip_p_holm:.3g}: no difference shown{shown}."
 
 

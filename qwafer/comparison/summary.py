@@ -1,191 +1,245 @@
-"""`summary.json`: everything that an experiment shows, without a single time of day or duration in it.
+"""`Summary` and `SweepTimings`: everything that an experiment shows, and apart from it how long it took.
 
-Equal runs give equal bytes, whatever the number of workers and however often the sweep was killed and resumed; what
-took how long stands in `timings.json`. Fields (undefined numbers are null):
-
-- `format`; `experiment`: `name`, `title`, `description`, `expected`, `reference`, `digest`, `baseline`, `metric`,
-  `higher_is_better`, `seeds`.
-- `comparisons`: one `Comparison` an arm against the baseline: `differences` a seed, `mean`, `sd`, `interval`,
-  `sign_flip_p` and its Holm-adjusted value, `smallest_p`, `wilcoxon_p`, `effect_size`, `seeds_for_power`, `verdict`,
-  `sentence`.
-- `arms`: by name: `changes` (options against the baseline's), `values` (the metric a seed), `mean`, `sd`, `metrics`
-  (mean and standard deviation over seeds of every average on `val` and `test`), `best_epochs`, `n_parameters`,
-  `learning` (a group: first and last gradient norm, first and last distance from the initial values, means over seeds),
-  `engine`, `complete` and `failed` runs.
-- `pairing`: `equal` digests, `differences` and the options that explain them, `shared_parameters`; see `check_pairing`.
-- `identical_arms`: pairs of arms with bit-identical results.
-- `warnings`: sentences, the gravest first.
-- `data`, `versions`, `git_revisions`, `hosts`: what the runs rest on.
+A summary holds no time of day and no duration: equal runs give equal bytes, whatever the number of workers and however
+often the sweep was killed and resumed.
 """
 
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from qwafer._io import digest, write_json
 from qwafer.comparison.caveats import collect_warnings
-from qwafer.comparison.metrics import higher_is_better, metric_value
-from qwafer.comparison.pairing import check_pairing, identical_arms
-from qwafer.comparison.statistics import compare_arms
+from qwafer.comparison.metrics import SCORED_PARTS, higher_is_better, metric_value
+from qwafer.comparison.pairing import Pairing, check_pairing, identical_arms
+from qwafer.comparison.statistics import Comparison, compare_arms
+from qwafer.execution import Failure
 from qwafer.experiment import Experiment
-from qwafer.overrides import PARAMETER_GROUPS
-from qwafer.sweeps.directory import OutputDirectory
+from qwafer.heads import PARAMETER_GROUPS
+from qwafer.sweeps.directory import DirectoryRecord, SweepResults
+from qwafer.sweeps.sources import SourceRecord
+from qwafer.training.result import Environment, ParameterCount, RunResult, Timings
 
-if TYPE_CHECKING:
-    from qwafer.training import RunResult
+T = TypeVar("T")
 
-FORMAT = 1
-Results = Mapping[str, Mapping[int, "RunResult"]]
-"""Complete runs by arm and seed."""
-
+COPIED = ("name", "title", "description", "expected", "reference", "baseline", "metric", "seeds")
+"""Fields of `Experiment` that a summary repeats."""
 VOLATILE = ("seconds", "time", "timings", "cache")
-"""Parts of the names of `engine` entries that depend on when or after what a run ran."""
+"""Parts of the names of `RunResult.engine` entries that depend on when or after what a run ran."""
 
 
-def load_results(
-    experiment: Experiment, directory: OutputDirectory
-) -> tuple[Results, dict[str, dict[int, dict[str, Any]]]]:
-    """Return the complete runs of the experiment's seeds, and the records of those that failed, by arm and seed."""
-    results: dict[str, dict[int, RunResult]] = {arm: {} for arm in experiment.arms}
-    failures: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in experiment.arms}
-    for arm in experiment.arms:
-        for seed in experiment.seeds:
-            result = directory.load(experiment, arm, seed)
-            if result is not None:
-                results[arm][seed] = result
-                continue
-            failures[arm][seed] = directory.failure(arm, seed) or {"type": "Missing", "error": "the run was not done"}
-    return results, failures
+@dataclass(frozen=True)
+class ExperimentFacts:
+    """The experiment, without its configurations; fields as in `Experiment`."""
+
+    name: str
+    title: str
+    description: str
+    expected: str
+    reference: str
+    digest: str
+    """`Experiment.digest`: equal experiments have equal ones."""
+    baseline: str
+    metric: str
+    higher_is_better: bool
+    """Whether a larger `metric` is the better one."""
+    seeds: tuple[int, ...]
 
 
-def summarize(experiment: Experiment, directory: OutputDirectory) -> dict[str, Any]:
-    """Return the summary of the runs in `directory` as plain data; see this module's text for its fields.
+@dataclass(frozen=True)
+class MetricSummary:
+    """A metric over seeds; None where it is undefined."""
 
-    Raises PairingError where two arms cannot be compared.
+    mean: float | None
+    sd: float | None
+    """Standard deviation with n - 1."""
+
+
+@dataclass(frozen=True)
+class LearningSummary:
+    """How strong the gradient of a group of parameters was and how far it moved: means over seeds, None without one."""
+
+    first_grad_norm: float | None
+    """At the first evaluation."""
+    last_grad_norm: float | None
+    """At the last."""
+    first_distance: float | None
+    """From the initial values, at the first evaluation."""
+    last_distance: float | None
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """What the runs of one arm gave."""
+
+    changes: dict[str, Any]
+    """Options against the baseline's."""
+    values: dict[int, float | None]
+    """The experiment's metric by seed; None where it is undefined."""
+    mean: float | None
+    """Mean of `values`."""
+    sd: float | None
+    """Standard deviation of `values`, with n - 1."""
+    complete: tuple[int, ...]
+    """Seeds that have a run."""
+    failed: dict[int, Failure]
+    """What became of the others, without tracebacks."""
+    best_epochs: dict[int, int]
+    """`RunResult.best_epoch` by seed."""
+    metrics: dict[str, MetricSummary]
+    """Every average of `Evaluation.macro`, as `test.NAME` and `val.NAME`."""
+    learning: dict[str, LearningSummary]
+    """By group of parameters."""
+    n_parameters: ParameterCount | None
+    """None without a run."""
+    engine: dict[str, Any] | None
+    """`RunResult.engine` of the first run, without what is volatile; None without a run."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """`summary.json`."""
+
+    SCHEMA: ClassVar[str] = "qwafer/summary/2"
+
+    experiment: ExperimentFacts
+    comparisons: tuple[Comparison, ...]
+    """Every arm against the baseline."""
+    arms: dict[str, ArmSummary]
+    pairing: Pairing
+    identical_arms: tuple[tuple[str, str], ...]
+    """Pairs of arms with bit-identical results."""
+    warnings: tuple[str, ...]
+    """One sentence each, the gravest first."""
+    data: dict[str, SourceRecord]
+    """What each arm was trained on."""
+    environments: tuple[Environment, ...]
+    """The distinct environments that the runs were made in."""
+
+
+@dataclass(frozen=True)
+class ArmTimings:
+    """How long the runs of one arm took."""
+
+    sum: Timings
+    """Over all runs; `steps_per_second` is that of all steps in all training seconds."""
+    runs: dict[int, Timings]
+    """By seed."""
+
+
+@dataclass(frozen=True)
+class SweepTimings:
+    """`timings.json`: the wall seconds of every run."""
+
+    SCHEMA: ClassVar[str] = "qwafer/timings/2"
+
+    arms: dict[str, ArmTimings]
+
+
+def summarize(
+    experiment: Experiment, sweep: SweepResults, record: DirectoryRecord, where: str = "the results"
+) -> Summary:
+    """Return the summary of the runs of `sweep`, which lie in the directory of `record`.
+
+    Raises PairingError, naming `where` they lie, where two arms cannot be compared.
     """
-    results, failures = load_results(experiment, directory)
-    record = directory.record() or {}
-    digests = {arm: {seed: result.digests for seed, result in runs.items()} for arm, runs in results.items()}
-    pairing = check_pairing(digests, experiment.arms, str(directory.path))
-    prints = {arm: {seed: fingerprint(result) for seed, result in runs.items()} for arm, runs in results.items()}
-    identical = identical_arms(prints)
+    digests = {arm: {seed: run.digests for seed, run in runs.items()} for arm, runs in sweep.results.items()}
+    pairing = check_pairing(digests, experiment.arms, experiment.facts, where)
+    identical = identical_arms(sweep.results)
     values = {
-        arm: {seed: metric_value(result.metrics, experiment.metric) for seed, result in runs.items()}
-        for arm, runs in results.items()
+        arm: {seed: metric_value(run, experiment.metric) for seed, run in runs.items()}
+        for arm, runs in sweep.results.items()
     }
+    upwards = higher_is_better(experiment.metric)
     comparisons = compare_arms(
         values,
         baseline=experiment.baseline,
         metric=experiment.metric,
         seeds=experiment.seeds,
-        higher_is_better=higher_is_better(experiment.metric),
+        higher_is_better=upwards,
     )
-    every = [result for runs in results.values() for result in runs.values()]
-    return {
-        "format": FORMAT,
-        "experiment": {
-            **{name: getattr(experiment, name) for name in ("name", "title", "description", "expected", "reference")},
-            "digest": experiment.digest(),
-            "baseline": experiment.baseline,
-            "metric": experiment.metric,
-            "higher_is_better": higher_is_better(experiment.metric),
-            "seeds": list(experiment.seeds),
+    return Summary(
+        experiment=ExperimentFacts(
+            digest=experiment.digest(),
+            higher_is_better=upwards,
+            **{name: getattr(experiment, name) for name in COPIED},
+        ),
+        comparisons=tuple(comparisons),
+        arms={
+            arm: _arm(experiment.changes(arm), values[arm], runs, sweep.failures[arm])
+            for arm, runs in sweep.results.items()
         },
-        "comparisons": [comparison.to_dict() for comparison in comparisons],
-        "arms": {arm: _arm(experiment, arm, results[arm], failures[arm], values[arm]) for arm in experiment.arms},
-        "pairing": dataclasses.asdict(pairing),
-        "identical_arms": identical,
-        "warnings": collect_warnings(experiment, results, failures, pairing, identical, record),
-        "data": record.get("data", {}),
-        "versions": _distinct(result.versions for result in every),
-        "git_revisions": _distinct(result.git_revision for result in every),
-        "hosts": _distinct(result.host for result in every),
-    }
+        pairing=pairing,
+        identical_arms=identical,
+        warnings=collect_warnings(experiment, sweep, pairing, identical, record),
+        data=record.data,
+        environments=distinct(run.environment for runs in sweep.results.values() for run in runs.values()),
+    )
 
 
-def timings(experiment: Experiment, directory: OutputDirectory) -> dict[str, Any]:
-    """Return `timings.json`: the wall seconds of every run by arm and seed, and their sums an arm."""
-    results, _ = load_results(experiment, directory)
-    return {
-        arm: {
-            "sum": {
-                name: math.fsum(result.timings[name] for result in runs.values() if name in result.timings)
-                for name in sorted({name for result in runs.values() for name in result.timings})
-                if name != "steps_per_second"
-            },
-            "runs": {seed: result.timings for seed, result in runs.items()},
+def sum_timings(sweep: SweepResults) -> SweepTimings:
+    """Return the wall seconds of every run of `sweep`, and their sums per arm."""
+    return SweepTimings(
+        {
+            arm: ArmTimings(_sum([run.timings for run in runs.values()]), {s: run.timings for s, run in runs.items()})
+            for arm, runs in sweep.results.items()
         }
-        for arm, runs in results.items()
-    }
+    )
 
 
-def write_summary(experiment: Experiment, directory: OutputDirectory) -> dict[str, Any]:
-    """Write `summary.json` and `timings.json`, and return the summary."""
-    summary = summarize(experiment, directory)
-    write_json(directory.path / "summary.json", summary)
-    write_json(directory.path / "timings.json", timings(experiment, directory))
-    return summary
-
-
-def fingerprint(result: "RunResult") -> str:
-    """Return the digest of what a run measured: metrics and losses over the epochs, nothing of its configuration or
-    speed.
-    """
-    measured = {name: result.curves[name] for name in sorted(result.curves) if name.startswith(("train_", "val_"))}
-    return digest(result.metrics, measured)
+def _sum(timings: list[Timings]) -> Timings:
+    names = ("compile", "training", "evaluation", "total")
+    seconds = {name: math.fsum(getattr(timing, name) for timing in timings) for name in names}
+    steps, training = sum(timing.steps for timing in timings), seconds["training"]
+    return Timings(**seconds, steps=steps, steps_per_second=steps / training if training else 0.0)
 
 
 def _arm(
-    experiment: Experiment,
-    arm: str,
-    runs: Mapping[int, "RunResult"],
-    failures: Mapping[int, Mapping[str, Any]],
-    values: Mapping[int, float | None],
-) -> dict[str, Any]:
+    changes: dict[str, Any],
+    values: dict[int, float | None],
+    runs: Mapping[int, RunResult],
+    failures: Mapping[int, Failure],
+) -> ArmSummary:
     first = next(iter(runs.values()), None)
-    mean, sd = mean_and_sd(values.values())
+    over_seeds = mean_and_sd(values.values())
+    names = [f"{part}.{name}" for part in SCORED_PARTS for name in sorted(_averages(runs, part))]
+    engine = None if first is None else first.engine
+    return ArmSummary(
+        changes=changes,
+        values=values,
+        mean=over_seeds.mean,
+        sd=over_seeds.sd,
+        complete=tuple(sorted(runs)),
+        failed={seed: dataclasses.replace(failure, details="") for seed, failure in failures.items()},
+        best_epochs={seed: run.best_epoch for seed, run in runs.items()},
+        metrics={name: mean_and_sd(metric_value(run, name) for run in runs.values()) for name in names},
+        learning=_learning(runs),
+        n_parameters=None if first is None else first.n_parameters,
+        engine=engine and {name: value for name, value in engine.items() if not any(part in name for part in VOLATILE)},
+    )
+
+
+def _averages(runs: Mapping[int, RunResult], part: str) -> set[str]:
+    return {name for run in runs.values() for name in getattr(run, part).macro}
+
+
+def _learning(runs: Mapping[int, RunResult]) -> dict[str, LearningSummary]:
+    def mean(curve: str, index: int) -> float | None:
+        found = [run.curve(curve) for run in runs.values()]
+        return mean_and_sd(values[index] for values in found if values.size).mean
+
     return {
-        "changes": experiment.changes(arm),
-        "values": values,
-        "mean": mean,
-        "sd": sd,
-        "complete": sorted(runs),
-        "failed": {seed: {"type": record["type"], "error": record["error"]} for seed, record in failures.items()},
-        "best_epochs": {seed: result.best_epoch for seed, result in runs.items()},
-        "metrics": {part: _averages(runs, part) for part in ("test", "val")},
-        "learning": _learning(runs),
-        "n_parameters": None if first is None else first.n_parameters,
-        "engine": None
-        if first is None
-        else {name: value for name, value in first.engine.items() if not any(part in name for part in VOLATILE)},
+        group: LearningSummary(
+            first_grad_norm=mean(f"grad_norm.{group}", 0),
+            last_grad_norm=mean(f"grad_norm.{group}", -1),
+            first_distance=mean(f"distance.{group}", 0),
+            last_distance=mean(f"distance.{group}", -1),
+        )
+        for group in ordered_groups(group for run in runs.values() for group in run.groups("grad_norm"))
     }
-
-
-def _averages(runs: Mapping[int, "RunResult"], part: str) -> dict[str, dict[str, float | None]]:
-    names = sorted({name for result in runs.values() for name in result.metrics[part]["macro"]})
-    table = {}
-    for name in names:
-        mean, sd = mean_and_sd(metric_value(result.metrics, f"{part}.{name}") for result in runs.values())
-        table[name] = {"mean": mean, "sd": sd}
-    return table
-
-
-def _learning(runs: Mapping[int, "RunResult"]) -> dict[str, dict[str, float | None]]:
-    """Return, for each parameter group, how strong its gradient was and how far it moved: means over seeds."""
-    names = {name for result in runs.values() for name in result.curves}
-    groups = ordered_groups(name.partition(".")[2] for name in names if name.startswith("grad_norm."))
-    table: dict[str, dict[str, float | None]] = {group: {} for group in groups}
-    for group, entry in table.items():
-        for kind in ("grad_norm", "distance"):
-            curves = [
-                result.curves[f"{kind}.{group}"] for result in runs.values() if result.curves.get(f"{kind}.{group}")
-            ]
-            entry[f"first_{kind}"] = mean_and_sd(curve[0] for curve in curves)[0]
-            entry[f"last_{kind}"] = mean_and_sd(curve[-1] for curve in curves)[0]
-    return table
 
 
 def ordered_groups(groups: Iterable[str]) -> list[str]:
@@ -194,17 +248,17 @@ def ordered_groups(groups: Iterable[str]) -> list[str]:
     return sorted(set(groups), key=lambda group: (known.index(group) if group in known else len(known), group))
 
 
-def mean_and_sd(values: Any) -> tuple[float | None, float | None]:
-    """Return mean and standard deviation (n - 1) of the finite ones among `values`; None where undefined."""
+def mean_and_sd(values: Iterable[float | None]) -> MetricSummary:
+    """Return mean and standard deviation (n - 1) of the finite ones among `values`."""
     finite = np.array([value for value in values if value is not None and math.isfinite(value)], np.float64)
     mean = float(np.mean(finite)) if finite.size else None
-    return mean, float(np.std(finite, ddof=1)) if finite.size > 1 else None
+    return MetricSummary(mean, float(np.std(finite, ddof=1)) if finite.size > 1 else None)
 
 
-def _distinct(values: Any) -> list[Any]:
+def distinct(values: Iterable[T]) -> tuple[T, ...]:
     """Return the distinct values in the order of their first occurrence."""
-    found: list[Any] = []
+    found: list[T] = []
     for value in values:
         if value not in found:
             found.append(value)
-    return found
+    return tuple(found)

@@ -1,11 +1,12 @@
 """Files in, labelled arrays out: readers, the synthetic generator, splits."""
 
-from qwafer.data.edge_iiot import Table as Table
+from qwafer.data.edge_iiot import DataTable as DataTable
 from qwafer.data.edge_iiot import read_edge_iiot as read_edge_iiot
 from qwafer.data.lswmd import read_lswmd as read_lswmd
 from qwafer.data.maps import WaferMaps as WaferMaps
 from qwafer.data.maps import content_ids as content_ids
 from qwafer.data.mixedwm38 import read_mixedwm38 as read_mixedwm38
+from qwafer.data.source import READERS as READERS
 from qwafer.data.source import read_maps as read_maps
 from qwafer.data.splits import Split as Split
 from qwafer.data.splits import make_split as make_split

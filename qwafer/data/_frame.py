@@ -52,7 +52,7 @@ def to_array(record: Any) -> np.ndarray:
     """Return the array that a `Record` of numpy stands for; objects in it stay as they are.
 
     Raises:
-        InputError: it is no record of an array, its dtype is not plain, or shape and bytes do not fit.
+        InputError: it is not a record of an array, its dtype is not plain, or shape and bytes do not fit.
     """
     if _is(record, "_frombuffer") and len(record.args) == 4:
         raw, dtype_record, shape, memory_order = record.args
@@ -77,7 +77,7 @@ def to_array(record: Any) -> np.ndarray:
         raise InputError(f"an array of shape {shape} and type {dtype} in the pickle has {len(raw)} bytes")
     array = np.frombuffer(raw, dtype=dtype)
     if dtype.kind == "U" and array.size and array.view(f"{dtype.str[0]}u4").max() > sys.maxunicode:
-        raise InputError("an array of text in the pickle holds what is no character")
+        raise InputError("an array of text in the pickle holds what is not a character")
     return array.reshape(shape, order=order)
 
 

@@ -129,7 +129,7 @@ class _Unpickler(pickle._Unpickler):
                 f"{self._path}: the pickle asks for {module}.{name}, which is not among the numpy and pandas "
                 f"names that a table of wafer maps needs; nothing was run, and the file is refused"
             )
-        # One class a name and a file: what a pickle might do to a class dies with it.
+        # One class per name and file: what a pickle might do to a class dies with it.
         return self._classes.setdefault(name, type(name, (Record,), {"__slots__": ()}))
 
 
@@ -137,7 +137,7 @@ def load_records(path: Path) -> Any:
     """Return the content of the pickle at `path`: plain data and `Record`s.
 
     Raises:
-        InputError: a name outside `ALLOWED` (it is named), or a file that is no whole pickle.
+        InputError: a name outside `ALLOWED` (it is named), or a file that is not a whole pickle.
     """
     collecting = gc.isenabled()
     gc.disable()  # millions of small records, none of them garbage: the collector would go over them again and again

@@ -1,4 +1,4 @@
-"""Reader of Edge-IIoTset CSV files (Ferrag et al. 2022, doi 10.1109/ACCESS.2022.3165809) into a `Table`."""
+"""Reader of Edge-IIoTset CSV files (Ferrag et al. 2022, doi 10.1109/ACCESS.2022.3165809) into a `DataTable`."""
 
 import hashlib
 import math
@@ -12,7 +12,7 @@ import numpy as np
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
-from qwafer.data._files import check_file
+from qwafer.data.files import check_file
 from qwafer.data.maps import CONTENT_ID_DTYPE, check_labels, check_rows
 
 LABEL = "Attack_label"
@@ -99,7 +99,7 @@ CHUNK_ROWS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class DataTable:
     """Labelled rows of a table: numbers, categories that are not yet encoded, and what was left out and why."""
 
     numeric: np.ndarray
@@ -117,7 +117,7 @@ class Table:
     content_ids: np.ndarray
     """(N,) of 16 hex digits; equal for rows that are equal in every feature."""
     dropped: tuple[tuple[str, str], ...]
-    """(column, reason) of every column that is no feature."""
+    """(column, reason) of every column that is not a feature."""
     source: str
     """What was read, in words."""
     sha256: str
@@ -142,13 +142,13 @@ class Table:
         return len(self.labels)
 
 
-def read_edge_iiot(path: str | Path) -> Table:
+def read_edge_iiot(path: str | Path) -> DataTable:
     """Return the rows of an Edge-IIoTset CSV under the binary label `Attack_label`.
 
     Of the 63 columns, identifiers, payloads, times and the attack's type are dropped (`DROPPED`, listed in the result
     with the reason). Of the rest, `CATEGORICAL` stay text, and `NUMERIC` become float64: decimal, or hexadecimal after
-    0x; what is empty or no finite number becomes 0, counted in `notes`. `frame.time` gives `times` where every row has
-    a whole date; the published files have lost the day, and then there are no times.
+    0x; what is empty or not a finite number becomes 0, counted in `notes`. `frame.time` gives `times` where every row
+    has a whole date; the published files have lost the day, and then there are no times.
 
     Raises:
         InputError: not a CSV, columns that are missing or unknown (named), or a label other than 0 and 1.
@@ -172,7 +172,7 @@ def read_edge_iiot(path: str | Path) -> Table:
         raise InputError(f"{path} has a header and no rows; at least one is needed")
     bad = np.sum([part.bad for part in parts], axis=0)
     notes = [
-        f"{count} entries of {name} are no finite numbers and became 0"
+        f"{count} entries of {name} are not finite numbers and became 0"
         for name, count in zip(NUMERIC, bad.tolist(), strict=True)
         if count
     ]
@@ -180,7 +180,7 @@ def read_edge_iiot(path: str | Path) -> Table:
     if len(times) < len(parts):
         notes.append("frame.time has no whole date in some rows, so there are no times to split by")
     categorical = zip(*(part.categorical for part in parts), strict=True)
-    return Table(
+    return DataTable(
         numeric=np.concatenate([part.numeric for part in parts]),
         numeric_names=NUMERIC,
         categorical=tuple(np.concatenate(column) for column in categorical),
@@ -249,7 +249,7 @@ def _by_distinct(column: Any, convert: Callable[[str], Any]) -> np.ndarray:
 
 
 def _numbers(column: Any) -> tuple[np.ndarray, int]:
-    """Return (N,) float64 of a column of text, and how many entries were no finite number (they become 0)."""
+    """Return (N,) float64 of a column of text, and how many entries were not finite numbers (they become 0)."""
     values = _by_distinct(column, _number)
     bad = ~np.isfinite(values)
     return np.where(bad, 0, values), int(bad.sum())

@@ -7,9 +7,9 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
-from qwafer.data._files import check_file
 from qwafer.data._frame import frame_columns, plain_text, to_array, to_scalar
 from qwafer.data._unpickle import Record, load_records
+from qwafer.data.files import check_file
 from qwafer.data.maps import Maps, WaferMaps, content_ids, one_hot
 
 CLASSES = ("Center", "Donut", "Edge-Loc", "Edge-Ring", "Loc", "Near-full", "Random", "Scratch", "none")
@@ -25,8 +25,8 @@ def read_lswmd(path: str | Path) -> WaferMaps:
     counted in `notes`. The nine classes exclude one another: `exclusive` is set.
 
     Raises:
-        InputError: no pickle, a pickle that asks for anything else (named), no such DataFrame, an unknown class, or a
-            map with values outside 0..2.
+        InputError: not a pickle, a pickle that asks for anything else (named), no such DataFrame, an unknown class, or
+            a map with values outside 0..2.
     """
     path = check_file(path)
     content = load_records(path)

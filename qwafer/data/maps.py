@@ -28,7 +28,7 @@ class WaferMaps:
     labels: np.ndarray
     """(N, K) uint8 of 0 and 1."""
     label_names: tuple[str, ...]
-    """K names, one a column of `labels`."""
+    """K names, one per column of `labels`."""
     content_ids: np.ndarray
     """(N,) of 16 hex digits; equal for maps that are equal in shape and in every die."""
     source: str
@@ -48,7 +48,7 @@ class WaferMaps:
         n = len(self.maps)
         if n == 0:
             raise InputError(f"{self.source} holds no wafer maps; at least one is needed")
-        _check_maps(self.maps, self.source)
+        check_maps(self.maps, self.source)
         check_labels(self.labels, self.label_names, n, self.source, exclusive=self.exclusive)
         check_rows(self.content_ids, self.groups, self.times, n, self.source)
 
@@ -101,18 +101,18 @@ def unpack_maps(flat: np.ndarray, shapes: np.ndarray) -> Maps:
 
 
 def one_hot(codes: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return (N, n_classes) uint8 with a single 1 a row, in column `codes[i]`."""
+    """Return (N, n_classes) uint8 with a single 1 per row, in column `codes[i]`."""
     return (np.asarray(codes)[:, None] == np.arange(n_classes)).astype(np.uint8)
 
 
 def check_labels(
     labels: np.ndarray, label_names: tuple[str, ...], n: int, source: str, *, exclusive: bool = False
 ) -> None:
-    """Raise `InputError` unless `labels` is (n, K) uint8 of 0 and 1, with K names; if `exclusive`, one 1 a row."""
+    """Raise `InputError` unless `labels` is (n, K) uint8 of 0 and 1, with K names; if `exclusive`, one 1 per row."""
     if labels.ndim != 2 or labels.shape != (n, len(label_names)):
         raise InputError(
-            f"`labels` of {source} must have shape ({n}, {len(label_names)}): an example a row, a label a column; "
-            f"got {labels.shape}"
+            f"`labels` of {source} must have shape ({n}, {len(label_names)}): one row per example, one column per "
+            f"label; got {labels.shape}"
         )
     if len(set(label_names)) != len(label_names) or not label_names:
         raise InputError(f"`label_names` of {source} must be at least one distinct name, got {label_names}")
@@ -149,7 +149,8 @@ def check_rows(ids: np.ndarray, groups: np.ndarray | None, times: np.ndarray | N
         raise InputError(f"`times` of {source} must be finite; row {row} is {times[row]}")
 
 
-def _check_maps(maps: Maps, source: str) -> None:
+def check_maps(maps: Maps, source: str) -> None:
+    """Raise `InputError` unless `maps` are (N, H, W) uint8, or (H_i, W_i) arrays of it, of 0, 1 and 2 only."""
     if isinstance(maps, np.ndarray) and maps.ndim != 3:
         raise InputError(f"`maps` of {source} must have shape (N, H, W), got {maps.shape}")
     for i, block in _blocks(maps):

@@ -7,7 +7,7 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
-from qwafer.data._files import load_npz
+from qwafer.data.files import load_npz
 from qwafer.data.maps import WaferMaps, content_ids
 
 LABEL_NAMES = ("Center", "Donut", "Edge-Loc", "Edge-Ring", "Loc", "Near-full", "Scratch", "Random")

@@ -85,7 +85,7 @@ def make_split(
     if n_units < len(PARTS):
         what = "groups of rows that share no map" if by == "group" else "distinct maps"
         raise InputError(
-            f"the split needs at least {len(PARTS)} {what}, one a part; got {n_units} in {len(labels)} rows"
+            f"the split needs at least {len(PARTS)} {what}, one per part; got {n_units} in {len(labels)} rows"
         )
     counts = _label_counts(labels, unit, n_units)
     if by == "time":
@@ -126,7 +126,7 @@ def _check(
         if by == needed_by and column is None:
             raise InputError(f"a split by {by} needs `{name}`, and these data have none; use `content` instead")
         if column is not None and np.shape(column) != (len(labels),):
-            raise InputError(f"`{name}` must have one entry a row ({len(labels)}), got shape {np.shape(column)}")
+            raise InputError(f"`{name}` must have one entry per row ({len(labels)}), got shape {np.shape(column)}")
     if by == "time" and not np.isfinite(np.asarray(times, dtype=np.float64)).all():
         raise InputError("`times` must be finite for a split by time")
 
@@ -150,7 +150,7 @@ def _joined(content: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def _label_counts(labels: np.ndarray, unit: np.ndarray, n_units: int) -> np.ndarray:
-    """Return (U, K + 2): rows a unit that carry each label, that carry none, and rows in all."""
+    """Return (U, K + 2): rows of each unit that carry each label, that carry none, and rows in all."""
     extended = np.column_stack([labels, ~labels.any(axis=1), np.ones(len(labels), dtype=np.uint8)])
     return np.column_stack([np.bincount(unit, weights=column, minlength=n_units) for column in extended.T])
 

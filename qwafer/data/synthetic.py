@@ -3,10 +3,12 @@
 import hashlib
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 
 from qwafer._checks import check_positive_int
+from qwafer._errors import InputError
 from qwafer._io import canonical_json
 from qwafer.data.maps import WaferMaps, content_ids
 from qwafer.data.mixedwm38 import LABEL_NAMES
@@ -96,6 +98,13 @@ def synthetic_maps(n: int, seed: int, size: int = 52) -> WaferMaps:
         source=f"synthetic (n={n}, seed={seed}, size={size})",
         sha256=hashlib.sha256(canonical_json(parameters).encode()).hexdigest(),
     )
+
+
+def read_synthetic(path: Path, n: int = 2000, seed: int = 0) -> WaferMaps:
+    """Return `synthetic_maps(n, seed)`: the reader of the source `synthetic`, which is not a file."""
+    if str(path) != "synthetic":
+        raise InputError(f"reader synthetic draws its maps and reads no {path}: set data.source to synthetic")
+    return synthetic_maps(n, seed)
 
 
 def _draw(wafer: _Wafer, names: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
-from qwafer.data._files import load_npz
+from qwafer.data.files import load_npz
 from qwafer.data.maps import WaferMaps, content_ids, one_hot, unpack_maps
 
 REQUIRED_KEYS = ("flat", "shape", "label", "classes")
@@ -28,8 +28,8 @@ def read_wm811k(path: str | Path) -> WaferMaps:
     n = len(codes) if codes.ndim == 1 else -1
     for name, array, kinds, fits, what in (
         ("flat", flat, "u", flat.ndim == 1 and flat.dtype == np.uint8, "one row of uint8 dies"),
-        ("shape", shapes, "iu", shapes.shape == (n, 2), "one (height, width) a label"),
-        ("label", codes, "iu", codes.ndim == 1, "one class number a map"),
+        ("shape", shapes, "iu", shapes.shape == (n, 2), "one (height, width) per label"),
+        ("label", codes, "iu", codes.ndim == 1, "one class number per map"),
         ("classes", classes, "U", classes.ndim == 1, "class names"),
     ):
         if array.dtype.kind not in kinds or not fits:

@@ -1,4 +1,4 @@
-"""The process-wide cache of compiled programs: one compilation a shape, bounded memory, counted."""
+"""The process-wide cache of compiled programs: one compilation per shape, bounded memory, counted."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit
 
 LIMIT_BYTES = 256 << 20
 """What the programs in the cache may hold together, by their own estimate; the least recently used go first."""
@@ -38,12 +38,11 @@ def stack_versions() -> tuple[tuple[str, str], ...]:
 class ProgramKey:
     """Everything that shapes a compiled program; programs are shared where all of it is equal, and only there.
 
-    `spec` brings the gates, the precision (dtype) and the readout with its number of outputs. The alpha mode of a
-    head shapes no
-    program: alpha multiplies the readout outside the circuit.
+    `circuit` brings the gates, the precision (dtype) and the readout with its number of outputs. The alpha mode of a
+    head is not among them: alpha multiplies the readout outside the circuit.
     """
 
-    spec: CircuitSpec
+    circuit: Circuit
     batch: int
     gradient: bool
     device: str

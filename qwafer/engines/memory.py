@@ -3,22 +3,22 @@
 from pathlib import Path
 
 from qwafer._errors import InputError
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def check_memory(spec: CircuitSpec, *, double: bool = False) -> None:
+def check_memory(circuit: Circuit, *, double: bool = False) -> None:
     """Raise InputError where one example's gradient cannot be held: three complex states of 2^n_qubits amplitudes.
 
     A reverse sweep needs at least the state, its adjoint and the one being written. The batch does not count: engines
-    may run it in parts. `double`: the engine computes in complex128 whatever `spec.dtype` is.
+    may run it in parts. `double`: the engine computes in complex128 whatever `circuit.dtype` is.
     """
-    amplitude = 8 if spec.dtype == "float32" and not double else 16
-    needed, available = 3 * amplitude * 2**spec.n_qubits, available_memory()
+    amplitude = 8 if circuit.dtype == "float32" and not double else 16
+    needed, available = 3 * amplitude * 2**circuit.n_qubits, available_memory()
     if available is not None and needed > available:
         raise InputError(
-            f"`circuit.n_qubits` = {spec.n_qubits} needs {_readable(needed)} for the states of one example, and "
+            f"`circuit.n_qubits` = {circuit.n_qubits} needs {_readable(needed)} for the states of one example, and "
             f"{_readable(available)} of memory are available: use fewer qubits"
         )
 

@@ -8,18 +8,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit
 from qwafer.engines.base import Engine, Program, Weights
 
 
 def data_parallel(
-    engine: Engine, spec: CircuitSpec, batch: int, mesh: Mesh | int | None = None, *, gradient: bool = True
+    engine: Engine, circuit: Circuit, batch: int, mesh: Mesh | int | None = None, *, gradient: bool = True
 ) -> Program:
-    """Return the program of `spec` for `batch` examples that runs `batch / devices` of them on each device of `mesh`.
+    """Return the program of `circuit` for `batch` examples, `batch / devices` of them on each device of `mesh`.
 
     s(w, x) = [s(w, x_1); ...; s(w, x_D)] over the D parts x_d of the batch: the numbers are those of one device, and
     the gradient in the weights is the sum of the parts' (transposing the replication of w gives the sum).
-    `mesh`: a mesh with one axis, a number of devices, or None for all of them. Angles may lie on one device or be
+    `mesh`: a mesh with one axis, a number of devices, or None for all of them. Inputs may lie on one device or be
     sharded already, by `NamedSharding(mesh, PartitionSpec(axis))`; the outputs are sharded so.
 
     Raises InputError where the batch does not divide among the devices, where so many devices are not there, and for an
@@ -34,7 +34,7 @@ def data_parallel(
         below, above = batch - batch % size, batch + size - batch % size
         advice = f"{below} or {above}" if below else str(above)
         raise InputError(f"a batch of {batch} does not divide among {size} devices: use {advice}")
-    part = engine.program(spec, batch // size, gradient=gradient)
+    part = engine.program(circuit, batch // size, gradient=gradient)
     whole, split = PartitionSpec(), PartitionSpec(axis)
     # No check of replication: it would have to look into the engine's custom derivatives. Out of a shard comes its own
     # part of the batch and nothing else, and unchecked transposition sums over the axis what came in whole.
@@ -43,12 +43,12 @@ def data_parallel(
     )
 
     @jax.jit
-    def forward(weights: Weights, angles: jax.Array) -> jax.Array:
-        angles = jax.lax.with_sharding_constraint(angles, NamedSharding(over, split))
-        return sharded(dict(weights), angles)
+    def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
+        inputs = jax.lax.with_sharding_constraint(inputs, NamedSharding(over, split))
+        return sharded(dict(weights), inputs)
 
     info = {**part.info, "devices": size, "batch_per_device": part.batch}
-    return Program(forward, spec, batch, info)
+    return Program(forward, circuit, batch, info)
 
 
 def _mesh(mesh: Mesh | int | None) -> Mesh:

@@ -1,75 +1,77 @@
-"""The `reference` engine: PennyLane's `default.qubit` under JAX, the ground truth of tests and probes."""
+"""The `reference` engine: PennyLane's `default.qubit`, the ground truth of tests and probes."""
 
-import functools
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-
-from qwafer.circuits import CircuitSpec, operations, readout_operations
+from qwafer._checks import check_positive_int
+from qwafer._errors import CapabilityError
+from qwafer.circuits import INPUTS, Circuit
+from qwafer.engines import pennylane_gates
 from qwafer.engines.base import Program, Weights
+from qwafer.engines.memory import check_memory
 
 
+@dataclass(frozen=True)
 class ReferenceEngine:
-    """`default.qubit` with backpropagation, one QNode an example under `jax.vmap`, every gate applied as written.
+    """`default.qubit` with backpropagation, every gate applied as written.
 
     Slow and simple on purpose: readout gates are gates here, never a contraction, so that agreement with this engine
     checks the other engines' shortcuts.
     """
 
-    name = "reference"
+    name: ClassVar[str] = "reference"
 
-    def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True) -> Program:
-        """Return the program of `spec` for `batch` examples; see `Engine.program`."""
-        example = _example(spec)
-        complex_dtype = "complex64" if spec.dtype == "float32" else "complex128"
+    def program(self, circuit: Circuit, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
+        """Return the program of `circuit` for `batch` examples; see `Engine.program`."""
+        import jax
+
+        check_positive_int("batch", batch)
+        reason = self.why_not(circuit)
+        if reason is not None:
+            raise CapabilityError(f"engine reference cannot run this circuit: {reason}")
+        check_memory(circuit)
+        dtype = circuit.dtype
 
         @jax.jit
-        def forward(weights: Weights, angles: jax.Array) -> jax.Array:
-            weights = {name: value.astype(spec.dtype) for name, value in weights.items()}
-            values = jax.vmap(example, in_axes=(None, 0))(weights, angles.astype(spec.dtype))
-            return values.astype(spec.dtype)
+        def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
+            weights = {name: value.astype(dtype) for name, value in weights.items()}
+            return evaluate(circuit, weights, inputs.astype(dtype)).astype(dtype)
 
+        complex_dtype = "complex64" if dtype == "float32" else "complex128"
         info = {"engine": self.name, "device": "default.qubit", "state_dtype": complex_dtype, "gradient": gradient}
-        return Program(forward, spec, batch, info)
+        return Program(forward, circuit, batch, info)
+
+    def why_not(self, circuit: Circuit) -> str | None:
+        """Return why this engine cannot run `circuit`; None: it can."""
+        return pennylane_gates.why_not(circuit)
 
 
-@functools.lru_cache(maxsize=64)
-def _example(spec: CircuitSpec) -> Any:
-    """Return the differentiable function (weights, angles (n_qubits,)) -> (n_outputs,) of one example."""
+def evaluate(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> Any:
+    """Return s (rows, n_outputs) of `circuit` on `default.qubit` for `inputs` (rows, n_inputs), of NumPy or JAX.
+
+    Weights have their own shapes, or a leading axis of as many rows. JAX differentiates arrays of JAX.
+    """
+    import numpy as np
     import pennylane as qml
 
-    n = spec.n_qubits
-    rotations = {"RX": qml.RX, "RY": qml.RY, "RZ": qml.RZ}
-    device = qml.device("default.qubit", wires=n)
+    if qml.math.get_interface(inputs) == "jax":
+        import jax.numpy as xp
 
-    def apply(ops: Any, weights: Weights, angles: jax.Array) -> None:
-        for op in ops:
-            if op.source == "angles":
-                rotations[op.name](angles[op.index[0]], wires=op.wires[0])
-            elif op.source:
-                rotations[op.name](weights[op.source][op.index], wires=op.wires[0])
-            else:
-                {"H": qml.Hadamard, "CNOT": qml.CNOT}[op.name](wires=op.wires)
-
-    def circuit(weights: Weights, angles: jax.Array, output: int) -> Any:
-        apply(operations(spec), weights, angles)
-        apply(readout_operations(spec, output), weights, angles)
-        if spec.readout == "bloch":
-            return [qml.expval(p(i)) for i in range(n) for p in (qml.X, qml.Y, qml.Z)]
-        return [qml.expval(qml.Z(i)) for i in range(n)]
-
-    node = qml.QNode(circuit, device, interface="jax", diff_method="backprop", static_argnums=(2,))
-
-    def example(weights: Weights, angles: jax.Array) -> jax.Array:
-        if spec.readout == "mean_z_readout":
-            values = [jnp.mean(jnp.stack(node(weights, angles, k))) for k in range(spec.n_outputs)]
-            return jnp.stack(values)
-        values = jnp.stack(node(weights, angles, 0))
-        if spec.readout == "mean_z":
-            return jnp.mean(values, keepdims=True)
-        if spec.readout == "z_vec":
-            return weights["readout"].astype(values.dtype) @ values
-        return values
-
-    return example
+        options: dict[str, Any] = {"diff_method": "backprop", "interface": "jax"}
+    else:
+        xp, options = np, {"diff_method": None}
+    sources = {**weights, INPUTS: inputs}
+    readout, wires = circuit.readout_facts, range(circuit.n_qubits)
+    device, body, outputs = qml.device("default.qubit", wires=wires), circuit.operations(), []
+    for k in range(readout.n_circuits(circuit.n_outputs)):
+        gates = [
+            pennylane_gates.apply_gate(op.gate, op.wires, sources[op.source][(..., *op.index)] if op.source else None)
+            for op in (*body, *circuit.readout_operations(k))
+        ]
+        measured = [qml.expval(getattr(qml, letter)(wire)) for wire in wires for letter in readout.measured]
+        (values,) = qml.execute([qml.tape.QuantumScript(gates, measured)], device, **options)
+        values = values if len(measured) > 1 else (values,)
+        rows = [xp.broadcast_to(xp.asarray(value), inputs.shape[:1]) for value in values]
+        outputs.append(readout.outputs(xp.stack(rows, axis=-1), weights))
+    return xp.concatenate(outputs, axis=-1)

@@ -1,6 +1,8 @@
 """What results are worth: metrics, thresholds, calibration, intervals and figures. NumPy in, frozen dataclasses out."""
 
 from qwafer.evaluation.calibration import Calibration as Calibration
+from qwafer.evaluation.calibration import CalibrationEffect as CalibrationEffect
+from qwafer.evaluation.calibration import CalibrationScores as CalibrationScores
 from qwafer.evaluation.calibration import Reliability as Reliability
 from qwafer.evaluation.calibration import compare_calibration as compare_calibration
 from qwafer.evaluation.calibration import fit_calibration as fit_calibration

@@ -1,14 +1,11 @@
 """Calibration of logits: temperature and Platt scaling, fitted on the validation split, and the reliability curve."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qwafer import _io
 from qwafer._checks import check_choice
 from qwafer._errors import InputError
 from qwafer.evaluation import degeneracy, metrics
@@ -35,32 +32,30 @@ class Calibration:
     degenerate: tuple[bool, ...]
     """Whether a label could not be fitted (then its logits stay as they are) or its scale stopped at a bound."""
     reasons: tuple[str, ...]
-    """Why, one text a label; empty where nothing is wrong."""
+    """Why, one text per label; empty where nothing is wrong."""
 
     def apply(self, logits: ArrayLike) -> Floats:
         """Return the calibrated logits scale * l + shift; `logits` (N, K) to (N, K)."""
         return np.asarray(logits, np.float64) * np.asarray(self.scale) + np.asarray(self.shift)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        return _io.jsonable(dataclasses.asdict(self))
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Calibration":
-        """Return the calibration that `to_dict` wrote."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(data) != names:
-            raise InputError(
-                f"a calibration must hold the fields {', '.join(sorted(names))}, got {', '.join(sorted(data))}"
-            )
-        return cls(
-            method=data["method"],
-            exclusive=bool(data["exclusive"]),
-            scale=tuple(float(value) for value in data["scale"]),
-            shift=tuple(float(value) for value in data["shift"]),
-            degenerate=tuple(bool(flag) for flag in data["degenerate"]),
-            reasons=tuple(data["reasons"]),
-        )
+@dataclass(frozen=True)
+class CalibrationScores:
+    """How well probabilities are calibrated: the metrics `ece`, `brier` and `loss`."""
+
+    per_class: dict[str, tuple[float, ...]]
+    """Metric name to K values."""
+    macro: dict[str, float]
+    """Metric name to the mean over classes; exclusive classes add `top_label_ece`, and their `loss` is the softmax
+    cross-entropy."""
+
+
+@dataclass(frozen=True)
+class CalibrationEffect:
+    """What a calibration changes on data that it was not fitted on."""
+
+    before: CalibrationScores
+    after: CalibrationScores
 
 
 @dataclass(frozen=True)
@@ -89,10 +84,11 @@ def fit_calibration(
 ) -> Calibration:
     """Fit the calibration of `logits` (N, K) on `labels` (N, K): give the validation split.
 
-    - `temperature` minimises the cross-entropy of sigmoid(l / T) over T, a label at a time; with `exclusive` that of
-    softmax(l / T) over one T (Guo et al. 2017). It never changes a ranking. - `platt` minimises the cross-entropy of
-    sigmoid(a l + b) over a and b, with Platt's targets (n_pos + 1) / (n_pos + 2) and 1 / (n_neg + 2) in place of 1 and
-    0, which keep separable data finite (Platt 1999; Lin, Lin and Weng 2007).
+    - `temperature` minimises the cross-entropy of sigmoid(l / T) over T, label by label; with `exclusive` that of
+      softmax(l / T) over one T (Guo et al. 2017). It never changes a ranking.
+    - `platt` minimises the cross-entropy of sigmoid(a l + b) over a and b, with Platt's targets
+      (n_pos + 1) / (n_pos + 2) and 1 / (n_neg + 2) in place of 1 and 0, which keep separable data finite (Platt 1999;
+      Lin, Lin and Weng 2007).
 
     Labels with a class absent or with constant or non-finite logits keep their logits and are marked; nothing is raised
     for them.
@@ -135,21 +131,19 @@ def reliability_curve(probabilities: ArrayLike, labels: ArrayLike, n_bins: int =
     )
 
 
-def compare_calibration(calibration: Calibration, logits: ArrayLike, labels: ArrayLike) -> dict[str, dict[str, Any]]:
-    """Return ECE, Brier score and loss `before` and `after` calibration, on data that it was not fitted on.
+def compare_calibration(calibration: Calibration, logits: ArrayLike, labels: ArrayLike) -> CalibrationEffect:
+    """Return ECE, Brier score and loss before and after `calibration`, on data that it was not fitted on.
 
-    {"before" | "after": {"per_class": {metric: K values}, "macro": {metric: number}}} with the metrics `ece`, `brier`,
-    `loss`; exclusive classes add `top_label_ece` to `macro`, where their `loss` is the softmax cross-entropy. `logits`
-    (N, K), `labels` (N, K), or (N,) indices of exclusive classes.
+    `logits` (N, K), `labels` (N, K), or (N,) indices of exclusive classes.
     """
     values = np.asarray(logits, np.float64)
-    return {
-        "before": _calibration_metrics(values, labels, calibration.exclusive),
-        "after": _calibration_metrics(calibration.apply(values), labels, calibration.exclusive),
-    }
+    return CalibrationEffect(
+        before=_calibration_scores(values, labels, calibration.exclusive),
+        after=_calibration_scores(calibration.apply(values), labels, calibration.exclusive),
+    )
 
 
-def _calibration_metrics(logits: Floats, labels: ArrayLike, exclusive: bool) -> dict[str, Any]:
+def _calibration_scores(logits: Floats, labels: ArrayLike, exclusive: bool) -> CalibrationScores:
     truth = np.asarray(labels)
     scores = logits
     if exclusive:
@@ -165,7 +159,7 @@ def _calibration_metrics(logits: Floats, labels: ArrayLike, exclusive: bool) -> 
     if exclusive:
         macro["loss"] = exclusive_metrics.cross_entropy(logits, classes)
         macro["top_label_ece"] = exclusive_metrics.top_label_ece(logits, classes)
-    return {"per_class": {name: tuple(value.tolist()) for name, value in per_class.items()}, "macro": macro}
+    return CalibrationScores({name: tuple(value.tolist()) for name, value in per_class.items()}, macro)
 
 
 def _fit_temperature(scores: Floats, labels: NDArray[np.bool_]) -> tuple[float, float, str]:

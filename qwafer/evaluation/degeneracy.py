@@ -36,7 +36,7 @@ def rate_reasons(rate: float, labels: NDArray[np.bool_], what: str) -> list[str]
     """Return whether the predicted-positive rate is extreme: below min(0.005, prevalence / 10), or the same of the
     negatives.
 
-    So a class of prevalence 5 % or more may not be predicted for fewer than 0.5 % of the examples, and of a rarer class
+    So a class of prevalence 5% or more may not be predicted for fewer than 0.5% of the examples, and of a rarer class
     at least a tenth of its prevalence must be predicted; the share that is predicted negative has the same bounds. A
     class that is absent has no bound.
     """

@@ -1,24 +1,19 @@
-"""All metrics of one set of logits, a class and on average, with every degenerate value marked."""
+"""All metrics of one set of logits, per class and on average, with every degenerate value marked."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qwafer import _io
 from qwafer._checks import check_shape
 from qwafer._errors import InputError
 from qwafer.evaluation import degeneracy, metrics
 from qwafer.evaluation import exclusive as exclusive_metrics
 from qwafer.evaluation.metrics import Floats
 
-RANKING_METRICS = ("roc_auc", "average_precision", "sep", "loss", "brier", "ece")
-_NEED_BOTH_CLASSES = ("roc_auc", "sep", "balanced_accuracy")
+_NEED_BOTH_CLASSES = ("roc_auc", "separation", "balanced_accuracy")
 _NEED_POSITIVES = ("average_precision", "f1", "precision", "recall")
-THRESHOLD_METRICS = ("f1", "precision", "recall", "balanced_accuracy", "predicted_positive_rate")
 
 
 @dataclass(frozen=True)
@@ -36,10 +31,10 @@ class Evaluation:
     thresholds: tuple[float, ...] | None
     """Thresholds in logit units behind the metrics whose names end in `_tuned`; none: not given."""
     per_class: dict[str, tuple[float, ...]]
-    """Metric name to K values: `roc_auc`, `average_precision`, `sep`, `loss`, `brier`, `ece`; `f1`, `precision`,
-    `recall`, `balanced_accuracy` and `predicted_positive_rate` at p = 0.5 (exclusive: of the arg-max prediction);
-    the same five with the suffix `_tuned` where thresholds are given. A class without a positive example has no
-    ROC-AUC, average precision, sep, F1, precision or recall."""
+    """Metric name to K values: `roc_auc`, `average_precision`, `separation`, `loss`, `brier`, `ece`; `f1`,
+    `precision`, `recall`, `balanced_accuracy` and `predicted_positive_rate` at p = 0.5 (exclusive: of the arg-max
+    prediction); the same five with the suffix `_tuned` where thresholds are given. A class without a positive
+    example has no ROC-AUC, average precision, separation, F1, precision or recall."""
     macro: dict[str, float]
     """Metric name to the mean over the classes where it is defined, which depends on the split alone, so that two heads
     on one split are averaged over the same classes; and `f1_micro`, `exact_match` (both also `_tuned`); exclusive:
@@ -47,41 +42,12 @@ class Evaluation:
     degenerate: tuple[bool, ...]
     """Whether the metrics of a class at thresholds cannot be trusted, or are undefined."""
     reasons: tuple[str, ...]
-    """Why, one text a class; empty where nothing is wrong."""
+    """Why, one text per class; empty where nothing is wrong."""
 
     @property
     def any_degenerate(self) -> bool:
         """Whether any class is degenerate."""
         return any(self.degenerate)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data; NaN becomes None."""
-        return _io.jsonable(dataclasses.asdict(self))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Evaluation":
-        """Return the evaluation that `to_dict` wrote; None becomes NaN."""
-
-        def number(value: float | None) -> float:
-            return np.nan if value is None else float(value)
-
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(data) != names:
-            raise InputError(
-                f"an evaluation must hold the fields {', '.join(sorted(names))}, got {', '.join(sorted(data))}"
-            )
-        thresholds = data["thresholds"]
-        return cls(
-            label_names=tuple(data["label_names"]),
-            n_examples=int(data["n_examples"]),
-            n_positive=tuple(int(count) for count in data["n_positive"]),
-            exclusive=bool(data["exclusive"]),
-            thresholds=None if thresholds is None else tuple(number(value) for value in thresholds),
-            per_class={name: tuple(number(value) for value in values) for name, values in data["per_class"].items()},
-            macro={name: number(value) for name, value in data["macro"].items()},
-            degenerate=tuple(bool(flag) for flag in data["degenerate"]),
-            reasons=tuple(data["reasons"]),
-        )
 
 
 def evaluate(
@@ -92,7 +58,7 @@ def evaluate(
     thresholds: ArrayLike | None = None,
     exclusive: bool = False,
 ) -> Evaluation:
-    """Return every metric of `logits` (N, K) against `labels` (N, K) of 0 and 1, a class and averaged; see
+    """Return every metric of `logits` (N, K) against `labels` (N, K) of 0 and 1, per class and averaged; see
     `Evaluation`.
 
     `thresholds` (K,) in logit units, tuned on the validation split, add the metrics `*_tuned`. With `exclusive` the
@@ -181,7 +147,7 @@ def _ranking_metrics(scores: Floats, labels: NDArray[np.bool_]) -> dict[str, Flo
     return {
         "roc_auc": auc,
         "average_precision": precision,
-        "sep": metrics.separation(scores, labels),
+        "separation": metrics.separation(scores, labels),
         "loss": metrics.bce_loss(scores, labels),
         "brier": metrics.brier(probabilities, labels),
         "ece": metrics.expected_calibration_error(probabilities, labels),

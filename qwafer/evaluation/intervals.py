@@ -1,6 +1,5 @@
 """BCa bootstrap intervals (Efron 1987): bias-corrected and accelerated, equal to SciPy's on the same resamples."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qwafer import _io
 from qwafer._checks import check_interval, check_positive_int
 from qwafer._errors import InputError
 from qwafer.evaluation.metrics import Floats
@@ -37,10 +35,6 @@ class Interval:
     reason: str
     """Why; empty where nothing is wrong."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data; NaN becomes None."""
-        return _io.jsonable(dataclasses.asdict(self))
-
 
 def bca_interval(
     values: ArrayLike,
@@ -52,7 +46,7 @@ def bca_interval(
 ) -> Interval:
     """Return the BCa interval of a statistic of `values` (n,), the observations that are drawn with replacement.
 
-    `statistic` is `mean` or a function of (samples (..., n), axis) that returns one number a sample. With the bias
+    `statistic` is `mean` or a function of (samples (..., n), axis) that returns one number per sample. With the bias
     correction z0 = Phi^-1(P*(theta* < theta) + P*(theta* = theta) / 2) and the acceleration a = sum U^3 / (6 (sum
     U^2)^1.5) of the jackknife, U_i = mean(theta_(.)) - theta_(i), the ends are the quantiles Phi(z0 + (z0 + z) / (1 - a
     (z0 + z))) of theta*, z = Phi^-1((1 -+ level) / 2).

@@ -132,7 +132,7 @@ def _statistics(
 
 
 def _mean(values: NDArray[np.bool_]) -> _Statistic:
-    """The mean of one value an example."""
+    """The mean of one value per example."""
     n, total = len(values), int(values.sum())
     return _Statistic(lambda counts: (values.astype(np.float64) @ counts) / n, (total - values) / max(n - 1, 1))
 

@@ -120,7 +120,7 @@ def calibration_bins(
     bins = np.clip(np.nan_to_num(probabilities) * n_bins, 0, n_bins - 1).astype(np.int64)
     bins -= (bins > 0) & (probabilities <= edges[bins])
     bins += (bins < n_bins - 1) & (probabilities > edges[bins + 1])
-    bins += np.arange(n_labels) * n_bins  # (N, K): one range of bins a label
+    bins += np.arange(n_labels) * n_bins  # (N, K): one range of bins per label
     size = n_bins * n_labels
     count = np.bincount(bins.ravel(), minlength=size)
     total = np.bincount(bins.ravel(), weights=probabilities.ravel(), minlength=size)
@@ -129,7 +129,7 @@ def calibration_bins(
 
 
 def confusion(predictions: ArrayLike, labels: ArrayLike) -> Confusion:
-    """Count true and false positives and negatives a label; `predictions`, `labels` (N, K) or (N,) of 0 and 1, counts
+    """Count true and false positives and negatives per label; `predictions`, `labels` (N, K) or (N,) of 0 and 1, counts
     (K,).
     """
     predicted, truth, _ = as_columns(predictions, labels, "predictions")

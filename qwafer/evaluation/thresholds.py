@@ -1,14 +1,10 @@
-"""Decision thresholds a label, tuned on the validation split, with a safe fall-back where tuning means nothing."""
+"""Decision thresholds per label, tuned on the validation split, with a safe fall-back where tuning means nothing."""
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qwafer import _io
 from qwafer._checks import check_choice
 from qwafer._errors import InputError
 from qwafer.evaluation import degeneracy, metrics
@@ -21,7 +17,7 @@ FALLBACK = 0.0
 
 @dataclass(frozen=True)
 class Thresholds:
-    """One threshold a label, in logit units: an example is predicted positive if its logit exceeds it."""
+    """One threshold per label, in logit units: an example is predicted positive if its logit exceeds it."""
 
     method: str
     """`f1`, `youden`, `prevalence` or `cost`."""
@@ -29,41 +25,18 @@ class Thresholds:
     """The K thresholds; 0 for degenerate labels."""
     objective: tuple[float, ...]
     """What the method optimises, at the best threshold (also where that is not used, for its extreme rate): F1,
-    Youden's J, |predicted-positive rate - prevalence|, or the mean cost an example; NaN for labels that are
+    Youden's J, |predicted-positive rate - prevalence|, or the mean cost per example; NaN for labels that are
     degenerate before any threshold is tried."""
     predicted_positive_rate: tuple[float, ...]
     """Fraction of the examples it was tuned on that the threshold in `values` predicts positive."""
     degenerate: tuple[bool, ...]
     """Whether the metrics of a label at its threshold cannot be trusted."""
     reasons: tuple[str, ...]
-    """Why, one text a label; empty where nothing is wrong."""
+    """Why, one text per label; empty where nothing is wrong."""
 
     def predict(self, logits: ArrayLike) -> NDArray[np.bool_]:
         """Return the predictions (N, K) of `logits` (N, K)."""
         return metrics.predict(logits, self.values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data; NaN becomes None."""
-        return _io.jsonable(dataclasses.asdict(self))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Thresholds":
-        """Return the thresholds that `to_dict` wrote."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(data) != names:
-            raise InputError(
-                f"thresholds must hold the fields {', '.join(sorted(names))}, got {', '.join(sorted(data))}"
-            )
-        numbers = {
-            name: tuple(np.nan if value is None else float(value) for value in data[name])
-            for name in ("values", "objective", "predicted_positive_rate")
-        }
-        return cls(
-            method=data["method"],
-            degenerate=tuple(bool(flag) for flag in data["degenerate"]),
-            reasons=tuple(data["reasons"]),
-            **numbers,
-        )
 
 
 def tune_thresholds(
@@ -72,9 +45,11 @@ def tune_thresholds(
     """Return the threshold of each label that is best on `logits` (N, K) and `labels` (N, K): give the validation
     split.
 
-    - `f1`: largest F1 = 2 tp / (2 tp + fp + fn); - `youden`: largest J = tp / n_pos - fp / n_neg (Youden 1950); -
-    `prevalence`: predicted-positive rate nearest to the prevalence; - `cost`: smallest total cost under `cost_matrix`
-    (2, 2) or (K, 2, 2), rows the true and columns the predicted class: [[c_tn, c_fp], [c_fn, c_tp]].
+    - `f1`: largest F1 = 2 tp / (2 tp + fp + fn);
+    - `youden`: largest J = tp / n_pos - fp / n_neg (Youden 1950);
+    - `prevalence`: predicted-positive rate nearest to the prevalence;
+    - `cost`: smallest total cost under `cost_matrix` (2, 2) or (K, 2, 2), rows the true and columns the predicted
+      class: [[c_tn, c_fp], [c_fn, c_tp]].
 
     Candidates are the midpoints between neighbouring distinct logits, so every threshold predicts at least one example
     of each kind. Of equally good ones the nearest to logit 0 is taken, of two as near the lower. A label is degenerate,

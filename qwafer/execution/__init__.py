@@ -1,5 +1,34 @@
-"""Jobs and what runs them."""
+"""Jobs and what runs them: one spine for runs, timings, nulls and questions."""
 
-from qwafer.execution.processes import Event as Event
-from qwafer.execution.processes import Task as Task
-from qwafer.execution.processes import WorkerPool as WorkerPool
+from qwafer._errors import InputError
+from qwafer.execution.job import Event as Event
+from qwafer.execution.job import Executor as Executor
+from qwafer.execution.job import Failure as Failure
+from qwafer.execution.job import Job as Job
+from qwafer.execution.job import OnProgress as OnProgress
+from qwafer.execution.job import Progress as Progress
+from qwafer.execution.job import ReportPart as ReportPart
+from qwafer.execution.job import perform as perform
+from qwafer.execution.job import plain as plain
+from qwafer.execution.processes import LocalProcesses as LocalProcesses
+from qwafer.execution.running import Tally as Tally
+from qwafer.execution.running import run_all as run_all
+from qwafer.execution.threads import Threads as Threads
+from qwafer.registry import Registry
+
+EXECUTORS: Registry = Registry(
+    "executor",
+    {"local": "qwafer.execution.processes:LocalProcesses", "serial": "qwafer.execution.threads:serial"},
+)
+"""Executors by name; what a name stands for is called as `Class(jobs=N)`."""
+
+
+def make_executor(name: str = "local", jobs: int = 2) -> Executor:
+    """Return the executor called `name`, `package.module:Class` of anybody's own included, for `jobs` jobs at a time.
+
+    Raises InputError for a name that does not stand for an executor.
+    """
+    executor = EXECUTORS.get(name)(jobs=jobs)
+    if not isinstance(executor, Executor):
+        raise InputError(f"`executor` = {name} must make something with `run`, `__enter__` and `__exit__`")
+    return executor

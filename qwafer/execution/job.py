@@ -1,11 +1,17 @@
 """`Job`, `Event`, `Progress`, and the `Executor` that turns the first into the second."""
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-Report = Callable[[float], None]
+from qwafer._process import configure_jax
+from qwafer.registry import load_attribute
+
+F = TypeVar("F", bound=Callable[[Any, Callable[[float], None]], Any])
+
+ReportPart = Callable[[float], None]
 """Called by a running job with the fraction of it that is done."""
 
 
@@ -15,7 +21,7 @@ class Job:
 
     key: str
     """Names the job in its events; unique in one call of `Executor.run`."""
-    function: str | Callable[[Any, Report], Any]
+    function: str | Callable[[Any, ReportPart], Any]
     """`package.module:function`, called as `function(payload, report)`; the function itself only where the executor
     runs in this process."""
     payload: Any = None
@@ -38,6 +44,12 @@ class Failure:
     """One sentence."""
     details: str = ""
     """The traceback, or the end of what the process wrote to stderr."""
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        """Return what became of a job that raised `error`."""
+        name = type(error).__name__
+        return cls(name, " ".join(str(error).split()) or name, "".join(traceback.format_exception(error)))
 
 
 @dataclass(frozen=True)
@@ -74,8 +86,13 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
+@runtime_checkable
 class Executor(Protocol):
-    """Something that runs jobs: processes of this machine, threads of this process, a cluster."""
+    """Something that runs jobs: processes of this machine, threads of this process, a cluster.
+
+    Entering it starts nothing, leaving it ends what it started, and it may be entered again. One that does not run a
+    job by `python -m qwafer.execution.worker` calls `perform(job.function, job.payload, report)`.
+    """
 
     def run(self, jobs: Iterable[Job], on_event: Callable[[Event], None]) -> None:
         """Run all jobs; call `on_event`, in this thread, with everything that is known of them.
@@ -89,3 +106,23 @@ class Executor(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def plain(function: F) -> F:
+    """Mark a job function as one that computes nothing with JAX, so that JAX is not loaded for it."""
+    function.plain = True  # type: ignore[attr-defined]
+    return function
+
+
+def perform(function: str | Callable[[Any, ReportPart], Any], payload: Any, report: ReportPart) -> Any:
+    """Return what a job's function returns.
+
+    A name is what stands for the function in a process of qwafer's own: JAX is configured for it (`configure_jax`)
+    unless the function is `plain`. A function given itself is called in this process as it is.
+    """
+    if not isinstance(function, str):
+        return function(payload, report)
+    loaded = load_attribute(function, "function")
+    if not getattr(loaded, "plain", False):
+        configure_jax()
+    return loaded(payload, report)

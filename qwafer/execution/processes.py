@@ -1,147 +1,90 @@
-"""Worker processes that take one task at a time; one that dies costs its task, not the sweep."""
+"""`LocalProcesses`: worker processes of this machine; one that dies costs its job, not the others."""
 
 import contextlib
 import json
 import os
-import queue
 import signal
 import subprocess
+import sys
+import sysconfig
 import tempfile
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO
 
 from qwafer._checks import check_positive_int
+from qwafer._errors import InputError
 from qwafer._process import worker_environment
+from qwafer.execution.job import Event, Failure, Job
+from qwafer.execution.running import Put, run_in_slots
 
+COMMAND = (sys.executable, "-P", "-m", "qwafer.execution.worker")
+"""What a worker is. -P: the current directory is on its path only where it is on that of this process."""
 LOG_TAIL = 4000
-"""Bytes of a dead worker's stderr that its error keeps."""
+"""Bytes of a dead worker's stderr that its failure keeps."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """One message to a worker and what becomes of it."""
+class LocalProcesses:
+    """`jobs` worker processes, each fed one job at a time; they import whatever this process can.
 
-    key: tuple[str, int]
-    """Arm and seed."""
-    message: Mapping[str, Any]
-    """Plain JSON data."""
-    fresh: bool = False
-    """Run it in a process of its own: for tasks whose result would depend on what ran in the process before."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a worker reports about a task."""
-
-    key: tuple[str, int]
-    kind: str
-    """`started`, `progress`, `done` or `failed`."""
-    fraction: float = 0.0
-    """Part of the task that is done, for `progress`."""
-    payload: Mapping[str, Any] | None = None
-    """What came with it: for `failed` the texts `error`, `type` and `details`."""
-
-
-class WorkerPool:
-    """`jobs` processes of `command`, each fed one JSON line a task on stdin and answering in JSON lines on stdout.
-
-    Every process has the environment of `worker_environment` (one thread) whatever `jobs` is, so that a result does not
-    depend on how many run side by side. A process starts with its first task and serves until the pool is closed; one
-    that dies fails its task and is replaced. Workers leave when their stdin closes, as it does when this process dies.
+    Every process has the environment of `worker_environment(1)`, one thread, or `environment` where that is given, so
+    that a result does not depend on how many run side by side. A process starts with its first job and serves until the
+    executor is left; one whose job failed is replaced. Workers leave when their stdin closes, as it does when this
+    process dies. A job's function must be given by name.
     """
 
-    def __init__(self, command: Sequence[str], *, jobs: int = 2, environment: Mapping[str, str] | None = None):
+    def __init__(self, jobs: int = 2, environment: Mapping[str, str] | None = None):
         check_positive_int("jobs", jobs)
-        self._command = list(command)
         self._environment = dict(worker_environment(1) if environment is None else environment)
         self._slots: list[_Worker | None] = [None] * jobs
         self._lock = threading.Lock()
-        self._closed = False
+        self._killed = False
 
-    def __enter__(self) -> "WorkerPool":
+    def __enter__(self) -> "LocalProcesses":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for slot in range(len(self._slots)):
+            self._retire(slot)
 
-    def run(self, tasks: Iterable[Task], on_event: Callable[[Event], None]) -> None:
-        """Run all tasks; call `on_event` in this thread for everything that the workers report.
-
-        Returns when every task is done or has failed. An exception out of `on_event`, and Ctrl-C, kills the workers.
-        """
-        waiting = deque(tasks)
-        open_tasks = len(waiting)
-        events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
-        threads = [
-            threading.Thread(target=self._serve, args=(slot, waiting, events), daemon=True)
-            for slot in range(min(len(self._slots), open_tasks))
-        ]
-        try:
-            for thread in threads:
-                thread.start()
-            while open_tasks:
-                event = events.get()
-                if isinstance(event, BaseException):
-                    raise event
-                open_tasks -= event.kind in ("done", "failed")
-                on_event(event)
-        except BaseException:
-            waiting.clear()
-            self._kill()
-            raise
-        finally:
-            for thread in threads:
-                thread.join()
-
-    def close(self) -> None:
-        """End the workers by closing their stdin; one that does not leave within ten seconds is killed."""
-        with self._lock:
-            self._closed = True
-            workers, self._slots = [worker for worker in self._slots if worker is not None], [None] * len(self._slots)
-        for worker in workers:
-            worker.stop()
+    def run(self, jobs: Iterable[Job], on_event: Callable[[Event], None]) -> None:
+        """Run all jobs; an exception out of `on_event`, and Ctrl-C, kills the workers. See `Executor.run`."""
+        jobs = list(jobs)
+        for job in jobs:
+            if not isinstance(job.function, str):
+                raise InputError(f"{job.key}: give the job's function as package.module:name to run it in a process")
+        self._killed = False
+        run_in_slots(len(self._slots), jobs, self._serve, on_event, self._kill)
 
     def _kill(self) -> None:
         """Kill the workers, with all that they started, and start no other."""
         with self._lock:
-            self._closed = True
+            self._killed = True
             for worker in self._slots:
                 if worker is not None:
                     worker.kill()
 
-    def _serve(self, slot: int, waiting: deque[Task], events: "queue.SimpleQueue[Event | BaseException]") -> None:
-        """Feed one worker until no task waits; runs in a thread of its own."""
-        try:
-            while True:
-                try:
-                    task = waiting.popleft()
-                except IndexError:
-                    return
-                worker = self._worker(slot, fresh=task.fresh)
-                if worker is None:
-                    return
-                events.put(Event(task.key, "started"))
-                # What a failure leaves behind in a process must not reach the next task.
-                if not worker.perform(task, events.put) or task.fresh:
-                    self._retire(slot)
-        except BaseException as error:
-            events.put(error)
+    def _serve(self, slot: int, job: Job, put: Put) -> None:
+        worker = self._worker(slot, job)
+        # What a failure leaves behind in a process must not reach the next job.
+        if worker is not None and (not worker.perform(job, put) or job.fresh):
+            self._retire(slot)
 
-    def _worker(self, slot: int, *, fresh: bool) -> "_Worker | None":
-        """Return the living worker of `slot`, started where there is none; None once the pool is closed."""
-        if fresh:
+    def _worker(self, slot: int, job: Job) -> "_Worker | None":
+        """Return the living worker of `slot` that suits the job, started where there is none; None after a kill."""
+        worker = self._slots[slot]
+        if worker is not None and (job.fresh or not worker.alive() or worker.own != job.environment):
             self._retire(slot)
         with self._lock:
-            if self._closed:
+            if self._killed:
                 return None
             worker = self._slots[slot]
-            if worker is None or not worker.alive():
-                if worker is not None:
-                    worker.stop()
-                worker = self._slots[slot] = _Worker(self._command, self._environment)
+            if worker is None:
+                worker = self._slots[slot] = _Worker(self._environment, job.environment)
             return worker
 
     def _retire(self, slot: int) -> None:
@@ -154,15 +97,18 @@ class WorkerPool:
 class _Worker:
     """One process and its pipes."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
+    def __init__(self, environment: Mapping[str, str], own: Mapping[str, str]):
+        self.own = own
+        self._expired = False
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # `stop` closes it
+        whole = {**environment, **own}
         # A session of its own keeps a terminal's Ctrl-C from the worker: this process decides when it ends.
         self._process = subprocess.Popen(
-            command,
+            COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=dict(environment),
+            env={**whole, "PYTHONPATH": import_path(whole.get("PYTHONPATH", ""))},
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -172,30 +118,64 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def perform(self, task: Task, report: Callable[[Event], None]) -> bool:
-        """Send the task, report until it is done or has failed, and return whether it is done."""
-        with contextlib.suppress(BrokenPipeError):  # it died before it took the task, which `_death` reports
-            self._input.write((json.dumps(task.message) + "\n").encode())
+    def perform(self, job: Job, put: Put) -> bool:
+        """Send the job, report until it is done or has failed, and return whether it is done."""
+        with contextlib.suppress(BrokenPipeError):  # it died before it took the job, which `_death` reports
+            self._input.write((json.dumps({"function": job.function, "payload": job.payload}) + "\n").encode())
             self._input.flush()
-        for line in self._output:
+        while line := self._line(job.timeout):
             answer = json.loads(line)
-            kind = answer.pop("event")
-            report(Event(task.key, kind, float(answer.get("fraction", 0.0)), answer))
-            if kind in ("done", "failed"):
-                return bool(kind == "done")
-        report(Event(task.key, "failed", payload=self._death()))
+            if answer.pop("kind") == "progress":
+                put(Event(job.key, "progress", answer["fraction"]))
+            elif "result" in answer:
+                put(Event(job.key, "done", 1.0, answer["result"]))
+                return True
+            else:
+                put(Event(job.key, "failed", failure=Failure(**answer)))
+                return False
+        if self._expired:
+            failure = Failure("TimedOut", f"no answer in {job.timeout:g} s", self._said())
+        else:
+            failure = Failure("WorkerDied", self._death(), self._said())
+        put(Event(job.key, "failed", failure=failure))
         return False
 
-    def _death(self) -> dict[str, str]:
+    def _line(self, timeout: float | None) -> bytes:
+        """Return the worker's next line; nothing where it died, or was killed because `timeout` seconds passed."""
+        with self._killed_after(timeout):
+            line = self._output.readline()
+        return b"" if self._expired else line
+
+    @contextlib.contextmanager
+    def _killed_after(self, seconds: float | None) -> Iterator[None]:
+        if seconds is None:
+            yield
+            return
+
+        def expire() -> None:
+            self._expired = True
+            self.kill()
+
+        timer = threading.Timer(seconds, expire)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()  # it may be at work just now
+
+    def _death(self) -> str:
         status = self._process.wait()
         cause = f"with status {status}"
         if status < 0:
             cause = f"by signal {-status} ({_signal_name(-status)})"
             if status == -signal.SIGKILL:
                 cause += "; the system kills a process so that takes more memory than there is"
+        return f"the worker process ended {cause}"
+
+    def _said(self) -> str:
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - LOG_TAIL))
-        details = self._log.read().decode(errors="replace").strip()
-        return {"type": "WorkerDied", "error": f"the worker process ended {cause}", "details": details}
+        return self._log.read().decode(errors="replace").strip()
 
     def kill(self) -> None:
         """Kill the process and whatever it started, at once."""
@@ -203,7 +183,7 @@ class _Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def stop(self) -> None:
-        """End the process and release its pipes."""
+        """End the process, at the latest after ten seconds, and release its pipes."""
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
         try:
@@ -213,6 +193,17 @@ class _Worker:
             self._process.wait()
         self._output.close()
         self._log.close()
+
+
+def import_path(more: str = "") -> str:
+    """Return the PYTHONPATH of a process that imports what this one does: this very qwafer first, `more` last.
+
+    The standard library and installed packages, which the process finds by itself, are left out.
+    """
+    own = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    found = [str(Path(entry).resolve()) for entry in sys.path if not entry.startswith(own)]
+    entries = [str(Path(__file__).resolve().parents[2]), *found, *filter(None, more.split(os.pathsep))]
+    return os.pathsep.join(dict.fromkeys(entries))
 
 
 def _signal_name(number: int) -> str:

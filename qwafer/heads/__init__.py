@@ -1,13 +1,31 @@
-"""Trainable maps from features to logits: a quantum head and its classical rivals."""
+"""Maps from features to logits: a quantum head, its classical rivals, and contenders that train themselves."""
 
-from qwafer.engines.memory import available_memory as available_memory
-from qwafer.engines.memory import check_memory as check_memory
-from qwafer.heads._base import GROUPS as GROUPS
-from qwafer.heads._base import Head as Head
-from qwafer.heads._base import group_of as group_of
-from qwafer.heads._classical import LinearHead as LinearHead
-from qwafer.heads._classical import MlpHead as MlpHead
-from qwafer.heads._make import make_head as make_head
-from qwafer.heads._make import make_program as make_program
-from qwafer.heads._predict import predict_logits as predict_logits
-from qwafer.heads._quantum import QuantumHead as QuantumHead
+from typing import TYPE_CHECKING
+
+from qwafer._lazy import lazy_attributes
+from qwafer.heads.options import HEADS as HEADS
+from qwafer.heads.options import LOOP as LOOP
+from qwafer.heads.options import PARAMETER_GROUPS as PARAMETER_GROUPS
+from qwafer.heads.options import Contender as Contender
+from qwafer.heads.options import Fitted as Fitted
+from qwafer.heads.options import LinearOptions as LinearOptions
+from qwafer.heads.options import MlpOptions as MlpOptions
+from qwafer.heads.options import QuantumOptions as QuantumOptions
+from qwafer.heads.options import TrainedHead as TrainedHead
+from qwafer.heads.options import TreeOptions as TreeOptions
+
+if TYPE_CHECKING:
+    from qwafer.heads._base import Head as Head
+    from qwafer.heads._base import HeadInputs as HeadInputs
+    from qwafer.heads._base import draw as draw
+    from qwafer.heads._base import group_of as group_of
+    from qwafer.heads._base import head_inputs as head_inputs
+    from qwafer.heads._classical import LinearHead as LinearHead
+    from qwafer.heads._classical import MlpHead as MlpHead
+    from qwafer.heads._predict import predict_logits as predict_logits
+    from qwafer.heads._projection import orthonormal_frame as orthonormal_frame
+    from qwafer.heads._projection import principal_axes as principal_axes
+    from qwafer.heads._quantum import QuantumHead as QuantumHead
+    from qwafer.heads._tree import FittedTree as FittedTree
+
+__getattr__, __dir__ = lazy_attributes(globals())

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -10,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import key_seed
+from qwafer.circuits import Circuit
 from qwafer.engines import Program
-
-GROUPS = ("projection", "circuit", "readout", "alpha")
-"""The optimiser's groups; the first part of a parameter's name (`projection.weight`) is its group."""
 
 
 class Head(eqx.Module):
@@ -69,6 +69,43 @@ class Head(eqx.Module):
         if "standardize.mean" not in self.buffers:
             return features
         return (features - self.buffers["standardize.mean"][None, :]) / self.buffers["standardize.scale"][None, :]
+
+
+@dataclass(frozen=True, eq=False)
+class HeadInputs:
+    """What an untrained head is made of, beside its own options."""
+
+    features: np.ndarray
+    """(M, D) features of the training split, as they are."""
+    n_labels: int
+    """Labels, or exclusive classes."""
+    seed: int
+    """The run's seed; see `draw`."""
+    dtype: str
+    """Precision of the head: that of its circuit, `float32` for a classical head."""
+    buffers: dict[str, Array]
+    """The standardisation, for the buffers of the head; empty where it does not standardise."""
+    circuit: Circuit | None = None
+    """The circuit, for heads that run one."""
+
+    def standardized(self) -> np.ndarray:
+        """Return the features (M, D) as the head sees them, float64."""
+        values = self.features.astype(np.float64)
+        if not self.buffers:
+            return values
+        mean, scale = (np.asarray(self.buffers[f"standardize.{name}"], np.float64) for name in ("mean", "scale"))
+        return np.asarray((values - mean[None]) / scale[None])
+
+
+def head_inputs(
+    features: np.ndarray, n_labels: int, seed: int, circuit: Circuit | None = None, *, standardize: bool = True
+) -> HeadInputs:
+    """Return the inputs of a head for training features (M, D), checked; raise InputError for unusable ones."""
+    check_positive_int("n_labels", n_labels)
+    check_features(features)
+    dtype = "float32" if circuit is None else circuit.dtype
+    values = np.asarray(features)
+    return HeadInputs(values, n_labels, seed, dtype, standardization(values, dtype) if standardize else {}, circuit)
 
 
 def draw(seed: int, name: str, shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> Array:

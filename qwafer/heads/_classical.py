@@ -1,6 +1,7 @@
 """The classical rivals of the quantum head: a linear map and a network with one hidden layer."""
 
 import math
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -8,9 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
-from qwafer.config import HeadConfig
 from qwafer.engines import Program
-from qwafer.heads._base import Head, draw
+from qwafer.heads._base import Head, HeadInputs, draw
+
+if TYPE_CHECKING:
+    from qwafer.heads.options import MlpOptions
 
 
 class LinearHead(Head):
@@ -54,19 +57,21 @@ class MlpHead(Head):
         return hidden @ p["projection.output.weight"] + p["projection.output.bias"][None, :]
 
 
-def linear_head(n_features: int, n_labels: int, buffers: dict[str, Array], seed: int) -> LinearHead:
+def linear_head(inputs: HeadInputs) -> LinearHead:
     """Return an untrained `LinearHead`: weights of standard deviation 1/sqrt(D), bias 0."""
-    params = _layer("projection.linear", n_features, n_labels, 1 / math.sqrt(n_features), seed)
-    return LinearHead(params, buffers, n_labels, "float32")
+    width = inputs.features.shape[1]
+    params = _layer("projection.linear", width, inputs.n_labels, 1 / math.sqrt(width), inputs.seed)
+    return LinearHead(params, inputs.buffers, inputs.n_labels, inputs.dtype)
 
 
-def mlp_head(config: HeadConfig, n_features: int, n_labels: int, buffers: dict[str, Array], seed: int) -> MlpHead:
+def mlp_head(options: "MlpOptions", inputs: HeadInputs) -> MlpHead:
     """Return an untrained `MlpHead`: He-normal hidden weights (std sqrt(2/D)), output std 1/sqrt(hidden), biases 0."""
+    width, hidden, seed = inputs.features.shape[1], options.hidden, inputs.seed
     params = {
-        **_layer("projection.hidden", n_features, config.hidden, math.sqrt(2 / n_features), seed),
-        **_layer("projection.output", config.hidden, n_labels, 1 / math.sqrt(config.hidden), seed),
+        **_layer("projection.hidden", width, hidden, math.sqrt(2 / width), seed),
+        **_layer("projection.output", hidden, inputs.n_labels, 1 / math.sqrt(hidden), seed),
     }
-    return MlpHead(params, buffers, n_labels, "float32", config.dropout)
+    return MlpHead(params, inputs.buffers, inputs.n_labels, inputs.dtype, options.dropout)
 
 
 def _layer(name: str, n_in: int, n_out: int, scale: float, seed: int) -> dict[str, Array]:

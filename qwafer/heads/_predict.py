@@ -14,7 +14,7 @@ from qwafer.heads._base import Head
 
 
 def predict_logits(head: Head, features: np.ndarray, program: Program | None, batch: int) -> np.ndarray:
-    """Return the logits (N, n_labels) of `features` (N, D), `batch` examples a call; the last batch is padded.
+    """Return the logits (N, n_labels) of `features` (N, D), `batch` examples per call; the last batch is padded.
 
     `program` must be one for `batch` examples (None for a classical head). The result does not depend on what pads.
     """

@@ -1,6 +1,7 @@
 """The quantum head: projection, angles, circuit, readout, alpha and bias."""
 
 import math
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -9,43 +10,39 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
-from qwafer.circuits import CircuitSpec
-from qwafer.config import HeadConfig
+from qwafer.circuits import Circuit
 from qwafer.engines import Program
-from qwafer.heads._base import Head, draw
+from qwafer.heads._base import Head, HeadInputs, draw
 from qwafer.heads._projection import ANGLE_MAPS, orthonormal_frame, principal_axes
+
+if TYPE_CHECKING:
+    from qwafer.heads.options import QuantumOptions
 
 ALPHA_FLOOR = 1e-3
 """Least alpha of `alpha_mode = "softplus"`."""
-
-READOUT_NAMES = {"z_vec": "readout.weights", "mean_z_readout": "readout.angles"}
-"""Name of a readout's trainable array; two readouts never share one, as their values have different meanings."""
 
 
 class QuantumHead(Head):
     """l(x) = alpha (s(x) + bias) with s the readout of a circuit at angles = angle_scale * map(P^T x + c).
 
-    x are the standardised features, P (D, n_qubits) and c (n_qubits,) the projection. The bias (one a label, trained)
-    starts at 0. Alpha is one number, or one a label: softplus(a) + 1e-3 with `alpha.raw` = a, or `alpha.value` itself
+    x are the standardised features, P (D, n_qubits) and c (n_qubits,) the projection. The bias (one per label, trained)
+    starts at 0. Alpha is one number, or one per label: softplus(a) + 1e-3 with `alpha.raw` = a, or `alpha.value` itself
     (mode `direct`, which may cross zero and then inverts the ranking).
     """
 
-    spec: CircuitSpec = eqx.field(static=True)
+    spec: Circuit = eqx.field(static=True)
     angle_map: str = eqx.field(static=True)
     angle_scale: float = eqx.field(static=True)
 
-    def angles(self, features: Float[Array, "batch D"]) -> Float[Array, "batch n_qubits"]:
-        """Return the encoding angles (batch, n_qubits) in radians of `features` (batch, D)."""
+    def inputs(self, features: Float[Array, "batch D"]) -> Float[Array, "batch n_inputs"]:
+        """Return the circuit's inputs (batch, n_inputs), angles in radians, of `features` (batch, D)."""
         x = self.standardized(features)
         z = x @ self._array("projection.weight") + self._array("projection.bias")[None, :]
         return self.angle_scale * ANGLE_MAPS[self.angle_map](z)
 
     def circuit_weights(self) -> dict[str, Array]:
-        """Return the weights that the engine's program takes, by the names of `CircuitSpec.weight_shapes`."""
-        weights = {"ansatz": self._array("circuit.ansatz")}
-        if self.spec.readout in READOUT_NAMES:
-            weights["readout"] = self._array(READOUT_NAMES[self.spec.readout])
-        return weights
+        """Return the weights that the engine's program takes, by the names of `Circuit.weight_shapes`."""
+        return {name: self._array(parameter_of(self.spec, name)) for name in self.spec.weight_shapes()}
 
     def alpha(self) -> Float[Array, " n_labels"]:
         """Return alpha of each label (n_labels,), also where all share one."""
@@ -58,8 +55,8 @@ class QuantumHead(Head):
     def scores(self, features: Float[Array, "batch D"], program: Program | None) -> Float[Array, "batch n_labels"]:
         """Return the readout s(x) (batch, n_labels), before bias and alpha."""
         if program is None:
-            raise InputError("a quantum head needs the `program` of an engine; see `qwafer.heads.make_program`")
-        return program(self.circuit_weights(), self.angles(features))
+            raise InputError("a quantum head needs the `program` of an engine; see `qwafer.training.make_program`")
+        return program(self.circuit_weights(), self.inputs(features))
 
     def logits(
         self,
@@ -76,43 +73,49 @@ class QuantumHead(Head):
         return self.params[name] if name in self.params else self.buffers[name]
 
 
-def quantum_head(
-    config: HeadConfig, spec: CircuitSpec, features: np.ndarray, buffers: dict[str, Array], seed: int
-) -> QuantumHead:
-    """Return an untrained `QuantumHead` for `spec.n_outputs` labels.
+def parameter_of(spec: Circuit, weight: str) -> str:
+    """Return the name of the head's parameter that holds a weight of the circuit."""
+    return spec.readout_facts.parameter or "" if weight == "readout" else f"circuit.{weight}"
 
-    `features` (M, D) are the training features after standardisation. Initial values: projection weights of standard
-    deviation 1/sqrt(D), biases 0, ansatz angles and readout angles normal of standard deviation `init_scale`, `z_vec`
-    weights 1/n_qubits plus such a number. Readout angles do not start at 0: there every label would be the same mean
-    Z, and the first angle of a wire would have no gradient.
+
+def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
+    """Return an untrained `QuantumHead` for the circuit of `inputs`.
+
+    Initial values: projection weights of standard deviation 1/sqrt(D), biases 0, the circuit's weights and readout
+    angles normal of standard deviation `init_scale`, `z_vec` weights 1/n_qubits plus such a number. Readout angles do
+    not start at 0: there every label would be the same mean Z, and the first angle of a wire would have no gradient.
     """
-    n_features, n, dtype, scale = features.shape[1], spec.n_qubits, spec.dtype, config.init_scale
-    params = {"circuit.ansatz": draw(seed, "circuit.ansatz", spec.weight_shapes()["ansatz"], dtype, scale)}
-    buffers = dict(buffers)
-    if config.projection == "linear":
+    spec = inputs.circuit
+    assert spec is not None
+    seed, dtype, scale = inputs.seed, inputs.dtype, options.init_scale
+    n_features, n = inputs.features.shape[1], spec.n_inputs
+    params = {}
+    for weight, weight_shape in spec.weight_shapes().items():
+        name = parameter_of(spec, weight)
+        start = draw(seed, name, weight_shape, dtype, scale)
+        offset = spec.readout_facts.offset(spec.n_qubits) if weight == "readout" else 0.0
+        params[name] = start + jnp.asarray(offset, dtype)
+    buffers = dict(inputs.buffers)
+    if options.projection == "linear":
         params["projection.weight"] = draw(seed, "projection.weight", (n_features, n), dtype, 1 / math.sqrt(n_features))
         params["projection.bias"] = jnp.zeros((n,), dtype)
     else:
-        if config.projection == "fixed":
-            weight, shift = orthonormal_frame(n_features, n, seed), np.zeros(n)
+        if options.projection == "fixed":
+            weight_values, shift = orthonormal_frame(n_features, n, seed), np.zeros(n)
         else:
-            weight, shift = principal_axes(features, n)
-        buffers["projection.weight"] = jnp.asarray(weight, dtype)
+            weight_values, shift = principal_axes(inputs.standardized(), n)
+        buffers["projection.weight"] = jnp.asarray(weight_values, dtype)
         buffers["projection.bias"] = jnp.asarray(shift, dtype)
-    if spec.readout in READOUT_NAMES:
-        name = READOUT_NAMES[spec.readout]
-        start = draw(seed, name, spec.weight_shapes()["readout"], dtype, scale)
-        params[name] = start + jnp.asarray(1 / n, dtype) if spec.readout == "z_vec" else start
     params["readout.bias"] = jnp.zeros((spec.n_outputs,), dtype)
 
-    shape = (spec.n_outputs,) if config.alpha_per_label else ()
-    if not config.alpha_train:
-        buffers["alpha.value"] = jnp.full(shape, config.alpha_init, dtype)
-    elif config.alpha_mode == "direct":
-        params["alpha.value"] = jnp.full(shape, config.alpha_init, dtype)
+    shape = (spec.n_outputs,) if options.alpha_per_label else ()
+    if not options.alpha_train:
+        buffers["alpha.value"] = jnp.full(shape, options.alpha_init, dtype)
+    elif options.alpha_mode == "direct":
+        params["alpha.value"] = jnp.full(shape, options.alpha_init, dtype)
     else:
-        params["alpha.raw"] = jnp.full(shape, inverse_softplus(config.alpha_init - ALPHA_FLOOR), dtype)
-    return QuantumHead(params, buffers, spec.n_outputs, dtype, spec, config.angle_map, config.angle_scale)
+        params["alpha.raw"] = jnp.full(shape, inverse_softplus(options.alpha_init - ALPHA_FLOOR), dtype)
+    return QuantumHead(params, buffers, spec.n_outputs, dtype, spec, options.angle_map, options.angle_scale)
 
 
 def inverse_softplus(value: float) -> float:

@@ -9,7 +9,7 @@ from jaxtyping import Float32, Int32, UInt8
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import digest, key_seed
-from qwafer.config import SamplingConfig
+from qwafer.objective.options import SamplingConfig
 from qwafer.objective.priors import importance_weights
 
 
@@ -28,7 +28,7 @@ class Sampler(Protocol):
 
     @property
     def n_batches(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         ...
 
     @property
@@ -45,7 +45,7 @@ class Sampler(Protocol):
 class ShuffledPasses:
     """Shuffled passes over `n_examples`; the last batch of a pass is padded.
 
-    With `fixed` batches an epoch, passes follow one another until so many batches are full, and nothing is padded.
+    With `fixed` batches per epoch, passes follow one another until so many batches are full, and nothing is padded.
     """
 
     n_examples: int
@@ -55,7 +55,7 @@ class ShuffledPasses:
 
     @property
     def n_batches(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return self.fixed or -(-self.n_examples // self.batch_size)
 
     def epoch(self, number: int) -> Batches:

@@ -37,12 +37,12 @@ def effective_number(counts: Float[np.ndarray, " n"], beta: float) -> Float[np.n
 
 
 def positive_weights(
-    option: str, labels: UInt8[np.ndarray, "M n_labels"], beta: float = 0.999
+    option: str | None, labels: UInt8[np.ndarray, "M n_labels"], beta: float = 0.999
 ) -> Float[np.ndarray, " n_labels"]:
     """Return the weight of positive examples of each label under `objective.pos_weight` = `option`.
 
-    `none`: 1; `balanced`: negatives / positives of the training labels (M, n_labels), 1 for a label that has only one
-    of the two; `effective`: the same of effective numbers; numbers: one for every label, or one a label.
+    None: 1; `balanced`: negatives / positives of the training labels (M, n_labels), 1 for a label that has only one
+    of the two; `effective`: the same of effective numbers; numbers: one for every label, or one per label.
     """
     numbers = _numbers("pos_weight", option, labels.shape[1])
     if numbers is not None:
@@ -56,7 +56,7 @@ def positive_weights(
 
 
 def class_weights(
-    option: str, labels: UInt8[np.ndarray, "M n_labels"], beta: float = 0.999
+    option: str | None, labels: UInt8[np.ndarray, "M n_labels"], beta: float = 0.999
 ) -> Float[np.ndarray, " n_labels"]:
     """Return the weight of each label's term under `objective.class_weights` = `option`; see `example_weights`.
 
@@ -67,14 +67,14 @@ def class_weights(
 
 
 def example_weights(
-    option: str, labels: UInt8[np.ndarray, "M n_classes"], beta: float = 0.999
+    option: str | None, labels: UInt8[np.ndarray, "M n_classes"], beta: float = 0.999
 ) -> Float[np.ndarray, " n_classes"]:
     """Return the weight of the examples of each exclusive class under `objective.class_weights` = `option`.
 
-    `none`: 1; `balanced`: inverse to the class's examples among the training labels (M, n_classes); `effective`:
+    None: 1; `balanced`: inverse to the class's examples among the training labels (M, n_classes); `effective`:
     inverse to their effective number; both with mean one over the training examples, so that `balanced` is M /
     (n_classes n_k) as in scikit-learn. A class without an example weighs as if it had one. Numbers: one for all, or
-    one a class, as they are.
+    one per class, as they are.
     """
     weights = _rarity(option, labels, beta)
     if _is_given(option):
@@ -83,7 +83,7 @@ def example_weights(
     return weights * counts.sum() / (weights * counts).sum()
 
 
-def _rarity(option: str, labels: np.ndarray, beta: float) -> np.ndarray:
+def _rarity(option: str | None, labels: np.ndarray, beta: float) -> np.ndarray:
     numbers = _numbers("class_weights", option, labels.shape[1])
     if numbers is not None:
         return numbers
@@ -91,15 +91,15 @@ def _rarity(option: str, labels: np.ndarray, beta: float) -> np.ndarray:
     return 1 / (effective_number(counts, beta) if option == "effective" else counts)
 
 
-def _is_given(option: str) -> bool:
+def _is_given(option: str | None) -> bool:
     return option not in ("balanced", "effective")
 
 
-def _numbers(name: str, option: str, n_labels: int) -> np.ndarray | None:
-    """Return the numbers that `option` gives, one a label; None where the training labels decide."""
+def _numbers(name: str, option: str | None, n_labels: int) -> np.ndarray | None:
+    """Return the numbers that `option` gives, one per label; None where the training labels decide."""
     if not _is_given(option):
         return None
-    values = [1.0] if option == "none" else [float(part) for part in option.split(",")]
+    values = [1.0] if option is None else [float(part) for part in option.split(",")]
     if len(values) not in (1, n_labels):
         raise InputError(
             f"`objective.{name}` must hold one number, or one for each of {n_labels} labels, got {len(values)}"

@@ -25,10 +25,10 @@ from qwafer.probes.circuit.subject import qnode_subject as qnode_subject
 from qwafer.probes.circuit.trainability import trainability as trainability
 from qwafer.probes.data.controls import label_permutation as label_permutation
 from qwafer.probes.data.controls import split_by_origin as split_by_origin
-from qwafer.probes.data.table import Table as Table
-from qwafer.probes.data.table import probe_data as probe_data
+from qwafer.probes.data.probed import ProbedData as ProbedData
+from qwafer.probes.data.probed import probe_data as probe_data
+from qwafer.probes.pairing import arms_differ as arms_differ
 from qwafer.probes.pairing import digests_agree as digests_agree
-from qwafer.probes.pairing import identical_arms as identical_arms
 from qwafer.probes.pairing import ineffective_options as ineffective_options
 from qwafer.probes.report import Report as Report
 from qwafer.probes.report import merge as merge

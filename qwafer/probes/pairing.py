@@ -1,6 +1,5 @@
 """Does the comparison compare anything? Bit-identical arms, digests that must agree, options without effect."""
 
-import itertools
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -8,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from qwafer._io import digest
-from qwafer.circuits import operations, readout_operations
+from qwafer.comparison.pairing import digest_pairs, identical_arms
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
-from qwafer.heads import make_head, make_program
 from qwafer.objective import make_objective, make_sampler, order_digest
+from qwafer.overrides import flat_config
 from qwafer.probes.report import Report
-from qwafer.training import RunResult, prepare
+from qwafer.training import Runs, make_head, make_program, prepare
 
 ADDRESS = re.compile(r"0x[0-9a-f]+|\bid=\d+")
 """What differs between two printings of one program."""
@@ -22,24 +21,14 @@ ADDRESS = re.compile(r"0x[0-9a-f]+|\bid=\d+")
 LOOP_OPTIONS = ("eval_every_epochs", "early_stopping", "val_objective", "checkpoint_every_epochs", "preflight_compile")
 """Options of the loop around the program: they choose when to evaluate and which checkpoint counts."""
 
-Runs = Mapping[str, Mapping[int, RunResult]]
-"""Results by arm and seed."""
 
-
-def identical_arms(runs: Runs, *, exclude: Collection[tuple[str, str]] = ()) -> Report:
+def arms_differ(runs: Runs, *, exclude: Collection[tuple[str, str]] = ()) -> Report:
     """Report arms whose configurations differ and whose results are bit-identical on every seed that both have.
 
-    Compared are all curves and metrics, to the last bit. Pairs in `exclude` are another probe's finding already.
+    See `qwafer.comparison.identical_arms`. Pairs in `exclude` are another probe's finding already.
     """
-    prints = {
-        arm: {seed: digest(run.curves, run.metrics) for seed, run in results.items()} for arm, results in runs.items()
-    }
-    equal = []
-    for first, second in itertools.combinations(runs, 2):
-        common = prints[first].keys() & prints[second].keys()
-        known = (first, second) in exclude or (second, first) in exclude
-        if common and not known and all(prints[first][seed] == prints[second][seed] for seed in common):
-            equal.append((first, second))
+    known = {frozenset(pair) for pair in exclude}
+    equal = [pair for pair in identical_arms(runs) if frozenset(pair) not in known]
     listed = "; ".join(f"{a} and {b}" for a, b in equal)
     return Report(
         name="identical arms",
@@ -53,7 +42,7 @@ def identical_arms(runs: Runs, *, exclude: Collection[tuple[str, str]] = ()) -> 
             else "one arm: nothing to compare"
         ),
         numbers={"identical": equal},
-        tolerance="fail: all curves and metrics equal to the last bit on every common seed",
+        tolerance="fail: all metrics and losses equal to the last bit on every common seed",
         meaning="The option that tells the arms apart never reached the program: the comparison compares nothing.",
         remedy="Trace the option from the configuration to the program; see `ineffective options`.",
     )
@@ -62,25 +51,15 @@ def identical_arms(runs: Runs, *, exclude: Collection[tuple[str, str]] = ()) -> 
 def digests_agree(runs: Runs) -> Report:
     """Report digests that must agree between arms of one seed and do not: data, split, batches, shared initial values.
 
-    Digests may differ where the arms' own options ask for it (`data.*`, `sampling.*`, batch size, epochs,
-    `init_scale`); those are left to `qwafer.comparison`, which knows which option determines which digest. Here arms
-    with equal options of that kind are compared.
+    Digests may differ where the arms differ in an option that determines them; those pairs are left out.
     """
-    differing: list[str] = []
-    compared = 0
-    for first, second in itertools.combinations(runs, 2):
-        for seed in sorted(runs[first].keys() & runs[second].keys()):
-            a, b = runs[first][seed], runs[second][seed]
-            for what in ("data", "split", "batches"):
-                if _same_inputs(a.config, b.config, what):
-                    compared += 1
-                    if a.digests[what] != b.digests[what]:
-                        differing.append(f"{what} of {first} and {second}, seed {seed}")
-            if _same_inputs(a.config, b.config, "parameters"):
-                for name in sorted(a.digests["parameters"].keys() & b.digests["parameters"].keys()):
-                    compared += 1
-                    if a.digests["parameters"][name] != b.digests["parameters"][name]:
-                        differing.append(f"initial {name} of {first} and {second}, seed {seed}")
+    configs = {arm: RunConfig.from_dict(next(iter(results.values())).config) for arm, results in runs.items()}
+    digests = {arm: {seed: run.digests for seed, run in results.items()} for arm, results in runs.items()}
+    pairs = [pair for pair in digest_pairs(digests, configs, {}) if not pair.options]
+    compared = len(pairs)
+    differing = [
+        f"{pair.what} of {pair.arms[0]} and {pair.arms[1]}, seed {pair.seed}" for pair in pairs if not pair.equal
+    ]
     return Report(
         name="digests",
         question="Do arms of one seed share data, split, batches and initial values?",
@@ -144,14 +123,14 @@ def program_fingerprint(config: RunConfig, data: FeatureSet, seed: int = 0) -> d
 
     inputs = jnp.asarray(features, head.dtype)[rows], jnp.asarray(labels, head.dtype)[rows], weights
     jaxpr = ADDRESS.sub("", str(jax.make_jaxpr(step)(params, optimizer.init(params), *inputs)))
-    spec = getattr(program, "spec", None)
-    gates = [] if spec is None else [str(op) for op in (*operations(spec), *readout_operations(spec, 0))]
+    circuit = getattr(program, "circuit", None)
+    gates = [] if circuit is None else [str(op) for op in (*circuit.operations(), *circuit.readout_operations(0))]
     schedule = make_schedule(options, total)
     rates = [float(schedule(i)) for i in range(0, total, max(1, total // 16))]
     info = {} if program is None else {k: v for k, v in program.info.items() if not isinstance(v, float)}
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((head.params, head.buffers, objective))]
     return {
-        "program": digest(jaxpr, gates, [] if spec is None else [spec.readout, spec.dtype], info, rates),
+        "program": digest(jaxpr, gates, [] if circuit is None else [circuit.readout, circuit.dtype], info, rates),
         "initial": digest(*leaves),
         "data": prepared.data_digest,
         "split": prepared.split.digest,
@@ -190,24 +169,5 @@ def ineffective_options(arms: Mapping[str, RunConfig], data: FeatureSet, baselin
 
 
 def _different_options(first: RunConfig, second: RunConfig) -> list[str]:
-    a, b = first.to_dict(), second.to_dict()
-    return [f"{section}.{name}" for section in a for name in a[section] if a[section][name] != b[section][name]]
-
-
-_INPUTS = {
-    "data": ("data",),
-    "split": ("data",),
-    "batches": ("data", "sampling", "training.batch_size", "training.epochs", "training.fixed_num_batches"),
-    "parameters": ("data", "head", "circuit.n_qubits", "circuit.n_layers", "circuit.ansatz", "circuit.dtype"),
-}
-"""Options on which each digest may rest."""
-
-
-def _same_inputs(first: Mapping[str, Any], second: Mapping[str, Any], what: str) -> bool:
-    """Return whether two runs' configurations agree in every option that the digest `what` may rest on."""
-    for name in _INPUTS[what]:
-        section, _, option = name.partition(".")
-        a, b = first[section], second[section]
-        if (a[option] != b[option]) if option else (a != b):
-            return False
-    return True
+    a, b = flat_config(first), flat_config(second)
+    return [name for name in {**a, **b} if a.get(name) != b.get(name)]

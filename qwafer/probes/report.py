@@ -48,10 +48,6 @@ class Report:
         """Whether the verdict is not `fail`."""
         return self.verdict != "fail"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON data."""
-        return {**dataclasses.asdict(self), "blames": list(self.blames)}
-
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """Return the worst of `verdicts`: fail, then warn, then pass; skip only where there is nothing else."""

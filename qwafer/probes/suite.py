@@ -1,15 +1,16 @@
-"""Which probes run on what: a circuit, a trained head, a table of data. One defect, one red line."""
+"""Which probes run on what: a circuit, a trained head, a data set. One defect, one red line."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from qwafer.circuits import CircuitSpec
 from qwafer.config import RunConfig
+from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
-from qwafer.heads import QuantumHead
+from qwafer.heads import LinearOptions, QuantumHead
 from qwafer.objective import make_objective
 from qwafer.probes.circuit.dimension import fisher_report
 from qwafer.probes.circuit.evidence import Evidence, gather
@@ -24,13 +25,11 @@ from qwafer.probes.circuit.sensitivity import sensitivity
 from qwafer.probes.circuit.subject import Subject, circuit_subject
 from qwafer.probes.circuit.trainability import own_trainability, trainability
 from qwafer.probes.data import controls
-from qwafer.probes.data.table import Table
+from qwafer.probes.data.probed import ProbedData
 from qwafer.probes.report import Report, parameter_name
 from qwafer.probes.scores import logits as scores
 from qwafer.probes.scores import stall
 from qwafer.training import Prepared, RunResult, prepare, train
-
-Progress = Callable[[str], None]
 
 TOO_LARGE = f"more than {MOST_QUBITS} wires: too large to simulate over many random weights"
 
@@ -40,10 +39,6 @@ QUICK_EXAMPLES = 128
 """Examples at which the output Jacobian and the Gram matrix are taken, at most."""
 QUICK_AMPLITUDES = 1 << 17
 """Amplitudes of all of these examples, at most: larger circuits are looked at with fewer examples."""
-
-
-def _silent(text: str) -> None:
-    """Show nothing."""
 
 
 def probe_gradients(evidence: Evidence) -> list[Report]:
@@ -120,17 +115,16 @@ def probe_circuit(
     init_scale: float | None = None,
     thorough: bool = False,
     seed: int = 0,
-    progress: Progress = _silent,
+    progress: OnProgress | None = None,
 ) -> list[Report]:
     """Return the reports of every probe of a circuit; those that need more than the subject has are skipped.
 
-    `init_scale` is the standard deviation of the initial weights, if known. `progress` is told what comes next.
+    `init_scale` is the standard deviation of the initial weights, if known. `progress` is called before each step.
     """
-    progress("values and gradients")
-    reports = probe_gradients(
-        gather(subject, points=6 if thorough else 2, seed=seed, reference="engine" if thorough else "device")
-    )
-    progress("trainability and expressive power")
+    say = progress or (lambda _: None)
+    say(Progress("circuit", 0, 2, text="values and gradients"))
+    reports = probe_gradients(gather(subject, points=6 if thorough else 2, seed=seed))
+    say(Progress("circuit", 1, 2, text="trainability and expressive power"))
     return reports + probe_power(subject, init_scale=init_scale, thorough=thorough, seed=seed)
 
 
@@ -147,25 +141,23 @@ def probe_run(run: RunResult, data: FeatureSet, *, seed: int = 0) -> list[Report
     fitted = prepared.data.features[prepared.split.train[:MOST_EXAMPLES]]
     test = {"logits": outputs["test_logits"], "labels": outputs["test_labels"]}
     val = {"logits": outputs["val_logits"], "labels": outputs["val_labels"]}
-    gamma = config.objective.focal_gamma
+    gamma = getattr(config.objective, "focal_gamma", 0.0)
     reports = [
         scores.score_spread(test["logits"], test["labels"], run.predictor.thresholds, names),
         scores.score_sign(test["logits"], test["labels"], run.curves.get("alpha", ()), names),
         stall.focal_stall(run.curves, gamma, level=stall_level_of(prepared, config)),
         scores.threshold_fragility(val, test, names, seed=seed),
     ]
-    if config.head.name != "linear":
+    if not isinstance(config.head, LinearOptions):
         reports.insert(3, scores.linear_equality(logits, held, run.predictor.logits(fitted), fitted))
     if isinstance(head, QuantumHead):
-        bound = 1.0
-        if head.spec.readout == "z_vec":
-            bound = float(np.abs(np.asarray(head.circuit_weights()["readout"])).sum(axis=-1).max())
+        bound = head.spec.readout_facts.bound(head.circuit_weights())
         bias = np.asarray(head.params["readout.bias"], np.float64)
         readout = logits / np.asarray(head.alpha(), np.float64) - bias
         reports.insert(1, scores.score_range(readout, bound=bound))
-        if head.spec.n_qubits <= MOST_QUBITS:
+        if isinstance(head.spec, CircuitSpec) and head.spec.n_qubits <= MOST_QUBITS:
             shown = held[: min(QUICK_EXAMPLES, QUICK_AMPLITUDES >> head.spec.n_qubits)]
-            jacobian, gram = _jacobian_and_gram(head, shown)
+            jacobian, gram = _jacobian_and_gram(head, head.spec, shown)
             reports.append(scores.output_rank(jacobian, gram=gram))
     return reports
 
@@ -182,10 +174,10 @@ def stall_level_of(prepared: Prepared, config: RunConfig) -> float:
     return float(objective(jnp.zeros(labels.shape, "float32"), labels, jnp.ones((len(labels),), "float32")))
 
 
-def table_of(prepared: Prepared, *, stratified: bool = True) -> Table:
+def probed_data(prepared: Prepared, *, stratified: bool = True) -> ProbedData:
     """Return the data of a run as the data probes look at it."""
     data = prepared.data
-    return Table(
+    return ProbedData(
         features=np.asarray(data.features),
         labels=np.asarray(data.labels),
         split=prepared.split,
@@ -199,26 +191,28 @@ def table_of(prepared: Prepared, *, stratified: bool = True) -> Table:
 
 
 def head_fit(config: RunConfig, data: FeatureSet, seed: int) -> controls.Fit:
-    """Return the pipeline of `config` as a fit for `label_permutation`: `train` on `data` with the table's labels."""
+    """Return the pipeline of `config` as a fit for `label_permutation`: `train` on `data` with the labels and
+    split that it is given.
+    """
 
-    def fit(table: Table) -> tuple[np.ndarray, np.ndarray]:
-        permuted = dataclasses.replace(data, labels=np.asarray(table.labels), split=table.split.parts())
+    def fit(probed: ProbedData) -> tuple[np.ndarray, np.ndarray]:
+        permuted = dataclasses.replace(data, labels=np.asarray(probed.labels), split=probed.split.parts())
         run = train(config, permuted, seed)
         return run.outputs["test_logits"], run.outputs["test_labels"]
 
     return fit
 
 
-def _jacobian_and_gram(head: QuantumHead, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _jacobian_and_gram(head: QuantumHead, spec: CircuitSpec, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the output Jacobian at the data and the fidelity matrix of the encoded and processed states."""
     import jax.numpy as jnp
 
     from qwafer.probes.circuit.statevector import states
 
-    angles = np.asarray(head.angles(jnp.asarray(features, head.dtype)), np.float64)
+    angles = np.asarray(head.inputs(jnp.asarray(features, head.dtype)), np.float64)
     weights: Mapping[str, np.ndarray] = {
         name: np.asarray(value, np.float64) for name, value in head.circuit_weights().items()
     }
-    amplitudes = states(head.spec, {"ansatz": weights["ansatz"]}, angles)
+    amplitudes = states(spec, {"ansatz": weights["ansatz"]}, angles)
     gram = np.abs(amplitudes.conj() @ amplitudes.T) ** 2
-    return spec_jacobian(head.spec, weights, angles), gram
+    return spec_jacobian(spec, weights, angles), gram

@@ -4,33 +4,32 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from qwafer._errors import InputError
 from qwafer.circuits import CircuitSpec
 from qwafer.config import RunConfig
+from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
+from qwafer.heads import QuantumOptions
 from qwafer.probes import pairing
 from qwafer.probes.circuit.subject import circuit_subject
 from qwafer.probes.data import controls
-from qwafer.probes.data.table import probe_data
+from qwafer.probes.data.probed import probe_data
 from qwafer.probes.report import Report, Verdict, merge, worst
 from qwafer.probes.scores.nulls import NULLS, run_nulls
-from qwafer.probes.suite import head_fit, probe_circuit, probe_run, table_of
+from qwafer.probes.suite import head_fit, probe_circuit, probe_run, probed_data
 from qwafer.training import RunResult, prepare, train
 
 QUICK_BATCHES = 100
-"""Most batches an epoch of the short training that the quick table looks at."""
+"""Most batches per epoch of the short training that the quick table looks at."""
 QUICK_EPOCHS = 5
 """Most epochs of it."""
 NULL_SEEDS = 5
 """Seeds of the nulls of a thorough table."""
 
-Progress = Callable[[str], None]
-
-
-def _silent(text: str) -> None:
-    """Show nothing."""
+Announce = Callable[[str], None]
+"""Called with what comes next."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,39 @@ class Section:
 
 
 @dataclass(frozen=True)
+class TrustSubject:
+    """What was probed."""
+
+    arms: dict[str, Any]
+    """Every option of each arm."""
+    baseline: str
+    """The arm that the others are compared with."""
+    engine: dict[str, Any]
+    """What executed the circuit of each arm."""
+    seed: int
+    """Of split, initial values, batches and random points."""
+    thorough: bool
+    """Whether arms were trained as configured, with nulls."""
+    n_examples: int
+    """Examples under the task of the baseline."""
+    n_features: int
+    """Features of an example."""
+    labels: tuple[str, ...]
+    """Labels of the task."""
+    versions: dict[str, str]
+    """Of Python and packages."""
+
+
+@dataclass(frozen=True)
 class TrustTable:
-    """What the probes say about an experiment."""
+    """What the probes say about an experiment: `report.json`."""
+
+    SCHEMA: ClassVar[str] = "qwafer/trust-table/1"
 
     sections: tuple[Section, ...]
     """By matter."""
-    subject: Mapping[str, Any]
-    """Plain data on what was probed: arms, engine, seed, examples, thorough or not."""
+    subject: TrustSubject | None = None
+    """What was probed."""
 
     @property
     def reports(self) -> tuple[Report, ...]:
@@ -68,15 +93,6 @@ class TrustTable:
             verdict: sum(r.verdict == verdict for r in self.reports) for verdict in ("pass", "warn", "fail", "skip")
         }
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON data."""
-        return {
-            "verdict": self.verdict,
-            "counts": self.counts(),
-            "subject": dict(self.subject),
-            "sections": {section.title: [r.to_dict() for r in section.reports] for section in self.sections},
-        }
-
 
 def trust_table(
     arms: Mapping[str, RunConfig],
@@ -85,12 +101,12 @@ def trust_table(
     baseline: str = "",
     seed: int = 0,
     thorough: bool = False,
-    progress: Progress = _silent,
+    progress: OnProgress | None = None,
 ) -> TrustTable:
     """Run every probe that applies to `arms` and return the trust table.
 
     A circuit that several arms share is probed once; the reports of different circuits, and of the arms' heads, are
-    merged into one line a probe, with the worst verdict. Scores are those of a short training of each arm (at most 5
+    merged into one line per probe, with the worst verdict. Scores are those of a short training of each arm (at most 5
     epochs of 100 batches; `thorough` trains as configured, takes more samples, and trains the nulls over 5 seeds).
     Data are probed as the baseline sees them.
 
@@ -100,27 +116,36 @@ def trust_table(
         baseline: the arm that the others are compared with; the first by default.
         seed: of split, initial values, batches and random points.
         thorough: more samples, and nulls.
-        progress: told what comes next.
+        progress: called before each step.
     """
     if not arms:
         raise InputError("`arms` must hold at least one configuration")
     baseline = baseline or next(iter(arms))
+    total = _count_steps(arms, baseline, thorough=thorough)
+    steps = itertools.count()
+
+    def announce(text: str) -> None:
+        if progress is not None:
+            progress(Progress("probes", next(steps), total, text=text))
+
     short = {arm: config if thorough else _shortened(config, len(data[arm])) for arm, config in arms.items()}
     prepared = prepare(arms[baseline], data[baseline], seed)
-    table = table_of(prepared, stratified=arms[baseline].data.split_by == "content" and data[baseline].split is None)
+    probed = probed_data(
+        prepared, stratified=arms[baseline].data.split_by == "content" and data[baseline].split is None
+    )
 
-    circuits = _circuit_reports(arms, data, seed=seed, thorough=thorough, progress=progress)
+    circuits = _circuit_reports(arms, data, seed=seed, thorough=thorough, announce=announce)
     runs: dict[str, RunResult] = {}
     head_reports: dict[str, list[Report]] = {}
     for arm, config in short.items():
-        progress(f"scores of {arm}")
+        announce(f"scores of {arm}")
         runs[arm] = train(config, data[arm], seed)
         head_reports[arm] = probe_run(runs[arm], data[arm], seed=seed)
-    progress("data")
-    data_reports = probe_data(table)
+    announce("data")
+    data_reports = probe_data(probed)
     fit = head_fit(short[baseline], prepared.data, seed)
-    data_reports += [controls.label_permutation(table, fit, seed=seed), controls.split_by_origin(table, seed=seed)]
-    progress("pairing")
+    data_reports += [controls.label_permutation(probed, fit, seed=seed), controls.split_by_origin(probed, seed=seed)]
+    announce("pairing")
     pairing_reports = _pairing_reports(arms, runs, data, baseline, seed)
     sections = [
         Section("gradients and circuit", tuple(circuits)),
@@ -128,37 +153,37 @@ def trust_table(
         Section("data", tuple(data_reports)),
         Section("pairing", tuple(pairing_reports)),
     ]
-    if thorough and arms[baseline].head.name == "quantum":
+    if thorough and isinstance(arms[baseline].head, QuantumOptions):
         null = run_nulls(
             arms[baseline],
             data[baseline],
             range(seed, seed + NULL_SEEDS),
-            progress=lambda name, null_seed: progress(f"null {name}, seed {null_seed}"),
+            progress=lambda state: announce(f"null {state.text}"),
         )
         sections.append(Section("nulls", (null,)))
     return TrustTable(
         tuple(sections),
-        {
-            "arms": {arm: config.to_dict() for arm, config in arms.items()},
-            "baseline": baseline,
-            "engine": {arm: run.engine for arm, run in runs.items()},
-            "seed": seed,
-            "thorough": thorough,
-            "n_examples": len(prepared.data),
-            "n_features": prepared.data.features.shape[1],
-            "labels": list(prepared.data.label_names),
-            "versions": next(iter(runs.values())).versions,
-        },
+        TrustSubject(
+            arms={arm: config.to_dict() for arm, config in arms.items()},
+            baseline=baseline,
+            engine={arm: run.engine for arm, run in runs.items()},
+            seed=seed,
+            thorough=thorough,
+            n_examples=len(prepared.data),
+            n_features=prepared.data.features.shape[1],
+            labels=prepared.data.label_names,
+            versions=next(iter(runs.values())).environment.versions,
+        ),
     )
 
 
-def count_steps(arms: Mapping[str, RunConfig], baseline: str, *, thorough: bool) -> int:
-    """Return how often `trust_table` will call its `progress` for these arms."""
-    quantum = [config for config in arms.values() if config.head.name == "quantum"]
+def _count_steps(arms: Mapping[str, RunConfig], baseline: str, *, thorough: bool) -> int:
+    """Return how many steps `trust_table` takes for these arms."""
+    quantum = [config for config in arms.values() if isinstance(config.head, QuantumOptions)]
     circuits = {(config.circuit, config.engine, config.head.init_scale, config.data.task) for config in quantum}
     nulls = 0
-    if thorough and arms[baseline].head.name == "quantum":
-        separable = arms[baseline].circuit.ansatz == "separable"
+    if thorough and isinstance(arms[baseline].head, QuantumOptions):
+        separable = getattr(arms[baseline].circuit, "ansatz", "") == "separable"
         nulls = NULL_SEEDS * (len(NULLS) + (0 if separable else 1))
     return 2 * len(circuits) + len(arms) + 2 + nulls
 
@@ -169,27 +194,26 @@ def _circuit_reports(
     *,
     seed: int,
     thorough: bool,
-    progress: Progress,
+    announce: Announce,
 ) -> list[Report]:
     """Return the merged reports of the distinct circuits of the arms."""
     done: dict[tuple[CircuitSpec, Any, float], str] = {}
     reports: dict[str, list[Report]] = {}
     for arm, config in arms.items():
-        if config.head.name != "quantum":
+        if not isinstance(config.head, QuantumOptions):
             continue
-        spec = config.circuit.spec(data[arm].task(config.data.task).labels.shape[1])
+        spec = config.circuit.circuit(data[arm].task(config.data.task).labels.shape[1])
         key = (spec, config.engine, config.head.init_scale)
         if key in done:
             continue
         done[key] = arm
-        options: dict[str, Any] = config.engine.options()
-        subject = circuit_subject(spec, config.engine.name, **options)
+        subject = circuit_subject(spec, config.engine)
         reports[arm] = probe_circuit(
             subject,
             init_scale=config.head.init_scale,
             thorough=thorough,
             seed=seed,
-            progress=lambda text, arm=arm: progress(f"{text} of {arm}"),  # type: ignore[misc]
+            progress=lambda state, arm=arm: announce(f"{state.text} of {arm}"),  # type: ignore[misc]
         )
     return _merged(reports)
 
@@ -204,16 +228,17 @@ def _pairing_reports(
     """Return the reports on the pairing; `runs` may come from shortened configurations, which then may coincide."""
     if len(arms) < 2:
         return []
-    shared = {arm: config for arm, config in arms.items() if data[arm] is data[baseline]}
+    trained = {arm: config for arm, config in arms.items() if config.trained_by_loop}
+    shared = {arm: config for arm, config in trained.items() if data[arm] is data[baseline]}
     options = pairing.ineffective_options(shared, data[baseline], baseline, seed=seed)
     by_seed = {arm: {seed: run} for arm, run in runs.items()}
     known = [(first, second) for first, second in options.numbers.get("without_effect", [])]
     known += [(a, b) for a, b in itertools.combinations(runs, 2) if runs[a].config == runs[b].config]
-    return [options, pairing.identical_arms(by_seed, exclude=known), pairing.digests_agree(by_seed)]
+    return [options, pairing.arms_differ(by_seed, exclude=known), pairing.digests_agree(by_seed)]
 
 
 def _merged(reports: Mapping[str, Sequence[Report]]) -> list[Report]:
-    """Return one report a probe, over all subjects that have it, in the order of the first subject."""
+    """Return one report per probe, over all subjects that have it, in the order of the first subject."""
     names = list(dict.fromkeys(report.name for own in reports.values() for report in own))
     merged = []
     for name in names:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from qwafer._io import write_text
+from qwafer.comparison.differences import Differences
+from qwafer.comparison.record import FeatureSource, HeadRecord
 from qwafer.experiment import Experiment
 from qwafer.reports import benchmark_tables as tables
-from qwafer.reports.document import Block, Heading, Images, Items, Paragraph, Table, to_html, to_markdown
-from qwafer.reports.figures.benchmark import Drawn
+from qwafer.reports.document import Block, Heading, Images, Items, Paragraph, to_html, to_markdown
+from qwafer.reports.figures import Drawn
 
 KINDS = {
     "roc": "ROC and precision-recall curves",
@@ -29,8 +30,7 @@ def write_report(blocks: Sequence[Block], title: str, folder: Path) -> Path:
 def report_blocks(
     experiment: Experiment,
     records: tables.Records,
-    by_seed: Mapping[str, Sequence[Mapping[str, Any]]],
-    by_example: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    differences: Differences,
     shared: Mapping[str, Drawn],
     figures: Mapping[str, Mapping[str, Drawn]],
     warnings: Sequence[str],
@@ -38,14 +38,10 @@ def report_blocks(
     costs: Sequence[float],
     jobs: int,
 ) -> list[Block]:
-    """Return the whole report.
-
-    `by_seed`: comparisons a metric (`differences.seed_differences`); `by_example`: `differences.example_differences`;
-    `shared`, `figures`: what `figures.draw_shared` and, by head, `figures.draw_head` drew.
-    """
+    """Return the whole report; `shared`, `figures`: what `draw_shared` and, by head, `draw_head` drew."""
     first = next(iter(records.values()))
-    seed = first["seeds"][0]
-    learning: list[Block] = [Heading("Learning"), Images(_drawn(shared, ("learning",)))] if "learning" in shared else []
+    seed = first.seed
+    learning: list[Block] = [Heading("Learning"), Images([shared["learning"]])] if "learning" in shared else []
     warned: Block = Items(list(warnings)) if warnings else Paragraph("None.")
     blocks: list[Block] = [
         Heading(experiment.title or experiment.name, 1),
@@ -59,9 +55,9 @@ def report_blocks(
             + f". Intervals over examples: BCa bootstrap of the test examples of seed {seed}, the trained head and its "
             "thresholds held fixed. The two say different things, and neither contains the other."
         ),
-        Images(_drawn(shared, ("trade_off", "average_precision"))),
+        Images([shared[name] for name in ("trade_off", "average_precision") if name in shared]),
         Heading("Differences"),
-        *_differences(experiment, by_seed, by_example),
+        *_differences(experiment, differences),
         Heading("Cost"),
         tables.efficiency(records),
         Paragraph(_timing_note(first, jobs)),
@@ -84,33 +80,27 @@ def report_blocks(
     return blocks
 
 
-def _drawn(figures: Mapping[str, Drawn], names: Sequence[str]) -> list[tuple[Path, str]]:
-    return [(figures[name].path, figures[name].caption) for name in names if name in figures]
-
-
 def _one_split(records: tables.Records) -> bool:
-    digests = {run["digests"]["split"] for record in records.values() for run in record["runs"].values()}
-    return len(digests) == 1
+    return len({run.digests.split for record in records.values() for run in record.runs.values()}) == 1
 
 
 def _foundation(experiment: Experiment, records: tables.Records) -> str:
     first = next(iter(records.values()))
-    run = next(iter(first["runs"].values()))
-    features = "; ".join(dict.fromkeys(_source_text(record["source"]) for record in records.values()))
+    features = "; ".join(dict.fromkeys(_source_text(record.source) for record in records.values()))
     return (
         f"**Heads**: {', '.join(records)}, under the same splits, seeds and batches; baseline {experiment.baseline}. "
-        f"**Features**: {features}. **Labels**: {len(first['label_names'])} "
-        f"({'exclusive classes' if first['exclusive'] else 'each on its own'}). **Test**: "
-        f"{run['test']['n_examples']:,} examples, read once a run; validation ({run['val']['n_examples']:,}) picked "
-        f"checkpoints, thresholds and calibration. **Seeds**: {len(first['seeds'])}."
+        f"**Features**: {features}. **Labels**: {len(first.label_names)} "
+        f"({'exclusive classes' if first.exclusive else 'each on its own'}). **Test**: "
+        f"{first.first.test.n_examples:,} examples, read once per run; validation ({first.first.val.n_examples:,}) "
+        f"picked checkpoints, thresholds and calibration. **Seeds**: {len(first.runs)}."
     )
 
 
-def _source_text(source: Mapping[str, Any]) -> str:
-    provenance = source["provenance"]
+def _source_text(source: FeatureSource) -> str:
+    provenance = source.provenance
     data = provenance.get("data") or {}
     weights = provenance.get("weights")
-    parts = [f"{source['n_features']} of backbone {provenance.get('backbone', 'unknown')}"]
+    parts = [f"{source.n_features} of backbone {provenance.get('backbone', 'unknown')}"]
     if provenance.get("random_weights") is not None:
         parts.append(f"with RANDOM weights (seed {provenance['random_weights']})")
     elif weights:
@@ -120,42 +110,38 @@ def _source_text(source: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _differences(
-    experiment: Experiment,
-    by_seed: Mapping[str, Sequence[Mapping[str, Any]]],
-    by_example: Mapping[str, Mapping[int, Mapping[str, Any]]],
-) -> list[Block]:
+def _differences(experiment: Experiment, differences: Differences) -> list[Block]:
     blocks: list[Block] = []
-    for name, comparisons in by_seed.items():
+    for name, comparisons in differences.seeds.items():
         label = "macro F1" if name.startswith("f1") else "macro ROC-AUC"
         blocks += [Heading(f"Over seeds: {label} on test", 3), tables.seed_table(comparisons)]
-        blocks.append(Items([c["sentence"] for c in comparisons]))
-    blocks += [
+        blocks.append(Items([comparison.sentence for comparison in comparisons]))
+    return [
+        *blocks,
         Heading("Over test examples, seed by seed", 3),
-        tables.example_table(by_example, experiment.baseline),
+        tables.example_table(differences.examples, experiment.baseline),
         Paragraph(
             "p: exact sign-flip permutation test of the paired differences, adjusted for the number of heads (Holm). "
             "Over examples: BCa bootstrap, both heads read on the same resampled test examples, thresholds held fixed."
         ),
     ]
-    return blocks
 
 
-def _timing_note(record: Mapping[str, Any], jobs: int) -> str:
-    inference, host = record["inference"], (record["made_with"] or {}).get("host", {})
+def _timing_note(record: HeadRecord, jobs: int) -> str:
+    host = record.environment.host
     return (
         f"Inference was timed head by head in a process of its own with one thread, features in, NumPy logits out, "
         "after all training had ended: every call waits for its result; a pass is the median of "
-        f"{inference['test']['passes']}. A single example goes through a program of batch size one. Backbones are not "
+        f"{record.inference.test.passes}. A single example goes through a program of batch size one. Backbones are not "
         f"in these numbers. Training ran {jobs} runs at a time, each in a process of its own with one thread. Machine: "
-        f"{host.get('cpu', 'unknown')} ({host.get('cpus', '?')} CPUs), devices {', '.join(host.get('devices', []))}."
+        f"{host.cpu} ({host.cpus or '?'} CPUs), devices {', '.join(host.devices)}."
     )
 
 
 def _head_figures(figures: Mapping[str, Mapping[str, Drawn]]) -> list[Block]:
     blocks: list[Block] = []
     for kind, title in KINDS.items():
-        found = [(drawn[kind].path, drawn[kind].caption) for drawn in figures.values() if kind in drawn]
+        found = [drawn[kind] for drawn in figures.values() if kind in drawn]
         if found:
             blocks += [Heading(title), Images(found)]
     if not any("errors" in drawn for drawn in figures.values()):
@@ -168,7 +154,7 @@ def _head_figures(figures: Mapping[str, Mapping[str, Drawn]]) -> list[Block]:
 
 def _thresholds(records: tables.Records, costs: Sequence[float]) -> list[Block]:
     first = next(iter(records.values()))
-    if first["exclusive"]:
+    if first.exclusive:
         return []
     blocks: list[Block] = [Heading("Thresholds")]
     for head, record in records.items():
@@ -176,7 +162,7 @@ def _thresholds(records: tables.Records, costs: Sequence[float]) -> list[Block]:
     tn, fp, fn, tp = (f"{cost:g}" for cost in costs)
     blocks.append(
         Paragraph(
-            f"One threshold a label, tuned on validation, read on test, seed {first['seeds'][0]}. Costs a decision: "
+            f"One threshold per label, tuned on validation, read on test, seed {first.seed}. Costs per decision: "
             f"true negative {tn}, false positive {fp}, false negative {fn}, true positive {tp}; the mean is over "
             "examples and labels. A dagger counts labels where tuning means nothing: their threshold is p = 0.5. The "
             "thresholds themselves are in `bench_HEAD.json`."
@@ -189,29 +175,15 @@ def _classes(records: tables.Records) -> list[Block]:
     blocks: list[Block] = []
     for head, record in records.items():
         blocks += [Heading(head, 3), tables.class_table(record)]
-    seed = next(iter(records.values()))["seeds"][0]
+    seed = next(iter(records.values())).seed
     return [*blocks, Paragraph(f"Seed {seed}. A dagger marks classes whose thresholded metrics cannot be trusted.")]
 
 
 def _rests_on(records: tables.Records) -> list[Block]:
-    rows = []
-    for head, record in records.items():
-        source, made = record["source"], record["made_with"] or {}
-        engine = record["engine"] or {}
-        run = next(iter(record["runs"].values()))
-        rows.append(
-            [
-                head,
-                source["file"],
-                source["digest"],
-                run["digests"]["split"],
-                engine.get("engine", "–"),
-                (made.get("git_revision") or "–")[:12],
-            ]
-        )
-    versions: dict[str, str] = next((r["made_with"]["versions"] for r in records.values() if r["made_with"]), {})
+    made = next((record.environment for record in records.values() if record.environment), None)
+    versions = {} if made is None else made.versions
     return [
-        Table(("head", "features", "digest of features", "split, first seed", "engine", "revision"), rows),
+        tables.foundations(records),
         Paragraph(
             ", ".join(f"{name} {version}" for name, version in versions.items())
             + ". Every number of this page is in `bench_HEAD.json`; the runs, their logits and their own paired report "

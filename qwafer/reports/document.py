@@ -18,7 +18,7 @@ h3 { font-size: 1rem; margin-top: 1.5rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; margin: 0.6rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.2rem 0.6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+.text { text-align: left; } td.text:not(:first-child) { white-space: normal; }
 th { color: var(--muted); font-weight: 600; } tr:nth-child(even) td { background: var(--band); }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 figure { margin: 0; max-width: 30rem; flex: 1 1 19rem; }
@@ -53,10 +53,12 @@ class Items:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: the first column is text, the others are aligned right."""
+    """A table: the first columns are text, the others numbers, aligned right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
+    text_columns: int = 1
+    """How many columns are text."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Images:
 Block = Heading | Paragraph | Items | Table | Images
 
 
-def to_markdown(blocks: Sequence[Block], folder: Path) -> str:
+def to_markdown(blocks: Sequence[Block], folder: Path = Path()) -> str:
     """Return the Markdown of `blocks`; image paths are relative to `folder`, where the text will lie."""
     return "\n\n".join(_markdown(block, folder) for block in blocks) + "\n"
 
@@ -92,15 +94,16 @@ def _markdown(block: Block, folder: Path) -> str:
     if isinstance(block, Items):
         return "\n".join(f"- {text}" for text in block.texts)
     if isinstance(block, Table):
-        lines = [_markdown_row(block.header), f"|{'|'.join(['---', *['--:'] * (len(block.header) - 1)])}|"]
-        return "\n".join(lines + [_markdown_row(row) for row in block.rows])
+        rule = ["---" if column < block.text_columns else "--:" for column in range(len(block.header))]
+        lines = [_markdown_row(block.header), f"|{'|'.join(rule)}|", *map(_markdown_row, block.rows)]
+        return "\n".join(lines)
     return "\n\n".join(
         f"![{caption}]({file.relative_to(folder).as_posix()})\n\n*{caption}*" for file, caption in block.files
     )
 
 
 def _markdown_row(cells: Sequence[object]) -> str:
-    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in cells)} |"
 
 
 def _html(block: Block) -> str:
@@ -111,12 +114,19 @@ def _html(block: Block) -> str:
     if isinstance(block, Items):
         return "<ul>" + "".join(f"<li>{_inline(text)}</li>" for text in block.texts) + "</ul>"
     if isinstance(block, Table):
-        head = "".join(f"<th>{_inline(str(cell))}</th>" for cell in block.header)
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{_inline(str(cell))}</td>" for cell in row) + "</tr>" for row in block.rows
-        )
-        return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        rows = "".join(_html_row(row, "td", block.text_columns) for row in block.rows)
+        head = _html_row(block.header, "th", block.text_columns)
+        return f'<div class="wide"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
     return '<div class="figures">' + "".join(_figure(file, caption) for file, caption in block.files) + "</div>"
+
+
+def _html_row(cells: Sequence[object], tag: str, text_columns: int) -> str:
+    kinds = [' class="text"' if column < text_columns else "" for column in range(len(cells))]
+    return (
+        "<tr>"
+        + "".join(f"<{tag}{kind}>{_inline(str(cell))}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+        + "</tr>"
+    )
 
 
 def _figure(file: Path, caption: str) -> str:

@@ -31,6 +31,36 @@ def format_interval(low: float | None, high: float | None, *, signed: bool = Tru
     return f"{low:+.4f} to {high:+.4f}" if signed else f"{low:.4f} to {high:.4f}"
 
 
+def format_range(low: float | None, high: float | None, *, signed: bool = False) -> str:
+    """Return "[low, high]" to four decimals."""
+    if low is None or high is None or low != low or high != high:
+        return MISSING
+    return f"[{low:+.4f}, {high:+.4f}]" if signed else f"[{low:.4f}, {high:.4f}]"
+
+
+def format_estimate(estimate: float, low: float, high: float, *, signed: bool = False, marked: bool = False) -> str:
+    """Return "estimate [low, high]" to four decimals, with a dagger where it is marked as degenerate."""
+    interval = format_range(low, high, signed=signed)
+    if interval == MISSING or estimate != estimate:
+        return MISSING
+    return f"{estimate:{'+' if signed else ''}.4f} {interval}{' †' if marked else ''}"
+
+
+def format_seconds(value: float | None) -> str:
+    """Return seconds to two decimals."""
+    return MISSING if value is None else f"{value:.2f} s"
+
+
+def format_milliseconds(*values: float) -> str:
+    """Return milliseconds to three digits: "0.05 ms", or several as "0.05 / 0.06 / 0.1 ms"."""
+    return f"{' / '.join(f'{value:.3g}' for value in values)} ms"
+
+
+def format_rate(value: float) -> str:
+    """Return a number per second."""
+    return f"{value:,.0f} /s"
+
+
 def format_bytes(value: float | None) -> str:
     """Return bytes in MiB."""
     return MISSING if value is None else f"{value / 2**20:,.0f} MiB"

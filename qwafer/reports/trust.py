@@ -1,13 +1,17 @@
 """The trust table on disk: report.md for people, report.json for programs, figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from qwafer._io import write_json, write_text
+from qwafer._io import write_text
+from qwafer._records import from_json, save_record
 from qwafer.probes.report import Report
-from qwafer.probes.scores.nulls import table_text
-from qwafer.probes.trust import TrustTable
-from qwafer.reports.figures.probes import write_figures
+from qwafer.probes.scores.nulls import NullRow
+from qwafer.probes.trust import TrustSubject, TrustTable
+from qwafer.reports.document import Block, Heading, Images, Paragraph, Table, to_markdown
+from qwafer.reports.figures import Drawn
+from qwafer.reports.figures.probes import draw_reports
+from qwafer.reports.format import format_difference, format_number, format_range, format_spread
 
 MARKS = {"pass": "pass", "warn": "**warn**", "fail": "**FAIL**", "skip": "skip"}
 
@@ -15,65 +19,59 @@ MARKS = {"pass": "pass", "warn": "**warn**", "fail": "**FAIL**", "skip": "skip"}
 def write_documents(table: TrustTable, directory: str | Path) -> Path:
     """Write report.json, figures and report.md into `directory`, each atomically; return the path of report.md."""
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "report.json", table.to_dict())
-    figures = write_figures(list(table.reports), directory / "figures")
+    save_record(directory / "report.json", table)
+    figures = draw_reports(table.reports, directory / "figures")
     path = directory / "report.md"
-    write_text(path, document_text(table, figures))
+    write_text(path, to_markdown(document_blocks(table, figures), directory))
     return path
 
 
-def document_text(table: TrustTable, figures: list[tuple[str, str]]) -> str:
-    """Return the whole report as Markdown."""
-    subject = table.subject
+def document_blocks(table: TrustTable, figures: Sequence[Drawn] = ()) -> list[Block]:
+    """Return the whole report."""
     counts = ", ".join(f"{n} {verdict}" for verdict, n in table.counts().items() if n)
-    lines = ["# Trust table", "", f"Verdict: {MARKS[table.verdict]} ({counts}).", ""]
-    if subject:
-        lines += _subject_lines(subject)
+    blocks: list[Block] = [Heading("Trust table", 1), Paragraph(f"Verdict: {MARKS[table.verdict]} ({counts}).")]
+    if table.subject is not None:
+        blocks.append(_subject(table.subject))
     for section in table.sections:
-        lines += [
-            f"## {section.title.capitalize()}",
-            "",
-            "| probe | verdict | the line that matters |",
-            "|---|---|---|",
+        rows = [(report.name, MARKS[report.verdict], report.headline) for report in section.reports]
+        blocks += [
+            Heading(section.title.capitalize()),
+            Table(("probe", "verdict", "the line that matters"), rows, text_columns=3),
+            *(nulls_table(report) for report in section.reports if report.name == "nulls"),
         ]
-        lines += [f"| {r.name} | {MARKS[r.verdict]} | {_cell(r.headline)} |" for r in section.reports]
-        lines.append("")
-        for report in section.reports:
-            if report.name == "nulls":
-                lines += [table_text(report), ""]
-    lines += ["## What each line means", ""]
+    blocks.append(Heading("What each line means"))
     for report in table.reports:
-        lines += _explanation(report)
+        blocks += [Heading(f"{report.name}: {report.verdict}", 3), _explanation(report)]
     if figures:
-        lines += ["## Figures", ""]
-        for file, caption in figures:
-            lines += [f"![{caption}]({file})", "", caption, ""]
-    return "\n".join(lines).rstrip() + "\n"
+        blocks += [Heading("Figures"), Images(figures)]
+    return blocks
 
 
-def _subject_lines(subject: Any) -> list[str]:
-    arms = ", ".join(subject["arms"])
-    engines = sorted({str(info.get("engine", "none")) for info in subject["engine"].values()})
-    return [
-        f"Arms: {arms} (baseline {subject['baseline']}). Engine: {', '.join(engines)}. Seed {subject['seed']}. "
-        f"{subject['n_examples']} examples, {subject['n_features']} features, labels {', '.join(subject['labels'])}. "
-        f"{'Thorough' if subject['thorough'] else 'Quick'}.",
-        "",
-    ]
+def nulls_table(report: Report) -> Table:
+    """Return the table of a report of `run_nulls`: the head, and what each null is behind it."""
+    rows = []
+    for row in (from_json(NullRow, entry) for entry in report.numbers.get("rows", [])):
+        difference = (format_difference(row.difference), format_range(row.low, row.high, signed=True))
+        rows.append((row.name, format_number(row.n_parameters), format_spread(row.mean, None), *difference))
+    return Table(("head", "parameters", "mean", "head - null", "95% interval"), rows)
 
 
-def _explanation(report: Report) -> list[str]:
+def _subject(subject: TrustSubject) -> Paragraph:
+    engines = sorted({str(info.get("engine", "none")) for info in subject.engine.values()})
+    return Paragraph(
+        f"Arms: {', '.join(subject.arms)} (baseline {subject.baseline}). Engine: {', '.join(engines)}. "
+        f"Seed {subject.seed}. {subject.n_examples} examples, {subject.n_features} features, labels "
+        f"{', '.join(subject.labels)}. {'Thorough' if subject.thorough else 'Quick'}."
+    )
+
+
+def _explanation(report: Report) -> Paragraph:
     """Return a paragraph on a report; what to do is said where there is something to do."""
-    lines = [f"### {report.name}: {report.verdict}", "", f"{report.question} {report.headline}."]
+    lines = [f"{report.question} {report.headline}."]
     if report.tolerance:
         lines.append(f"Tolerance: {report.tolerance}.")
     if report.meaning and report.verdict != "skip":
         lines.append(report.meaning)
     if report.remedy and report.verdict in ("warn", "fail"):
         lines.append(f"What to do: {report.remedy}")
-    return [*lines, ""]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return Paragraph("\n".join(lines))

@@ -1,45 +1,28 @@
-"""`run_experiment`: arms x seeds in worker processes, resumable, and the report at its end."""
+"""`run_experiment`: arms x seeds as jobs, resumable, and the report at its end."""
 
-import dataclasses
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from qwafer._errors import InputError
-from qwafer._process import worker_environment
+from qwafer._records import save_record
 from qwafer.comparison.metrics import check_metric
-from qwafer.comparison.summary import write_summary
-from qwafer.execution.processes import Event, Task, WorkerPool
+from qwafer.comparison.summary import Summary, sum_timings, summarize
+from qwafer.execution import Event, Executor, Failure, Job, LocalProcesses, OnProgress, Tally
 from qwafer.experiment import Experiment
 from qwafer.reports.ablation import write_report
-from qwafer.sweeps.directory import OutputDirectory
+from qwafer.sweeps.directory import FEATURES, DirectoryRecord, OutputDirectory, SweepResults
+from qwafer.sweeps.jobs import CHECK, TRAIN, run_payload, train_payload
 from qwafer.sweeps.sources import Source, provide_features
-
-WORKER = (sys.executable, "-m", "qwafer.sweeps.worker")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a sweep stands."""
-
-    stage: str
-    """`features` (units: maps) or `runs` (units: runs)."""
-    done: float
-    """Units done, with fractions of those under way."""
-    total: int
-    """Units to do in this call."""
-    failed: int = 0
-    """Runs that failed in this call."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a sweep left behind."""
 
-    summary: Mapping[str, Any]
+    summary: Summary
+    results: SweepResults
+    """The runs themselves."""
     report: Path
     """`report.md`."""
     n_done: int
@@ -52,18 +35,17 @@ def run_experiment(
     experiment: Experiment,
     out: str | Path,
     *,
+    executor: Executor | None = None,
     jobs: int = 2,
-    progress: Callable[[Progress], None] | None = None,
-    worker: Sequence[str] | None = None,
-    fresh: bool = False,
+    progress: OnProgress | None = None,
+    store_all: bool = False,
 ) -> Outcome:
     """Do the runs of `experiment` that `out` does not hold yet, and write `summary.json`, `report.md` and the figures.
 
     A run that fails is recorded with its error, tried again by the next call, and left out of the comparisons. Results
-    do not depend on `jobs`, the number of worker processes, nor on how often the sweep was killed.
-
-    `worker` is the command of another worker process, which may store more beside a run; with `fresh` every run has a
-    process of its own.
+    do not depend on `executor`, nor on how often the sweep was killed; without one, the runs go to `jobs` worker
+    processes of this machine. With `store_all` each run has a process of its own, and its logits, its predictor and the
+    memory it used are stored beside it.
 
     Raises:
         InputError: data, a configuration or a machine that cannot do some arm at all; an output directory that belongs
@@ -76,104 +58,92 @@ def run_experiment(
     directory.check_owner(experiment)
     with directory.locked():
         sources = provide_features(
-            experiment,
-            directory,
-            progress=lambda done, total: report(Progress("features", done, total)),
+            {arm: config.data for arm, config in experiment.arms.items()},
+            directory.path / FEATURES,
+            check=lambda arm, made: directory.check_owner(experiment, {arm: made}),
+            progress=report,
         )
-        records = {arm: dict(source.record) for arm, source in sources.items()}
+        records = {arm: source.record for arm, source in sources.items()}
         directory.check_owner(experiment, records)
-        pending = directory.pending(experiment)
-        with WorkerPool(worker or WORKER, jobs=jobs, environment=sweep_environment()) as pool:
-            _check_arms(experiment, sources, sorted({arm for arm, _ in pending}, key=list(experiment.arms).index), pool)
-            directory.claim(experiment, records)
-            _do_runs(experiment, directory, sources, pending, pool, report, fresh=fresh)
-        summary = write_summary(experiment, directory)
-        path = write_report(experiment, directory, summary)
-    n_failed = sum(len(arm["failed"]) for arm in summary["arms"].values())
-    return Outcome(summary, path, len(pending), n_failed)
+        before = directory.read(experiment)
+        todo = before.pending
+        with LocalProcesses(jobs) if executor is None else executor as running:
+            _check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)
+            record = directory.claim(experiment, records)
+            _do_runs(experiment, directory, sources, todo, running, report, store_all=store_all)
+        results = directory.read(experiment, before)
+        summary, path = conclude(experiment, directory.path, results, record)
+    return Outcome(summary, results, path, len(todo), len(results.pending))
 
 
-def sweep_environment() -> dict[str, str]:
-    """Return the environment of every worker: one thread each, and this very package on its path."""
-    environment = worker_environment(1)
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path != package]
-    environment["PYTHONPATH"] = os.pathsep.join([package, *paths])
-    return environment
+def conclude(
+    experiment: Experiment, folder: Path, results: SweepResults, record: DirectoryRecord
+) -> tuple[Summary, Path]:
+    """Judge the runs of an experiment; write `summary.json`, `timings.json`, `report.md` and figures into `folder`.
 
-
-def _check_arms(experiment: Experiment, sources: Mapping[str, Source], arms: Sequence[str], pool: WorkerPool) -> None:
-    """Let a worker try everything of one run an arm that comes before its first step; raise InputError if that
-    fails.
+    Returns the summary and the path of the report. Raises PairingError where two arms cannot be compared.
     """
-    tasks = [
-        Task((arm, experiment.seeds[0]), {"do": "check", **_message(experiment, sources, arm, experiment.seeds[0])})
-        for arm in arms
-    ]
-    failures: dict[str, Mapping[str, Any]] = {}
+    summary, timings = summarize(experiment, results, record, str(folder)), sum_timings(results)
+    save_record(folder / "summary.json", summary)
+    save_record(folder / "timings.json", timings)
+    return summary, write_report(folder, summary, timings, results.results)
+
+
+def _check_arms(experiment: Experiment, sources: Mapping[str, Source], arms: Sequence[str], executor: Executor) -> None:
+    """Try everything of one run per arm that comes before its first step; raise InputError if that fails."""
+    seed = experiment.seeds[0]
+    failures: dict[str, Failure] = {}
 
     def note(event: Event) -> None:
-        if event.kind == "failed":
-            failures[event.key[0]] = event.payload or {}
+        if event.failure is not None:
+            failures[event.key] = event.failure
 
-    pool.run(tasks, note)
+    executor.run(
+        [Job(arm, CHECK, run_payload(experiment.arms[arm], sources[arm].path, seed)) for arm in arms],
+        note,
+    )
     failures = {arm: failures[arm] for arm in arms if arm in failures}  # in the order of the arms, not of time
     for arm, failure in failures.items():
-        if failure["type"] in ("InputError", "CapabilityError"):
-            raise InputError(f"arm {arm}: {failure['error']}")
+        if failure.type in ("InputError", "CapabilityError"):
+            raise InputError(f"arm {arm}: {failure.error}")
     if failures and len(failures) == len(arms):
         arm, failure = next(iter(failures.items()))
-        last = failure["details"].splitlines()[-1] if failure.get("details") else ""
-        raise RuntimeError(
-            f"no arm can start; {arm}: {failure['type']}: {failure['error']} {last}\n{failure.get('details', '')}"
-        )
+        last = failure.details.splitlines()[-1] if failure.details else ""
+        raise RuntimeError(f"no arm can start; {arm}: {failure.type}: {failure.error} {last}\n{failure.details}")
 
 
 def _do_runs(
     experiment: Experiment,
     directory: OutputDirectory,
     sources: Mapping[str, Source],
-    pending: Sequence[tuple[str, int]],
-    pool: WorkerPool,
-    report: Callable[[Progress], None],
+    todo: Sequence[tuple[str, int]],
+    executor: Executor,
+    report: OnProgress,
     *,
-    fresh: bool,
+    store_all: bool,
 ) -> None:
-    tasks = []
-    for arm, seed in pending:
+    runs = {f"{arm}/seed-{seed}": (arm, seed) for arm, seed in todo}
+    jobs = []
+    for key, (arm, seed) in runs.items():
         config = experiment.arms[arm]
-        checkpoints = directory.checkpoint_path(arm, seed) if config.training.checkpoint_every_epochs else None
-        message = {
-            "do": "run",
-            **_message(experiment, sources, arm, seed),
-            "out": str(directory.run_path(arm, seed).resolve()),
-            "directory": None if checkpoints is None else str(checkpoints.resolve()),
-        }
+        payload = train_payload(
+            config,
+            sources[arm].path,
+            seed,
+            directory.run_path(arm, seed),
+            checkpoints=directory.checkpoint_path(arm, seed) if config.training.checkpoint_every_epochs else None,
+            store_all=store_all,
+        )
         # A finite-shot simulator draws from a stream that goes on from run to run of one process.
-        tasks.append(Task((arm, seed), message, fresh=fresh or config.engine.shots is not None))
-    fractions: dict[tuple[str, int], float] = {}
-    failed = 0
+        jobs.append(Job(key, TRAIN, payload, fresh=store_all or getattr(config.engine, "shots", None) is not None))
+    tally = Tally("runs", len(jobs), report)
 
     def note(event: Event) -> None:
-        nonlocal failed
-        fractions[event.key] = event.fraction
-        if event.kind == "failed":
-            failed += 1
-            directory.write_failure(*event.key, event.payload or {})
+        arm, seed = runs[event.key]
+        if event.failure is not None:
+            directory.write_failure(arm, seed, event.failure)
         if event.kind == "done":
-            directory.error_path(*event.key).unlink(missing_ok=True)
-        if event.kind in ("failed", "done"):
-            fractions[event.key] = 1.0
-        report(Progress("runs", sum(fractions.values()), len(tasks), failed))
+            directory.error_path(arm, seed).unlink(missing_ok=True)
+        tally(event)
 
-    if tasks:
-        report(Progress("runs", 0, len(tasks)))
-        pool.run(tasks, note)
-
-
-def _message(experiment: Experiment, sources: Mapping[str, Source], arm: str, seed: int) -> dict[str, Any]:
-    return {
-        "config": dataclasses.asdict(experiment.arms[arm]),
-        "features": str(sources[arm].path),
-        "seed": seed,
-    }
+    executor.run(jobs, note)

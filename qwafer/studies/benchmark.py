@@ -1,228 +1,200 @@
 """`run_benchmark`: heads under identical conditions, from maps or features to the report."""
 
 import dataclasses
-import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qwafer._checks import check_positive_int, nearest
 from qwafer._errors import InputError
-from qwafer._io import digest, write_json
-from qwafer.comparison import tree
-from qwafer.comparison.analysis import DEFAULT_COSTS, analyse, cost_matrix, spread
-from qwafer.comparison.differences import example_differences, seed_differences
-from qwafer.comparison.record import head_record
-from qwafer.comparison.runs import HeadRun, check_same_examples, load_runs
-from qwafer.execution import Event, Task, WorkerPool
+from qwafer._io import digest
+from qwafer._records import from_json, load_record, save_record
+from qwafer.comparison.analysis import DEFAULT_COSTS, RunAnalysis, analyse, cost_matrix
+from qwafer.comparison.differences import Differences, example_differences, seed_differences
+from qwafer.comparison.record import FeatureSource, HeadRecord, head_record
+from qwafer.comparison.runs import check_complete, check_same_examples
+from qwafer.config import RunConfig
+from qwafer.execution import Executor, Job, LocalProcesses, OnProgress, Progress, run_all
 from qwafer.experiment import Experiment
-from qwafer.features import FeatureSet
+from qwafer.features import FeatureSet, SourceFacts
+from qwafer.heads import HEADS
 from qwafer.reports.benchmark import report_blocks, write_report
-from qwafer.reports.figures.benchmark import Drawn, draw_head, draw_shared
-from qwafer.studies import run_experiment
-from qwafer.studies.ablation import sweep_environment
+from qwafer.reports.figures import Drawn
+from qwafer.reports.figures.benchmark import draw_head, draw_shared
+from qwafer.studies.ablation import run_experiment
 from qwafer.sweeps import OutputDirectory
-from qwafer.sweeps.benchmark_sources import Resolved, resolve
 from qwafer.sweeps.directory import predictor_path
-from qwafer.training import prepare
-
-WORKER = (sys.executable, "-m", "qwafer.studies.worker")
-
-Progress = Callable[[str, float, int], None]
-"""Called with a stage, the units done and all units."""
+from qwafer.sweeps.inference import InferenceTiming
+from qwafer.sweeps.jobs import TIME, run_payload
+from qwafer.sweeps.resolved import Resolved, resolve
+from qwafer.training import RunResult, Runs, prepare
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """What a benchmark left behind."""
 
-    records: dict[str, dict[str, Any]]
+    records: dict[str, HeadRecord]
     """`bench_{head}.json` by head."""
-    differences: dict[str, list[dict[str, Any]]]
-    """Paired comparisons over seeds, by metric."""
+    differences: Differences
+    """`differences.json`."""
     report: Path
     """`report.html`; `report.md` lies beside it."""
     warnings: tuple[str, ...]
+    """What a reader must know before believing the comparison, in sentences."""
 
 
-def select_heads(experiment: Experiment, heads: Sequence[str]) -> tuple[Experiment, bool]:
-    """Return the experiment with the arms that `heads` names, in that order, and whether the tree is among them.
+def select_heads(experiment: Experiment, heads: Sequence[str]) -> Experiment:
+    """Return the experiment with the heads that `heads` names, in that order.
 
-    The baseline stays if it is selected; else it is the first of `heads`. Raises InputError for an unknown head and
-    for fewer than two trained ones.
+    A name is that of an arm, or of a head that is not one (`tree`, `package.module:Options`), which then becomes an arm
+    with its own defaults, on the data and with the objective of the baseline. The baseline stays if it is selected;
+    else it is the first of `heads`. Raises InputError for an unknown head and for fewer than two.
     """
-    known = [*experiment.arms, tree.NAME]
-    for head in heads:
-        if head not in known:
+    base = experiment.arms[experiment.baseline]
+    arms: dict[str, RunConfig] = {}
+    facts = dict(experiment.facts)
+    for head in dict.fromkeys(heads):
+        if head in experiment.arms:
+            arms[head] = experiment.arms[head]
+            continue
+        if head not in HEADS.names and ":" not in head:
+            known = [*experiment.arms, *HEADS.names]
             raise InputError(f"there is no head `{head}`; known: {', '.join(known)}{nearest(head, known)}")
-    names = [head for head in dict.fromkeys(heads) if head in experiment.arms]
-    if len(names) < 2:
-        raise InputError(f"`heads` must name at least two of {', '.join(experiment.arms)} to compare, got {len(names)}")
-    baseline = experiment.baseline if experiment.baseline in names else names[0]
-    arms = {head: experiment.arms[head] for head in names}
-    return dataclasses.replace(experiment, arms=arms, baseline=baseline), tree.NAME in heads
+        options = HEADS.get(head)()
+        data = dataclasses.replace(base.data, backbone=getattr(options, "backbone", base.data.backbone))
+        name = head.rpartition(":")[2]
+        arms[name] = RunConfig(data=data, head=options, objective=base.objective, training=base.training)
+        facts[name] = experiment.facts.get(experiment.baseline, SourceFacts("maps"))
+    if len(arms) < 2:
+        raise InputError(f"`heads` must name at least two of {', '.join(experiment.arms)} to compare, got {len(arms)}")
+    baseline = experiment.baseline if experiment.baseline in arms else next(iter(arms))
+    return dataclasses.replace(experiment, arms=arms, baseline=baseline, facts=facts)
 
 
 def run_benchmark(
     experiment: Experiment,
     out: str | Path,
     *,
-    with_tree: bool = False,
+    executor: Executor | None = None,
     jobs: int = 2,
     weights: str | None = None,
     random_weights: int | None = None,
     costs: Sequence[float] = DEFAULT_COSTS,
     n_resamples: int = 2000,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Benchmark:
     """Train the arms of `experiment` as heads, time them, and write records, figures and the report into `out`.
 
-    Resumes: features, runs and timings that are complete are not done again. With `with_tree` a decision tree is
-    fitted on the same splits. `weights` and `random_weights` go to a backbone that takes them.
+    Resumes: features, runs and timings that are complete are not done again. `weights` and `random_weights` go to a
+    backbone that takes them. Without an executor, the runs go to `jobs` worker processes of this machine; whatever the
+    executor, heads are timed one at a time.
 
     Raises InputError for data or options that do not allow it.
     """
     check_positive_int("jobs", jobs)
     cost_matrix(costs)
-    report: Progress = progress or (lambda *_: None)
+    report = progress or (lambda _: None)
+    executor = LocalProcesses(jobs) if executor is None else executor
     out = Path(out)
     resolved = resolve(
         experiment,
         out / "features",
-        tree=with_tree,
         weights=weights,
         random_weights=random_weights,
         jobs=jobs,
         progress=report,
     )
-    experiment = resolved.experiment
-    outcome = run_experiment(
-        experiment,
-        out / "sweep",
-        jobs=jobs,
-        worker=WORKER,
-        fresh=True,
-        progress=lambda state: report(state.stage, state.done, state.total),
-    )
+    outcome = run_experiment(resolved.experiment, out / "sweep", executor=executor, progress=report, store_all=True)
     directory = OutputDirectory(out / "sweep")
-    runs = load_runs(experiment, directory)
-    if with_tree:
-        runs[tree.NAME] = _trees(resolved, out / "baselines" / tree.NAME)
+    check_complete(directory, outcome.results)
+    runs = outcome.results.results
     check_same_examples(runs)
-    timings = _timings(resolved, directory, runs, out / "timing", report)
-    return _report(resolved, runs, timings, out, outcome.summary["warnings"], costs, jobs, n_resamples, report)
+    timings = _timings(resolved, directory, runs, out / "timing", executor, report)
+    return _report(resolved, runs, timings, out, outcome.summary.warnings, costs, jobs, n_resamples, report)
 
 
 def _timings(
-    resolved: Resolved, directory: OutputDirectory, runs: dict[str, dict[int, HeadRun]], folder: Path, report: Progress
-) -> dict[str, dict[str, Any]]:
-    """Return the timing record of every head's first run, measured where it is not there, one head at a time."""
-    experiment = resolved.experiment
-    found: dict[str, tuple[Path, Task]] = {}
+    resolved: Resolved, directory: OutputDirectory, runs: Runs, folder: Path, executor: Executor, report: OnProgress
+) -> dict[str, InferenceTiming]:
+    """Return the timing of every head's first run, measured where it is not there, one head at a time."""
+    found: dict[str, tuple[Path, Job]] = {}
     for head, by_seed in runs.items():
         seed, run = next(iter(by_seed.items()))
+        config, predictor = resolved.experiment.arms[head], predictor_path(directory.run_path(head, seed))
+        if config.trained_by_loop and not predictor.is_file():
+            raise InputError(f"{predictor} is missing: delete {directory.run_path(head, seed)} to redo the run")
+        payload = {**run_payload(config, resolved.files[head], seed), "predictor": str(predictor.resolve())}
         path = folder / f"{head}-{seed}-{digest(run.logits['test'])}.json"
-        message = {"seed": seed, "out": str(path.resolve())}
-        if head == tree.NAME:
-            config = experiment.arms[experiment.baseline].to_dict()
-            message |= {"do": "time_tree", "config": config, "features": str(resolved.tree_features)}
-        else:
-            predictor = predictor_path(directory.run_path(head, seed))
-            if not predictor.is_file():
-                raise InputError(f"{predictor} is missing: delete {directory.run_path(head, seed)} to redo the run")
-            message |= {"do": "time", "predictor": str(predictor.resolve()), "features": str(resolved.files[head])}
-        found[head] = path, Task((head, seed), message, fresh=True)
-    waiting = [task for path, task in found.values() if not path.is_file()]
-    done = 0
-
-    def note(event: Event) -> None:
-        nonlocal done
-        if event.kind == "failed":
-            failure = event.payload or {}
-            details = f"{failure.get('error')}\n{failure.get('details')}"
-            raise RuntimeError(f"head {event.key[0]} could not be timed: {details}")
-        done += event.kind == "done"
-        report("timing", done, len(waiting))
-
+        found[head] = path, Job(f"timing of {head}", TIME, payload, fresh=True)
+    waiting = {head: job for head, (path, job) in found.items() if not path.is_file()}
+    with executor:
+        for done, (head, job) in enumerate(waiting.items()):
+            report(Progress("timing", done, len(waiting), text=head))
+            (timing,) = run_all(executor, [job]).values()  # one call for each: nothing else runs meanwhile
+            save_record(found[head][0], from_json(InferenceTiming, timing))
     if waiting:
-        report("timing", 0, len(waiting))
-        with WorkerPool(WORKER, jobs=1, environment=sweep_environment()) as pool:
-            pool.run(waiting, note)
-    return {head: json.loads(path.read_text(encoding="utf-8")) for head, (path, _) in found.items()}
-
-
-def _trees(resolved: Resolved, folder: Path) -> dict[int, HeadRun]:
-    config = resolved.experiment.arms[resolved.experiment.baseline]
-    data = FeatureSet.load(resolved.tree_features)
-    return {seed: tree.fit_and_store(config, data, seed, folder) for seed in resolved.experiment.seeds}
+        report(Progress("timing", len(waiting), len(waiting)))
+    return {head: load_record(InferenceTiming, path) for head, (path, _) in found.items()}
 
 
 def _report(
     resolved: Resolved,
-    runs: dict[str, dict[int, HeadRun]],
-    timings: dict[str, dict[str, Any]],
+    runs: Runs,
+    timings: dict[str, InferenceTiming],
     out: Path,
     warnings: Sequence[str],
     costs: Sequence[float],
     jobs: int,
     n_resamples: int,
-    report: Progress,
+    report: OnProgress,
 ) -> Benchmark:
     experiment = resolved.experiment
     n_steps = sum(map(len, runs.values()))
-    analyses: dict[str, dict[int, dict[str, Any]]] = {}
-    report("analysis", 0, n_steps)
+    analyses: dict[str, dict[int, RunAnalysis]] = {}
+    report(Progress("analysis", 0, n_steps))
     for head, by_seed in runs.items():
         analyses[head] = {}
         for seed, run in by_seed.items():
             analyses[head][seed] = analyse(run, costs=costs, n_resamples=n_resamples)
-            report("analysis", sum(map(len, analyses.values())), n_steps)
+            report(Progress("analysis", sum(map(len, analyses.values())), n_steps))
     exclusive = next(iter(runs[experiment.baseline].values())).exclusive
-    over_seeds = seed_differences(analyses, experiment.baseline, experiment.seeds, exclusive)
-    over_examples = example_differences(runs, experiment.baseline, n_resamples=n_resamples)
-
-    files = {head: resolved.files.get(head, resolved.tree_features) for head in runs}
-    sources = {head: _source(files[head]) for head in runs}
-    records = {head: head_record(runs[head], analyses[head], timings[head], sources[head]) for head in runs}
+    differences = Differences(
+        seeds=seed_differences(analyses, experiment.baseline, experiment.seeds, exclusive),
+        examples=example_differences(runs, experiment.baseline, n_resamples=n_resamples),
+    )
+    sources = {head: _source(resolved.files[head]) for head in runs}
+    records = {head: head_record(head, runs[head], analyses[head], timings[head], sources[head]) for head in runs}
     for head, record in records.items():
-        write_json(out / f"bench_{head}.json", record)
-    write_json(out / "differences.json", {"seeds": over_seeds, "examples": over_examples})
+        save_record(out / f"bench_{head}.json", record)
+    save_record(out / "differences.json", differences)
 
     folder = out / "figures"
-    shared = draw_shared(runs, {head: spread(analyses[head]) for head in runs}, folder)
+    shared = draw_shared(runs, records, folder)
     figures: dict[str, dict[str, Drawn]] = {}
     for head, by in runs.items():
         run = next(iter(by.values()))
-        figures[head] = draw_head(run, _test_maps(resolved, files[head], run), folder)
-        report("figures", len(figures), len(runs))
+        figures[head] = draw_head(head, run, records[head].first, _test_maps(resolved, head, run), folder)
+        report(Progress("figures", len(figures), len(runs)))
     found = [*_source_warnings(sources), *warnings]
-    blocks = report_blocks(
-        experiment, records, over_seeds, over_examples, shared, figures, found, costs=costs, jobs=jobs
-    )
+    blocks = report_blocks(experiment, records, differences, shared, figures, found, costs=costs, jobs=jobs)
     path = write_report(blocks, experiment.title or experiment.name, out)
-    return Benchmark(records, over_seeds, path, tuple(found))
+    return Benchmark(records, differences, path, tuple(found))
 
 
-def _source(path: Path) -> dict[str, Any]:
+def _source(path: Path) -> FeatureSource:
     data = FeatureSet.load(path)
-    return {
-        "file": path.name,
-        "digest": data.digest(),
-        "n_examples": len(data),
-        "n_features": data.features.shape[1],
-        "provenance": data.provenance,
-    }
+    return FeatureSource(path.name, data.digest(), len(data), data.features.shape[1], dict(data.provenance))
 
 
-def _source_warnings(sources: dict[str, dict[str, Any]]) -> list[str]:
+def _source_warnings(sources: dict[str, FeatureSource]) -> list[str]:
     """Return what a reader must know about the features themselves."""
     found: dict[str, list[str]] = {}
     for head, source in sources.items():
-        seed = source["provenance"].get("random_weights")
+        seed = source.provenance.get("random_weights")
         if seed is not None:
-            sentence = f"the backbone {source['provenance']['backbone']} has RANDOM weights (seed {seed})"
+            sentence = f"the backbone {source.provenance['backbone']} has RANDOM weights (seed {seed})"
             found.setdefault(sentence, []).append(head)
     return [
         f"{', '.join(heads)}: {sentence}: the features are those of no trained network."
@@ -230,12 +202,10 @@ def _source_warnings(sources: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def _test_maps(resolved: Resolved, path: Path, run: HeadRun) -> list[Any] | None:
+def _test_maps(resolved: Resolved, head: str, run: RunResult) -> list[Any] | None:
     """Return the maps of the run's test examples, found by content id; None where no maps were given."""
     if resolved.maps is None:
         return None
-    experiment = resolved.experiment
-    config = experiment.arms.get(run.head, experiment.arms[experiment.baseline])
-    data = prepare(config, FeatureSet.load(path), run.seed).data
+    data = prepare(resolved.experiment.arms[head], FeatureSet.load(resolved.files[head]), run.seed).data
     place = {content: i for i, content in enumerate(resolved.maps.content_ids.tolist())}
     return [resolved.maps.maps[place[content]] for content in data.content_ids[run.rows["test"]].tolist()]

@@ -1,23 +1,58 @@
 """The output directory of an experiment: whose it is, what lies where, and which runs are complete."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from qwafer._errors import InputError
-from qwafer._io import canonical_json, write_json
+from qwafer._io import jsonable
+from qwafer._records import load_record, save_record
+from qwafer.config import RunConfig
+from qwafer.execution import Failure
 from qwafer.experiment import Experiment, config_digest
-from qwafer.overrides import flatten, with_options
+from qwafer.sweeps.sources import SourceRecord
+from qwafer.training import RunResult
 
-if TYPE_CHECKING:
-    from qwafer.training import RunResult
-
-FORMAT = 1
 LOCK = ".lock"
 FEATURES = "features"
 """Folder of features that the experiment extracted itself."""
+NOT_DONE = Failure("Missing", "the run was not done")
+
+
+@dataclass(frozen=True)
+class DirectoryRecord:
+    """`experiment.json`: which experiment, and which data, an output directory belongs to."""
+
+    SCHEMA: ClassVar[str] = "qwafer/experiment/2"
+
+    name: str
+    experiment: str
+    """`Experiment.digest`."""
+    baseline: str
+    metric: str
+    seeds: tuple[int, ...]
+    """Every seed that was ever asked for, in the order of asking."""
+    extended_after: tuple[int, ...]
+    """The numbers of seeds that were asked for before seeds were added."""
+    data: dict[str, SourceRecord]
+    """By arm."""
+    arms: dict[str, dict[str, Any]]
+    """The JSON form of each arm's configuration."""
+
+
+@dataclass(frozen=True, eq=False)
+class SweepResults:
+    """The runs of an experiment's seeds, by arm and seed: those that are complete, and what became of the others."""
+
+    results: dict[str, dict[int, RunResult]]
+    failures: dict[str, dict[int, Failure]]
+
+    @property
+    def pending(self) -> list[tuple[str, int]]:
+        """(arm, seed) of the runs that are not complete, seed by seed, so that a part is already a comparison."""
+        return sorted(((arm, seed) for arm, seeds in self.failures.items() for seed in seeds), key=lambda run: run[1])
 
 
 class OutputDirectory:
@@ -44,9 +79,10 @@ class OutputDirectory:
         """Return the folder of a run's checkpoints."""
         return self.path / "checkpoints" / arm / f"seed-{seed}"
 
-    def record(self) -> dict[str, Any] | None:
-        """Return what `experiment.json` says, None where nothing was claimed yet; InputError where it is not
-        qwafer's.
+    def record(self) -> DirectoryRecord | None:
+        """Return what `experiment.json` says; None where nothing was claimed yet.
+
+        Raises InputError where the directory is not qwafer's, or of another version.
         """
         file = self.path / "experiment.json"
         if not file.exists():
@@ -62,103 +98,88 @@ class OutputDirectory:
                 )
             return None
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{file} is damaged ({error}): choose another output directory") from error
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise InputError(
-                f"{file} is no record of an experiment that this version reads: choose another output directory"
-            )
-        return record
+            return load_record(DirectoryRecord, file)
+        except InputError as error:
+            raise InputError(f"{error}; choose another output directory") from error
 
-    def check_owner(self, experiment: Experiment, data: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-        """Return the record if the directory belongs to `experiment` (and, where given, its `data`), None if to nobody.
+    def check_owner(
+        self, experiment: Experiment, data: Mapping[str, SourceRecord] | None = None
+    ) -> DirectoryRecord | None:
+        """Return the record if the directory belongs to `experiment` (and, where given, its `data` by arm), None if to
+        nobody.
 
-        Raises InputError, naming a difference, if it belongs to another. `data` holds a record an arm; see `claim`.
+        Raises InputError, naming a difference, if it belongs to another.
         """
         record = self.record()
         if record is None:
             return None
-        if record["experiment"] != experiment.digest():
+        if record.experiment != experiment.digest():
             raise InputError(
                 f"{self.path} belongs to another experiment ({_difference(record, experiment)}): choose another output "
                 "directory with --out"
             )
         for arm, found in (data or {}).items():
-            known = record["data"][arm]
+            known = record.data[arm]
             for field in ("maps_sha256", "backbone", "digest"):
-                if field in found and field in known and known[field] != found[field]:
+                there, here = getattr(known, field), getattr(found, field)
+                if None not in (there, here) and there != here:
                     raise InputError(
-                        f"{self.path} belongs to the same experiment on other data ({field} of arm {arm}: "
-                        f"{known[field]} there, {found[field]} here): choose another output directory with --out"
+                        f"{self.path} belongs to the same experiment on other data ({field} of arm {arm}: {there} "
+                        f"there, {here} here): choose another output directory with --out"
                     )
         return record
 
-    def claim(self, experiment: Experiment, data: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Write `experiment.json`, or extend its seeds, and return it; `data` holds a record an arm, with its `digest`.
-
-        `extended_after` lists the numbers of seeds that were asked for before seeds were added.
-        """
+    def claim(self, experiment: Experiment, data: Mapping[str, SourceRecord]) -> DirectoryRecord:
+        """Write `experiment.json`, or extend its seeds, and return it."""
         known = self.check_owner(experiment, data)
-        record: dict[str, Any] = {
-            "format": FORMAT,
-            "name": experiment.name,
-            "experiment": experiment.digest(),
-            "baseline": experiment.baseline,
-            "metric": experiment.metric,
-            "seeds": list(experiment.seeds),
-            "extended_after": [],
-            "data": {arm: dict(found) for arm, found in data.items()},
-            "arms": {arm: config.to_dict() for arm, config in experiment.arms.items()},
-        }
-        if known is not None:
-            before = list(known["seeds"])
-            record["seeds"] = before + [seed for seed in experiment.seeds if seed not in before]
-            record["extended_after"] = list(known["extended_after"])
-            if len(record["seeds"]) > len(before):
-                record["extended_after"].append(len(before))
-        if known is None or canonical_json(known) != canonical_json(record):
-            write_json(self.path / "experiment.json", record)
+        before = () if known is None else known.seeds
+        seeds = (*before, *(seed for seed in experiment.seeds if seed not in before))
+        added = () if known is None or len(seeds) == len(before) else (len(before),)
+        record = DirectoryRecord(
+            name=experiment.name,
+            experiment=experiment.digest(),
+            baseline=experiment.baseline,
+            metric=experiment.metric,
+            seeds=seeds,
+            extended_after=(*(() if known is None else known.extended_after), *added),
+            data=dict(data),
+            arms={arm: jsonable(config.to_dict()) for arm, config in experiment.arms.items()},
+        )
+        if record != known:
+            save_record(self.path / "experiment.json", record)
         return record
 
-    def load(self, experiment: Experiment, arm: str, seed: int) -> "RunResult | None":
+    def read(self, experiment: Experiment, known: SweepResults | None = None) -> SweepResults:
+        """Return every run of the experiment; the complete ones of `known`, read before, are not read again."""
+        sweep = SweepResults({arm: {} for arm in experiment.arms}, {arm: {} for arm in experiment.arms})
+        for arm in experiment.arms:
+            for seed in experiment.seeds:
+                result = known and known.results[arm].get(seed)
+                result = result or self._load(experiment, arm, seed)
+                if result is None:
+                    sweep.failures[arm][seed] = self._failure(arm, seed) or NOT_DONE
+                else:
+                    sweep.results[arm][seed] = result
+        return sweep
+
+    def _load(self, experiment: Experiment, arm: str, seed: int) -> RunResult | None:
         """Return the complete run of `arm` and `seed`; None where there is none, or it is damaged or of another
         configuration.
         """
-        path = self.run_path(arm, seed)
-        if not path.is_file():
-            return None
-        from qwafer.training import RunResult
-
         try:
-            result = RunResult.load(path)
-            digest = config_digest(with_options(type(experiment.arms[arm])(), flatten(result.config)))
-        except (InputError, UnicodeDecodeError, TypeError, AttributeError):
+            result = RunResult.load(self.run_path(arm, seed))
+            digest = config_digest(RunConfig.from_dict(result.config))
+        except (OSError, InputError, TypeError, AttributeError):
             return None  # what cannot be read is not complete: the run is done again
         return result if digest == config_digest(experiment.arms[arm]) and result.seed == seed else None
 
-    def pending(self, experiment: Experiment) -> list[tuple[str, int]]:
-        """Return (arm, seed) of the runs that are not complete, seed by seed, so that a part is already a
-        comparison.
-        """
-        return [
-            (arm, seed)
-            for seed in experiment.seeds
-            for arm in experiment.arms
-            if self.load(experiment, arm, seed) is None
-        ]
-
-    def write_failure(self, arm: str, seed: int, failure: Mapping[str, Any]) -> None:
-        """Record a failed run."""
-        write_json(self.error_path(arm, seed), {"arm": arm, "seed": seed, **failure})
-
-    def failure(self, arm: str, seed: int) -> dict[str, Any] | None:
-        """Return the record of a failed run; None where it did not fail."""
+    def _failure(self, arm: str, seed: int) -> Failure | None:
         path = self.error_path(arm, seed)
-        if not path.is_file():
-            return None
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return record if isinstance(record, dict) else None
+        return load_record(Failure, path) if path.is_file() else None
+
+    def write_failure(self, arm: str, seed: int, failure: Failure) -> None:
+        """Record a failed run."""
+        save_record(self.error_path(arm, seed), failure)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -186,23 +207,30 @@ class OutputDirectory:
                     self.path.rmdir()
 
 
-def _difference(record: Mapping[str, Any], experiment: Experiment) -> str:
+def _difference(record: DirectoryRecord, experiment: Experiment) -> str:
     """Return the first difference between the recorded experiment and this one, in words."""
-    if record["name"] != experiment.name:
-        return f"{record['name']} there, {experiment.name} here"
-    there, here = list(record["arms"]), list(experiment.arms)
+    if record.name != experiment.name:
+        return f"{record.name} there, {experiment.name} here"
+    there, here = list(record.arms), list(experiment.arms)
     if there != here:
         return f"arms {', '.join(there)} there, {', '.join(here)} here"
     for arm, config in experiment.arms.items():
-        for section, options in config.to_dict().items():
-            for option, value in options.items():
-                known = record["arms"][arm].get(section, {}).get(option)
-                if known != value and (section, option) != ("data", "source"):
-                    return f"{section}.{option} of arm {arm} is {known} there, {value} here"
+        known, value = _leaves(record.arms[arm]), _leaves(jsonable(config.to_dict()))
+        for option in {**value, **known}:
+            if known.get(option) != value.get(option) and option != "data.source":
+                return f"{option} of arm {arm} is {known.get(option)} there, {value.get(option)} here"
     for field in ("baseline", "metric"):
-        if record[field] != getattr(experiment, field):
-            return f"{field} {record[field]} there, {getattr(experiment, field)} here"
+        if getattr(record, field) != getattr(experiment, field):
+            return f"{field} {getattr(record, field)} there, {getattr(experiment, field)} here"
     return "its configuration has other options"
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested tables by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
@@ -215,8 +243,3 @@ def seeds_text(seeds: Sequence[int]) -> str:
 def predictor_path(out: Path) -> Path:
     """Return where the predictor of the run `out` lies."""
     return out.with_name(f"{out.stem}.head.npz")
-
-
-def resources_path(out: Path) -> Path:
-    """Return where the memory of the run `out` is recorded."""
-    return out.with_name(f"{out.stem}.resources.json")

@@ -1,10 +1,19 @@
 """One run from features to a result: the loop, the optimiser, checkpoints, `RunResult`."""
 
 from qwafer.training._checkpoint import Checkpoints as Checkpoints
+from qwafer.training._environment import Environment as Environment
+from qwafer.training._environment import Host as Host
 from qwafer.training._optimizer import make_optimizer as make_optimizer
 from qwafer.training._optimizer import make_schedule as make_schedule
 from qwafer.training._prepare import Prepared as Prepared
 from qwafer.training._prepare import prepare as prepare
 from qwafer.training._train import train as train
+from qwafer.training.make import make_head as make_head
+from qwafer.training.make import make_program as make_program
 from qwafer.training.predictor import Predictor as Predictor
+from qwafer.training.result import Digests as Digests
+from qwafer.training.result import InitialScores as InitialScores
+from qwafer.training.result import ParameterCount as ParameterCount
 from qwafer.training.result import RunResult as RunResult
+from qwafer.training.result import Runs as Runs
+from qwafer.training.result import Timings as Timings

@@ -16,7 +16,7 @@ KEPT = 2
 
 
 class Checkpoints:
-    """Orbax checkpoints in `directory`/checkpoints, one an epoch; each is whole or absent.
+    """Orbax checkpoints in `directory`/checkpoints, one per epoch; each is whole or absent.
 
     A checkpoint holds the leaves of a pytree as they are, and a record of plain JSON data. `identity` (JSON data)
     names the run: checkpoints of another are refused.

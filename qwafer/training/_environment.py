@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = (
@@ -21,6 +22,41 @@ PACKAGES = (
 )
 ALLOCATION = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "XLA_FLAGS")
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine and the settings that move timings or the last bits of a result."""
+
+    name: str
+    platform: str
+    cpu: str
+    cpus: int | None
+    """Logical processors; None where they cannot be counted."""
+    devices: tuple[str, ...]
+    """JAX's devices."""
+    x64: bool
+    """Whether JAX computes in double precision where asked to."""
+    threads: dict[str, str]
+    """Environment variables that set numbers of threads, where they are set."""
+    allocator: dict[str, str]
+    """Environment variables that choose the allocator, where they are set."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a run was made with."""
+
+    versions: dict[str, str]
+    """Versions of Python and of the packages that a result rests on; `absent` where one is not installed."""
+    git_revision: str | None
+    """Commit of the checkout, `-dirty` if it differs; None outside one."""
+    host: Host
+
+
+def environment() -> Environment:
+    """Return what a run in this process is made with."""
+    return Environment(versions(), git_revision(), host())
 
 
 @functools.cache
@@ -50,20 +86,20 @@ def git_revision() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def host() -> dict[str, object]:
-    """Return the machine and the settings that move timings or the last bits of a result."""
+def host() -> Host:
+    """Return the machine as it is set up now."""
     import jax
 
-    return {
-        "name": platform.node(),
-        "platform": platform.platform(),
-        "cpu": _cpu(),
-        "cpus": os.cpu_count(),
-        "devices": [str(device) for device in jax.devices()],
-        "x64": bool(jax.config.read("jax_enable_x64")),
-        "threads": {name: os.environ[name] for name in THREADS if name in os.environ},
-        "allocator": {name: os.environ[name] for name in ALLOCATION if name in os.environ},
-    }
+    return Host(
+        name=platform.node(),
+        platform=platform.platform(),
+        cpu=_cpu(),
+        cpus=os.cpu_count(),
+        devices=tuple(str(device) for device in jax.devices()),
+        x64=bool(jax.config.read("jax_enable_x64")),
+        threads={name: os.environ[name] for name in THREADS if name in os.environ},
+        allocator={name: os.environ[name] for name in ALLOCATION if name in os.environ},
+    )
 
 
 @functools.cache

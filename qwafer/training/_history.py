@@ -12,6 +12,7 @@ from qwafer.heads import Head, QuantumHead
 from qwafer.training._optimizer import group_norms, make_schedule
 from qwafer.training._step import State, Totals, evaluated_parameters
 from qwafer.training._validation import Scores
+from qwafer.training.result import InitialScores, Timings
 
 
 @dataclass
@@ -41,7 +42,7 @@ class History:
     best_epoch: int = 0
     since_best: int = 0
     diverged: bool = False
-    initial: dict[str, Any] = field(default_factory=dict)
+    initial: InitialScores | None = None
     sums: Sums = field(default_factory=Sums)
     seconds: dict[str, float] = field(default_factory=lambda: {"compile": 0.0, "training": 0.0, "evaluation": 0.0})
 
@@ -52,7 +53,13 @@ class History:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "History":
         """Return the history that `record` wrote."""
-        return cls(**{**record, "sums": Sums(**record["sums"])})
+        initial = record["initial"] and InitialScores(**record["initial"])
+        return cls(**{**record, "sums": Sums(**record["sums"]), "initial": initial})
+
+    def timings(self, total: float, steps: int) -> Timings:
+        """Return the seconds spent, of a run that took `total` for `steps`."""
+        training = self.seconds["training"]
+        return Timings(**self.seconds, total=total, steps=steps, steps_per_second=steps / training if training else 0.0)
 
     def note_best(self, value: float, epoch: int) -> bool:
         """Return whether `value` at `epoch` is the best so far; NaN never is."""
@@ -75,9 +82,9 @@ class History:
             "step": int(state.step),
             "train_loss": sums.loss / sums.weight,
             "val_loss": scores.loss,
-            "val_auc": scores.auc,
-            "val_sep": scores.sep,
-            "val_auc_per_label": scores.auc_per_label,
+            "val_roc_auc": scores.roc_auc,
+            "val_separation": scores.separation,
+            "val_roc_auc_per_label": scores.roc_auc_per_label,
             "learning_rate": float(make_schedule(config, total_steps)(last_step)),
         }
         for name, norms in (("param_norm", group_norms(params)), ("distance", group_norms(moved))):

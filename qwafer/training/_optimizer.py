@@ -1,4 +1,4 @@
-"""AdamW with a learning rate and a weight decay a parameter group, and the schedules."""
+"""AdamW with a learning rate and a weight decay per parameter group, and the schedules."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from qwafer._errors import InputError
 from qwafer.config import TrainingConfig
-from qwafer.heads import GROUPS, group_of
+from qwafer.heads import PARAMETER_GROUPS, group_of
 
 Schedule = Callable[[Any], Any]
 
@@ -16,7 +17,7 @@ Schedule = Callable[[Any], Any]
 def make_schedule(config: TrainingConfig, total_steps: int) -> Schedule:
     """Return the learning rate as a function of the step (0, 1, ...), for a run of `total_steps`.
 
-    `constant`; `cosine`: lr (1 + cos(pi t / T)) / 2; `one_cycle`: up to lr over the first 30 % of the steps and down
+    `constant`; `cosine`: lr (1 + cos(pi t / T)) / 2; `one_cycle`: up to lr over the first 30% of the steps and down
     again, by cosines (Smith and Topin 2018), from lr/25 and to lr/10^4 of that.
     """
     rate = config.learning_rate
@@ -40,8 +41,14 @@ def make_optimizer(config: TrainingConfig, total_steps: int, names: Iterable[str
     """
     schedule = make_schedule(config, total_steps)
     labels = {name: group_of(name) for name in names}
+    unknown = sorted(set(labels.values()) - set(PARAMETER_GROUPS))
+    if unknown:
+        raise InputError(
+            f"the name of a parameter must start with its group, one of {', '.join(PARAMETER_GROUPS)}, got {unknown[0]}"
+        )
     transforms = {
-        group: _adamw(schedule, getattr(config, f"lr_mult_{group}"), group_decay(config, group)) for group in GROUPS
+        group: _adamw(schedule, getattr(config, f"lr_mult_{group}"), group_decay(config, group))
+        for group in PARAMETER_GROUPS
     }
     grouped = optax.partition(transforms, labels)
     if config.grad_clip is None:

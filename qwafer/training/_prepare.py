@@ -23,6 +23,8 @@ class Prepared:
     """Digest of the features and the labels of the task."""
     notes: tuple[str, ...]
     """What a reader of the result should know about the split."""
+    exclusive: bool = False
+    """Whether the labels are exclusive classes to the loss: one of them is decided, by the largest logit."""
 
     def part(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the features (M, D) float32 and labels (M, n_labels) uint8 of `train`, `val` or `test`."""
@@ -57,10 +59,10 @@ def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
             times=data.times,
         )
     data = data.task(config.data.task)
-    if config.objective.loss == "softmax" and not (data.exclusive and data.labels.shape[1] > 1):
+    if config.objective.exclusive and not (data.exclusive and data.labels.shape[1] > 1):
         raise InputError(
-            "`objective.loss` = softmax needs exclusive classes, one for each example, and these labels are not: "
-            "use bce"
+            f"`objective.loss` = {config.name('objective')} needs exclusive classes, one for each example, "
+            "and these labels are not: use bce"
         )
     train_labels = data.labels[split.train]
     if data.labels.shape[1] == 1 and len(np.unique(train_labels)) < 2:
@@ -69,7 +71,7 @@ def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
             f"the training split of the task {config.data.task} holds only {only} examples ({len(train_labels)}): "
             "use more data, or another task or split"
         )
-    return Prepared(data, split, data.digest(), (*notes, *split.notes))
+    return Prepared(data, split, data.digest(), (*notes, *split.notes), config.objective.exclusive)
 
 
 def _given(data: FeatureSet) -> Split:

@@ -1,4 +1,4 @@
-"""Optimisation steps, compiled: many in one call, or one a call where the engine calls back to the host."""
+"""Optimisation steps, compiled: many in one call, or one per call where the engine calls back to the host."""
 
 import functools
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Totals(NamedTuple):
     """Gradient norm of each group, before clipping."""
 
 
-class Batch(NamedTuple):
+class EpochArrays(NamedTuple):
     """The arrays that steps read: the training split on the device, and the batches of an epoch."""
 
     features: jax.Array
@@ -48,11 +48,11 @@ class Batch(NamedTuple):
     weights: jax.Array
 
 
-Run = Callable[[Head, Objective, State, Batch, jax.Array, Any, Any], tuple[State, Totals]]
+CompiledSteps = Callable[[Head, Objective, State, EpochArrays, jax.Array, Any, Any], tuple[State, Totals]]
 
 
 def calls_host(program: Program | None) -> bool:
-    """Return whether the program leaves JAX for the host, so that steps are compiled one a call."""
+    """Return whether the program leaves JAX for the host, so that steps are compiled one per call."""
     return program is not None and bool(program.info.get("host_callback", program.info.get("engine") == "catalyst"))
 
 
@@ -76,7 +76,7 @@ def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.
 
 
 @functools.lru_cache(maxsize=16)
-def steps(config: TrainingConfig, total_steps: int, names: tuple[str, ...], program: Program | None) -> Run:
+def steps(config: TrainingConfig, total_steps: int, names: tuple[str, ...], program: Program | None) -> CompiledSteps:
     """Return the compiled function (head, objective, state, batch, key, start, stop) -> (state, totals).
 
     It takes the steps of batches `start` to `stop` - 1. Equal arguments return the same function, so that the runs of
@@ -86,7 +86,7 @@ def steps(config: TrainingConfig, total_steps: int, names: tuple[str, ...], prog
     optimizer = make_optimizer(config, total_steps, names)
 
     def one(
-        head: Head, objective: Objective, state: State, batch: Batch, key: jax.Array, i: Any
+        head: Head, objective: Objective, state: State, batch: EpochArrays, key: jax.Array, i: Any
     ) -> tuple[State, Totals]:
         rows, weights = batch.rows[i], batch.weights[i]
         features, labels = jnp.take(batch.features, rows, axis=0), jnp.take(batch.labels, rows, axis=0)
@@ -109,7 +109,7 @@ def steps(config: TrainingConfig, total_steps: int, names: tuple[str, ...], prog
 
     @jax.jit
     def run(
-        head: Head, objective: Objective, state: State, batch: Batch, key: jax.Array, start: Any, stop: Any
+        head: Head, objective: Objective, state: State, batch: EpochArrays, key: jax.Array, start: Any, stop: Any
     ) -> tuple[State, Totals]:
         if calls_host(program):
             return one(head, objective, state, batch, key, start)

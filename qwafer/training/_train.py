@@ -14,19 +14,20 @@ from qwafer._checks import check_positive_int
 from qwafer._io import digest, key_seed
 from qwafer.config import RunConfig
 from qwafer.engines import Program
-from qwafer.evaluation import evaluate
-from qwafer.evaluation.thresholds import tune_thresholds
+from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
-from qwafer.heads import Head, make_head, make_program, predict_logits
+from qwafer.heads import Head, predict_logits
 from qwafer.objective import Objective, Sampler, make_objective, make_sampler, order_digest
 from qwafer.training._checkpoint import Checkpoints
-from qwafer.training._environment import git_revision, host, versions
+from qwafer.training._contender import fit_contender
+from qwafer.training._environment import environment
 from qwafer.training._history import History
+from qwafer.training._judge import judge
 from qwafer.training._prepare import Prepared, prepare
 from qwafer.training._step import (
     STEPS_A_CALL,
-    Batch,
-    Run,
+    CompiledSteps,
+    EpochArrays,
     State,
     Totals,
     calls_host,
@@ -35,10 +36,12 @@ from qwafer.training._step import (
     steps,
 )
 from qwafer.training._validation import Scores, mean_loss, validate
+from qwafer.training.make import make_head, make_program
 from qwafer.training.predictor import PREDICTION_BATCH, Predictor
-from qwafer.training.result import RunResult
+from qwafer.training.result import Digests, InitialScores, ParameterCount, RunResult
 
-Progress = Callable[[dict[str, Any]], None]
+Observe = Callable[[dict[str, Any]], None]
+"""Called after each evaluation with the new entry of the curves."""
 
 
 def train(
@@ -47,7 +50,8 @@ def train(
     seed: int,
     *,
     directory: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
+    observe: Observe | None = None,
 ) -> RunResult:
     """Train the head that `config` describes on `data`, and evaluate its best checkpoint on validation and test.
 
@@ -59,17 +63,21 @@ def train(
         seed: every random choice derives from it and a name: split, initial parameters, batches, dropout.
         directory: where checkpoints lie, if any: every `training.checkpoint_every_epochs`, and one when the run is
             interrupted. A run whose directory holds its checkpoint resumes there, and continues bit for bit.
-        progress: called after each evaluation with the new entry of the curves, and `epochs`.
+        progress: called after each evaluation with the epochs done.
+        observe: called after each evaluation with the new entry of the curves.
 
     Raises:
         InputError: options, data or memory that do not allow the run; nothing is compiled by then.
     """
     begin = time.perf_counter()
     check_positive_int("seed", seed, minimum=0)
-    run = _Run(config, prepare(config, data, seed), seed, directory)
+    prepared = prepare(config, data, seed)
+    if not config.trained_by_loop:
+        return fit_contender(config, prepared, seed)
+    run = _Run(config, prepared, seed, directory)
     try:
         run.resume()
-        run.loop(progress)
+        run.loop(progress, observe)
         return run.result(begin)
     except KeyboardInterrupt:
         run.save_checkpoint()
@@ -99,7 +107,7 @@ class _Run:
         self.total_steps = options.epochs * self.sampler.n_batches
         self.history = History()
         self.program, self.forward = self._timed("compile", self._programs)
-        self.steps: Run = steps(options, self.total_steps, tuple(self.head.params), self.program)
+        self.steps: CompiledSteps = steps(options, self.total_steps, tuple(self.head.params), self.program)
         self.features = jnp.asarray(features, self.head.dtype)
         self.labels = jnp.asarray(labels, self.head.dtype)
         self.key = jax.random.key(key_seed(seed, "dropout"))
@@ -112,20 +120,22 @@ class _Run:
             digests = {"data": prepared.data_digest, "split": prepared.split.digest}
             self.checkpoints = Checkpoints(Path(directory), {"config": config.to_dict(), "seed": seed, **digests})
 
-    def loop(self, progress: Progress | None) -> None:
+    def loop(self, progress: OnProgress | None = None, observe: Observe | None = None) -> None:
         """Train until the last epoch, early stopping or divergence."""
         options = self.config.training
         if options.preflight_compile:
             self._timed("compile", self._preflight)
-        if not self.history.initial:
+        if self.history.initial is None:
             scores = self._timed("evaluation", self._validate)
-            self.history.initial = {"loss": scores.loss, "auc": scores.auc, "sep": scores.sep}
+            self.history.initial = InitialScores(scores.loss, scores.roc_auc, scores.separation)
         while self.epoch < options.epochs and not self._stopped():
             self._timed("training", self._train_epoch)
             if self.epoch % options.eval_every_epochs == 0 or self.epoch == options.epochs:
                 entry = self._evaluate()
+                if observe is not None:
+                    observe(entry)
                 if progress is not None:
-                    progress({**entry, "epochs": options.epochs})
+                    progress(Progress("training", self.epoch, options.epochs))
             self._settle()
             every = options.checkpoint_every_epochs
             if every and (self.epoch % every == 0 or self.epoch == options.epochs or self._stopped()):
@@ -148,10 +158,10 @@ class _Run:
         predict_logits(self.head, self.val[0][:1], self.forward, PREDICTION_BATCH)
         mean_loss(self.objective, np.zeros(self.val[1].shape, self.head.dtype), self.val[1])
 
-    def _batch(self, epoch: int) -> Batch:
+    def _batch(self, epoch: int) -> EpochArrays:
         batches = self.sampler.epoch(epoch)
         weights = jnp.asarray(batches.weights, self.head.dtype)
-        return Batch(self.features, self.labels, jnp.asarray(batches.rows), weights)
+        return EpochArrays(self.features, self.labels, jnp.asarray(batches.rows), weights)
 
     def _train_epoch(self) -> None:
         """Take the steps of the next epoch."""
@@ -164,7 +174,7 @@ class _Run:
             self.history.sums.add(totals, stop - start)  # reads the totals, and so waits for the call to end
         self.state, self.epoch = state, self.epoch + 1
 
-    def _steps(self, state: State, batch: Batch, start: int, stop: int) -> tuple[State, Totals]:
+    def _steps(self, state: State, batch: EpochArrays, start: int, stop: int) -> tuple[State, Totals]:
         bounds = np.int32(start), np.int32(stop)
         return self.steps(self.head, self.objective, state, batch, self.key, *bounds)
 
@@ -235,59 +245,39 @@ class _Run:
                 for name, (features, _) in parts.items()
             },
         )
-        names = self.prepared.data.label_names
-        exclusive = self.config.objective.loss == "softmax"
-        thresholds = None if exclusive else tune_thresholds(logits["val"], self.val[1]).values
-        metrics: dict[str, dict[str, Any]] = {"initial": self.history.initial}
-        degenerate = self.history.diverged
-        outputs: dict[str, np.ndarray] = {}
-        for name, (_, labels) in parts.items():
-            evaluation = evaluate(logits[name], labels, label_names=names, thresholds=thresholds, exclusive=exclusive)
-            metrics[name] = evaluation.to_dict()
-            degenerate = degenerate or evaluation.any_degenerate
-            outputs |= {f"{name}_logits": logits[name], f"{name}_labels": labels}
-            outputs[f"{name}_rows"] = getattr(self.prepared.split, name)
+        judged = judge(self.prepared, logits)
         return RunResult(
             config=self.config.to_dict(),
             seed=self.seed,
-            label_names=names,
-            metrics=metrics,
+            label_names=self.prepared.data.label_names,
+            val=judged.val,
+            test=judged.test,
+            initial=self.history.initial,
             best_epoch=best_epoch,
             epochs_run=self.epoch,
             curves=self.history.curves,
             digests=self._digests(),
-            n_parameters=self.head.count(),
-            degenerate=degenerate,
+            n_parameters=ParameterCount(**self.head.count()),
+            degenerate=self.history.diverged or judged.degenerate,
             notes=tuple(notes),
-            timings=self._timings(begin),
+            timings=self.history.timings(time.perf_counter() - begin, self.epoch * self.sampler.n_batches),
             engine={} if self.program is None else dict(self.program.info),
             compile_cache=_cache_statistics(),
-            versions=versions(),
-            git_revision=git_revision(),
-            host=host(),
-            predictor=Predictor(self.config, head, names, thresholds or (), self.seed),
-            outputs=outputs,
+            environment=environment(),
+            predictor=Predictor.of(self.config, head, self.prepared, judged, self.seed),
+            outputs=judged.outputs,
         )
 
-    def _digests(self) -> dict[str, Any]:
-        initial = {
-            f"{name}{list(value.shape)}": digest(np.asarray(value)) for name, value in self.head.parameters().items()
-        }
-        return {
-            "data": self.prepared.data_digest,
-            "split": self.prepared.split.digest,
-            "batches": order_digest(self.sampler, self.config.training.epochs),
-            "parameters": initial,
-        }
-
-    def _timings(self, begin: float) -> dict[str, float]:
-        seconds, n_steps = self.history.seconds, self.epoch * self.sampler.n_batches
-        return {
-            **seconds,
-            "total": time.perf_counter() - begin,
-            "steps": float(n_steps),
-            "steps_per_second": n_steps / seconds["training"] if seconds["training"] > 0 else 0.0,
-        }
+    def _digests(self) -> Digests:
+        return Digests(
+            data=self.prepared.data_digest,
+            split=self.prepared.split.digest,
+            batches=order_digest(self.sampler, self.config.training.epochs),
+            parameters={
+                f"{name}{list(value.shape)}": digest(np.asarray(value))
+                for name, value in self.head.parameters().items()
+            },
+        )
 
 
 def _cache_statistics() -> dict[str, Any]:

@@ -16,12 +16,12 @@ LOSS_BLOCK = 1024
 
 
 class Scores(NamedTuple):
-    """Validation loss, and ROC-AUC and separation a label and over all (NaN where a class is absent)."""
+    """Validation loss, and ROC-AUC and separation per label and over all (NaN where a class is absent)."""
 
     loss: float
-    auc: float
-    sep: float
-    auc_per_label: list[float]
+    roc_auc: float
+    separation: float
+    roc_auc_per_label: list[float]
 
     def value(self, objective: str) -> float:
         """Return what to maximise under `training.val_objective` = `objective`."""
@@ -31,15 +31,15 @@ class Scores(NamedTuple):
 def validate(objective: Objective, logits: np.ndarray, labels: np.ndarray) -> Scores:
     """Return the scores of `logits` (N, n_labels) against `labels` (N, n_labels), under the natural prior.
 
-    Exclusive classes (loss `softmax`) are scored one against the rest, as in `evaluate`.
+    Exclusive classes (`Softmax`) are scored one against the rest, as in `evaluate`.
     """
-    scores = one_vs_rest_logits(logits) if objective.config.loss == "softmax" else logits
-    auc = roc_auc(scores, labels)
+    scores = one_vs_rest_logits(logits) if objective.loss.exclusive else logits
+    areas = roc_auc(scores, labels)
     return Scores(
         loss=mean_loss(objective, logits, labels),
-        auc=nanmean(auc),
-        sep=nanmean(separation(scores, labels)),
-        auc_per_label=np.asarray(auc).tolist(),
+        roc_auc=nanmean(areas),
+        separation=nanmean(separation(scores, labels)),
+        roc_auc_per_label=np.asarray(areas).tolist(),
     )
 
 

@@ -2,16 +2,15 @@
 
 Let U be the ansatz, psi_b the encoded product states, P_t the measured Pauli operators and C_bt the cotangent of their
 expectation values. One execution on n Bell pairs, U on one half of each, gives U itself, and with it every value
-<psi_b|U+ P_t U|psi_b> and every derivative with respect to an angle by matrix products on the host. For the weights,
+<psi_b|U+ P_t U|psi_b> and every derivative with respect to an input by matrix products on the host. For the weights,
 
     sum_bt C_bt <psi_b|U+ P_t U|psi_b> = sum_r tr(U+ O_r U R_r),   C = sum_r u_r v_r^T,
     O_r = sum_t v_rt P_t,   R_r = sum_b u_rb psi_b psi_b+.
 
-tr(U+ O U) = 0 for Pauli operators, so R_r may be shifted by a multiple of the identity until it is positive, R = L
-L+: then it
-is the reduced state of the 2n-wire vector L (not normalised: everything is linear in it), and one adjoint sweep from
-that vector gives
-the derivative of the whole batch. The number of sweeps is the rank of C, at most the number of outputs.
+tr(U+ O U) = 0 for Pauli operators, so R_r may be shifted by a multiple of the identity until it is positive,
+R = L L+: then it is the reduced state of the 2n-wire vector L (not normalised: everything is linear in it), and one
+adjoint sweep from that vector gives the derivative of the whole batch. The number of sweeps is the rank of C, at most
+the number of outputs.
 """
 
 import contextlib
@@ -23,21 +22,22 @@ import jax
 import numpy as np
 from jaxtyping import Complex, Float
 
-from qwafer._errors import CapabilityError
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit, CircuitSpec
 from qwafer.engines.base import Weights
 from qwafer.engines.catalyst import scan
-from qwafer.engines.catalyst.kernels import Z_READOUTS, Arrays, Kernel, contract
-from qwafer.engines.catalyst.plan import GatePlan, gate_plan
+from qwafer.engines.catalyst.kernels import Arrays, Kernel, contract
+from qwafer.engines.catalyst.plan import GatePlan, ansatz_plan
 from qwafer.engines.catalyst.runtime import LOCK, HostProgram
 
 MAX_QUBITS = 10
 """The largest n: the vector on 2n wires takes 16 MiB there, 256 MiB at n = 12."""
 
 
-def why_not(spec: CircuitSpec) -> str | None:
+def why_not(spec: Circuit) -> str | None:
     """Return why `spec` cannot be batched this way, or None."""
-    if spec.reupload and spec.n_layers > 1:
+    if not isinstance(spec, CircuitSpec):
+        return "only the layers of a CircuitSpec are known to be one unitary after the encoding"
+    if not spec.encodes_once:
         return "the circuit encodes its data again before every layer, so that no single unitary serves all examples"
     if spec.n_qubits > MAX_QUBITS:
         return f"{spec.n_qubits} qubits need {2 * spec.n_qubits} wires; at most {MAX_QUBITS} qubits are supported"
@@ -45,17 +45,12 @@ def why_not(spec: CircuitSpec) -> str | None:
 
 
 def choi_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, seed: int) -> Kernel:
-    """Return the kernel that evaluates a batch of `spec` in one circuit, see the module; CapabilityError where it
-    cannot.
-    """
-    reason = why_not(spec)
-    if reason is not None:
-        raise CapabilityError(f"batching choi cannot run this circuit: {reason}; use batching scan")
-    z_only = spec.readout in Z_READOUTS
+    """Return the kernel that evaluates a batch of `spec` in one circuit, see the module and `why_not`."""
+    z_only = spec.readout_facts.z_only
     paulis = "Z" if z_only else "XYZ"
-    is_mean = spec.readout == "mean_z"  # one term: the mean itself, cheaper than n terms contracted afterwards
+    is_mean = spec.readout_facts.is_mean  # one term: the mean itself, cheaper than n terms contracted afterwards
     n_terms = 1 if is_mean else spec.n_qubits * len(paulis)
-    plan = gate_plan(spec, z_only=z_only, encode=False)
+    plan = ansatz_plan(spec, z_only=z_only)
     unitary = _Unitary(spec, plan, device, seed)
     rank = min(spec.n_outputs, n_terms)
     sweep = None
@@ -65,26 +60,26 @@ def choi_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, s
 
     last: list[tuple[bytes, np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def evolved(weights: Arrays, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the encoded states, U and U psi: the pull-back asks for what the value before it has used."""
-        u, key = unitary(weights), angles.tobytes()
+    def evolved(weights: Arrays, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the encoded states, U and U psi: the vjp asks for what the value before it has used."""
+        u, key = unitary(weights), inputs.tobytes()
         if not last or last[0][0] != key or last[0][2] is not u:
             known = bool(last) and last[0][0] == key
-            states = last[0][1] if known else product_states(spec, angles.astype(np.float64))
+            states = last[0][1] if known else product_states(spec, inputs.astype(np.float64))
             last[:] = [(key, states, u, _rotated(states, u))]
         return last[0][1:]
 
-    def values(weights: Arrays, angles: np.ndarray) -> np.ndarray:
-        _, _, final = evolved(weights, angles)
+    def values(weights: Arrays, inputs: np.ndarray) -> np.ndarray:
+        _, _, final = evolved(weights, inputs)
         if is_mean:
             return (final.real**2 + final.imag**2) @ (scan.signs(spec.n_qubits) @ mean.T)
         return scan.bloch_vectors(final, z_only=z_only)
 
-    def pull_back(weights: Arrays, angles: np.ndarray, cotangent: np.ndarray) -> tuple[Arrays, np.ndarray]:
+    def vjp(weights: Arrays, inputs: np.ndarray, cotangent: np.ndarray) -> tuple[Arrays, np.ndarray]:
         cotangent = cotangent.astype(np.float64)
-        states, u, final = evolved(weights, angles)
+        states, u, final = evolved(weights, inputs)
         measured = _apply_observables(final, cotangent @ mean if is_mean else cotangent, paulis)
-        d_angles = _angle_gradient(spec, states, _rotated_back(measured, u, is_real=np.isrealobj(states)))
+        d_inputs = _input_gradient(spec, states, _rotated_back(measured, u, is_real=np.isrealobj(states)))
         d_theta = np.zeros((1, plan.n_slots))
         if sweep is not None:
             if np.isfinite(cotangent).all() and np.isfinite(states).all():
@@ -93,19 +88,19 @@ def choi_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, s
                     d_theta += sweep(theta, vector, observable @ mean if is_mean else observable)[0]
             else:
                 d_theta = np.full((1, plan.n_slots), np.nan)
-        d_weights, _ = plan.pull_back(spec.weight_shapes(), d_theta)
-        return d_weights, d_angles
+        d_weights, _ = plan.vjp(spec.weight_shapes(), d_theta)
+        return d_weights, d_inputs
 
     return Kernel(
         weights=("ansatz",),
         n_terms=n_terms,
         values=values,
-        pull_back=pull_back if gradient else None,
+        vjp=vjp if gradient else None,
         finish=_as_it_is if is_mean else functools.partial(contract, spec),
         nbytes=unitary.nbytes + 16 * batch * 2**spec.n_qubits + (sweep.nbytes if sweep is not None else 0),
         info={
             "value": "the unitary from one circuit on Bell pairs, contracted outside",
-            "gates": len(plan.gates),
+            "gates": len(plan.steps),
             "sweeps": rank if sweep is not None else 0,
             "reasons": ["the circuit encodes once: one execution serves the whole batch, whatever its size"],
         },
@@ -178,9 +173,8 @@ def _constant_state_preparation() -> Iterator[None]:
     """Let Catalyst keep a StatePrep in a differentiated circuit although its vector is a run-time argument.
 
     Catalyst takes every traced argument of a gate for one to be differentiated, and decomposes a StatePrep into gates
-    that do not compile. Here the vector is none of the arguments that are differentiated, and a sweep that starts
-    from it is
-    exact: the tests compare it with the scan, and a stack probe watches it.
+    that do not compile. Here the vector is none of the arguments that are differentiated, and a sweep that starts from
+    it is exact: the tests compare it with the scan, and a stack probe watches it.
     """
     import pennylane as qml
     from catalyst.device import decomposition, verification
@@ -198,19 +192,13 @@ def _constant_state_preparation() -> Iterator[None]:
             decomposition.is_active = verification.is_active = original
 
 
-def product_states(spec: CircuitSpec, angles: Float[np.ndarray, "batch n_qubits"]) -> np.ndarray:
-    """Return the encoded states (batch, 2^n_qubits): real for `ry`, complex otherwise."""
-    c, s = np.cos(angles / 2), np.sin(angles / 2)
-    if spec.encoding == "ry":
-        zero, one = c, s
-    elif spec.encoding == "rx":
-        zero, one = c, -1j * s
-    else:
-        zero, one = (c - 1j * s) / np.sqrt(2), (c + 1j * s) / np.sqrt(2)
-    states = np.ones((len(angles), 1))
+def product_states(spec: CircuitSpec, inputs: Float[np.ndarray, "batch n_qubits"]) -> np.ndarray:
+    """Return the encoded states (batch, 2^n_qubits): real where the encoding is."""
+    waves = np.stack([np.cos(inputs / 2), np.sin(inputs / 2)], axis=-1)
+    pairs = waves @ spec.encoding_facts.columns.T  # (batch, n_qubits, 2)
+    states = np.ones((len(inputs), 1))
     for wire in range(spec.n_qubits):
-        pair = np.stack([zero[:, wire], one[:, wire]], axis=-1)  # (batch, 2)
-        states = (states[:, :, None] * pair[:, None, :]).reshape(len(angles), -1)
+        states = (states[:, :, None] * pairs[:, None, wire]).reshape(len(inputs), -1)
     return states
 
 
@@ -246,12 +234,13 @@ def _apply_observables(states: np.ndarray, coefficients: np.ndarray, paulis: str
     return result
 
 
-def _angle_gradient(spec: CircuitSpec, states: np.ndarray, adjoint: np.ndarray) -> Float[np.ndarray, "batch n_qubits"]:
-    """Return d/dx_i <psi|A|psi> = -Im <psi|P_i A|psi> for encoding gates exp(-i x_i P_i / 2); `adjoint` is A |psi>, of
-    which `ry` needs the real part alone.
+def _input_gradient(spec: CircuitSpec, states: np.ndarray, adjoint: np.ndarray) -> Float[np.ndarray, "batch n_qubits"]:
+    """Return d/dx_i <psi|A|psi> = -Im <psi|P_i A|psi> for encoding gates exp(-i x_i P_i / 2).
+
+    `adjoint` is A |psi>, of which real states need the real part alone.
     """
     batch, dim = states.shape
-    n = dim.bit_length() - 1
+    n, axis = dim.bit_length() - 1, spec.encoding_facts.axis
     gradient = np.empty((batch, n))
     bra = states.conj()
     for wire in range(n):
@@ -260,9 +249,9 @@ def _angle_gradient(spec: CircuitSpec, states: np.ndarray, adjoint: np.ndarray) 
         def overlap(i: int, j: int, psi: np.ndarray = psi, chi: np.ndarray = chi) -> np.ndarray:
             return np.einsum("bkl,bkl->b", psi[:, :, i], chi[:, :, j])
 
-        if spec.encoding == "rz":
+        if axis == "Z":
             gradient[:, wire] = (overlap(1, 1) - overlap(0, 0)).imag
-        elif spec.encoding == "rx":
+        elif axis == "X":
             gradient[:, wire] = -(overlap(0, 1) + overlap(1, 0)).imag
         else:
             gradient[:, wire] = overlap(0, 1) - overlap(1, 0)

@@ -1,14 +1,12 @@
 """`batching="auto"`: scan or choi, by a measured table."""
 
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit
 from qwafer.engines.catalyst.choi import why_not
-from qwafer.engines.catalyst.kernels import Z_READOUTS
 
-# n_qubits: microseconds of (an example under scan, an adjoint sweep under choi, an example under choi), with
-# gradients and without.
-# From `benchmarks/catalyst_core.py --table` (two layers, readout mean_z, lightning.qubit, one core, glibc); more layers
-# lengthen all but the host's share of choi, so that the choice is the same or late for deep circuits, never wrong by
-# much.
+# n_qubits: microseconds of (an example under scan, an adjoint sweep under choi, an example under choi), with gradients
+# and without, from `benchmarks/catalyst_core.py --table`: two layers, readout mean_z, lightning.qubit, one core, glibc.
+# More layers lengthen all but the host's share of choi: for deep circuits the choice is the same or late, never wrong
+# by much.
 _WITH_GRADIENT: dict[int, tuple[float, float, float]] = {
     1: (57, 650, 0.26),
     2: (66, 691, 0.41),
@@ -33,22 +31,22 @@ _VALUES: dict[int, tuple[float, float, float]] = {
 }
 
 
-def choose_batching(spec: CircuitSpec, batch: int, *, gradient: bool, exact: bool) -> tuple[str, str]:
+def choose_batching(circuit: Circuit, batch: int, *, gradient: bool, exact: bool) -> tuple[str, str]:
     """Return `scan` or `choi`, whichever the table expects to be faster, and the reason."""
     if not exact:
         return "scan", "only scan measures expectation values"
-    reason = why_not(spec)
+    reason = why_not(circuit)
     if reason is not None:
         return "scan", reason
     table = _WITH_GRADIENT if gradient else _VALUES
-    if spec.n_qubits not in table:
+    if circuit.n_qubits not in table:
         return "scan", f"choi was not measured above {max(table)} qubits"
-    scan, sweep, example = table[spec.n_qubits]
-    n_terms = spec.n_qubits * (1 if spec.readout in Z_READOUTS else 3)
-    sweeps = min(spec.n_outputs, n_terms) if gradient else 1
+    scan, sweep, example = table[circuit.n_qubits]
+    n_terms = circuit.n_qubits * (1 if circuit.readout_facts.z_only else 3)
+    sweeps = min(circuit.n_outputs, n_terms) if gradient else 1
     times = {"scan": scan * batch, "choi": sweep * sweeps + example * batch}
     chosen = min(times, key=lambda name: times[name])
     return chosen, (
-        f"expected {times['choi'] / 1e3:.2g} ms a batch of {batch} by choi and {times['scan'] / 1e3:.2g} ms by scan "
+        f"expected {times['choi'] / 1e3:.2g} ms per batch of {batch} by choi and {times['scan'] / 1e3:.2g} ms by scan "
         "(measured table)"
     )

@@ -1,222 +1,109 @@
 """The `catalyst` engine: circuits compiled by PennyLane Catalyst, differentiated by its adjoint sweeps."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from qwafer._checks import check_choice, check_positive_int, check_shape
-from qwafer._errors import CapabilityError, InputError
-from qwafer.circuits import CircuitSpec
-from qwafer.engines.base import Program, Weights
+from qwafer._checks import check_choice, check_positive_int
+from qwafer._errors import CapabilityError
+from qwafer.circuits import Circuit
+from qwafer.engines import pennylane_gates
+from qwafer.engines.base import Program
 from qwafer.engines.cache import CACHE, ProgramKey
-from qwafer.engines.catalyst.choi import choi_kernel
-from qwafer.engines.catalyst.choice import choose_batching
-from qwafer.engines.catalyst.host_call import host_call, joined
-from qwafer.engines.catalyst.kernels import Joint, Kernel, PullBack, measured_kernel, scan_kernel
 from qwafer.engines.memory import check_memory
 
 SIMULATORS = ("lightning.qubit", "lightning.kokkos", "lightning.gpu")
 """Devices whose exact state can be read."""
 
-JIT_BYTES = 3 << 19
-"""What XLA keeps for the jitted calls around a program: measured as growth of the process over 100 programs."""
 
-
+@dataclass(frozen=True)
 class CatalystEngine:
-    """Circuits compiled by PennyLane Catalyst (`qjit`), on `device`.
+    """Circuits compiled by PennyLane Catalyst (`qjit`).
 
-    - `batching`: `scan`: an example at a time, any circuit. `choi`: the batch in one circuit on 2n wires, for circuits
-      that encode once. `auto`: the one that a measured table expects to be faster.
-    - `shots`: an expectation value is estimated from so many; None: exact.
-    - `diff_method`: `adjoint` (exact simulators; the default there) or `parameter-shift` (anywhere).
-    - `seed`: seed of the shot noise; without effect on exact results.
-
-    Programs compute in double precision, whatever `spec.dtype` they take and return. Compiled programs are kept in the
-    process-wide cache (`qwafer.engines.cache_info()`). One program runs at a time in a process: Catalyst's runtime has
-    one context. Raises CapabilityError for what this stack cannot do.
+    Programs compute in double precision, whatever `circuit.dtype` they take and return. Compiled programs are kept in
+    the process-wide cache (`qwafer.engines.cache_info()`). One program runs at a time in a process: Catalyst's runtime
+    has one context. Raises CapabilityError for what this stack cannot do.
     """
 
-    name = "catalyst"
+    batching: str = "scan"
+    """`scan`: one example at a time, any circuit. `choi`: the batch in one circuit on 2n wires, where a circuit encodes
+    once. `auto`: the one that a measured table expects to be faster."""
+    device: str = "lightning.qubit"
+    """PennyLane device that executes the circuits."""
+    shots: int | None = None
+    """An expectation value is estimated from so many; None: exact."""
+    diff_method: str | None = None
+    """`adjoint` (exact simulators) or `parameter-shift` (anywhere); None: `adjoint` where it works."""
 
-    def __init__(
-        self,
-        batching: str = "scan",
-        device: str = "lightning.qubit",
-        shots: int | None = None,
-        diff_method: str | None = None,
-        seed: int = 0,
-    ):
-        check_choice("batching", batching, ("scan", "choi", "auto"))
-        exact = device in SIMULATORS and shots is None
-        if shots is not None:
-            check_positive_int("shots", shots)
-        if diff_method is None:
-            diff_method = "adjoint" if exact else "parameter-shift"
-        check_choice("diff_method", diff_method, ("adjoint", "parameter-shift"))
-        if diff_method == "adjoint" and not exact:
+    name: ClassVar[str] = "catalyst"
+
+    def __post_init__(self) -> None:
+        check_choice("batching", self.batching, ("scan", "choi", "auto"))
+        if self.shots is not None:
+            check_positive_int("shots", self.shots)
+        check_choice("diff_method", self.gradient_method, ("adjoint", "parameter-shift"))
+        if self.gradient_method == "adjoint" and not self.exact:
             # With shots, Catalyst runs the adjoint sweep on the exact state without a word: noise in the values, none
             # in the gradients.
             raise CapabilityError(
                 "diff_method adjoint needs the exact state of a simulator (lightning.*, shots none): "
                 "use parameter-shift"
             )
-        if batching == "choi" and (not exact or diff_method != "adjoint"):
+        if self.batching == "choi" and not self.can_batch:
             raise CapabilityError(
                 "batching choi reads the exact state and needs diff_method adjoint: use batching scan with shots or "
                 "parameter-shift"
             )
-        self.batching = batching
-        self.device = device
-        self.shots = shots
-        self.diff_method = diff_method
-        self.seed = seed
-        self._exact = exact
 
-    def program(self, spec: CircuitSpec, batch: int, *, gradient: bool = True) -> Program:
-        """Return the program of `spec` for `batch` examples, compiled; see `Engine.program`."""
+    @property
+    def exact(self) -> bool:
+        """Whether values are exact: a simulator, and no shots."""
+        return self.device in SIMULATORS and self.shots is None
+
+    @property
+    def gradient_method(self) -> str:
+        """The `diff_method` that is used: the one asked for, or `adjoint` on exact simulators."""
+        return self.diff_method or ("adjoint" if self.exact else "parameter-shift")
+
+    @property
+    def can_batch(self) -> bool:
+        """Whether these options leave batching choi possible."""
+        return self.exact and self.gradient_method == "adjoint"
+
+    def program(self, circuit: Circuit, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
+        """Return the program of `circuit` for `batch` examples, compiled; see `Engine.program`."""
+        from qwafer.engines.catalyst.choice import choose_batching
+        from qwafer.engines.catalyst.compiled import compile_program
+
         check_positive_int("batch", batch)
-        check_memory(spec, double=True)
+        reason = self.why_not(circuit)
+        if reason is not None:
+            raise CapabilityError(f"engine catalyst cannot run this circuit: {reason}")
+        check_memory(circuit, double=True)
         batching, reason = self.batching, "asked for"
         if batching == "auto":
-            exact = self._exact and self.diff_method == "adjoint"
-            batching, reason = choose_batching(spec, batch, gradient=gradient, exact=exact)
+            batching, reason = choose_batching(circuit, batch, gradient=gradient, exact=self.can_batch)
         key = ProgramKey(
-            spec=spec,
+            circuit=circuit,
             batch=batch,
             gradient=gradient,
             device=self.device,
-            diff_method=self.diff_method,
+            diff_method=self.gradient_method,
             shots=self.shots,
             batching=batching,
-            seed=0 if self._exact else self.seed,  # exact results do not depend on it
+            seed=0 if self.exact else seed,  # exact results do not depend on it
         )
-        compiled = CACHE.get(key, lambda: self._compile(key))
-        info = {**compiled.info, "batching_asked": self.batching, "batching_reason": reason}
-        return Program(compiled.forward, spec, batch, info)
-
-    def _compile(self, key: ProgramKey) -> "_Compiled":
-        options: dict[str, Any] = {"gradient": key.gradient, "device": key.device, "seed": key.seed}
-        if key.batching == "choi":
-            kernel = choi_kernel(key.spec, key.batch, **options)
-        elif self._exact:
-            kernel = scan_kernel(key.spec, key.batch, diff_method=key.diff_method, **options)
-        else:
-            kernel = measured_kernel(key.spec, key.batch, diff_method=key.diff_method, shots=key.shots, **options)
+        compiled = CACHE.get(key, lambda: compile_program(key, exact=self.exact))
         info = {
             "engine": self.name,
-            "batching": key.batching,
-            "device": key.device,
-            "shots": key.shots,
-            "diff_method": key.diff_method if key.gradient else None,
-            "state_dtype": "complex128",
-            "gradient": key.gradient,
-            **kernel.info,
+            **compiled.info,
+            "batching_asked": self.batching,
+            "batching_reason": reason,
         }
-        return _Compiled(_forward(key.spec, key.batch, kernel), info, kernel.nbytes + JIT_BYTES)
+        return Program(compiled.forward, circuit, batch, info)
 
+    def why_not(self, circuit: Circuit) -> str | None:
+        """Return why this engine cannot run `circuit`; None: it can."""
+        from qwafer.engines.catalyst import choi
 
-@dataclasses.dataclass(frozen=True)
-class _Compiled:
-    forward: Callable[[Weights, jax.Array], jax.Array]
-    info: dict[str, Any]
-    nbytes: int
-
-
-def _forward(spec: CircuitSpec, batch: int, kernel: Kernel) -> Callable[[Weights, jax.Array], jax.Array]:
-    """Return (weights, angles) -> s: `kernel` behind host callbacks, with the derivative that it brings."""
-    dtype, names, shapes = spec.dtype, kernel.weights, spec.weight_shapes()
-
-    def host_values(*operands: np.ndarray) -> np.ndarray:
-        weights, angles = unpacked(operands)
-        return joined(dtype, kernel.values(weights, angles))
-
-    def unpacked(operands: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        *weights, angles = map(np.asarray, operands)
-        return dict(zip(names, weights, strict=True)), angles
-
-    @jax.custom_vjp
-    def terms(*operands: jax.Array) -> jax.Array:
-        return host_call(host_values, dtype, [(batch, kernel.n_terms)], *operands)[0]
-
-    if kernel.joint is not None:
-        terms.defvjp(*_joint_rules(kernel.joint, unpacked, dtype, batch, names, shapes))
-    elif kernel.pull_back is not None:
-        terms.defvjp(*_rules(terms, kernel.pull_back, unpacked, dtype, names))
-    else:
-        terms.defvjp(lambda *operands: (terms(*operands), None), _no_gradient)
-
-    @jax.jit
-    def checked(weights: Weights, angles: jax.Array) -> jax.Array:
-        weights = {name: weight.astype(dtype) for name, weight in weights.items()}
-        return kernel.finish(weights, terms(*(weights[name] for name in names), angles.astype(dtype)))
-
-    def forward(weights: Weights, angles: jax.Array) -> jax.Array:
-        check_shape("angles", angles, (batch, spec.n_qubits))
-        for name, shape in shapes.items():
-            check_shape(f"weights[{name!r}]", weights[name], shape)
-        return checked({name: weights[name] for name in shapes}, angles)
-
-    return forward
-
-
-_Rules = tuple[Callable[..., Any], Callable[..., Any]]
-_Unpack = Callable[[Sequence[np.ndarray]], tuple[dict[str, np.ndarray], np.ndarray]]
-
-
-def _rules(
-    terms: Callable[..., jax.Array], pull_back: PullBack, unpacked: _Unpack, dtype: str, names: tuple[str, ...]
-) -> _Rules:
-    """Return the rules of `jax.custom_vjp` for values and a pull-back that are separate calls of the host."""
-
-    def host_pull_back(*operands: np.ndarray) -> np.ndarray:
-        weights, angles = unpacked(operands[:-1])
-        d_weights, d_angles = pull_back(weights, angles, np.asarray(operands[-1]))
-        return joined(dtype, *(d_weights[name] for name in names), d_angles)
-
-    @jax.jit
-    def pulled_back(*operands: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(host_call(host_pull_back, dtype, [operand.shape for operand in operands[:-1]], *operands))
-
-    def forward(*operands: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        return terms(*operands), operands
-
-    def backward(operands: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, ...]:
-        return pulled_back(*operands, cotangent)
-
-    return forward, backward
-
-
-def _joint_rules(
-    joint: Joint,
-    unpacked: _Unpack,
-    dtype: str,
-    batch: int,
-    names: tuple[str, ...],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> _Rules:
-    """Return the rules for a term whose derivative comes with its value; the pull-back is then a product in JAX."""
-    plan = joint.plan
-
-    def host_joint(*operands: np.ndarray) -> np.ndarray:
-        return joined(dtype, *joint.evaluate(*unpacked(operands)))
-
-    @jax.jit
-    def forward(*operands: jax.Array) -> tuple[jax.Array, jax.Array]:
-        value, d_theta = host_call(host_joint, dtype, [(batch, 1), (batch, plan.n_slots)], *operands)
-        return value, d_theta
-
-    def backward(d_theta: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, ...]:
-        scaled = d_theta * cotangent  # (batch, n_slots)
-        total = scaled.sum(axis=0)
-        d_weights = [(total @ jnp.asarray(plan.from_weights[name], dtype)).reshape(shapes[name]) for name in names]
-        return *d_weights, scaled @ jnp.asarray(plan.from_angles, dtype)
-
-    return forward, backward
-
-
-def _no_gradient(*_: Any) -> Any:
-    raise InputError("this program was made with gradient=False: ask the engine for one with gradient=True")
+        reason = choi.why_not(circuit) if self.batching == "choi" else None
+        return pennylane_gates.why_not(circuit) if reason is None else f"{reason}; use batching scan, not choi"

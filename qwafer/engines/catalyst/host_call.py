@@ -15,8 +15,8 @@ Host = Callable[..., np.ndarray]
 def host_call(host: Host, dtype: str, shapes: Sequence[tuple[int, ...]], *operands: jax.Array) -> list[jax.Array]:
     """Return the arrays of `shapes` and `dtype` that `host` computes from NumPy views of `operands`, see `joined`.
 
-    `jax.pure_callback` makes JAX arrays of its operands inside the callback: 0.2 ms a call, and a deadlock when the
-    runtime is waiting for that very callback. `host` must be a pure function. Under `jax.vmap` it is called once an
+    `jax.pure_callback` makes JAX arrays of its operands inside the callback: 0.2 ms per call, and a deadlock when the
+    runtime is waiting for that very callback. `host` must be a pure function. Under `jax.vmap` it is called once per
     element. Only inside `jax.jit`.
 
     The vector that crosses over has one entry more than is read. XLA (jaxlib 0.7.1, CPU) aborts while it compiles a

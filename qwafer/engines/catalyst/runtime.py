@@ -1,4 +1,4 @@
-"""Calling compiled Catalyst programs from the host: one lock, NumPy in and out, seeds a call, Ctrl-C deferred."""
+"""Calling compiled Catalyst programs from the host: one lock, NumPy in and out, a seed per call, Ctrl-C deferred."""
 
 import ctypes
 import functools
@@ -16,7 +16,7 @@ import numpy as np
 from qwafer._errors import CapabilityError
 
 LOCK = threading.RLock()
-"""Held while a program is traced, compiled or executed: Catalyst's runtime has one context a process."""
+"""Held while a program is traced, compiled or executed: Catalyst's runtime has one context per process."""
 
 
 class HostProgram:

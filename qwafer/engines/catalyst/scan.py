@@ -1,4 +1,4 @@
-"""`batching="scan"`: compiled programs that execute the circuit an example at a time, in a `lax.scan`."""
+"""`batching="scan"`: compiled programs that execute the circuit one example at a time, in a `lax.scan`."""
 
 import functools
 from collections.abc import Iterator
@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Complex, Float
 
 from qwafer._errors import CapabilityError
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit
+from qwafer.engines import pennylane_gates
 from qwafer.engines.catalyst.plan import GatePlan
 from qwafer.engines.catalyst.runtime import HostProgram
 
@@ -21,16 +22,16 @@ def chunk_size(n_qubits: int, batch: int) -> int:
     return max(1, min(batch, CHUNK_AMPLITUDES >> n_qubits))
 
 
-def states_program(spec: CircuitSpec, plan: GatePlan, batch: int, *, device: str, seed: int) -> HostProgram:
+def states_program(circuit: Circuit, plan: GatePlan, batch: int, *, device: str, seed: int) -> HostProgram:
     """Return the program theta (batch, n_slots) -> (states (batch, 2^n_qubits) complex128,)."""
     import jax
     import pennylane as qml
 
-    def circuit(theta: Any) -> Any:
+    def measured(theta: Any) -> Any:
         apply_gates(plan, theta)
         return qml.state()
 
-    node = qml.QNode(circuit, open_device(device, spec.n_qubits), diff_method=None)
+    node = qml.QNode(measured, open_device(device, circuit.n_qubits), diff_method=None)
 
     def states(theta: Any) -> Any:
         return jax.lax.scan(lambda _, row: (None, node(row)), None, theta)[1]
@@ -39,20 +40,20 @@ def states_program(spec: CircuitSpec, plan: GatePlan, batch: int, *, device: str
 
 
 def expectation_program(
-    spec: CircuitSpec, plan: GatePlan, batch: int, *, paulis: str, device: str, shots: int | None, seed: int
+    circuit: Circuit, plan: GatePlan, batch: int, *, paulis: str, device: str, shots: int | None, seed: int
 ) -> HostProgram:
     """Return the program theta (batch, n_slots) -> (the expectation values of `paulis` on every wire, measured,)."""
     import jax
     import jax.numpy as jnp
     import pennylane as qml
 
-    terms = pauli_terms(spec.n_qubits, paulis)
+    terms = pauli_terms(circuit.n_qubits, paulis)
 
-    def circuit(theta: Any) -> Any:
+    def measured(theta: Any) -> Any:
         apply_gates(plan, theta)
         return [qml.expval(term) for term in terms]
 
-    node = qml.set_shots(qml.QNode(circuit, open_device(device, spec.n_qubits), diff_method=None), shots)
+    node = qml.set_shots(qml.QNode(measured, open_device(device, circuit.n_qubits), diff_method=None), shots)
 
     def expectations(theta: Any) -> Any:
         return jax.lax.scan(lambda _, row: (None, jnp.stack(node(row))), None, theta)[1]
@@ -61,7 +62,7 @@ def expectation_program(
 
 
 def gradient_program(
-    spec: CircuitSpec,
+    circuit: Circuit,
     plan: GatePlan,
     batch: int,
     *,
@@ -72,24 +73,24 @@ def gradient_program(
     seed: int,
     value: bool = False,
 ) -> HostProgram:
-    """Return the program (theta (batch, n_slots), c (batch, n_terms)) -> (d/dtheta of sum_j c_j <P_j> an example,).
+    """Return the program (theta (batch, n_slots), c (batch, n_terms)) -> (d/dtheta of sum_j c_j <P_j>,).
 
-    P_j runs over the letters of `paulis` on wire 0, then on wire 1, .... The coefficients are an argument that Catalyst
-    differentiates too, so that nothing depends on how it treats constants, with a derivative that is always 0 and is
-    dropped; one adjoint sweep, or one set of shifted circuits, an example. With `value` the sum itself is returned
-    first, for nothing: Catalyst evaluates it on the way to its gradient in any case.
+    One row per example; P_j runs over the letters of `paulis` on wire 0, then on wire 1, .... The coefficients are an
+    argument that Catalyst differentiates too, so that nothing depends on how it treats constants, with a derivative
+    that is always 0 and is dropped; one adjoint sweep, or one set of shifted circuits, per example. With `value` the
+    sum itself is returned first, for nothing: Catalyst evaluates it on the way to its gradient in any case.
     """
     import catalyst
     import jax
     import pennylane as qml
 
-    terms = pauli_terms(spec.n_qubits, paulis)
+    terms = pauli_terms(circuit.n_qubits, paulis)
 
-    def circuit(theta: Any, coefficients: Any) -> Any:
+    def measured(theta: Any, coefficients: Any) -> Any:
         apply_gates(plan, theta)
         return qml.expval(qml.Hamiltonian(coefficients, terms))
 
-    node = qml.set_shots(qml.QNode(circuit, open_device(device, spec.n_qubits), diff_method=diff_method), shots)
+    node = qml.set_shots(qml.QNode(measured, open_device(device, circuit.n_qubits), diff_method=diff_method), shots)
     derivative = (catalyst.value_and_grad if value else catalyst.grad)(node, argnums=(0, 1))
 
     def example(_: Any, row: Any) -> Any:
@@ -126,15 +127,8 @@ def pauli_terms(n_qubits: int, paulis: str) -> list[Any]:
 
 def apply_gates(plan: GatePlan, theta: Any) -> None:
     """Queue the gates of `plan` with the angles `theta` (n_slots,) in the circuit that is being traced."""
-    import pennylane as qml
-
-    rotations = {"RX": qml.RX, "RY": qml.RY, "RZ": qml.RZ}
-    fixed = {"H": qml.Hadamard, "CNOT": qml.CNOT}
-    for gate in plan.gates:
-        if gate.slot is None:
-            fixed[gate.name](wires=gate.wires)
-        else:
-            rotations[gate.name](theta[gate.slot], wires=gate.wires[0])
+    for step in plan.steps:
+        pennylane_gates.apply_gate(step.gate, step.wires, None if step.slot is None else theta[step.slot])
 
 
 def bloch_vectors(states: Complex[np.ndarray, "batch dim"], *, z_only: bool) -> Float[np.ndarray, "batch n_terms"]:

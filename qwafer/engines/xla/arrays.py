@@ -1,5 +1,4 @@
-"""Array primitives of the statevector plan; a state is (2^n, 2, batch) real: amplitudes, real and imaginary part,
-examples.
+"""Array primitives of the statevector plan; a state is (2^n, 2, batch): amplitudes, real and imaginary part, examples.
 
 The batch is last, so that every gate is a product of a small matrix with a wide one and every permutation moves whole
 rows.
@@ -76,7 +75,7 @@ def conjugate(x: jax.Array) -> jax.Array:
 
 
 def kron_columns(columns: Sequence[jax.Array]) -> jax.Array:
-    """Return the Kronecker product of complex vectors (d_i, 2, batch), one an example: (prod d_i, 2, batch)."""
+    """Return the Kronecker product of complex vectors (d_i, 2, batch), one per example: (prod d_i, 2, batch)."""
 
     def pair(a: jax.Array, b: jax.Array) -> jax.Array:
         return multiply(a[:, None], b[None]).reshape(-1, *a.shape[1:])

@@ -1,27 +1,24 @@
 """Which plan, in how many chunks: a model of the time and memory of a step, fitted to measurements.
 
 The constants are microseconds of two cores of a Xeon at 2.6 GHz in float32, fitted by hand to 25 steps (n = 4 to 12,
-L = 1 to 6, B = 256 and 4096). Only the order of the plans matters, and `benchmarks/engines.py` shows whether it is
-right.
+L = 1 to 6, B = 256 and 4096). Only the order of the plans matters: `benchmarks/engines.py` shows whether it is right.
 """
 
 import dataclasses
 
 from qwafer.circuits import CircuitSpec
-from qwafer.engines.xla import heisenberg as pauli
-from qwafer.engines.xla import product, wiring
-from qwafer.engines.xla import schroedinger as statevector
+from qwafer.engines.xla import wiring
 
 PLANS = ("schroedinger", "heisenberg", "product")
 
 LARGEST_HEISENBERG = 10
-"""Most wires of the Heisenberg plan: beyond, its tables of 4^n signed permutations a layer outgrow the program."""
+"""Most wires of the Heisenberg plan: beyond, its tables of 4^n signed permutations per layer outgrow the program."""
 
 CHUNK_BYTES = 2**20
 """States of a chunk: they stay in the second-level cache while a step passes over them."""
 
 CHUNK_EXAMPLES = 16
-"""Fewest examples a chunk: rows of the batch shorter than this are not vectorised."""
+"""Fewest examples of a chunk: batches shorter than this are not vectorised."""
 
 TAPE_BYTES = 2**29
 """States that a chunk may keep for the reverse pass; more are computed again instead."""
@@ -39,12 +36,12 @@ class Choice:
     flops: float
 
 
-def possible(spec: CircuitSpec) -> dict[str, str]:
+def impossible(spec: CircuitSpec) -> dict[str, str]:
     """Return for every plan that cannot run `spec` the reason why."""
     reasons = {}
-    if not product.applies(spec):
+    if not is_product(spec):
         reasons["product"] = "it needs a circuit without entangling gates"
-    if spec.reupload and spec.n_layers > 1:
+    if not spec.encodes_once:
         reasons["heisenberg"] = "it needs a circuit that encodes once"
     elif spec.n_layers == 0:
         reasons["heisenberg"] = "it needs a layer"
@@ -55,14 +52,14 @@ def possible(spec: CircuitSpec) -> dict[str, str]:
 
 def choose(spec: CircuitSpec, batch: int, gradient: bool, plan: str = "auto", chunk: int | None = None) -> Choice:
     """Return the cheapest possible plan, or `plan`, with its chunks of about `chunk` examples."""
-    excluded = possible(spec)
+    excluded = impossible(spec)
     expected = {name: _expected(name, spec, batch, gradient) for name in PLANS if name not in excluded}
     reason = "asked for"
     if plan == "auto":
         plan = min(expected, key=lambda name: expected[name])
         others = [f"{name} {expected[name]:.0f} us" for name in expected if name != plan]
         others += [f"{name} not at all: {why}" for name, why in excluded.items()]
-        reason = f"expected to take {expected[plan]:.0f} us a step ({', '.join(others)})"
+        reason = f"expected to take {expected[plan]:.0f} us per step ({', '.join(others)})"
     chunks, recompute = 1, False
     if plan == "schroedinger":
         chunks, recompute = _chunks(spec, batch, gradient, chunk)
@@ -76,11 +73,11 @@ def _state_bytes(spec: CircuitSpec) -> int:
 def _chunks(spec: CircuitSpec, batch: int, gradient: bool, chunk: int | None) -> tuple[int, bool]:
     """Return the number of chunks and whether the reverse pass computes states again rather than keeping them."""
     state = _state_bytes(spec)
-    blocks = len(wiring.blocks(spec.n_qubits, statevector.BLOCK))
+    blocks = len(wiring.blocks(spec.n_qubits, wiring.BLOCK))
     if chunk is None:
         chunk = max(CHUNK_BYTES // state, CHUNK_EXAMPLES)
     chunk = min(chunk, batch)
-    kept = chunk * state * (statevector.step_count(spec) * blocks + 3)
+    kept = chunk * state * (step_count(spec) * blocks + 3)
     return -(-batch // chunk), gradient and kept > TAPE_BYTES
 
 
@@ -90,11 +87,11 @@ def _flops(plan: str, spec: CircuitSpec, batch: int, gradient: bool, chunks: int
     if plan == "product":
         return 12.0 * batch * n * (layers + outputs) * (3 if gradient else 1)
     if plan == "heisenberg":
-        turns = sum(2 * 4**size for size in wiring.blocks(n, pauli.PAIR))
+        turns = sum(2 * 4**size for size in wiring.blocks(n, wiring.PAIR))
         return float(outputs * (turns * 4**n * layers + 2 * 3**n * batch) * (3 if gradient else 1))
     passes = (3 + (chunks > 1) + recompute) if gradient else 1
-    products = sum(2 * 2**size for size in wiring.blocks(n, statevector.BLOCK))
-    return float(2 * 2**n * batch * products * statevector.step_count(spec) * passes)
+    products = sum(2 * 2**size for size in wiring.blocks(n, wiring.BLOCK))
+    return float(2 * 2**n * batch * products * step_count(spec) * passes)
 
 
 def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float:
@@ -104,11 +101,25 @@ def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float
     if plan == "product":
         return 30 + scale * batch * n * (layers + 1) * 2e-2
     if plan == "heisenberg":
-        turned = outputs * 4**n * len(wiring.blocks(n, pauli.PAIR))
+        turned = outputs * 4**n * len(wiring.blocks(n, wiring.PAIR))
         evolve = turned * (1e-3 + (layers - 1) * 2.6e-3)
         evaluate = batch * (outputs * 3**n * 4.5e-5 + 3 ** (-(-n // 2)) * (2 + outputs) * 1e-3 + n * 5e-3)
         return 25 + 15 * (layers - 1) + scale * (evolve + evaluate)
-    blocks = len(wiring.blocks(n, statevector.BLOCK))
-    steps = statevector.step_count(spec)
+    blocks = len(wiring.blocks(n, wiring.BLOCK))
+    steps = step_count(spec)
     per_number = 1.2e-3 + steps * (0.4e-3 + 1.7e-3 * blocks)
     return 30 + 15 * steps + scale * 2 * 2**n * batch * per_number
+
+
+def step_count(spec: CircuitSpec) -> int:
+    """Return the number of steps of plan `schroedinger` on a state, those of the readout included."""
+    encoding, readout = spec.encoding_facts, spec.readout_facts
+    body = max(spec.n_layers - 1, 0) * (1 if not spec.reupload else 2 if encoding.axis == "Z" else 3)
+    if readout.gates:
+        return body + min(spec.n_outputs, 2)
+    return body + (0 if readout.z_only else 2)
+
+
+def is_product(spec: CircuitSpec) -> bool:
+    """Whether `spec` is a product circuit."""
+    return spec.entanglement == "none" or spec.n_layers == 0 or spec.n_qubits == 1

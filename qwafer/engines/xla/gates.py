@@ -1,4 +1,4 @@
-"""What depends on weights alone, or on angles alone: rotations, phases and product states as arrays."""
+"""What depends on weights alone, or on inputs alone: rotations, phases and product states as arrays."""
 
 import functools
 from typing import Any
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import CircuitSpec, Encoding
+from qwafer.circuits.gates import RX
 from qwafer.engines.base import Weights
 from qwafer.engines.xla import arrays, wiring
 
@@ -19,7 +20,7 @@ def euler(spec: CircuitSpec, weights: Weights) -> tuple[jax.Array, jax.Array, ja
     RX(w) = RZ(-pi/2) RY(w) RZ(pi/2) as a product of matrices, hence a = pi/2, c = -pi/2 for `basic_entangler`.
     """
     w = weights["ansatz"].astype(spec.dtype)
-    if spec.ansatz == "basic_entangler":
+    if spec.layer_gates == (RX,):
         quarter = jnp.full(w.shape[:2], np.pi / 2, w.dtype)
         return quarter, w[:, :, 0], -quarter
     return w[:, :, 0], w[:, :, 1], w[:, :, 2]
@@ -100,8 +101,7 @@ def _cos_sin(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def padded(values: jax.Array, sizes: tuple[int, ...], axis: int, filler: Any) -> jax.Array:
-    """Split `axis`, one entry a wire, into (blocks, width); blocks of less than width = the largest power of 2 lead
-    with `filler`.
+    """Split `axis`, one entry per wire, into (blocks, width); shorter blocks than the width lead with `filler`.
 
     A filler that stands for the state |0> or the identity leaves a block's own entries first in its Kronecker product.
     """
@@ -167,14 +167,12 @@ def hadamards(size: int) -> np.ndarray:
     return product
 
 
-def _first_tensor(encoding: str) -> np.ndarray:
+def _first_tensor(encoding: Encoding) -> np.ndarray:
     """Return K (8, 8): `first_columns` as a linear map of the products of cosines and sines of half angles.
 
-    Encoded states are V (cos x/2, sin x/2) with V = 1 for `ry`, diag(1, -i) for `rx`, [[1, -i], [1, i]] / sqrt(2) for
-    `rz`.
+    Encoded states are V (cos x/2, sin x/2), V the columns of `encoding`.
     """
-    r = np.sqrt(0.5)
-    v = np.array({"ry": [[1, 0], [0, 1]], "rx": [[1, 0], [0, -1j]], "rz": [[r, -1j * r], [r, 1j * r]]}[encoding])
+    v = encoding.columns
     rz = (np.eye(2), np.diag([-1j, 1j]))
     ry = (np.eye(2), np.array([[0, -1], [1, 0]]))
     rows = []
@@ -191,7 +189,7 @@ def first_columns(spec: CircuitSpec, weights: Weights, reverse: bool) -> jax.Arr
 
     Rows: real and imaginary part of amplitude 0, then of amplitude 1.
     """
-    tensor = _first_tensor(spec.encoding)
+    tensor = _first_tensor(spec.encoding_facts)
     if spec.n_layers == 0:
         return jnp.broadcast_to(jnp.asarray(tensor[0].reshape(4, 2), spec.dtype), (spec.n_qubits, 4, 2))
     u = wave(jnp.stack([angles[0] for angles in euler(spec, weights)]) / 2, -1, reverse)  # (3, n, 2)

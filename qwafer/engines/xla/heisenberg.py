@@ -1,9 +1,9 @@
-"""Plan `heisenberg`: one effective observable a step, then a multilinear polynomial in the examples' cosines and sines.
+"""Plan `heisenberg`: one effective observable per step, then a polynomial in the examples' cosines and sines.
 
 For a circuit that encodes once, s_k(x) = <E(x)| U^dagger O_k U |E(x)> with O_k = sum_i M_ki . (X_i, Y_i, Z_i). In the
-Pauli basis O_k is a real vector of 4^n coefficients; a layer of rotations turns it by orthogonal 4 x 4 matrices, one a
-wire, and CNOTs permute it with signs. An encoded wire has Bloch vectors in a plane, so only 3 of its 4 Pauli operators
-matter, and
+Pauli basis O_k is a real vector of 4^n coefficients; a layer of rotations turns it by orthogonal 4 x 4 matrices, one
+per wire, and CNOTs permute it with signs. An encoded wire has Bloch vectors in a plane, so only 3 of its 4 Pauli
+operators matter, and
 
     s_k(x) = sum over alpha in {0, 1, 2}^n of C_k,alpha prod_i f_alpha_i(x_i),  f = (1, cos x, sin x):
 
@@ -19,12 +19,10 @@ import numpy as np
 from jax import lax
 
 from qwafer.circuits import CircuitSpec
+from qwafer.circuits.gates import CNOT
 from qwafer.circuits.readouts import readout_matrix
 from qwafer.engines.base import Weights
 from qwafer.engines.xla import arrays, gates, wiring
-
-PAIR = 2
-"""Wires in a block of rotations: matrices of 16 x 16."""
 
 
 class SignedPermutation(NamedTuple):
@@ -40,18 +38,17 @@ class SignedPermutation(NamedTuple):
 def conjugation(n: int, pairs: tuple[tuple[int, int], ...]) -> SignedPermutation:
     """Return the map of coefficients of O -> C^dagger O C for the CNOTs `pairs`, C applying them in order.
 
-    CNOT takes X_c to X_c X_t and Z_t to Z_c Z_t; a string changes sign where x_c z_t (x_t + z_c + 1) is odd (Aaronson,
-    Gottesman 2004, arXiv:quant-ph/0406196). Strings are numbers in base 4, wire 0 first: 0 I, 1 X, 2 Y, 3 Z.
+    Strings are numbers in base 4, wire 0 first: 0 I, 1 X, 2 Y, 3 Z.
     """
-    strings = np.arange(4**n, dtype=np.int32)  # two bits a wire: the upper is z, the lower x xor z
+    strings = np.arange(4**n, dtype=np.int32)
     index, sign = strings, np.ones(4**n, np.int8)
+    image, flips = CNOT.conjugation()
     for control, target in reversed(pairs):
         c, t = 2 * (n - 1 - control), 2 * (n - 1 - target)
-        zc, zt = (strings >> (c + 1)) & 1, (strings >> (t + 1)) & 1
-        xc, xt = ((strings >> c) & 1) ^ zc, ((strings >> t) & 1) ^ zt
-        moved = strings ^ ((3 * zt) << c) ^ (xc << t)
-        flips = 1 - 2 * (xc & zt & (1 ^ xt ^ zc)).astype(np.int8)
-        sign = flips[moved] * sign[moved]  # a CNOT undoes itself: string j comes from moved[j]
+        word = 4 * ((strings >> c) & 3) + ((strings >> t) & 3)
+        change = (word ^ image[word]).astype(np.int32)
+        moved = strings ^ ((change >> 2) << c) ^ ((change & 3) << t)
+        sign = flips[word[moved]] * sign[moved]  # a CNOT undoes itself: string j comes from moved[j]
         index = index[moved]
     inverse = wiring.inverse(index)
     return SignedPermutation(index, sign, inverse, sign[inverse])
@@ -94,21 +91,12 @@ def _turn_tensor() -> np.ndarray:
     return turns.reshape(27, 16)
 
 
-def _encoded_rows(encoding: str) -> np.ndarray:
-    """Return E (3, 4): the Pauli vector of an encoded wire is (1, cos x, sin x) E in the basis I, X, Y, Z."""
-    rows = np.zeros((3, 4))
-    rows[0, 0] = 1
-    (cos, sin), sign = {"ry": ((3, 1), 1), "rx": ((3, 2), -1), "rz": ((1, 2), 1)}[encoding]
-    rows[1, cos], rows[2, sin] = 1, sign
-    return rows
-
-
 def turns(spec: CircuitSpec, weights: Weights, reverse: bool) -> tuple[jax.Array, jax.Array]:
     """Return the blocks of every layer, (n_layers, blocks, 4^w, 4^w), and of the first on encoded states.
 
     These are (blocks, 3^w, 4^w). w is 2, or 1 for one wire; a block of fewer wires lies in the upper left corner.
     """
-    sizes = wiring.blocks(spec.n_qubits, PAIR)
+    sizes = wiring.blocks(spec.n_qubits, wiring.PAIR)
     angles = jnp.stack(gates.euler(spec, weights))  # (3, n_layers, n)
     u = jnp.concatenate([jnp.ones_like(angles)[..., None], gates.wave(angles, -1, reverse)], -1)
     a, b, c = (part[0] for part in jnp.split(u, 3))
@@ -116,7 +104,7 @@ def turns(spec: CircuitSpec, weights: Weights, reverse: bool) -> tuple[jax.Array
     flat = products.reshape(*products.shape[:2], 27)
     matrices = arrays.dot(flat, jnp.asarray(_turn_tensor(), flat.dtype)).reshape(*flat.shape[:2], 4, 4)
     pairs = gates.padded(matrices, sizes, 1, jnp.eye(4, dtype=flat.dtype))
-    encoded = _encoded_rows(spec.encoding)
+    encoded = spec.encoding_facts.bloch_rows
     rows = encoded if gates.padded_width(sizes) == 1 else np.kron(encoded, encoded)
     blocks = gates.kron_pairs(pairs)
     first = blocks[0][:, rows.astype(bool).argmax(1)] * jnp.asarray(rows.sum(1), flat.dtype)[None, :, None]
@@ -124,11 +112,10 @@ def turns(spec: CircuitSpec, weights: Weights, reverse: bool) -> tuple[jax.Array
 
 
 def _rotate(blocks: list[jax.Array], x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-    """Apply the Kronecker product of `blocks` to the first axis of x (D, outputs); return (outputs, D') and the
-    operands.
+    """Apply the Kronecker product of `blocks` to the first axis of x (D, outputs); return (outputs, D'), the operands.
 
-    Each product takes the first block of wires and leaves it last: no transposition, and the outputs come first in the
-    end.
+    Each product takes the first block of wires and leaves it last: no transposition, and in the end the outputs come
+    first.
     """
     outputs, operands = x.shape[1], []
     for block in blocks:
@@ -213,9 +200,9 @@ def evolve(sizes: tuple[int, ...], tables: list[SignedPermutation], reverse: boo
 def coefficients(spec: CircuitSpec, weights: Weights, reverse: bool) -> jax.Array:
     """Return C (n_outputs, 3^n)."""
     blocks, first = arrays.stored(functools.partial(turns, spec, reverse=reverse), weights)
-    x = arrays.stored(functools.partial(observables, spec, reverse=reverse), readout_matrix(spec, weights))
+    x = arrays.stored(functools.partial(observables, spec, reverse=reverse), readout_matrix(spec, weights, jnp))
     tables = [conjugation(spec.n_qubits, spec.entangling_pairs(layer)) for layer in range(spec.n_layers - 1)]
-    return evolve(wiring.blocks(spec.n_qubits, PAIR), tables, reverse)(blocks, first, x)
+    return evolve(wiring.blocks(spec.n_qubits, wiring.PAIR), tables, reverse)(blocks, first, x)
 
 
 def _tree(waves: jax.Array) -> Any:
@@ -298,8 +285,8 @@ def polynomial(reverse: bool) -> Any:
     return function
 
 
-def forward(spec: CircuitSpec, weights: Weights, angles: jax.Array, reverse: bool = True) -> jax.Array:
+def forward(spec: CircuitSpec, weights: Weights, inputs: jax.Array, reverse: bool = True) -> jax.Array:
     """Return s (batch, n_outputs)."""
     c = coefficients(spec, weights, reverse)
-    waves = arrays.stored(lambda x: gates.wave(x.T, 1, reverse), angles)  # (n, 2, batch)
+    waves = arrays.stored(lambda x: gates.wave(x.T, 1, reverse), inputs)  # (n, 2, batch)
     return polynomial(reverse)(c, waves).T

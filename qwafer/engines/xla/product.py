@@ -1,8 +1,7 @@
-"""Plan `product`: a circuit without entangling gates, or without layers, is n independent wires: Bloch vectors, no
-state.
+"""Plan `product`: a circuit without entangling gates, or without layers, is n independent wires: Bloch vectors only.
 
-A wire starts at e_z and every gate turns its Bloch vector: RZ, RY, RX about their axes, a Hadamard gate by (x, y, z) ->
-(z, -y, x).
+A wire starts at e_z and every gate turns its Bloch vector: RZ, RY, RX about their axes, a fixed Clifford gate by a
+signed permutation of x, y and z.
 """
 
 from collections.abc import Callable
@@ -30,18 +29,19 @@ def _turn(vector: Vector, waves: jax.Array, axis: int) -> Vector:
 
 def _encoding(spec: CircuitSpec, waves: jax.Array) -> Callable[[Vector], Vector]:
     def encode(vector: Vector) -> Vector:
-        if spec.encoding == "rz":
-            x, y, z = vector
-            return _turn((z, -y, x), waves, 2)
-        return _turn(vector, waves, "xy".index(spec.encoding[1]))
+        for gate in spec.encoding_facts.before:
+            image, sign = gate.conjugation()
+            x, y, z = (vector[image[p] - 1] if sign[p] > 0 else -vector[image[p] - 1] for p in (1, 2, 3))
+            vector = (x, y, z)
+        return _turn(vector, waves, "XYZ".index(spec.encoding_facts.axis))
 
     return encode
 
 
-def forward(spec: CircuitSpec, weights: Weights, angles: jax.Array) -> jax.Array:
+def forward(spec: CircuitSpec, weights: Weights, inputs: jax.Array) -> jax.Array:
     """Return s (batch, n_outputs)."""
-    encode = _encoding(spec, gates.wave(angles.T, 0))
-    zero = jnp.zeros_like(angles.T)
+    encode = _encoding(spec, gates.wave(inputs.T, 0))
+    zero = jnp.zeros_like(inputs.T)
     vector = encode((zero, zero, zero + 1))
     if spec.n_layers:
         turns = gates.wave(jnp.stack(gates.euler(spec, weights))[..., None], 0)  # (2, 3, n_layers, n, 1)
@@ -50,9 +50,4 @@ def forward(spec: CircuitSpec, weights: Weights, angles: jax.Array) -> jax.Array
             vector = encode(vector)
         for angle, axis in enumerate((2, 1, 2)):
             vector = _turn(vector, turns[:, angle, layer], axis)
-    return contract_readout(spec, weights, jnp.stack(vector, -1).swapaxes(0, 1))
-
-
-def applies(spec: CircuitSpec) -> bool:
-    """Whether `spec` is a product circuit."""
-    return spec.entanglement == "none" or spec.n_layers == 0 or spec.n_qubits == 1
+    return contract_readout(spec, weights, jnp.stack(vector, -1).swapaxes(0, 1), jnp)

@@ -39,12 +39,12 @@ def _torque(cotangent: jax.Array, x: jax.Array) -> jax.Array:
 class _Gradients:
     """Sums of cotangents by table."""
 
-    def __init__(self, circuit: steps.Circuit, tables: steps.Tables, inputs: steps.Inputs):
-        self.circuit, self.tables, self.inputs = circuit, tables, inputs
+    def __init__(self, schedule: steps.Schedule, tables: steps.Tables, prepared: steps.Prepared):
+        self.schedule, self.tables, self.prepared = schedule, tables, prepared
         self.phases: dict[int, jax.Array] = {}
         self.rotations: dict[int, list[jax.Array]] = {}
         self.diagonals: dict[int, jax.Array] = {}
-        self.angles: jax.Array | None = None
+        self.inputs: jax.Array | None = None
 
     def undo(
         self, done: tuple[steps.Step, ...], tape: list[Any], cotangent: jax.Array, state: jax.Array | None
@@ -54,11 +54,11 @@ class _Gradients:
         With the final `state` the steps are unitary enough to be undone, and `tape` is not read.
         """
         for step, operands in zip(reversed(done), reversed(tape), strict=True):
-            matrices = steps.matrices(self.circuit.sizes, step, self.tables)
+            matrices = steps.matrices(self.schedule.sizes, step, self.tables)
             if state is not None:
                 operands = arrays.unapply_blocks(matrices, state)
                 first = operands[0].reshape(cotangent.shape)
-                state = arrays.stored(functools.partial(steps.phases_back, step), self.tables, self.inputs, first)
+                state = arrays.stored(functools.partial(steps.phases_back, step), self.tables, self.prepared, first)
             cotangent, gradients = arrays.apply_blocks_back(matrices, cotangent, operands)
             if step.rotation is not None:
                 self.rotations[step.rotation] = gradients[::-1] if step.is_reversed else gradients
@@ -66,25 +66,25 @@ class _Gradients:
             if step.phase is not None or step.by_example:
                 torque = arrays.stored(_torque, cotangent, out)
                 if step.by_example:
-                    self._add_angles(torque, step.is_reversed)
+                    self._add_inputs(torque, step.is_reversed)
                 if step.phase is not None:
                     self.phases[step.phase] = arrays.batch_sum(torque)
-            cotangent = arrays.stored(functools.partial(steps.phases_back, step), self.tables, self.inputs, cotangent)
+            cotangent = arrays.stored(functools.partial(steps.phases_back, step), self.tables, self.prepared, cotangent)
         return cotangent
 
-    def _add_angles(self, torque: jax.Array, is_reversed: bool) -> None:
-        sizes = self.circuit.sizes[::-1] if is_reversed else self.circuit.sizes
+    def _add_inputs(self, torque: jax.Array, is_reversed: bool) -> None:
+        sizes = self.schedule.sizes[::-1] if is_reversed else self.schedule.sizes
         sums = _group_sums(torque, sizes)
         parts = [
             arrays.dot(jnp.asarray(-0.5 * wiring.signs(k).T, torque.dtype), s) for k, s in zip(sizes, sums, strict=True)
         ]
         part = jnp.concatenate(parts[::-1] if is_reversed else parts)
-        self.angles = part if self.angles is None else self.angles + part
+        self.inputs = part if self.inputs is None else self.inputs + part
 
     def readout(self, branch: steps.Branch, y: jax.Array, g: jax.Array) -> jax.Array:
         """Return the cotangent of the final state `y` of a branch."""
         diagonal = self.tables.diagonals[branch.diagonal]
-        if self.circuit.trained_diagonals:
+        if self.schedule.trained_diagonals:
             self.diagonals[branch.diagonal] = arrays.dot(g, arrays.stored(steps.squares, y).T)
         if g.shape[0] > 1:
             return arrays.stored(lambda weight, y: 2 * weight[:, None, :] * y, arrays.dot(diagonal.T, g), y)
@@ -96,23 +96,28 @@ def _stack(parts: list[jax.Array], like: jax.Array) -> jax.Array:
 
 
 def reverse(
-    circuit: steps.Circuit, tables: steps.Tables, inputs: steps.Inputs, residuals: Any, g: jax.Array, recompute: bool
+    schedule: steps.Schedule,
+    tables: steps.Tables,
+    prepared: steps.Prepared,
+    residuals: Any,
+    g: jax.Array,
+    recompute: bool,
 ) -> tuple[steps.Tables, list[jax.Array], list[jax.Array]]:
-    """Return the cotangents of `tables` (phases as d theta), the product state's groups, and the angles in a list."""
+    """Return the cotangents of `tables` (phases as d theta), the product state's groups, and the inputs in a list."""
     tape, ends, end = residuals
-    gradients = _Gradients(circuit, tables, inputs)
+    gradients = _Gradients(schedule, tables, prepared)
     cotangents = []
-    parts = jnp.split(g, len(ends)) if circuit.stacked else [g] * len(ends)
-    for branch, (y, branch_tape), part in zip(circuit.branches, ends, parts, strict=True):
+    parts = jnp.split(g, len(ends)) if schedule.stacked else [g] * len(ends)
+    for branch, (y, branch_tape), part in zip(schedule.branches, ends, parts, strict=True):
         cotangent = gradients.readout(branch, y, part)
         cotangents.append(gradients.undo(branch.steps, branch_tape, cotangent, y if recompute else None))
-    cotangent = gradients.undo(circuit.steps, tape, functools.reduce(jnp.add, cotangents), end if recompute else None)
-    groups = _factor_cotangents(cotangent, inputs.groups)
+    cotangent = gradients.undo(schedule.steps, tape, functools.reduce(jnp.add, cotangents), end if recompute else None)
+    groups = _factor_cotangents(cotangent, prepared.groups)
     phases = _stack([gradients.phases[i] for i in range(len(tables.phases))], tables.phases[:, :, 0])
     width = tables.rotations.shape[-1]
     factors = [
         jnp.pad(g, (0, width - g.shape[0])) for i in range(len(tables.rotations)) for g in gradients.rotations[i]
     ]
     rotations = _stack(factors, tables.rotations).reshape(tables.rotations.shape)
-    diagonals = [gradients.diagonals[i] for i in range(len(tables.diagonals))] if circuit.trained_diagonals else []
-    return steps.Tables(phases, rotations, diagonals), groups, [] if gradients.angles is None else [gradients.angles]
+    diagonals = [gradients.diagonals[i] for i in range(len(tables.diagonals))] if schedule.trained_diagonals else []
+    return steps.Tables(phases, rotations, diagonals), groups, [] if gradients.inputs is None else [gradients.inputs]

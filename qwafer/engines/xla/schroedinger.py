@@ -13,35 +13,30 @@ from qwafer.circuits.readouts import readout_matrix
 from qwafer.engines.base import Weights
 from qwafer.engines.xla import arrays, evolve, gates, steps, wiring
 
-BLOCK = 4
-"""Most wires in a Kronecker block: products of 16 x 16 matrices cost least on CPU (measured at 4, 5 and 6)."""
-
 Term = tuple[str, int, Any]
-"""One part of a phase: angles `a`, `c` (index: layer), `readout` (index: output) or `quarter` (RZ(index pi/2)), and a
-permutation.
-"""
+"""One part of a phase and its permutation: angles `a`, `c` (index: layer), `readout` (output) or `quarter` (RZ(index
+pi/2))."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
     """The steps of a spec and where their tables come from."""
 
-    circuit: steps.Circuit
+    schedule: steps.Schedule
     phases: tuple[tuple[tuple[Term, ...], np.ndarray | None], ...]
     """For each phase table its terms and the order of storage."""
     rotations: tuple[tuple[str, int], ...]
     """For each trained Kronecker product of RY: `b` (layer) or `readout` (output)."""
     diagonals: tuple[tuple[str, Any], ...]
-    """For each diagonal what it reads: `values` (all Z_i), `mean` (of Z), or the part `x`, `y` or `z` of the readout
-    matrix; and the order of storage.
-    """
+    """For each diagonal what it reads (`values`: all Z_i; `mean`: of Z; `x`, `y` or `z`: that part of the readout
+    matrix) and the order of storage."""
 
 
 class _Builder:
     """Collects steps; keeps track of the order in which blocks of wires are stored."""
 
     def __init__(self, spec: CircuitSpec):
-        self.spec, self.sizes = spec, wiring.blocks(spec.n_qubits, BLOCK)
+        self.spec, self.sizes = spec, wiring.blocks(spec.n_qubits, wiring.BLOCK)
         self.order = wiring.reversed_blocks(self.sizes)
         self.swaps = len(self.sizes) > 1
         self.phases: list[Any] = []
@@ -90,7 +85,7 @@ class _Builder:
 @functools.lru_cache(maxsize=32)
 def layout(spec: CircuitSpec) -> Layout:
     """Return the steps of `spec`; the first layer's rotations are part of the product state that they start from."""
-    build = _Builder(spec)
+    build, axis, readout = _Builder(spec), spec.encoding_facts.axis, spec.readout_facts
     body: list[steps.Step] = []
     is_reversed = False
     p: np.ndarray | None = None
@@ -100,11 +95,11 @@ def layout(spec: CircuitSpec) -> Layout:
             p = wiring.layer_permutation(spec, 0)
             continue
         if spec.reupload:
-            quarter: list[Term] = [("quarter", 1, None)] if spec.encoding == "ry" else []
-            back: list[Term] = [("quarter", -1, None)] if spec.encoding == "ry" else []
+            quarter: list[Term] = [("quarter", 1, None)] if axis == "Y" else []
+            back: list[Term] = [("quarter", -1, None)] if axis == "Y" else []
             step, is_reversed = build.step(is_reversed, p, pending + back, None)
             body.append(step)
-            if spec.encoding == "rz":
+            if axis == "Z":
                 step, is_reversed = build.step(is_reversed, None, [("a", layer, None)], ("b", layer), by_example=True)
                 body.append(step)
             else:
@@ -119,47 +114,36 @@ def layout(spec: CircuitSpec) -> Layout:
         pending = [("c", layer, p)]
     branches: list[steps.Branch] = []
     stacked = values_first(spec)
-    if spec.readout in ("mean_z", "z_vec", "z"):
-        kind = "mean" if spec.readout == "mean_z" else "values" if stacked else "z"
+    if readout.z_only:
+        kind = "mean" if readout.is_mean else "values" if stacked else "z"
         branches.append(steps.Branch((), build.diagonal(kind, is_reversed, p)))
-    elif spec.readout == "mean_z_readout" and spec.n_outputs <= 2:
+    elif readout.gates and spec.n_outputs <= 2:
         stacked = True
         for k in range(spec.n_outputs):
             step, after = build.step(is_reversed, p, [*pending, ("readout", k, None)], ("readout", k))
             branches.append(steps.Branch((step,), build.diagonal("mean", after, None)))
     else:
-        for axis in ("x", "y"):
-            quarter = [("quarter", -1, None)] if axis == "y" else []
+        for part in ("x", "y"):
+            quarter = [("quarter", -1, None)] if part == "y" else []
             step, after = build.step(is_reversed, p, pending + quarter, None)
-            branches.append(steps.Branch((step,), build.diagonal("values" if stacked else axis, after, None)))
+            branches.append(steps.Branch((step,), build.diagonal("values" if stacked else part, after, None)))
         branches.append(steps.Branch((), build.diagonal("values" if stacked else "z", is_reversed, p)))
     trained = any(kind in ("x", "y", "z") for kind, _ in build.diagonals)
-    circuit = steps.Circuit(tuple(body), tuple(branches), build.sizes, stacked, trained)
-    return Layout(circuit, tuple(build.phases), tuple(build.rotations), tuple(build.diagonals))
-
-
-def step_count(spec: CircuitSpec) -> int:
-    """Return the number of steps on a state, those of the readout included."""
-    body = max(spec.n_layers - 1, 0) * (1 if not spec.reupload else 2 if spec.encoding == "rz" else 3)
-    if spec.readout == "mean_z_readout":
-        return body + min(spec.n_outputs, 2)
-    return body + (2 if spec.readout == "bloch" else 0)
+    schedule = steps.Schedule(tuple(body), tuple(branches), build.sizes, stacked, trained)
+    return Layout(schedule, tuple(build.phases), tuple(build.rotations), tuple(build.diagonals))
 
 
 def values_first(spec: CircuitSpec) -> bool:
     """Whether all values <Z_i> of a frame are computed and contracted afterwards: cheaper unless outputs are few."""
-    return spec.readout in ("z", "bloch") or (
-        spec.readout in ("z_vec", "mean_z_readout") and spec.n_outputs > max(2, spec.n_qubits)
-    )
+    readout = spec.readout_facts
+    return readout.is_each or (not readout.is_mean and spec.n_outputs > max(2, spec.n_qubits))
 
 
 def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array, reverse: bool) -> steps.Tables:
     """Return phases, rotations and diagonals of `plan` at `weights`; `matrix` is the readout matrix."""
     n, permute = spec.n_qubits, gates.permute if reverse else arrays.take
     a, b, c = gates.euler(spec, weights)
-    readout = (
-        weights["readout"].astype(spec.dtype) if spec.readout == "mean_z_readout" else jnp.zeros((1, n, 3), a.dtype)
-    )
+    readout = weights["readout"].astype(spec.dtype) if spec.readout_facts.gates else jnp.zeros((1, n, 3), a.dtype)
     sources = {"a": a, "c": c, "readout": readout[:, :, 0], "quarter": jnp.full((1, n), np.pi / 2, a.dtype)}
     used = sorted({(name, 0 if name == "quarter" else index) for terms, _ in plan.phases for name, index, _ in terms})
     phases = jnp.zeros((0, 2**n, 2), a.dtype)
@@ -176,7 +160,7 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
         phases = gates.wave(jnp.stack([theta(*phase) for phase in plan.phases]), -1, reverse)
     chosen = [b[i] if name == "b" else readout[i, :, 1] for name, i in plan.rotations]
     angles = jnp.stack(chosen) if chosen else jnp.zeros((0, n), a.dtype)
-    rotations = gates.rotations(angles, plan.circuit.sizes, reverse)
+    rotations = gates.rotations(angles, plan.schedule.sizes, reverse)
     diagonals = []
     for kind, order in plan.diagonals:
         if kind == "mean":
@@ -188,26 +172,26 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
     return steps.Tables(phases, rotations, diagonals)
 
 
-def examples(spec: CircuitSpec, plan: Layout, weights: Weights, angles: jax.Array, reverse: bool) -> steps.Examples:
-    """Return the product states after the first layer's rotations, and the re-uploaded phases; angles (batch, n)."""
+def examples(spec: CircuitSpec, plan: Layout, weights: Weights, inputs: jax.Array, reverse: bool) -> steps.Examples:
+    """Return the product states after the first layer's rotations, and the re-uploaded phases; inputs (batch, n)."""
     n = spec.n_qubits
-    waves = gates.wave(angles.T / 2, 1, reverse)  # (n, 2, batch)
+    waves = gates.wave(inputs.T / 2, 1, reverse)  # (n, 2, batch)
     columns = arrays.dot(gates.first_columns(spec, weights, reverse), waves).reshape(n, 2, 2, -1)
-    sizes = plan.circuit.sizes if len(plan.circuit.sizes) > 1 else wiring.blocks(n, max(-(-n // 2), 1))
+    sizes = plan.schedule.sizes if len(plan.schedule.sizes) > 1 else wiring.blocks(n, max(-(-n // 2), 1))
     state = gates.product_groups(columns, sizes, reverse)
     phases: list[jax.Array] = []
-    if spec.reupload and spec.n_layers > 1:
+    if not spec.encodes_once:
         # RZ(x) on bit 0 and 1: (cos, -sin), (cos, sin) of x / 2.
         constant = np.array([[1, 0], [0, -1], [1, 0], [0, 1]])
-        spread = jnp.broadcast_to(jnp.asarray(constant, angles.dtype), (n, 4, 2))
+        spread = jnp.broadcast_to(jnp.asarray(constant, inputs.dtype), (n, 4, 2))
         phases = gates.product_groups(arrays.dot(spread, waves).reshape(n, 2, 2, -1), sizes, reverse)
-    return steps.Examples(state, phases, angles.T)
+    return steps.Examples(state, phases, inputs.T)
 
 
 def forward(
     spec: CircuitSpec,
     weights: Weights,
-    angles: jax.Array,
+    inputs: jax.Array,
     chunks: int = 1,
     *,
     recompute: bool = False,
@@ -215,13 +199,15 @@ def forward(
 ) -> jax.Array:
     """Return s (batch, n_outputs); for the options see `evolve.simulate`."""
     plan = layout(spec)
-    matrix = readout_matrix(spec, weights)
+    matrix = readout_matrix(spec, weights, jnp)
     made = arrays.stored(lambda w, m: tables(spec, plan, w, m, reverse), weights, matrix)
-    inputs = arrays.stored(lambda w, x: examples(spec, plan, w, x, reverse), weights, angles)
-    values = evolve.simulate(plan.circuit, chunks, recompute=recompute, reverse=reverse)(made, inputs)  # (rows, batch)
+    made_of = arrays.stored(lambda w, x: examples(spec, plan, w, x, reverse), weights, inputs)
+    values = evolve.simulate(plan.schedule, chunks, recompute=recompute, reverse=reverse)(
+        made, made_of
+    )  # (rows, batch)
     if not values_first(spec):
         return values.T
-    if spec.readout in ("z_vec", "z"):
+    if spec.readout_facts.z_only:
         return arrays.dot(values.T, matrix[:, :, 2].T)
     flat = jnp.swapaxes(matrix, 1, 2).reshape(spec.n_outputs, -1)
     return arrays.dot(values.T, flat.T)

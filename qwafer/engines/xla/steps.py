@@ -13,9 +13,7 @@ from qwafer.engines.xla import arrays, gates
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
-    """Gather amplitudes, multiply phases, apply a Kronecker product of real matrices; every part but the last may be
-    absent.
-    """
+    """Gather amplitudes, multiply phases, apply a Kronecker product of real matrices; only the last is always there."""
 
     rotation: int | None
     """Index into `Tables.rotations`; None: Hadamard gates on every wire."""
@@ -33,16 +31,14 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Branch:
-    """One readout frame: steps from the final state, then sum_j D_kj |psi_j|^2 with D =
-    `Tables.diagonals[diagonal]`.
-    """
+    """One readout frame: steps from the final state, then sum_j D_kj |psi_j|^2, D = `Tables.diagonals[diagonal]`."""
 
     steps: tuple[Step, ...]
     diagonal: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Circuit:
+class Schedule:
     """The static half of a circuit: what is done to the product state that a batch starts from."""
 
     steps: tuple[Step, ...]
@@ -73,7 +69,7 @@ class Examples(NamedTuple):
     """The product state that the circuit starts from, by groups of wires: (2^k, 2, batch)."""
     phases: list[jax.Array]
     """RZ(x_i) on every wire, by the same groups in natural order; empty without re-uploading."""
-    angles: jax.Array
+    inputs: jax.Array
     """(n, batch), radians; the reverse pass gives the cotangent of `phases` here."""
 
 
@@ -86,7 +82,7 @@ class Halves(NamedTuple):
     """Of the others: it and i times it, (2, d, 2, batch)."""
 
 
-class Inputs(NamedTuple):
+class Prepared(NamedTuple):
     """`Examples` as the steps use them."""
 
     groups: list[jax.Array]
@@ -105,12 +101,12 @@ def _halves(groups: list[jax.Array]) -> Halves:
     return Halves(head, jnp.stack([tail, arrays.times_i(tail)]))
 
 
-def as_inputs(examples: Examples, swaps: bool) -> Inputs:
+def prepare(examples: Examples, swaps: bool) -> Prepared:
     """Return `examples` for the steps; `swaps`: whether blocks are ever stored in reverse order."""
     phases: tuple[Halves, ...] = ()
     if examples.phases:
         phases = (_halves(examples.phases), _halves(examples.phases[::-1] if swaps else examples.phases))
-    return Inputs(examples.state, _halves(examples.state), phases)
+    return Prepared(examples.state, _halves(examples.state), phases)
 
 
 def product_state(factors: Halves) -> jax.Array:
@@ -118,20 +114,20 @@ def product_state(factors: Halves) -> jax.Array:
     return arrays.outer(factors.head, factors.tail)
 
 
-def _phases(step: Step, tables: Tables, inputs: Inputs, x: jax.Array) -> jax.Array:
+def _phases(step: Step, tables: Tables, prepared: Prepared, x: jax.Array) -> jax.Array:
     """Return the input of the matrices of `step`."""
     x = arrays.take(x, step.gather)
     if step.phase is not None:
         x = arrays.multiply_phase(tables.phases[step.phase], x)
     if step.by_example:
-        x = arrays.multiply(product_state(inputs.phases[step.is_reversed]), x)
+        x = arrays.multiply(product_state(prepared.phases[step.is_reversed]), x)
     return x
 
 
-def phases_back(step: Step, tables: Tables, inputs: Inputs, cotangent: jax.Array) -> jax.Array:
+def phases_back(step: Step, tables: Tables, prepared: Prepared, cotangent: jax.Array) -> jax.Array:
     """Undo what `step` does before its matrices: also the transpose, for it is orthogonal."""
     if step.by_example:
-        product = product_state(inputs.phases[step.is_reversed])
+        product = product_state(prepared.phases[step.is_reversed])
         cotangent = arrays.conjugate(arrays.multiply(product, arrays.conjugate(cotangent)))
     if step.phase is not None:
         cotangent = arrays.multiply_phase(arrays.conjugate_phase(tables.phases[step.phase]), cotangent)
@@ -149,31 +145,31 @@ def matrices(sizes: tuple[int, ...], step: Step, tables: Tables) -> list[jax.Arr
 
 
 def _run(
-    sizes: tuple[int, ...], steps: tuple[Step, ...], x: jax.Array | Halves, tables: Tables, inputs: Inputs
+    sizes: tuple[int, ...], steps: tuple[Step, ...], x: jax.Array | Halves, tables: Tables, prepared: Prepared
 ) -> tuple[jax.Array | Halves, list[Any]]:
     tape = []
     for step in steps:
 
-        def prepare(tables: Tables, inputs: Inputs, x: jax.Array | Halves, step: Step = step) -> jax.Array:
-            return _phases(step, tables, inputs, product_state(x) if isinstance(x, Halves) else x)
+        def alone(tables: Tables, prepared: Prepared, x: jax.Array | Halves, step: Step = step) -> jax.Array:
+            return _phases(step, tables, prepared, product_state(x) if isinstance(x, Halves) else x)
 
-        x = arrays.stored(prepare, tables, inputs, x)
+        x = arrays.stored(alone, tables, prepared, x)
         x, operands = arrays.apply_blocks(matrices(sizes, step, tables), x)
         tape.append(operands)
     return x, tape
 
 
-def evaluate(circuit: Circuit, tables: Tables, inputs: Inputs) -> tuple[jax.Array, Any]:
+def evaluate(schedule: Schedule, tables: Tables, prepared: Prepared) -> tuple[jax.Array, Any]:
     """Return the values (rows, batch) and what the reverse pass may use: states and operands of products."""
-    x, tape = _run(circuit.sizes, circuit.steps, inputs.state, tables, inputs)
+    x, tape = _run(schedule.sizes, schedule.steps, prepared.state, tables, prepared)
     values, ends = [], []
-    for branch in circuit.branches:
-        y, branch_tape = _run(circuit.sizes, branch.steps, x, tables, inputs)
+    for branch in schedule.branches:
+        y, branch_tape = _run(schedule.sizes, branch.steps, x, tables, prepared)
         if isinstance(y, Halves):
             y = arrays.stored(product_state, y)
         ends.append((y, branch_tape))
         values.append(arrays.dot(tables.diagonals[branch.diagonal], arrays.stored(squares, y)))
-    total = jnp.concatenate(values) if circuit.stacked else functools.reduce(jnp.add, values)
+    total = jnp.concatenate(values) if schedule.stacked else functools.reduce(jnp.add, values)
     return total, (tape, ends, x)
 
 

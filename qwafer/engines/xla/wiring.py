@@ -6,6 +6,13 @@ import numpy as np
 
 from qwafer.circuits import CircuitSpec
 
+BLOCK = 4
+"""Most wires in a Kronecker block of plan `schroedinger`: products of 16 x 16 matrices cost least on CPU (measured at
+4, 5 and 6)."""
+
+PAIR = 2
+"""Wires in a block of rotations of plan `heisenberg`: matrices of 16 x 16."""
+
 
 def blocks(n: int, largest: int) -> tuple[int, ...]:
     """Return the sizes of the fewest consecutive blocks of at most `largest` wires, as even as possible."""

@@ -59,7 +59,7 @@ def spec_fishers(
     subject: Subject, *, n_weights: int = 40, n_inputs: int = 32, alpha: float = 4.0, seed: int = 0
 ) -> Float[np.ndarray, "S P P"]:
     """Return the Fisher matrices of p = sigmoid(alpha s(x)) at random weights, inputs uniform in +-pi/2."""
-    angles = np.random.default_rng(key_seed(seed, "fisher/angles")).uniform(
+    inputs = np.random.default_rng(key_seed(seed, "fisher/angles")).uniform(
         -np.pi / 2, np.pi / 2, (n_inputs, subject.n_inputs)
     )
     fishers = []
@@ -67,9 +67,9 @@ def spec_fishers(
         weights, _ = subject.point(key_seed(seed, "fisher/weights"), index)
         plain = {group: np.asarray(value, np.float64) for group, value in weights.items()}
         if subject.spec is not None:
-            values, jacobian = spec_values(subject.spec, plain, angles), spec_jacobian(subject.spec, plain, angles)
+            values, jacobian = spec_values(subject.spec, plain, inputs), spec_jacobian(subject.spec, plain, inputs)
         else:
-            values, jacobian = subject.values_at(plain, angles), _jax_jacobian(subject, plain, angles)
+            values, jacobian = subject.values_at(plain, inputs), _jax_jacobian(subject, plain, inputs)
         fishers.append(bernoulli_fisher(alpha * values, alpha * jacobian))
     return np.stack(fishers)
 
@@ -115,15 +115,15 @@ def fisher_report(
     )
 
 
-def _jax_jacobian(subject: Subject, weights: dict[str, np.ndarray], angles: np.ndarray) -> np.ndarray:
+def _jax_jacobian(subject: Subject, weights: dict[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
     """Return d s / d w (N, K, P) of a user's circuit by JAX, a batch at a time."""
     import jax
     import jax.numpy as jnp
 
     arrays = {group: jnp.asarray(value, subject.dtype) for group, value in weights.items()}
     parts = []
-    for start in range(0, len(angles), subject.batch):
-        part = angles[start : start + subject.batch]
+    for start in range(0, len(inputs), subject.batch):
+        part = inputs[start : start + subject.batch]
         padded = np.concatenate([part, np.repeat(part[-1:], subject.batch - len(part), axis=0)])
         blocks = jax.jacrev(subject.program)(arrays, jnp.asarray(padded, subject.dtype))
         flat = [

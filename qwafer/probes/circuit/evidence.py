@@ -1,8 +1,7 @@
-"""What the gradient probes look at: values, displaced values and gradients of a subject at random points, measured
-once.
-"""
+"""What the gradient probes look at: values, displaced values and gradients at random points, measured once."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from qwafer._checks import check_choice
 from qwafer._io import key_seed
-from qwafer.engines import get as get_engine
+from qwafer.circuits import INPUTS
 from qwafer.probes.circuit.reference import default_qubit
-from qwafer.probes.circuit.subject import ANGLES, Subject, Weights
+from qwafer.probes.circuit.subject import Subject, Weights
 
 Function = Callable[[Weights, Array], Array]
 
@@ -34,14 +32,14 @@ class Point:
     """One random point of a subject, with all that was measured there. P is the number of parameters of a group."""
 
     weights: Mapping[str, np.ndarray]
-    angles: np.ndarray
+    inputs: np.ndarray
     values: Float[np.ndarray, "batch outputs"]
     moved: Mapping[str, np.ndarray]
     """By group (P, batch, outputs): the largest change of each value when that parameter is displaced by +-pi/2."""
     derivative: Mapping[str, np.ndarray]
     """By group (P, batch, outputs): the derivative from displaced values alone, by the group's rule."""
     jacobian: Mapping[str, np.ndarray]
-    """By group (batch, outputs, P): the engine's gradient of each value; for `angles`, of the example's own inputs."""
+    """By group (batch, outputs, P): the engine's gradient of each value; for `inputs`, of the example's own."""
     crosstalk: float
     """Largest gradient of an example's value by another example's inputs; must be exactly 0."""
     dense: Mapping[str, np.ndarray]
@@ -49,7 +47,7 @@ class Point:
     cotangent: Float[np.ndarray, "batch outputs"]
     """That cotangent."""
     reference_values: np.ndarray | None = None
-    """The reference engine's values (batch, outputs), in float64 where JAX has it."""
+    """The reference engine's values (batch, outputs), in float64."""
     reference: Mapping[str, np.ndarray] | None = None
     """By group (P, batch, outputs): the derivative of the reference engine's values."""
 
@@ -87,55 +85,46 @@ class Evidence:
 
 
 def difference_step(subject: Subject) -> float:
-    """Return the step that balances noise against truncation in a central difference: (3 (delta + sigma) /
-    R^3)^(1/3).
-    """
+    """Return the step (3 (delta + sigma) / R^3)^(1/3), which balances noise against truncation."""
     return float((3 * (subject.rounding() + subject.shot_noise())) ** (1 / 3) / max_frequency(subject))
 
 
 def max_frequency(subject: Subject) -> int:
-    """Return R, the largest frequency of the values in one input: the encodings of that input; 4 for an unknown
-    circuit.
+    """Return R, the largest frequency of the values in one angle; 4 for an unknown circuit."""
+    return subject.max_frequency() or 4
+
+
+def gather(subject: Subject, *, points: int = 2, seed: int = 0, reference: bool = True) -> Evidence:
+    """Measure `subject` at random points: values, displaced values, gradients and, with `reference`, the truth.
+
+    Costs 2 P values and (batch * outputs + 1) gradients per point. The truth is PennyLane's `default.qubit`, as engine
+    `reference` uses it, on NumPy: nothing to compile; there is none for a circuit without a gate list.
     """
-    if subject.spec is None:
-        return 4
-    return max(subject.spec.n_layers, 1) if subject.spec.reupload else 1
-
-
-def gather(subject: Subject, *, points: int = 2, seed: int = 0, reference: str = "device") -> Evidence:
-    """Measure `subject` at random points: values, displaced values, gradients and, for a spec, a reference.
-
-    Costs 2 P values and (batch * outputs + 1) gradients a point. `reference` is `device` (PennyLane's `default.qubit`,
-    the reference engine's device, on NumPy: nothing to compile), `engine` (the `reference` engine itself) or `none`.
-    """
-    check_choice("reference", reference, ("device", "engine", "none"))
     gradient = _gradient(subject.program)
-    truth = None
-    if reference != "none" and subject.spec is not None:
-        truth = _reference_engine(subject) if reference == "engine" else default_qubit(subject.spec)
+    truth = functools.partial(default_qubit, subject.circuit) if reference and subject.circuit is not None else None
     measured = []
     scale = 1.0
     for index in range(points):
-        weights, angles = subject.point(seed, index)
-        measured.append(_measure(subject, gradient, truth, weights, angles, key_seed(seed, f"probe/{index}/cotangent")))
-        if subject.spec is not None and subject.spec.readout == "z_vec":
-            scale = max(scale, float(jnp.max(jnp.sum(jnp.abs(weights["readout"]), axis=-1))))
+        weights, inputs = subject.point(seed, index)
+        measured.append(_measure(subject, gradient, truth, weights, inputs, key_seed(seed, f"probe/{index}/cotangent")))
+        if subject.circuit is not None:
+            scale = max(scale, subject.circuit.readout_facts.bound(weights))
     return Evidence(subject, tuple(measured), scale)
 
 
 def _measure(
-    subject: Subject, gradient: Any, truth: Many | None, weights: dict[str, Array], angles: Array, seed: int
+    subject: Subject, gradient: Any, truth: Many | None, weights: dict[str, Array], inputs: Array, seed: int
 ) -> Point:
-    values = np.asarray(subject.program(weights, angles), np.float64)
-    moved, derivative = _displace(_one_by_one(subject.program, subject.dtype), subject, weights, angles, values)
-    jacobian, crosstalk = _jacobian(subject, gradient, weights, angles, values.shape)
+    values = np.asarray(subject.program(weights, inputs), np.float64)
+    moved, derivative = _displace(_one_by_one(subject.program, subject.dtype), subject, weights, inputs, values)
+    jacobian, crosstalk = _jacobian(subject, gradient, weights, inputs, values.shape)
     cotangent = np.random.default_rng(seed).standard_normal(values.shape)
-    grad_weights, grad_angles = gradient(weights, angles, jnp.asarray(cotangent, subject.dtype))
+    grad_weights, grad_inputs = gradient(weights, inputs, jnp.asarray(cotangent, subject.dtype))
     dense = {group: np.asarray(value, np.float64).ravel() for group, value in grad_weights.items()}
-    dense[ANGLES] = np.asarray(grad_angles, np.float64).ravel()
+    dense[INPUTS] = np.asarray(grad_inputs, np.float64).ravel()
     point = Point(
         weights={group: np.asarray(value) for group, value in weights.items()},
-        angles=np.asarray(angles),
+        inputs=np.asarray(inputs),
         values=values,
         moved=moved,
         derivative=derivative,
@@ -147,15 +136,15 @@ def _measure(
     if truth is None:
         return point
     exact = {group: np.asarray(value, np.float64)[None] for group, value in weights.items()}
-    reference_values = truth(exact, np.asarray(angles, np.float64)[None])[0]
-    _, reference = _displace(truth, subject, weights, angles, reference_values, precise=True)
+    reference_values = truth(exact, np.asarray(inputs, np.float64)[None])[0]
+    _, reference = _displace(truth, subject, weights, inputs, reference_values, precise=True)
     return dataclasses.replace(point, reference_values=reference_values, reference=reference)
 
 
 def _gradient(program: Function) -> Any:
     @jax.jit
-    def gradient(weights: Weights, angles: Array, cotangent: Array) -> Any:
-        return jax.vjp(program, dict(weights), angles)[1](cotangent)
+    def gradient(weights: Weights, inputs: Array, cotangent: Array) -> Any:
+        return jax.vjp(program, dict(weights), inputs)[1](cotangent)
 
     return gradient
 
@@ -163,41 +152,21 @@ def _gradient(program: Function) -> Any:
 def _one_by_one(program: Function, dtype: str) -> Many:
     """Return `program` for many sets of weights and inputs, called once for each."""
 
-    def many(weights: Mapping[str, np.ndarray], angles: np.ndarray) -> np.ndarray:
+    def many(weights: Mapping[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
         values = []
-        for index in range(len(angles)):
+        for index in range(len(inputs)):
             one = {group: jnp.asarray(value[index], dtype) for group, value in weights.items()}
-            values.append(np.asarray(program(one, jnp.asarray(angles[index], dtype)), np.float64))
+            values.append(np.asarray(program(one, jnp.asarray(inputs[index], dtype)), np.float64))
         return np.stack(values)
 
     return many
-
-
-def _reference_engine(subject: Subject) -> Many:
-    """Return the reference engine, in float64 where JAX has it.
-
-    Outputs with weights of their own are evaluated one at a time by the program of a single output, which compiles many
-    times faster than one of all of them.
-    """
-    assert subject.spec is not None
-    dtype = "float64" if jax.config.jax_enable_x64 else subject.spec.dtype
-    spec = dataclasses.replace(subject.spec, dtype=dtype, n_outputs=1)
-    program = get_engine("reference").program(spec, subject.batch, gradient=False)
-
-    def outputs(weights: Weights, angles: Array) -> Array:
-        if "readout" not in weights:
-            return program(weights, angles)
-        blocks = [{**weights, "readout": weights["readout"][k : k + 1]} for k in range(weights["readout"].shape[0])]
-        return jnp.concatenate([program(block, angles) for block in blocks], axis=1)
-
-    return _one_by_one(outputs, dtype)
 
 
 def _displace(
     many: Many,
     subject: Subject,
     weights: Mapping[str, Array],
-    angles: Array,
+    inputs: Array,
     values: np.ndarray,
     *,
     precise: bool = False,
@@ -205,24 +174,26 @@ def _displace(
     """Return the movement and the derivative of every value by every parameter, from values at displaced points."""
     dtype = "float64" if precise else subject.dtype
     step = 1e-5 if precise else difference_step(subject)
-    base = {**{group: np.asarray(value, dtype) for group, value in weights.items()}, ANGLES: np.asarray(angles, dtype)}
+    base = {**{group: np.asarray(value, dtype) for group, value in weights.items()}, INPUTS: np.asarray(inputs, dtype)}
     moved, derivative = {}, {}
     for group, shape in subject.group_shapes().items():
         rule = subject.rule(group)
         indices = list(np.ndindex(*shape))
+        if not indices:
+            moved[group] = derivative[group] = np.zeros((0, *values.shape))
+            continue
         changes = [SHIFT, -SHIFT] + ([step, -step] if rule == "difference" else [])
         stacked = np.repeat(base[group][None], len(indices) * len(changes), axis=0)
         actual = np.empty(len(stacked))  # the steps that the precision leaves
         for row in range(len(stacked)):
             place, change = divmod(row, len(changes))
-            where = (slice(None), *indices[place]) if group == ANGLES else indices[place]
-            before = np.ravel(stacked[row][where])[0]
-            stacked[row][where] += np.asarray(changes[change], dtype)
-            actual[row] = np.ravel(stacked[row][where])[0] - before
+            where = (row, slice(None), *indices[place]) if group == INPUTS else (row, *indices[place])
+            before = np.ravel(stacked[where])[0]
+            stacked[where] += np.asarray(changes[change], dtype)
+            actual[row] = np.ravel(stacked[where])[0] - before
         full = {name: np.repeat(value[None], len(stacked), axis=0) for name, value in base.items() if name != group}
         full[group] = stacked
-        inputs = full.pop(ANGLES)
-        found = many(full, inputs).reshape(len(indices), len(changes), *values.shape)
+        found = many(full, full.pop(INPUTS)).reshape(len(indices), len(changes), *values.shape)
         steps = actual.reshape(len(indices), len(changes))
         moved[group] = np.abs(found[:, :2] - values).max(axis=1)
         if rule == "shift":
@@ -234,7 +205,7 @@ def _displace(
 
 
 def _jacobian(
-    subject: Subject, gradient: Any, weights: dict[str, Array], angles: Array, shape: tuple[int, ...]
+    subject: Subject, gradient: Any, weights: dict[str, Array], inputs: Array, shape: tuple[int, ...]
 ) -> tuple[dict[str, np.ndarray], float]:
     """Return the engine's gradient of each value, one cotangent at a time, and the cross-talk between examples."""
     rows: dict[str, list[np.ndarray]] = {group: [] for group in subject.group_shapes()}
@@ -242,10 +213,10 @@ def _jacobian(
     for example, output in np.ndindex(*shape):
         cotangent = np.zeros(shape)
         cotangent[example, output] = 1.0
-        grad_weights, grad_angles = gradient(weights, angles, jnp.asarray(cotangent, subject.dtype))
+        grad_weights, grad_inputs = gradient(weights, inputs, jnp.asarray(cotangent, subject.dtype))
         for group, value in grad_weights.items():
             rows[group].append(np.asarray(value, np.float64).ravel())
-        inputs = np.asarray(grad_angles, np.float64)
-        rows[ANGLES].append(inputs[example])
-        crosstalk = max(crosstalk, float(np.max(np.abs(np.delete(inputs, example, axis=0)), initial=0.0)))
+        d_inputs = np.asarray(grad_inputs, np.float64)
+        rows[INPUTS].append(d_inputs[example])
+        crosstalk = max(crosstalk, float(np.max(np.abs(np.delete(d_inputs, example, axis=0)), initial=0.0)))
     return {group: np.reshape(value, (*shape, -1)) for group, value in rows.items()}, crosstalk

@@ -67,10 +67,10 @@ def sample_states(
         name: np.random.default_rng(key_seed(seed, f"{stream}/{name}")).uniform(-np.pi, np.pi, (n_samples, *shape))
         for name, shape in shapes.items()
     }
-    angles = np.random.default_rng(key_seed(seed, "expressibility/angles")).uniform(
+    inputs = np.random.default_rng(key_seed(seed, "expressibility/angles")).uniform(
         -np.pi / 2, np.pi / 2, (1, n_inputs)
     )
-    return states_of(weights, np.broadcast_to(angles, (n_samples, n_inputs)))
+    return states_of(weights, np.broadcast_to(inputs, (n_samples, n_inputs)))
 
 
 def expressive_power(subject: Subject, *, n_pairs: int = 5000, seed: int = 0) -> tuple[Report, Report]:
@@ -82,9 +82,9 @@ def expressive_power(subject: Subject, *, n_pairs: int = 5000, seed: int = 0) ->
     question = "How much of the state space do random weights reach?", "How entangled are the states it reaches?"
     names = "expressibility", "entangling capability"
     if subject.states is None:
-        reason = "no statevector: give a CircuitSpec, a QNode, or a function that returns amplitudes"
+        reason = "no statevector: give a circuit, a QNode, or a function that returns amplitudes"
         return Report(names[0], question[0], "skip", reason), Report(names[1], question[1], "skip", reason)
-    shapes = {name: shape for name, shape in subject.shapes.items() if subject.spec is None or name == "ansatz"}
+    shapes = dict(subject.shapes if subject.circuit is None else subject.circuit.body().weight_shapes())
     first = sample_states(subject.states, shapes, subject.n_inputs, n_pairs, seed, "expressibility/first")
     second = sample_states(subject.states, shapes, subject.n_inputs, n_pairs, seed, "expressibility/second")
     dimension = first.shape[-1]
@@ -95,7 +95,7 @@ def expressive_power(subject: Subject, *, n_pairs: int = 5000, seed: int = 0) ->
     q = meyer_wallach(first)
     error = float(q.std() / np.sqrt(len(q)))
     separable = n_qubits > 1 and float(q.max()) < 1e-6
-    expected = subject.spec is not None and subject.spec.ansatz == "separable"
+    expected = subject.circuit is not None and all(op.gate.n_wires == 1 for op in subject.circuit.operations())
     return (
         Report(
             name=names[0],

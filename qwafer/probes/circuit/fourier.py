@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Complex
 
+from qwafer.circuits import INPUTS
+from qwafer.circuits.circuit import uses
 from qwafer.probes.circuit.subject import Subject
 from qwafer.probes.report import Report, Verdict
 
@@ -27,28 +29,25 @@ def fourier_coefficients(function: Callable[[np.ndarray], np.ndarray], degree: i
 
 def accessible_degree(subject: Subject) -> int | None:
     """Return the largest frequency that an input can have: how often it is encoded; None for an unknown circuit."""
-    if subject.spec is None:
-        return None
-    return max(subject.spec.n_layers, 1) if subject.spec.reupload else 1
+    return None if subject.circuit is None else uses(subject.circuit, INPUTS)
 
 
 def fourier_spectrum(subject: Subject, *, n_points: int = 8, max_degree: int = 8, seed: int = 0) -> Report:
-    """Report the Fourier spectrum of the model in each input, over random weights and random values of the other
-    inputs.
+    """Report the Fourier spectrum of the model in each input, over random weights and values of the other inputs.
 
     For a Pauli rotation the accessible frequencies are 0 ... L, L the number of encodings of the input. Frequencies
-    beyond that fail for a spec (the engine computes something else). An input that is in no frequency but 0 does
-    nothing. For a user's circuit frequencies up to `max_degree` are looked for, and power at the last one warns: the
-    spectrum may go on.
+    beyond that fail for a known circuit (the engine computes something else). An input that is in no frequency but 0
+    does nothing. For a user's circuit frequencies up to `max_degree` are looked for, and power at the last one warns:
+    the spectrum may go on.
     """
     limit = accessible_degree(subject)
     degree = max_degree if limit is None else limit + 2
     power = np.zeros((subject.n_inputs, degree + 1))
     zero = max(ZERO, 10 * subject.rounding() + 5 * subject.shot_noise())
     for index in range(n_points):
-        weights, angles = subject.point(seed, index)
+        weights, inputs = subject.point(seed, index)
         plain = {group: np.asarray(value, np.float64) for group, value in weights.items()}
-        base = np.asarray(angles, np.float64)[0]
+        base = np.asarray(inputs, np.float64)[0]
         for i in range(subject.n_inputs):
             function = _along(subject, plain, base, i)
             coefficients = np.abs(fourier_coefficients(function, degree)).reshape(degree + 1, -1).max(axis=1)
@@ -80,7 +79,7 @@ def fourier_spectrum(subject: Subject, *, n_points: int = 8, max_degree: int = 8
         numbers=numbers,
         tolerance=f"a coefficient above {zero:.1g} at any of {n_points} random points counts",
         meaning="The model is a trigonometric polynomial of this degree in each input, whatever the ansatz does.",
-        remedy="For higher frequencies encode the data again (circuit.reupload) or widen the angles.",
+        remedy="For higher frequencies encode the data again (circuit.reupload) or widen the angle map.",
     )
 
 

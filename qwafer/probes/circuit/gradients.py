@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from qwafer.circuits import INPUTS
 from qwafer.probes.circuit.evidence import Evidence, Point
 from qwafer.probes.circuit.sensitivity import classify
-from qwafer.probes.circuit.subject import ANGLES
 from qwafer.probes.report import Report, Verdict, parameter_name
 
 METHODS = {
@@ -52,7 +52,7 @@ def gradient_agreement(evidence: Evidence, *, exclude: Collection[str] = ()) -> 
     crosstalk = max(point.crosstalk for point in evidence.points)
     if crosstalk > evidence.zero_gradient():
         offenders.append(
-            (np.inf, ANGLES, f"an example's value has a gradient of {crosstalk:.3g} by another example's inputs")
+            (np.inf, INPUTS, f"an example's value has a gradient of {crosstalk:.3g} by another example's inputs")
         )
     verdict: Verdict = "fail" if offenders else "pass"
     if offenders:
@@ -108,8 +108,8 @@ def _compare(
     for point in evidence.points:
         if method == "dense cotangent":
             found, expected, allowed = _dense(evidence, point, group, tolerance)
-            columns = np.tile(kept, evidence.subject.batch) if group == ANGLES else kept
-            labels = names * evidence.subject.batch if group == ANGLES else names
+            columns = np.tile(kept, evidence.subject.batch) if group == INPUTS else kept
+            labels = names * evidence.subject.batch if group == INPUTS else names
             difference = np.where(columns, np.abs(found - expected), 0.0)
             position = int(difference.argmax())
             sentence = (
@@ -137,7 +137,7 @@ def _compare(
 def _dense(evidence: Evidence, point: Point, group: str, tolerance: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the gradient for the mixed cotangent, what its parts add up to, and what rounding allows."""
     parts = point.cotangent[..., None] * point.jacobian[group]  # (batch, outputs, P)
-    expected = parts.sum(axis=1).ravel() if group == ANGLES else parts.sum(axis=(0, 1))
+    expected = parts.sum(axis=1).ravel() if group == INPUTS else parts.sum(axis=(0, 1))
     return point.dense[group], expected, tolerance * float(np.abs(point.cotangent).sum())
 
 

@@ -1,11 +1,13 @@
 """Which unitaries can the ansatz generate at all? The dimension of its dynamical Lie algebra, for small circuits."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from qwafer._errors import InputError
-from qwafer.circuits import CircuitSpec, operations
+from qwafer._errors import CapabilityError, InputError
+from qwafer.circuits import INPUTS, Circuit, Gate
+from qwafer.circuits.gates import LETTERS
 from qwafer.probes.circuit.subject import Subject
 from qwafer.probes.report import Report
 
@@ -15,15 +17,14 @@ MAX_QUBITS = 6
 Pauli = tuple[int, int]
 """A Pauli string up to phase: bit masks (x, z), bit n - 1 - i for wire i."""
 
+_BITS = {"I": (0, 0), "X": (1, 0), "Y": (1, 1), "Z": (0, 1)}
+
 
 def pauli_string(text: str) -> Pauli:
-    """Return the string of `text`, a letter a wire: `XIZ` is X on wire 0 and Z on wire 2."""
-    x = z = 0
-    for letter in text:
-        if letter not in "IXYZ":
-            raise InputError(f"`text` must be made of I, X, Y and Z, got {text!r}")
-        x, z = 2 * x + (letter in "XY"), 2 * z + (letter in "YZ")
-    return x, z
+    """Return the string of `text`, a letter per wire: `XIZ` is X on wire 0 and Z on wire 2."""
+    if not set(text) <= set(LETTERS):
+        raise InputError(f"`text` must be made of I, X, Y and Z, got {text!r}")
+    return _placed(text, range(len(text)), len(text))
 
 
 def lie_closure_dimension(generators: Iterable[Pauli], n_qubits: int) -> int:
@@ -55,24 +56,24 @@ def lie_closure_dimension(generators: Iterable[Pauli], n_qubits: int) -> int:
     return int(member.sum())
 
 
-def spec_generators(spec: CircuitSpec) -> list[Pauli]:
-    """Return the generators of the trainable gates of `spec`, with every fixed (Clifford) gate pulled out to the end.
+def circuit_generators(circuit: Circuit) -> list[Pauli]:
+    """Return the generators of the trainable gates of the body, with every fixed (Clifford) gate pulled out to the end.
 
-    U = C prod_k exp(-i w_k P_k / 2): each rotation's Pauli conjugated by the H and CNOT gates before it. Encodings
-    are data, not parameters, and are left out with re-uploading as well.
+    U = C prod_k exp(-i w_k P_k / 2): each rotation's Pauli word conjugated by the fixed gates before it. Encodings are
+    data, not parameters, and are left out with re-uploading as well. Raises CapabilityError where a fixed gate is not a
+    Clifford gate.
     """
-    n = spec.n_qubits
-    before: list[tuple[str, tuple[int, ...]]] = []
+    n = circuit.n_qubits
+    before: list[tuple[Gate, tuple[int, ...]]] = []
     generators = []
-    for gate in operations(spec):
-        if gate.source == "ansatz":
-            bit = 1 << (n - 1 - gate.wires[0])
-            pauli = {"RX": (bit, 0), "RY": (bit, bit), "RZ": (0, bit)}[gate.name]
-            for name, wires in reversed(before):
-                pauli = _conjugate(pauli, name, wires, n)
+    for op in circuit.operations():
+        if not op.source:
+            before.append((op.gate, op.wires))
+        elif op.source != INPUTS:
+            pauli = _placed(op.gate.generator or "", op.wires, n)
+            for gate, wires in reversed(before):
+                pauli = _conjugate(pauli, gate, wires, n)
             generators.append(pauli)
-        elif not gate.source:
-            before.append((gate.name, gate.wires))
     return generators
 
 
@@ -83,32 +84,46 @@ def lie_algebra(subject: Subject) -> Report:
     with a barren plateau (Ragone et al. 2024, arXiv:2309.09342; Larocca et al. 2022).
     """
     name, question = "lie algebra", "Which unitaries can the ansatz generate at all?"
-    spec = subject.spec
-    if spec is None:
-        return Report(name, question, "skip", "no gate list: the circuit is not a CircuitSpec")
-    if spec.n_qubits > MAX_QUBITS:
+    circuit = subject.circuit
+    if circuit is None:
+        return Report(name, question, "skip", "the gates of the circuit are not known")
+    n = circuit.n_qubits
+    if n > MAX_QUBITS:
         return Report(name, question, "skip", f"more than {MAX_QUBITS} wires: the algebra is too large to close")
-    dimension = lie_closure_dimension(spec_generators(spec), spec.n_qubits)
-    full = 4**spec.n_qubits - 1
+    try:
+        dimension = lie_closure_dimension(circuit_generators(circuit), n)
+    except CapabilityError as error:
+        return Report(name, question, "skip", str(error))
+    full = 4**n - 1
     share = "all unitaries" if dimension == full else f"of {full} for all unitaries"
     return Report(
         name=name,
         question=question,
         verdict="pass",
         headline=f"dimension {dimension} ({share})",
-        numbers={"dimension": dimension, "full": full, "n_qubits": spec.n_qubits},
+        numbers={"dimension": dimension, "full": full, "n_qubits": n},
         tolerance="none: a description",
         meaning="The algebra bounds what depth can add; a full one means that a deep circuit becomes a 2-design.",
         remedy="A smaller algebra (fewer generators, a symmetric ansatz) keeps gradients, at the price of reach.",
     )
 
 
-def _conjugate(pauli: Pauli, name: str, wires: tuple[int, ...], n: int) -> Pauli:
-    """Return G^dagger P G up to sign, for G = H or CNOT (both their own inverse)."""
-    x, z = pauli
-    if name == "H":
-        shift = n - 1 - wires[0]
-        swap = ((x ^ z) >> shift & 1) << shift
-        return x ^ swap, z ^ swap
-    control, target = n - 1 - wires[0], n - 1 - wires[1]
-    return x ^ ((x >> control & 1) << target), z ^ ((z >> target & 1) << control)
+def _placed(word: str, wires: Sequence[int], n: int) -> Pauli:
+    """Return the string on n wires that has the letters of `word` on `wires`."""
+    x = z = 0
+    for letter, wire in zip(word, wires, strict=True):
+        x, z = x | _BITS[letter][0] << (n - 1 - wire), z | _BITS[letter][1] << (n - 1 - wire)
+    return x, z
+
+
+def _conjugate(pauli: Pauli, gate: Gate, wires: tuple[int, ...], n: int) -> Pauli:
+    """Return G^dagger P G up to sign, for a Clifford gate G on `wires`."""
+    image, _ = gate.conjugation()
+    letters = {bits: letter for letter, bits in _BITS.items()}
+    shifts = [n - 1 - wire for wire in wires]
+    word = [letters[pauli[0] >> shift & 1, pauli[1] >> shift & 1] for shift in shifts]
+    place = int(image[functools.reduce(lambda number, letter: 4 * number + LETTERS.index(letter), word, 0)])
+    moved = [LETTERS[place >> 2 * i & 3] for i in reversed(range(len(wires)))]
+    rest = ~sum(1 << shift for shift in shifts)
+    x, z = _placed("".join(moved), wires, n)
+    return pauli[0] & rest | x, pauli[1] & rest | z

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit, CircuitSpec
+from qwafer.circuits.readouts import WEIGHT, readout_matrix
 from qwafer.probes.circuit.statevector import bloch_vectors, states
 
 Arrays = Mapping[str, np.ndarray]
@@ -18,28 +19,20 @@ MOST_QUBITS = 12
 """Largest circuit that the probes simulate themselves over many random points; larger ones would take minutes."""
 
 
-def spec_values(spec: CircuitSpec, weights: Arrays, angles: np.ndarray) -> np.ndarray:
-    """Return the readout s (..., n_outputs) of `spec` in float64; weights (..., *shape) and angles (..., n)
-    broadcast.
+def spec_values(spec: Circuit, weights: Arrays, inputs: np.ndarray) -> np.ndarray:
+    """Return s (..., n_outputs) of `spec` in float64; weights (..., *shape) and inputs (..., n) broadcast.
+
+    Contracts Bloch vectors, as engines do: the truth about an engine is `statevector.values`.
     """
-    n = spec.n_qubits
-    bloch = bloch_vectors(states(spec, {"ansatz": weights["ansatz"]}, angles), n)  # (..., n, 3)
-    if spec.readout == "bloch":
-        return bloch.reshape(*bloch.shape[:-2], 3 * n)
-    z = bloch[..., 2]
-    if spec.readout == "z":
-        return z
-    if spec.readout == "mean_z":
-        return z.mean(axis=-1, keepdims=True)
-    readout = weights["readout"]
-    if spec.readout == "z_vec":
-        return (readout * z[..., None, :]).sum(axis=-1)
-    a, b = readout[..., 0], readout[..., 1]
-    direction = np.stack([-np.sin(b) * np.cos(a), np.sin(b) * np.sin(a), np.cos(b)], axis=-1)  # (..., K, n, 3)
-    return (direction * bloch[..., None, :, :]).sum(axis=(-2, -1)) / n
+    bloch = bloch_vectors(states(spec, weights, inputs), spec.n_qubits)  # (..., n, 3)
+    if spec.readout_facts.is_each:
+        z = bloch[..., 2:] if spec.readout_facts.z_only else bloch
+        return z.reshape(*bloch.shape[:-2], -1)
+    matrix = readout_matrix(spec, weights, np, "float64")  # (..., n_outputs, n, 3)
+    return (matrix * bloch[..., None, :, :]).sum(axis=(-2, -1))
 
 
-def spec_jacobian(spec: CircuitSpec, weights: Arrays, angles: Float[np.ndarray, "N n_qubits"]) -> np.ndarray:
+def spec_jacobian(spec: CircuitSpec, weights: Arrays, inputs: Float[np.ndarray, "N n_qubits"]) -> np.ndarray:
     """Return d s / d w (N, n_outputs, P) at one set of weights, by exact shifts; P runs through the groups in order.
 
     Parameter shift for angles of gates, a unit difference for the coefficients of `z_vec`.
@@ -47,10 +40,10 @@ def spec_jacobian(spec: CircuitSpec, weights: Arrays, angles: Float[np.ndarray, 
     shapes = spec.weight_shapes()
     n_weights = spec.n_weights()
     if n_weights == 0:
-        return np.zeros((len(angles), spec.n_outputs, 0))
+        return np.zeros((len(inputs), spec.n_outputs, 0))
     displaced, column = {}, 0
     for group, shape in shapes.items():
-        step = 1.0 if group == "readout" and spec.readout == "z_vec" else np.pi / 2
+        step = 1.0 if group == WEIGHT and spec.readout_facts.is_weighted else np.pi / 2
         value = np.tile(np.asarray(weights[group], np.float64), (2, n_weights, 1, *(1,) * len(shape)))
         for index in np.ndindex(*shape):
             value[(0, column, 0, *index)] += step
@@ -59,16 +52,14 @@ def spec_jacobian(spec: CircuitSpec, weights: Arrays, angles: Float[np.ndarray, 
         displaced[group] = value  # (2, P, 1, *shape)
     rows = max(1, CHUNK_AMPLITUDES // (2 * n_weights) >> spec.n_qubits)
     parts = []
-    for start in range(0, len(angles), rows):
-        values = spec_values(spec, displaced, np.asarray(angles[start : start + rows])[None, None])  # (2, P, N, K)
+    for start in range(0, len(inputs), rows):
+        values = spec_values(spec, displaced, np.asarray(inputs[start : start + rows])[None, None])  # (2, P, N, K)
         parts.append(np.moveaxis(values[0] - values[1], 0, -1) / 2)
     return np.concatenate(parts)
 
 
 def numerical_rank(matrix: np.ndarray, tolerance: float = 1e-6) -> tuple[int, float, np.ndarray]:
-    """Return rank, condition number of the non-zero part, and singular values; zero is below `tolerance` of the
-    largest.
-    """
+    """Return rank, condition number of the non-zero part, and singular values; zero is below `tolerance` x largest."""
     singular = np.linalg.svd(np.asarray(matrix, np.float64), compute_uv=False)
     if not singular.size or singular[0] == 0:
         return 0, 1.0, singular
@@ -77,9 +68,7 @@ def numerical_rank(matrix: np.ndarray, tolerance: float = 1e-6) -> tuple[int, fl
 
 
 def effective_rank(singular: np.ndarray) -> float:
-    """Return exp(entropy of the normalised squared singular values) (Roy and Vetterli 2007): the directions that
-    matter.
-    """
+    """Return exp(entropy of the normalised squared singular values): effective rank of Roy and Vetterli 2007."""
     weights = singular**2 / max(float((singular**2).sum()), np.finfo(np.float64).tiny)
     weights = weights[weights > 0]
     return float(np.exp(-(weights * np.log(weights)).sum()))

@@ -19,15 +19,15 @@ def readout_identity(evidence: Evidence) -> Report:
 
     name, question = "readout identity", "Is the readout the contraction of the body's Bloch vectors, gates or not?"
     subject = evidence.subject
-    if subject.spec is None or subject.bloch is None:
-        return Report(name, question, "skip", "no Bloch vectors: the circuit is not a CircuitSpec")
+    if subject.circuit is None or subject.bloch is None:
+        return Report(name, question, "skip", "no Bloch vectors: the gates of the circuit are not known")
     tolerance = 2 * evidence.value_tolerance()
     worst, where, gates = 0.0, "", 0.0
     for point in evidence.points:
         weights = {group: jnp.asarray(value) for group, value in point.weights.items()}
-        vectors = subject.bloch(weights, jnp.asarray(point.angles))
-        vectors = jnp.asarray(vectors).reshape(subject.batch, subject.spec.n_qubits, 3)
-        contracted = np.asarray(contract_readout(subject.spec, weights, vectors), np.float64)
+        vectors = subject.bloch(weights, jnp.asarray(point.inputs))
+        vectors = jnp.asarray(vectors).reshape(subject.batch, subject.circuit.n_qubits, 3)
+        contracted = np.asarray(contract_readout(subject.circuit, weights, vectors, jnp), np.float64)
         difference = np.abs(contracted - point.values)
         if difference.max() > worst:
             worst = float(difference.max())
@@ -54,13 +54,14 @@ def readout_identity(evidence: Evidence) -> Report:
 def value_agreement(evidence: Evidence) -> Report:
     """Report whether the subject computes the specified circuit: the body's Bloch vectors, and the values.
 
-    The Bloch vectors are held against a statevector made from the gate sequence alone, the values against the reference
-    engine. Where the body is right and a value is not, the readout is at fault, which `readout_identity` says.
+    The Bloch vectors are held against a statevector made from the gates' matrices alone, the values against the
+    reference engine. Where the body is right and a value is not, the readout is at fault, which `readout_identity`
+    says.
     """
     name, question = "value agreement", "Does the engine compute the circuit that was specified?"
     subject = evidence.subject
-    if subject.spec is None or any(point.reference_values is None for point in evidence.points):
-        return Report(name, question, "skip", "no reference: the circuit is not a CircuitSpec")
+    if subject.circuit is None or any(point.reference_values is None for point in evidence.points):
+        return Report(name, question, "skip", "no reference: the gates of the circuit are not known")
     tolerance = evidence.value_tolerance()
     body, values, where = 0.0, 0.0, ""
     for point in evidence.points:
@@ -96,10 +97,9 @@ def _body_difference(evidence: Evidence, point: Point) -> float:
     import jax.numpy as jnp
 
     subject = evidence.subject
-    assert subject.spec is not None
+    assert subject.circuit is not None
     assert subject.bloch is not None
     weights = {group: jnp.asarray(value) for group, value in point.weights.items()}
-    found = np.asarray(subject.bloch(weights, jnp.asarray(point.angles)), np.float64)
-    ansatz, angles = np.asarray(point.weights["ansatz"], np.float64), np.asarray(point.angles, np.float64)
-    expected = bloch_vectors(states(subject.spec, {"ansatz": ansatz}, angles), subject.spec.n_qubits)
-    return float(np.abs(found.reshape(expected.shape) - expected).max())
+    found = np.asarray(subject.bloch(weights, jnp.asarray(point.inputs)), np.float64)
+    expected = bloch_vectors(states(subject.circuit, point.weights, np.asarray(point.inputs)), subject.circuit.n_qubits)
+    return float(np.abs(found.reshape(len(found), -1, 3) - expected).max())

@@ -14,8 +14,9 @@ from jaxtyping import Array
 
 from qwafer._checks import check_choice
 from qwafer._errors import InputError
-from qwafer.circuits import CircuitSpec, operations
+from qwafer.circuits import INPUTS, Circuit, CircuitSpec
 from qwafer.circuits.readouts import contract_readout
+from qwafer.engines import pennylane_gates
 from qwafer.probes.circuit.evidence import Evidence
 from qwafer.probes.circuit.subject import Subject, circuit_subject
 from qwafer.probes.report import Report, Verdict, parameter_name
@@ -29,8 +30,7 @@ READOUT_OF_ROUTE = {"contraction": "z_vec", "gates": "mean_z_readout", "hamilton
 def route_subject(
     spec: CircuitSpec, route: str, engine: str = "reference", *, batch: int = 3, **options: Any
 ) -> Subject:
-    """Return the subject whose readout weights take `route`; `engine` and its options serve the routes that have a
-    choice.
+    """Return the subject whose readout weights take `route`; `engine` and its options serve where there is a choice.
 
     Raises InputError where the readout of `spec` has no weights that could take the route.
     """
@@ -43,8 +43,7 @@ def route_subject(
 
 
 def hamiltonian_subject(spec: CircuitSpec, *, batch: int = 3) -> Subject:
-    """Return the subject of readout `z_vec` measured under Catalyst as <sum_j w_j Z_j>, the w_j coefficients of the
-    operator.
+    """Return the subject of readout `z_vec` measured under Catalyst as the operator sum_j w_j Z_j.
 
     Values and gradients are Catalyst's own: `catalyst.grad` of the QNode with respect to all of its arguments.
     """
@@ -53,29 +52,29 @@ def hamiltonian_subject(spec: CircuitSpec, *, batch: int = 3) -> Subject:
     if spec.readout != "z_vec" or spec.n_outputs != 1:
         raise InputError("`spec` must have readout z_vec and one output to be measured as a Hamiltonian")
     shapes = [(spec.weight_shapes()["ansatz"], np.float64), ((spec.n_qubits,), np.float64)]
-    inputs = ((batch, spec.n_qubits), np.float64)
-    values = HostProgram(_scanned(spec, gradient=False), [*shapes, inputs], seed=0)
-    gradients = HostProgram(_scanned(spec, gradient=True), [*shapes, inputs], seed=0)
+    shapes.append(((batch, spec.n_qubits), np.float64))
+    values = HostProgram(_scanned(spec, gradient=False), shapes, seed=0)
+    gradients = HostProgram(_scanned(spec, gradient=True), shapes, seed=0)
     bloch = circuit_subject(spec, "catalyst", batch=batch).bloch
 
-    def host_values(ansatz: Any, readout: Any, angles: Any) -> np.ndarray:
-        (result,) = values(*(np.asarray(value, np.float64) for value in (ansatz, readout[0], angles)))
+    def host_values(ansatz: Any, readout: Any, inputs: Any) -> np.ndarray:
+        (result,) = values(*(np.asarray(value, np.float64) for value in (ansatz, readout[0], inputs)))
         return np.asarray(result, spec.dtype)[:, None]
 
-    def host_gradients(ansatz: Any, readout: Any, angles: Any, cotangent: Any) -> tuple[np.ndarray, ...]:
-        rows = gradients(*(np.asarray(value, np.float64) for value in (ansatz, readout[0], angles)))
+    def host_gradients(ansatz: Any, readout: Any, inputs: Any, cotangent: Any) -> tuple[np.ndarray, ...]:
+        rows = gradients(*(np.asarray(value, np.float64) for value in (ansatz, readout[0], inputs)))
         weight = np.asarray(cotangent, np.float64)[:, 0]  # (batch,)
-        by_ansatz, by_readout, by_angles = (np.asarray(row) for row in rows)
+        by_ansatz, by_readout, by_inputs = (np.asarray(row) for row in rows)
         return (
             np.tensordot(weight, by_ansatz, 1).astype(spec.dtype),
             (weight @ by_readout)[None, :].astype(spec.dtype),
-            (weight[:, None] * by_angles).astype(spec.dtype),
+            (weight[:, None] * by_inputs).astype(spec.dtype),
         )
 
     @jax.custom_vjp
-    def measured(ansatz: Array, readout: Array, angles: Array) -> Array:
+    def measured(ansatz: Array, readout: Array, inputs: Array) -> Array:
         result = jax.ShapeDtypeStruct((batch, 1), jnp.dtype(spec.dtype))
-        return jax.pure_callback(host_values, result, ansatz, readout, angles, vmap_method="sequential")
+        return jax.pure_callback(host_values, result, ansatz, readout, inputs, vmap_method="sequential")
 
     def backward(arguments: tuple[Array, ...], cotangent: Array) -> Any:
         results = tuple(jax.ShapeDtypeStruct(value.shape, jnp.dtype(spec.dtype)) for value in arguments)
@@ -83,8 +82,8 @@ def hamiltonian_subject(spec: CircuitSpec, *, batch: int = 3) -> Subject:
 
     measured.defvjp(lambda *arguments: (measured(*arguments), arguments), backward)
 
-    def program(weights: Mapping[str, Array], angles: Array) -> Array:
-        return measured(weights["ansatz"], weights["readout"], angles)
+    def program(weights: Mapping[str, Array], inputs: Array) -> Array:
+        return measured(weights["ansatz"], weights["readout"], inputs)
 
     return Subject(
         name="z_vec as Hamiltonian coefficients on catalyst",
@@ -93,31 +92,27 @@ def hamiltonian_subject(spec: CircuitSpec, *, batch: int = 3) -> Subject:
         n_inputs=spec.n_qubits,
         batch=batch,
         dtype=spec.dtype,
-        spec=spec,
+        circuit=spec,
         bloch=bloch,
     )
 
 
 def _scanned(spec: CircuitSpec, *, gradient: bool) -> Any:
-    """Return the function (ansatz, coefficients, angles (batch, n)) for Catalyst: a scan over the examples."""
+    """Return the function (ansatz, coefficients, inputs (batch, n)) for Catalyst: a scan over the examples."""
     import catalyst
     import pennylane as qml
 
-    rotations = {"RX": qml.RX, "RY": qml.RY, "RZ": qml.RZ}
-
     @qml.qnode(qml.device("lightning.qubit", wires=spec.n_qubits), diff_method="adjoint")
-    def circuit(ansatz: Any, coefficients: Any, angles: Any) -> Any:
-        for op in operations(spec):
-            if op.source:
-                rotations[op.name]({"ansatz": ansatz, "angles": angles}[op.source][op.index], wires=op.wires[0])
-            else:
-                {"H": qml.Hadamard, "CNOT": qml.CNOT}[op.name](wires=op.wires)
+    def circuit(ansatz: Any, coefficients: Any, inputs: Any) -> Any:
+        sources = {"ansatz": ansatz, INPUTS: inputs}
+        for op in spec.operations():
+            pennylane_gates.apply_gate(op.gate, op.wires, sources[op.source][op.index] if op.source else None)
         return qml.expval(qml.Hamiltonian(coefficients, [qml.Z(i) for i in range(spec.n_qubits)]))
 
     example = catalyst.grad(circuit, argnums=(0, 1, 2)) if gradient else circuit
 
-    def scanned(ansatz: Any, coefficients: Any, angles: Any) -> Any:
-        return jax.lax.scan(lambda _, row: (None, example(ansatz, coefficients, row)), None, angles)[1]
+    def scanned(ansatz: Any, coefficients: Any, inputs: Any) -> Any:
+        return jax.lax.scan(lambda _, row: (None, example(ansatz, coefficients, row)), None, inputs)[1]
 
     return scanned
 
@@ -131,8 +126,8 @@ def gradient_identity(evidence: Evidence) -> Report:
     name = "gradient identity"
     question = "Is the gradient of a readout weight the expectation value that it multiplies?"
     subject = evidence.subject
-    spec = subject.spec
-    if spec is None or subject.bloch is None or "readout" not in subject.shapes:
+    circuit = subject.circuit
+    if circuit is None or subject.bloch is None or "readout" not in subject.shapes:
         return Report(name, question, "skip", "no trainable readout weights")
     tolerance = 2 * evidence.value_tolerance()
     names = [parameter_name("readout", tuple(index)) for index in np.ndindex(*subject.shapes["readout"])]
@@ -140,8 +135,8 @@ def gradient_identity(evidence: Evidence) -> Report:
     pairs = []
     for point in evidence.points:
         weights = {group: jnp.asarray(value) for group, value in point.weights.items()}
-        bloch = jnp.asarray(subject.bloch(weights, jnp.asarray(point.angles))).reshape(subject.batch, -1, 3)
-        expected = _contraction_gradient(spec, weights, bloch)  # (batch, outputs, P)
+        bloch = jnp.asarray(subject.bloch(weights, jnp.asarray(point.inputs))).reshape(subject.batch, -1, 3)
+        expected = _contraction_gradient(circuit, weights, bloch)  # (batch, outputs, P)
         found = point.jacobian["readout"]
         difference = np.abs(found - expected)
         bad |= (difference > tolerance).any(axis=(0, 1))
@@ -152,12 +147,12 @@ def gradient_identity(evidence: Evidence) -> Report:
     verdict: Verdict = "fail" if bad.any() else "pass"
     found, expected = (pair[0] for pair in pairs[0]) if place is None else (pair[place[1]] for pair in pairs[place[0]])
     dead = bool(bad.any()) and all(float(np.abs(pair[0]).max()) <= tolerance for pair in pairs)
-    symbol = "<Z_i>" if spec.readout == "z_vec" else "dM/dw . b"
+    symbol = "<Z_i>" if circuit.readout_facts.is_weighted else "dM/dw . b"
     if verdict == "pass":
         headline = f"gradient = {symbol} to {worst:.1e} (allowed {tolerance:.1e}) for {len(names)} weights"
     else:
         output = 0 if place is None else int(place[2])
-        shown = slice(output * len(names) // spec.n_outputs, None)
+        shown = slice(output * len(names) // circuit.n_outputs, None)
         kind = "dead" if dead else "wrong"
         headline = (
             f"readout weights {kind}: gradient {_row(found[output][shown])}, {symbol} {_row(expected[output][shown])}"
@@ -184,11 +179,11 @@ def gradient_identity(evidence: Evidence) -> Report:
     )
 
 
-def _contraction_gradient(spec: CircuitSpec, weights: Mapping[str, Array], bloch: Array) -> np.ndarray:
+def _contraction_gradient(circuit: Circuit, weights: Mapping[str, Array], bloch: Array) -> np.ndarray:
     """Return d s / d readout (batch, outputs, P) by JAX, from Bloch vectors taken as constants."""
 
     def contracted(readout: Array) -> Array:
-        return contract_readout(spec, {**weights, "readout": readout}, bloch)
+        return contract_readout(circuit, {**weights, "readout": readout}, bloch, jnp)
 
     jacobian = np.asarray(jax.jacobian(contracted)(weights["readout"]), np.float64)
     return jacobian.reshape(*jacobian.shape[:2], -1)

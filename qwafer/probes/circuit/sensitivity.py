@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from qwafer.circuits import INPUTS
 from qwafer.probes.circuit.evidence import Evidence
 from qwafer.probes.circuit.structure import inert_by_structure
-from qwafer.probes.circuit.subject import ANGLES
 from qwafer.probes.report import Report, Verdict, parameter_name, summarize_names
 
 QUESTION = "Does every parameter move the output, and does its gradient say so?"
@@ -47,7 +47,7 @@ def sensitivity(evidence: Evidence, *, exclude: Collection[str] = ()) -> Report:
     """
     left_out = set(exclude)
     if max(point.crosstalk for point in evidence.points) > evidence.zero_gradient():
-        left_out |= {parameter_name(ANGLES, (i,)) for i in range(evidence.subject.n_inputs)}
+        left_out |= {parameter_name(INPUTS, (i,)) for i in range(evidence.subject.n_inputs)}
     classes = {
         parameter: label
         for parameter, label in classify(evidence).items()
@@ -57,8 +57,8 @@ def sensitivity(evidence: Evidence, *, exclude: Collection[str] = ()) -> Report:
     for parameter, label in classes.items():
         by_label[label].append(parameter)
     shapes = evidence.subject.group_shapes()
-    spec = evidence.subject.spec
-    reasons = inert_by_structure(spec) if spec is not None and by_label["inert"] else None
+    circuit = evidence.subject.circuit
+    reasons = inert_by_structure(circuit) if circuit is not None and by_label["inert"] else None
     text = {label: summarize_names(found, shapes) for label, found in by_label.items()}
 
     verdict: Verdict = "pass"

@@ -1,47 +1,66 @@
-"""A small batched statevector, written from `operations(spec)` alone: the probes' own eyes, independent of every
-engine.
+"""A small batched statevector, written from the matrices of the gates alone: the probes' own eyes, independent of every
+engine and of every shortcut that engines take.
 
 The same code runs on NumPy (no compilation: right for thousands of random states of a small circuit) and on JAX
 (differentiable). Wire 0 is the most significant bit of a basis state's index, as in PennyLane.
 """
 
-import functools
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from qwafer.circuits import CircuitSpec, Operation, operations
-
-_SQRT_HALF = 0.5**0.5
+from qwafer.circuits import INPUTS, Circuit, Operation
 
 
-def states(spec: CircuitSpec, weights: Mapping[str, Any], angles: Any, *, xp: ModuleType = np) -> Any:
-    """Return the state after the body of `spec` (..., 2^n_qubits), complex128 on NumPy.
+def values(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> np.ndarray:
+    """Return s (..., n_outputs) of `circuit` in float64, its readout gates applied as gates.
 
-    `weights["ansatz"]` (..., layers, wires, angles) and `angles` (..., n_qubits), in radians, broadcast over their
-    leading axes. `xp` is the array module: `numpy` or `jax.numpy`.
+    `weights` (..., *shape) and `inputs` (..., n_inputs), in radians, broadcast over their leading axes.
     """
-    return evolve(spec.n_qubits, operations(spec), {**weights, "angles": angles}, xp=xp)
+    n, readout = circuit.n_qubits, circuit.readout_facts
+    sources = {name: np.asarray(value, np.float64) for name, value in {**weights, INPUTS: inputs}.items()}
+    body, letters = evolve(n, circuit.operations(), sources), ["XYZ".index(letter) for letter in readout.measured]
+    outputs = []
+    for k in range(readout.n_circuits(circuit.n_outputs)):
+        vectors = bloch_vectors(evolve(n, circuit.readout_operations(k), sources, body), n)
+        outputs.append(readout.outputs(vectors[..., letters].reshape(*vectors.shape[:-2], -1), sources))
+    found = np.concatenate(outputs, axis=-1)
+    lead = np.broadcast_shapes(found.shape[:-1], sources[INPUTS].shape[:-1])  # a circuit need not use its inputs
+    return np.broadcast_to(found, (*lead, found.shape[-1]))
 
 
-def evolve(n_qubits: int, gates: Iterable[Operation], values: Mapping[str, Any], *, xp: ModuleType = np) -> Any:
-    """Return the state (..., 2^n_qubits) of `gates` applied to |0...0>; `values[source][..., *index]` is a gate's
-    angle.
+def states(circuit: Circuit, weights: Mapping[str, Any], inputs: Any, *, xp: ModuleType = np) -> Any:
+    """Return the state after the body of `circuit` (..., 2^n_qubits), complex128 on NumPy.
+
+    `weights` (..., *shape), of which those of the readout are not needed, and `inputs` (..., n_inputs), in radians,
+    broadcast over their leading axes. `xp` is the array module: `numpy` or `jax.numpy`.
+    """
+    sources = {**weights, INPUTS: inputs}
+    if xp is np:  # the truth about an engine in single precision is not one in single precision
+        sources = {name: np.asarray(value, np.float64) for name, value in sources.items()}
+    return evolve(circuit.n_qubits, circuit.operations(), sources, xp=xp)
+
+
+def evolve(
+    n_qubits: int, gates: Iterable[Operation], values: Mapping[str, Any], start: Any = None, *, xp: ModuleType = np
+) -> Any:
+    """Return the state (..., 2^n_qubits) of `gates` applied to `start`, or to |0...0>.
+
+    `values[source][..., *index]` is a gate's angle.
     """
     sources = {name: xp.asarray(value) for name, value in values.items()}
-    amplitudes = np.zeros(2**n_qubits)
-    amplitudes[0] = 1.0
-    dtype = next((value.dtype for value in sources.values()), np.dtype("float64"))
-    state = xp.asarray(amplitudes, dtype) + xp.zeros((1,), dtype) * 1j
-    for gate in gates:
-        if gate.source:
-            state = _rotate(state, n_qubits, gate, sources[gate.source][(..., *gate.index)], xp)
-        elif gate.name == "H":
-            state = _hadamard(state, n_qubits, gate.wires[0], xp)
-        else:
-            state = state[..., _cnot_permutation(n_qubits, *gate.wires)]
+    state = start
+    if state is None:
+        dtype = next((value.dtype for value in sources.values()), np.dtype("float64"))
+        amplitudes = np.zeros(2**n_qubits)
+        amplitudes[0] = 1.0
+        state = xp.asarray(amplitudes, dtype) + xp.zeros((1,), dtype) * 1j
+    for op in gates:
+        theta = sources[op.source][(..., *op.index)] if op.source else None
+        state = _apply(state, n_qubits, op.wires, op.gate.entries(theta, xp=xp), xp)
     return state
 
 
@@ -49,48 +68,54 @@ def bloch_vectors(state: Any, n_qubits: int, *, xp: ModuleType = np) -> Any:
     """Return (<X_i>, <Y_i>, <Z_i>) of every wire (..., n_qubits, 3) of `state` (..., 2^n_qubits)."""
     vectors = []
     for wire in range(n_qubits):
-        zero, one = _halves(state, n_qubits, wire)
+        zero, one = _parts(state, n_qubits, [wire])
         overlap = xp.sum(xp.conj(zero) * one, axis=(-2, -1))
         excess = xp.sum(xp.abs(zero) ** 2 - xp.abs(one) ** 2, axis=(-2, -1))
         vectors.append(xp.stack([2 * overlap.real, 2 * overlap.imag, excess], axis=-1))
     return xp.stack(vectors, axis=-2)
 
 
-def _halves(state: Any, n_qubits: int, wire: int) -> tuple[Any, Any]:
-    """Return the amplitudes with `wire` in |0> and in |1>, each (..., 2^wire, 2^(n - wire - 1))."""
-    split = state.reshape(*state.shape[:-1], 2**wire, 2, 2 ** (n_qubits - wire - 1))
-    return split[..., 0, :], split[..., 1, :]
+def _parts(state: Any, n_qubits: int, wires: Sequence[int]) -> list[Any]:
+    """Return the amplitudes for each value of the bits of `wires` (ascending), each (..., rest before, ..., after)."""
+    shape, last = [], -1
+    for wire in wires:
+        shape += [2 ** (wire - last - 1), 2]
+        last = wire
+    split = state.reshape(*state.shape[:-1], *shape, 2 ** (n_qubits - 1 - last))
+    places = itertools.product((0, 1), repeat=len(wires))
+    return [split[(..., slice(None), *(part for bit in bits for part in (bit, slice(None))))] for bits in places]
 
 
-def _join(zero: Any, one: Any, xp: ModuleType) -> Any:
-    joined = xp.stack([zero, one], axis=-2)
-    return joined.reshape(*joined.shape[:-3], -1)
+def _apply(state: Any, n_qubits: int, wires: tuple[int, ...], entries: Sequence[Sequence[Any]], xp: ModuleType) -> Any:
+    """Return `state` under the matrix `entries` of a gate on `wires`, the first its most significant bit."""
+    ascending = sorted(wires)
+    parts = _parts(state, n_qubits, ascending)
+    # Row r of the matrix has bit j of `wires` at place j; `parts` have them in ascending order of the wires.
+    bits = itertools.product((0, 1), repeat=len(wires))
+    order = [sum(b[wires.index(wire)] << place for place, wire in enumerate(reversed(ascending))) for b in bits]
+    moved: list[Any] = [None] * len(parts)
+    for row, place in zip(entries, order, strict=True):
+        present = [(entry, parts[source]) for entry, source in zip(row, order, strict=True) if not _is(entry, 0)]
+        terms = [_times(entry, part, len(wires) + 1) for entry, part in present]
+        moved[place] = sum(terms[1:], terms[0])
+    shape = moved[0].shape
+    for axis in range(len(wires)):
+        moved = [xp.stack(pair, axis=-2 * axis - 2) for pair in zip(moved[::2], moved[1::2], strict=True)]
+    return moved[0].reshape(*shape[: -len(wires) - 1], -1)
 
 
-def _rotate(state: Any, n_qubits: int, gate: Operation, angle: Any, xp: ModuleType) -> Any:
-    zero, one = _halves(state, n_qubits, gate.wires[0])
-    half = _pad(angle[..., None, None] / 2, zero.ndim)
-    zero, one = _pad(zero, half.ndim), _pad(one, half.ndim)
-    cos, sin = xp.cos(half), xp.sin(half)
-    if gate.name == "RX":
-        return _join(cos * zero - 1j * sin * one, cos * one - 1j * sin * zero, xp)
-    if gate.name == "RY":
-        return _join(cos * zero - sin * one, cos * one + sin * zero, xp)
-    return _join((cos - 1j * sin) * zero, (cos + 1j * sin) * one, xp)
+def _is(entry: Any, number: int) -> bool:
+    return isinstance(entry, (int, float, complex)) and entry == number
+
+
+def _times(entry: Any, part: Any, n_axes: int) -> Any:
+    """Return `entry` (...) times `part` (..., n_axes more), both of one rank, so that none is promoted silently."""
+    if isinstance(entry, (int, float, complex)):
+        return part if entry == 1 else entry * part
+    entry = entry.reshape(*entry.shape, *(1,) * n_axes)
+    ndim = max(entry.ndim, part.ndim)
+    return _pad(entry, ndim) * _pad(part, ndim)
 
 
 def _pad(array: Any, ndim: int) -> Any:
-    """Return `array` with leading axes of length 1 up to `ndim` axes, so that no rank is promoted silently."""
     return array.reshape(*(1,) * (ndim - array.ndim), *array.shape)
-
-
-def _hadamard(state: Any, n_qubits: int, wire: int, xp: ModuleType) -> Any:
-    zero, one = _halves(state, n_qubits, wire)
-    return _join((zero + one) * _SQRT_HALF, (zero - one) * _SQRT_HALF, xp)
-
-
-@functools.lru_cache(maxsize=256)
-def _cnot_permutation(n_qubits: int, control: int, target: int) -> np.ndarray:
-    index = np.arange(2**n_qubits)
-    on = (index >> (n_qubits - 1 - control)) & 1
-    return index ^ (on << (n_qubits - 1 - target))

@@ -1,4 +1,4 @@
-"""`Subject`: the circuit that the probes question, whether it comes from a `CircuitSpec`, a function or a QNode."""
+"""`Subject`: the circuit that the probes question, whether it comes from a `Circuit`, a function or a QNode."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -13,29 +13,27 @@ from jaxtyping import Array, Float
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import key_seed
-from qwafer.circuits import CircuitSpec, operations
-from qwafer.engines import Program
+from qwafer.circuits import INPUTS, Circuit, CircuitSpec
+from qwafer.circuits.circuit import uses
+from qwafer.engines import Engine, Program
 from qwafer.engines import get as get_engine
-from qwafer.probes.circuit.statevector import states as spec_states
+from qwafer.probes.circuit.statevector import states as circuit_states
 
 Weights = Mapping[str, Array]
-
-ANGLES = "angles"
-"""The name of the group of inputs beside the groups of weights."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """A circuit under question, as a batched function with what is known about it.
 
-    Probes use `program` for values and gradients and the rest where it is there: `spec` for structure and exact shift
-    rules, `bloch` for the readout's identities, `states` for what needs amplitudes.
+    Probes use `program` for values and gradients and the rest where it is there: `circuit` for structure and exact
+    shift rules, `bloch` for the readout's identities, `states` for what needs amplitudes.
     """
 
     name: str
     """What to call it in a report."""
     program: Callable[[Weights, Array], Array]
-    """(weights, angles (batch, n_inputs)) -> s (batch, n_outputs), differentiable by JAX in both."""
+    """(weights, inputs (batch, n_inputs)) -> s (batch, n_outputs), differentiable by JAX in both."""
     shapes: Mapping[str, tuple[int, ...]]
     """Shape of each group of weights."""
     n_inputs: int
@@ -44,24 +42,29 @@ class Subject:
     """Examples of one call."""
     dtype: str
     """Precision of values and gradients."""
-    spec: CircuitSpec | None = None
-    """The circuit's meaning, where it is one of qwafer's."""
+    circuit: Circuit | None = None
+    """Its gates and readout, where they are known."""
     bloch: Callable[[Weights, Array], Array] | None = None
-    """(weights, angles) -> (batch, 3 n_qubits): the Pauli expectation values of the body, from the same engine."""
+    """(weights, inputs) -> (batch, 3 n_qubits): the Pauli expectation values of the body, from the same engine."""
     states: Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray] | None = None
-    """(weights (S, ...), angles (S, n_inputs)) -> amplitudes (S, 2^n), for the questions that need the state."""
+    """(weights (S, ...), inputs (S, n_inputs)) -> amplitudes (S, 2^n), for the questions that need the state."""
     shots: int | None = None
     """Finite shots behind an expectation value; none: exact."""
     center: Mapping[str, np.ndarray] | None = None
     """Weights around which points are drawn; none: uniform over a whole turn."""
 
+    @property
+    def spec(self) -> CircuitSpec | None:
+        """The circuit, where it is one of layers: what can be asked at other sizes too."""
+        return self.circuit if isinstance(self.circuit, CircuitSpec) else None
+
     def group_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each group, the inputs of one example last."""
-        return {**self.shapes, ANGLES: (self.n_inputs,)}
+        return {**self.shapes, INPUTS: (self.n_inputs,)}
 
     def rounding(self) -> float:
         """Return a bound on the rounding of one value of order 1: a random walk over the gates."""
-        gates = sum(1 for _ in operations(self.spec)) if self.spec is not None else 100
+        gates = len(self.circuit.operations()) if self.circuit is not None else 100
         return float(jnp.finfo(self.dtype).eps) * (4 + gates**0.5)
 
     def shot_noise(self) -> float:
@@ -69,9 +72,9 @@ class Subject:
         return 1 / self.shots**0.5 if self.shots else 0.0
 
     def point(self, seed: int, index: int) -> tuple[dict[str, Array], Array]:
-        """Return weights and angles (batch, n_inputs) of the `index`-th random point.
+        """Return weights and inputs (batch, n_inputs) of the `index`-th random point.
 
-        Angles, and weights that are angles, are uniform over a turn: special points, such as the small initial
+        Inputs, and weights that are angles, are uniform over a turn: special points, such as the small initial
         weights, hide what vanishes by symmetry. Coefficients of `z_vec` are normal. Where `center` is set, points are
         normal around it.
         """
@@ -85,50 +88,54 @@ class Subject:
             else:
                 value = generator.uniform(-np.pi, np.pi, shape)
             weights[group] = jnp.asarray(value, self.dtype)
-        generator = np.random.default_rng(key_seed(seed, f"probe/{index}/{ANGLES}"))
-        angles = generator.uniform(-np.pi, np.pi, (self.batch, self.n_inputs))
-        return weights, jnp.asarray(angles, self.dtype)
+        generator = np.random.default_rng(key_seed(seed, f"probe/{index}/angles"))
+        inputs = generator.uniform(-np.pi, np.pi, (self.batch, self.n_inputs))
+        return weights, jnp.asarray(inputs, self.dtype)
 
-    def values_at(self, weights: Mapping[str, np.ndarray], angles: np.ndarray) -> np.ndarray:
+    def values_at(self, weights: Mapping[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
         """Return the values (N, n_outputs) in float64 at one set of weights and any number of inputs (N, n_inputs)."""
         arrays = {group: jnp.asarray(value, self.dtype) for group, value in weights.items()}
         parts = []
-        for start in range(0, len(angles), self.batch):
-            part = np.asarray(angles[start : start + self.batch])
+        for start in range(0, len(inputs), self.batch):
+            part = np.asarray(inputs[start : start + self.batch])
             padded = np.concatenate([part, np.repeat(part[-1:], self.batch - len(part), axis=0)])
             values = np.asarray(self.program(arrays, jnp.asarray(padded, self.dtype)), np.float64)
             parts.append(values[: len(part)])
         return np.concatenate(parts)
 
     def rule(self, group: str) -> str:
-        """Return how a derivative by this group follows from values: `shift` (exact), `linear` (exact) or
-        `difference`.
-        """
-        if self.spec is None:
+        """Return how a derivative by this group follows from values: `shift`, `linear` (both exact) or `difference`."""
+        if self.circuit is None:
             return "difference"
         if self._is_coefficient(group):
             return "linear"
-        return "difference" if group == ANGLES and self.spec.reupload and self.spec.n_layers > 1 else "shift"
+        return "difference" if uses(self.circuit, group) > 1 else "shift"
+
+    def max_frequency(self) -> int | None:
+        """Return the largest frequency of the values in one angle of any group; None for an unknown circuit."""
+        if self.circuit is None:
+            return None
+        return max(uses(self.circuit, group) for group in self.group_shapes())
 
     def _is_coefficient(self, group: str) -> bool:
-        return self.spec is not None and self.spec.readout == "z_vec" and group == "readout"
+        return self.circuit is not None and self.circuit.readout_facts.is_weighted and group == "readout"
 
 
-def circuit_subject(spec: CircuitSpec, engine: str = "reference", *, batch: int = 3, **options: Any) -> Subject:
-    """Return the subject of `spec` on the engine called `engine`, whose own options follow."""
+def circuit_subject(circuit: Circuit, engine: str | Engine = "reference", *, batch: int = 3, **options: Any) -> Subject:
+    """Return the subject of `circuit` on an engine, or on the engine of that name, whose own options follow."""
     check_positive_int("batch", batch, minimum=2)
-    instance = get_engine(engine, **options)
-    program = instance.program(spec, batch)
+    instance = get_engine(engine, **options) if isinstance(engine, str) else engine
+    program = instance.program(circuit, batch)
     return Subject(
-        name=f"{spec.readout} on {engine}",
+        name=f"{circuit.readout} on {instance.name}",
         program=program,
-        shapes=spec.weight_shapes(),
-        n_inputs=spec.n_qubits,
+        shapes=circuit.weight_shapes(),
+        n_inputs=circuit.n_inputs,
         batch=batch,
-        dtype=spec.dtype,
-        spec=spec,
-        bloch=_Lazy(lambda: instance.program(spec.body(), batch, gradient=False)),
-        states=lambda weights, angles: spec_states(spec, weights, angles),
+        dtype=circuit.dtype,
+        circuit=circuit,
+        bloch=_Lazy(lambda: instance.program(circuit.body(), batch, gradient=False)),
+        states=lambda weights, inputs: circuit_states(circuit, weights, inputs),
         shots=program.info.get("shots"),
     )
 
@@ -142,7 +149,7 @@ def function_subject(
     batch: int = 3,
     dtype: str = "",
 ) -> Subject:
-    """Return the subject of a plain function (weights, angles (n_inputs,)) -> a scalar or a vector, one example a call.
+    """Return the subject of a plain function (weights, inputs (n_inputs,)) -> a scalar or a vector: one example.
 
     `weights` is an array or a dict of arrays: the point around which the probes ask. A function that returns complex
     amplitudes (2^n) is a state: its values are then <Z_i> of every wire. `dtype` is the precision of the values; by
@@ -154,8 +161,8 @@ def function_subject(
     center = {str(group): np.asarray(value, np.float64) for group, value in given.items()}
     dtype = dtype or ("float64" if jax.config.jax_enable_x64 else "float32")
 
-    def example(weights: Weights, angles: Array) -> Array:
-        return _stack(function(weights if is_mapping else weights["weights"], angles))
+    def example(weights: Weights, inputs: Array) -> Array:
+        return _stack(function(weights if is_mapping else weights["weights"], inputs))
 
     shape = _trace(example, center, n_inputs, dtype, name)
     is_state = np.issubdtype(shape.dtype, np.complexfloating)
@@ -163,16 +170,16 @@ def function_subject(
     if is_state and 2**n_qubits != shape.shape[0]:
         raise InputError(f"`{name}` must return real values or 2^n complex amplitudes, got {shape.shape[0]} amplitudes")
 
-    def values(weights: Weights, angles: Array) -> Array:
-        value = example(weights, angles)
+    def values(weights: Weights, inputs: Array) -> Array:
+        value = example(weights, inputs)
         if is_state:
             value = _z_values(value, n_qubits)
         return value.astype(dtype)
 
-    def amplitudes(weights: Mapping[str, np.ndarray], angles: np.ndarray) -> np.ndarray:
+    def amplitudes(weights: Mapping[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
         batched = jax.jit(jax.vmap(example))
         return np.asarray(
-            batched({group: jnp.asarray(w, dtype) for group, w in weights.items()}, jnp.asarray(angles, dtype))
+            batched({group: jnp.asarray(w, dtype) for group, w in weights.items()}, jnp.asarray(inputs, dtype))
         )
 
     return Subject(
@@ -188,7 +195,7 @@ def function_subject(
 
 
 def qnode_subject(qnode: Any, weights: Any, n_inputs: int, *, batch: int = 3, dtype: str = "") -> Subject:
-    """Return the subject of a PennyLane QNode (weights, angles (n_inputs,)) -> expectation values, or a state.
+    """Return the subject of a PennyLane QNode (weights, inputs (n_inputs,)) -> expectation values, or a state.
 
     The state behind expectation values is recovered by running the QNode's own tape on `default.qubit`.
     """
@@ -203,8 +210,8 @@ def qnode_subject(qnode: Any, weights: Any, n_inputs: int, *, batch: int = 3, dt
         wires = qnode.device.wires
 
         @qml.qnode(qml.device("default.qubit", wires=wires), interface="jax")
-        def state_node(weights: Any, angles: Array) -> Any:
-            tape = qml.workflow.construct_tape(qnode, level="top")(weights, angles)
+        def state_node(weights: Any, inputs: Array) -> Any:
+            tape = qml.workflow.construct_tape(qnode, level="top")(weights, inputs)
             for operation in tape.operations:
                 qml.apply(operation)
             return qml.state()
@@ -221,10 +228,10 @@ class _Lazy:
         self._make = make
         self._made: Program | None = None
 
-    def __call__(self, weights: Weights, angles: Array) -> Array:
+    def __call__(self, weights: Weights, inputs: Array) -> Array:
         if self._made is None:
             self._made = self._make()
-        return self._made(weights, angles)
+        return self._made(weights, inputs)
 
 
 def _stack(value: Any) -> Array:
@@ -246,6 +253,6 @@ def _trace(example: Any, center: Mapping[str, np.ndarray], n_inputs: int, dtype:
         return jax.eval_shape(example, weights, jax.ShapeDtypeStruct((n_inputs,), dtype))
     except (TypeError, jax.errors.JAXTypeError) as error:
         raise InputError(
-            f"`{name}` must be a function (weights, angles (n_inputs,)) of JAX arrays that JAX can trace; it raised "
+            f"`{name}` must be a function (weights, inputs (n_inputs,)) of JAX arrays that JAX can trace; it raised "
             f"{type(error).__name__}: {str(error).splitlines()[0]}"
         ) from error

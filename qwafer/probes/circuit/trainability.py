@@ -21,7 +21,7 @@ COSTS = ("local", "global")
 LOST_SIGMA = 1e-4
 """A standard deviation of the gradient below this is lost in float32 rounding and in any affordable number of shots."""
 FAINT_SIGMA = 1e-3
-"""Below this a million shots a value, or a mean over many examples, is needed to see a gradient."""
+"""Below this a million shots per value, or a mean over many examples, is needed to see a gradient."""
 MOST_WIRES = 6
 """Wires by whose rotations the gradient is sampled, at most."""
 
@@ -33,9 +33,9 @@ class Decay:
     """A fitted law Var = 2^(a - rate n) with its bootstrap interval."""
 
     rate: float
-    """Bits of variance lost a step of the axis (a wire, or a layer)."""
+    """Bits of variance lost per step of the axis (per wire, or per layer)."""
     low: float
-    """Lower end of the 95 % interval of the rate."""
+    """Lower end of the 95% interval of the rate."""
     high: float
     """Upper end."""
     intercept: float
@@ -75,7 +75,7 @@ def gradient_samples(
 ) -> dict[str, Float[np.ndarray, "S P"]]:
     """Return dC/dw (n_samples, len(parameters)) of each cost, by the parameter-shift rule at random weights and inputs.
 
-    `states_of` maps weights (S, ...) and angles (S, n_inputs) to amplitudes (S, 2^n). `parameters` are (group, index)
+    `states_of` maps weights (S, ...) and inputs (S, n_inputs) to amplitudes (S, 2^n). `parameters` are (group, index)
     pairs. Weights are uniform over a turn, or normal of standard deviation `scale`; inputs are uniform in +-pi/2.
     """
     draws: dict[str, Any] = {}
@@ -86,7 +86,7 @@ def gradient_samples(
             generator.uniform(-np.pi, np.pi, size) if scale is None else scale * generator.standard_normal(size)
         )
     generator = np.random.default_rng(key_seed(seed, "plateau/angles"))
-    angles = generator.uniform(-np.pi / 2, np.pi / 2, (n_samples, n_inputs))
+    inputs = generator.uniform(-np.pi / 2, np.pi / 2, (n_samples, n_inputs))
     samples = {cost: np.empty((n_samples, len(parameters))) for cost in COSTS}
     for column, (group, index) in enumerate(parameters):
         displaced = []
@@ -94,7 +94,7 @@ def gradient_samples(
             shifted = dict(draws)
             shifted[group] = np.array(draws[group])
             shifted[group][(slice(None), *index)] += sign * np.pi / 2
-            displaced.append(states_of(shifted, angles))
+            displaced.append(states_of(shifted, inputs))
         for cost in COSTS:
             plus, minus = (expectation_cost(state, cost) for state in displaced)
             samples[cost][:, column] = (plus - minus) / 2
@@ -104,13 +104,13 @@ def gradient_samples(
 def spec_gradient_samples(
     spec: CircuitSpec, *, n_samples: int = 500, seed: int = 0, scale: float | None = None
 ) -> dict[str, Float[np.ndarray, "S P"]]:
-    """Return `gradient_samples` of the body of `spec` by one rotation a wire in the middle of its ansatz, layer L // 2.
+    """Return `gradient_samples` of the body of `spec` by one rotation per wire in its middle layer, L // 2.
 
-    Of more than six wires six are taken, evenly spaced.
-    The RY of Rot, or the RX of the basic entangler: a generator that does not commute with the readout. The first and
-    the last layer would hide a plateau behind their light cones.
+    It is the first of the layer whose generator does not commute with the readout: RY of Rot, or RX of the basic
+    entangler. Of more than six wires six are taken, evenly spaced. The first and the last layer would hide a plateau
+    behind their light cones.
     """
-    angle = 1 if spec.angles_per_wire == 3 else 0
+    angle = next(place for place, gate in enumerate(spec.layer_gates) if not gate.keeps_z)
     wires = sorted({round(wire) for wire in np.linspace(0, spec.n_qubits - 1, min(spec.n_qubits, MOST_WIRES))})
     middle = [("ansatz", (spec.n_layers // 2, wire, angle)) for wire in wires]
     chunk = max(1, CHUNK_AMPLITUDES >> spec.n_qubits)
@@ -118,7 +118,7 @@ def spec_gradient_samples(
     for start in range(0, n_samples, chunk):
         parts.append(
             gradient_samples(
-                lambda weights, angles: states(spec, weights, angles),
+                lambda weights, inputs: states(spec, weights, inputs),
                 {"ansatz": spec.weight_shapes()["ansatz"]},
                 spec.n_qubits,
                 middle,
@@ -178,7 +178,7 @@ def trainability(
 
     Weights are uniform over a turn and, where `init_scale` is given, also normal of that standard deviation, as
     training starts; the verdict is about the latter then. The rate of the local cost is that of sum_i <Z_i>: the
-    factor 1/n of mean Z is no plateau. Beside it stands the rate of a 2-design over the same sizes, the worst case.
+    factor 1/n of mean Z is not a plateau. Beside it stands the rate of a 2-design over the same sizes, the worst case.
     The verdict is about the gradient that is there: the standard deviation of mean Z's gradient at the spec's own
     size, by the rotations in the middle of the ansatz, fails below 1e-4 and warns below 1e-3. Above twelve wires it
     is extrapolated.
@@ -204,24 +204,24 @@ def trainability(
         by_size = [sample(n, spec.n_layers) for n in qubits]
         by_depth = [sample(spec.n_qubits, depth) for depth in layers] if simulated else []
         for cost in COSTS:
-            fits[f"{cost}, {weights} weights, a wire"] = fit_decay(qubits, [s[cost] for s in by_size], seed=seed)
+            fits[f"{cost}, {weights} weights, per wire"] = fit_decay(qubits, [s[cost] for s in by_size], seed=seed)
             if len(by_depth) > 1:
-                fits[f"{cost}, {weights} weights, a layer"] = fit_decay(layers, [s[cost] for s in by_depth], seed=seed)
+                fits[f"{cost}, {weights} weights, per layer"] = fit_decay(layers, [s[cost] for s in by_depth], seed=seed)
         if simulated:
             variance = gradient_variance(by_depth[layers.index(spec.n_layers)]["local"])
         else:
-            fit = fits[f"local, {weights} weights, a wire"]
+            fit = fits[f"local, {weights} weights, per wire"]
             variance = 2 ** (fit.intercept - fit.rate * spec.n_qubits)
         sigma = variance**0.5 / spec.n_qubits
     own = list(scales)[-1]
     how = own if simulated else f"{own} (extrapolated)"
-    local, other = (fits[f"{cost}, {own} weights, a wire"] for cost in COSTS)
+    local, other = (fits[f"{cost}, {own} weights, per wire"] for cost in COSTS)
     designs = np.log2([two_design_variance(n) * n for n in qubits])
     design = -float(np.polyfit(qubits, designs, 1)[0])
     verdict: Verdict = "fail" if sigma < LOST_SIGMA else "warn" if sigma < FAINT_SIGMA else "pass"
     headline = (
         f"gradient s.d. {sigma:.2g} at {how} weights{': nothing to follow' if verdict == 'fail' else ''}; bits lost "
-        f"a wire: local cost {local.rate:.2f} [{local.low:.2f}, {local.high:.2f}], global {other.rate:.2f}, 2-design "
+        f"per wire: local cost {local.rate:.2f} [{local.low:.2f}, {local.high:.2f}], global {other.rate:.2f}, 2-design "
         f"{design:.2f}"
     )
     return Report(
@@ -256,8 +256,8 @@ def own_trainability(subject: Subject, *, n_points: int = 16, seed: int = 0) -> 
     """
     rows = []
     for index in range(n_points):
-        weights, angles = subject.point(key_seed(seed, "plateau"), index)
-        blocks = jax.jacrev(subject.program)(weights, angles)
+        weights, inputs = subject.point(key_seed(seed, "plateau"), index)
+        blocks = jax.jacrev(subject.program)(weights, inputs)
         rows.append(
             np.concatenate([np.asarray(block, np.float64).reshape(subject.batch, -1) for block in blocks.values()], 1)
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from qwafer.data import Split, make_split
 from qwafer.evaluation import roc_auc
-from qwafer.probes.data.table import Table
+from qwafer.probes.data.probed import ProbedData
 from qwafer.probes.report import Report
 
 SIGMAS = 4.0
@@ -17,33 +17,33 @@ SIGMAS = 4.0
 DROP = 0.02
 """A loss of ROC-AUC beyond this, and beyond two standard errors, is worth a warning."""
 
-Fit = Callable[[Table], tuple[np.ndarray, np.ndarray]]
-"""Trains on a table's training rows; returns scores (M, K) and labels (M, K) of its test rows."""
+Fit = Callable[[ProbedData], tuple[np.ndarray, np.ndarray]]
+"""Trains on the training rows; returns scores (M, K) and labels (M, K) of the test rows."""
 
 
-def linear_fit(table: Table, *, ridge: float = 1e-2) -> tuple[np.ndarray, np.ndarray]:
+def linear_fit(data: ProbedData, *, ridge: float = 1e-2) -> tuple[np.ndarray, np.ndarray]:
     """Return scores and labels of the test rows by ridge regression on standardised features: the linear probe.
 
     w = (X^T X + ridge M 1)^-1 X^T (y - mean y), with M training rows.
     """
-    train, test = table.part("train"), table.part("test")
-    features = np.asarray(table.features, np.float64)
+    train, test = data.part("train"), data.part("test")
+    features = np.asarray(data.features, np.float64)
     mean, scale = features[train].mean(axis=0), features[train].std(axis=0)
     design = (features - mean) / np.where(scale > 0, scale, 1.0)
-    targets = table.labels[train].astype(np.float64)
+    targets = data.labels[train].astype(np.float64)
     gram = design[train].T @ design[train] + ridge * len(train) * np.eye(design.shape[1])
     weights = np.linalg.solve(gram, design[train].T @ (targets - targets.mean(axis=0)))
-    return design[test] @ weights, np.asarray(table.labels[test])
+    return design[test] @ weights, np.asarray(data.labels[test])
 
 
-def label_permutation(table: Table, fit: Fit = linear_fit, *, seed: int = 0) -> Report:
+def label_permutation(data: ProbedData, fit: Fit = linear_fit, *, seed: int = 0) -> Report:
     """Report whether a pipeline trained on permuted labels scores at chance, as it must.
 
     Labels are permuted over all rows (rows of labels stay whole), then `fit` trains and scores. An AUC four standard
     deviations above 0.5 (Mann-Whitney null) fails: labels reach the scores by another way than the features.
     """
-    order = np.random.default_rng(seed).permutation(len(table.labels))
-    scores, labels = fit(dataclasses.replace(table, labels=table.labels[order]))
+    order = np.random.default_rng(seed).permutation(len(data.labels))
+    scores, labels = fit(dataclasses.replace(data, labels=data.labels[order]))
     auc = np.atleast_1d(np.asarray(roc_auc(np.asarray(scores, np.float64), labels), np.float64))
     n_pos = np.asarray(labels).sum(axis=0).astype(np.float64)
     n_neg = len(labels) - n_pos
@@ -56,10 +56,10 @@ def label_permutation(table: Table, fit: Fit = linear_fit, *, seed: int = 0) -> 
         question="Does the pipeline fall to chance when the labels are permuted?",
         verdict="fail" if failed else "pass",
         headline=(
-            f"AUC {auc[worst]:.3f} on permuted labels ({table.label(worst)}, {z[worst]:+.1f} sigma)"
+            f"AUC {auc[worst]:.3f} on permuted labels ({data.label(worst)}, {z[worst]:+.1f} sigma)"
             + ("" if failed else ": chance")
         ),
-        numbers={"auc": auc, "z": z},
+        numbers={"roc_auc": auc, "z": z},
         tolerance=f"fail: more than {SIGMAS:.0f} standard deviations above 0.5",
         meaning="Labels reach the scores by another way than through what the features say: the pipeline leaks.",
         remedy=(
@@ -69,18 +69,18 @@ def label_permutation(table: Table, fit: Fit = linear_fit, *, seed: int = 0) -> 
     )
 
 
-def split_by_origin(table: Table, fit: Fit = linear_fit, *, seed: int = 0) -> Report:
+def split_by_origin(data: ProbedData, fit: Fit = linear_fit, *, seed: int = 0) -> Report:
     """Report whether a split by lot (or by time) scores as the random one does, where the data have lots or times.
 
     The AUC of `fit` under `make_split(by="group")`, or `by="time"`, against `by="content"`, macro over labels; warns
     where it is more than 0.02 and two standard errors lower.
     """
     name, question = "split by origin", "Does the score survive a split by lot or by time?"
-    if table.groups is None and table.times is None:
+    if data.groups is None and data.times is None:
         return Report(name, question, "skip", "the data have neither lots nor times")
-    by = "group" if table.groups is not None else "time"
-    random_auc, random_error = _macro_auc(_resplit(table, "content", seed), fit)
-    origin_auc, origin_error = _macro_auc(_resplit(table, by, seed), fit)
+    by = "group" if data.groups is not None else "time"
+    random_auc, random_error = _macro_auc(_resplit(data, "content", seed), fit)
+    origin_auc, origin_error = _macro_auc(_resplit(data, by, seed), fit)
     drop, error = random_auc - origin_auc, float(np.hypot(random_error, origin_error))
     return Report(
         name=name,
@@ -94,14 +94,14 @@ def split_by_origin(table: Table, fit: Fit = linear_fit, *, seed: int = 0) -> Re
     )
 
 
-def _resplit(table: Table, by: str, seed: int) -> Table:
-    split: Split = make_split(table.labels, table.content_ids, seed=seed, by=by, groups=table.groups, times=table.times)
-    return dataclasses.replace(table, split=split)
+def _resplit(data: ProbedData, by: str, seed: int) -> ProbedData:
+    split: Split = make_split(data.labels, data.content_ids, seed=seed, by=by, groups=data.groups, times=data.times)
+    return dataclasses.replace(data, split=split)
 
 
-def _macro_auc(table: Table, fit: Fit) -> tuple[float, float]:
+def _macro_auc(data: ProbedData, fit: Fit) -> tuple[float, float]:
     """Return the mean AUC over labels and its standard error (Hanley and McNeil 1982)."""
-    scores, labels = fit(table)
+    scores, labels = fit(data)
     auc = np.atleast_1d(np.asarray(roc_auc(np.asarray(scores, np.float64), labels), np.float64))
     n_pos = np.maximum(np.asarray(labels).sum(axis=0), 1)
     n_neg = np.maximum(len(labels) - n_pos, 1)

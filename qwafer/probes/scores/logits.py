@@ -226,7 +226,7 @@ def score_sign(
         question="Do positives score higher than negatives, and did alpha keep its sign?",
         verdict=verdict,
         headline=headline,
-        numbers={"auc": auc, "auc_negated": 1 - auc, "sigma": sigma, "alpha": path},
+        numbers={"roc_auc": auc, "roc_auc_negated": 1 - auc, "sigma": sigma, "alpha": path},
         tolerance=f"fail: AUC below 0.5 - {SIGN_SIGMAS:.0f} sigma; warn: alpha crosses zero or is negative",
         meaning="A negative alpha flips every logit: the ranking is inverted while the loss may still look reasonable.",
         remedy="Use head.alpha_mode = softplus (alpha > 0), or freeze alpha; check the labels' meaning.",

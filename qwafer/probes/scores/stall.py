@@ -26,10 +26,10 @@ def stall_level(gamma: float) -> float:
 
 
 class StallWatch:
-    """Watches a run for the stall: pass it as the `progress` of `training.train`, or feed it the entries of the
+    """Watches a run for the stall: pass it as the `observe` of `training.train`, or feed it the entries of the
     curves.
 
-    An evaluation is stalled where training and validation loss lie within 2 % of `level` and the classes are less
+    An evaluation is stalled where training and validation loss lie within 2% of `level` and the classes are less
     than 0.1 apart in logit units. The run is stalled after `patience` such evaluations in a row; `since` is then the
     first epoch of them.
     """
@@ -43,10 +43,10 @@ class StallWatch:
         self._start: int | None = None
 
     def __call__(self, entry: Mapping[str, Any]) -> None:
-        """Take one evaluation: a mapping with `train_loss`, `val_loss`, `val_sep` and `epoch`."""
+        """Take one evaluation: a mapping with `train_loss`, `val_loss`, `val_separation` and `epoch`."""
         losses = (entry["train_loss"], entry["val_loss"])
         near = all(abs(loss - self.level) <= LOSS_TOLERANCE * self.level for loss in losses)
-        if near and abs(entry["val_sep"]) < LOGIT_TOLERANCE:
+        if near and abs(entry["val_separation"]) < LOGIT_TOLERANCE:
             self._start = int(entry["epoch"]) if self._row == 0 else self._start
             self._row += 1
             if self._row >= self.patience and self.since is None:
@@ -65,7 +65,7 @@ class StallWatch:
 
 def focal_stall(curves: Mapping[str, Sequence[Any]], gamma: float, *, level: float | None = None) -> Report:
     """Report whether a run ended in the stall, from the `curves` of its `RunResult` (`train_loss`, `val_loss`,
-    `val_sep`).
+    `val_separation`).
     """
     watch = StallWatch(gamma, level=level, patience=min(2, max(len(curves.get("epoch", ())), 1)))
     entries = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
@@ -78,7 +78,12 @@ def focal_stall(curves: Mapping[str, Sequence[Any]], gamma: float, *, level: flo
         question="Does the loss sit where it is when every logit is 0?",
         verdict="skip" if not entries else "fail" if watch.since is not None else "pass",
         headline=watch.message or f"loss {loss:.4f}, stall level {watch.level:.4f} (gamma = {gamma:g})",
-        numbers={"level": watch.level, "train_loss": loss, "val_sep": last.get("val_sep"), "since_epoch": watch.since},
+        numbers={
+            "level": watch.level,
+            "train_loss": loss,
+            "val_separation": last.get("val_separation"),
+            "since_epoch": watch.since,
+        },
         tolerance=(
             f"fail: losses within {LOSS_TOLERANCE:.0%} of the level and classes less than {LOGIT_TOLERANCE} apart"
         ),

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwafer.comparison.summary import ordered_groups
+from qwafer.comparison.metrics import metric_label
+from qwafer.comparison.summary import Summary, ordered_groups
 from qwafer.reports.figures import house_style, learning_curves, new_figure, save_figure
 from qwafer.reports.figures.style import (
     COLUMN,
@@ -16,23 +17,21 @@ from qwafer.reports.figures.style import (
     fit_text,
     line_style,
 )
+from qwafer.training.result import CURVES, GROUP_CURVES, RunResult, Runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from qwafer.training import RunResult
-
-    Results = Mapping[str, Mapping[int, RunResult]]
-
-CURVES = {"train_loss": "Training loss", "val_loss": "Validation loss", "val_auc": "Validation ROC-AUC"}
-LEARNING = {"grad_norm": "Gradient norm", "distance": "Distance moved"}
-METRIC_NAMES = {"roc_auc": "ROC-AUC", "ece": "ECE", "brier": "Brier score", "f1": "F1"}
+SHOWN = ("train_loss", "val_loss", "val_roc_auc")
+"""The curves that are drawn."""
+LEARNING = ("grad_norm", "distance")
+"""The curves that are drawn for every group of parameters."""
 
 
-def write_figures(summary: Mapping[str, Any], results: "Results", folder: Path) -> list[tuple[str, str]]:
-    """Write each figure as PNG and PDF into `folder`; return (name, caption) of those that have something to show."""
-    metric, baseline = (summary["experiment"][key] for key in ("metric", "baseline"))
+def write_figures(summary: Summary, results: Runs, folder: Path) -> list[tuple[Path, str]]:
+    """Write each figure as PNG and PDF into `folder`; return (PNG, caption) of those that have something to show."""
+    metric, baseline = summary.experiment.metric, summary.experiment.baseline
     figures = (
         (
             "paired",
@@ -42,7 +41,7 @@ def write_figures(summary: Mapping[str, Any], results: "Results", folder: Path) 
         (
             "differences",
             differences_figure(summary),
-            f"Differences of {metric} from {baseline}: every seed (grey), the mean and its 95 % BCa interval.",
+            f"Differences of {metric} from {baseline}: every seed (grey), the mean and its 95% BCa interval.",
         ),
         (
             "curves",
@@ -60,15 +59,14 @@ def write_figures(summary: Mapping[str, Any], results: "Results", folder: Path) 
     for name, figure, caption in figures:
         if figure is not None:
             save_figure(figure, folder / name)
-            drawn.append((name, caption))
+            drawn.append((folder / f"{name}.png", caption))
     return drawn
 
 
-def paired_figure(summary: Mapping[str, Any]) -> "Figure | None":
-    """Return the metric of every arm, a line a seed, the mean of each arm as a bar."""
-    arms = summary["arms"]
-    seeds = summary["experiment"]["seeds"]
-    values = np.array([[_nan(arm["values"].get(seed)) for arm in arms.values()] for seed in seeds])  # (seeds, arms)
+def paired_figure(summary: Summary) -> "Figure | None":
+    """Return the metric of every arm, one line per seed, the mean of each arm as a bar."""
+    arms, seeds = summary.arms, summary.experiment.seeds
+    values = np.array([[arm.values.get(seed) for arm in arms.values()] for seed in seeds], np.float64)  # (seeds, arms)
     if not np.isfinite(values).any():
         return None
     with house_style():
@@ -79,70 +77,66 @@ def paired_figure(summary: Mapping[str, Any]) -> "Figure | None":
         for row in values:
             axis.plot(x, row, color=MUTED, alpha=0.6, linewidth=0.7, marker="o", markersize=2.5, zorder=1)
         for i, arm in enumerate(arms.values()):
-            if arm["mean"] is not None:
-                axis.hlines(arm["mean"], i - 0.22, i + 0.22, color=line_style(i)["color"], linewidth=2.5, zorder=2)
+            if arm.mean is not None:
+                axis.hlines(arm.mean, i - 0.22, i + 0.22, color=line_style(i)["color"], linewidth=2.5, zorder=2)
         room = 0.85 * width / len(arms)
         axis.set_xticks(x, [fit_text(arm, room, lines=3) for arm in arms])
         axis.set_xlim(-0.5, len(arms) - 0.5)
-        axis.set_ylabel(metric_label(summary["experiment"]["metric"]))
+        axis.set_ylabel(metric_label(summary.experiment.metric))
         axis.grid(axis="y")
     return figure
 
 
-def differences_figure(summary: Mapping[str, Any]) -> "Figure | None":
-    """Return, one row a comparison, every seed's difference, the mean, and its interval."""
-    comparisons = [c for c in summary["comparisons"] if c["mean"] is not None]
+def differences_figure(summary: Summary) -> "Figure | None":
+    """Return, one row per comparison, every seed's difference, the mean, and its interval."""
+    comparisons = [c for c in summary.comparisons if c.mean is not None]
     if not comparisons:
         return None
-    arms = list(summary["arms"])
+    arms = list(summary.arms)
     with house_style():
         figure = new_figure(COLUMN, 0.6 + 0.4 * len(comparisons))
         axis = figure.subplots()
         axis.axvline(0, color=INK, linewidth=0.7)
         for row, c in enumerate(comparisons):
-            color = line_style(arms.index(c["arm"]))["color"]
+            color = line_style(arms.index(c.arm))["color"]
             axis.plot(
-                c["differences"], np.full(len(c["differences"]), row + 0.2), "o", color=MUTED, alpha=0.6, markersize=2.5
+                c.differences, np.full(len(c.differences), row + 0.2), "o", color=MUTED, alpha=0.6, markersize=2.5
             )
-            if c["interval"] is not None:
-                axis.hlines(row - 0.12, *c["interval"], color=color, linewidth=1.5)
-            axis.plot([c["mean"]], [row - 0.12], "D", color=color)
-        axis.set_yticks(range(len(comparisons)), [fit_text(c["arm"], 0.9, lines=2) for c in comparisons])
+            if c.interval is not None:
+                axis.hlines(row - 0.12, *c.interval, color=color, linewidth=1.5)
+            axis.plot([c.mean], [row - 0.12], "D", color=color)
+        axis.set_yticks(range(len(comparisons)), [fit_text(c.arm, 0.9, lines=2) for c in comparisons])
         axis.set_ylim(len(comparisons) - 0.5, -0.5)
         axis.margins(x=0.08)
         axis.grid(axis="x")
-        metric, baseline = (summary["experiment"][key] for key in ("metric", "baseline"))
-        axis.set_xlabel(fit_text(f"{metric_label(metric)}, difference from {baseline}", COLUMN - 0.3))
+        label = f"{metric_label(summary.experiment.metric)}, difference from {summary.experiment.baseline}"
+        axis.set_xlabel(fit_text(label, COLUMN - 0.3))
     return figure
 
 
-def curves_figure(results: "Results") -> "Figure | None":
-    """Return training loss, validation loss and validation AUC over the epochs, an arm a line."""
-    epochs = sorted({epoch for runs in results.values() for run in runs.values() for epoch in run.curves["epoch"]})
+def curves_figure(results: Runs) -> "Figure | None":
+    """Return training loss, validation loss and validation ROC-AUC over the epochs, one line per arm."""
+    epochs = _epochs(results)
     if not epochs:
         return None
-    panels = {
-        label: {arm: _matrix(runs, name, epochs) for arm, runs in results.items() if runs}
-        for name, label in CURVES.items()
-    }
+    trained = {arm: runs for arm, runs in results.items() if any(run.curve("epoch").size for run in runs.values())}
+    panels = {CURVES[name]: {arm: _matrix(runs, name, epochs) for arm, runs in trained.items()} for name in SHOWN}
     return learning_curves(epochs, panels)
 
 
-def learning_figure(results: "Results") -> "Figure | None":
-    """Return gradient norm and distance moved of every group of parameters over the epochs, an arm a line."""
-    every = [run for runs in results.values() for run in runs.values()]
-    prefix = "grad_norm."
+def learning_figure(results: Runs) -> "Figure | None":
+    """Return gradient norm and distance moved of every group of parameters over the epochs, one line per arm."""
     groups = ordered_groups(
-        name.removeprefix(prefix) for run in every for name in run.curves if name.startswith(prefix)
+        group for runs in results.values() for run in runs.values() for group in run.groups("grad_norm")
     )
     if not groups:
         return None
-    epochs = sorted({epoch for run in every for epoch in run.curves["epoch"]})
+    epochs = _epochs(results)
     with house_style():
         figure = new_figure(PAGE if len(groups) > 2 else COLUMN, 2.9)
         axes = figure.subplots(len(LEARNING), len(groups), squeeze=False, sharex=True)
         handles: dict[str, Any] = {}
-        for row, (name, label) in enumerate(LEARNING.items()):
+        for row, name in enumerate(LEARNING):
             for column, group in enumerate(groups):
                 axis = axes[row, column]
                 for i, (arm, runs) in enumerate(results.items()):
@@ -156,18 +150,12 @@ def learning_figure(results: "Results") -> "Figure | None":
                     axis.set_title(group)
                 if row == len(LEARNING) - 1:
                     axis.set_xlabel("Epoch")
-            axes[row, 0].set_ylabel(label)
+            axes[row, 0].set_ylabel(GROUP_CURVES[name])
         figure.legend(handles.values(), handles, loc="outside upper center", ncols=min(4, len(handles)))
     return figure
 
 
-def metric_label(metric: str) -> str:
-    """Return a metric's name for an axis: `test.roc_auc` becomes "Test ROC-AUC"."""
-    part, _, name = metric.partition(".")
-    return f"{part.capitalize()} {METRIC_NAMES.get(name, name.replace('_', ' '))}"
-
-
-def _draw(axis: "Axes", epochs: list[int], values: np.ndarray, index: int) -> Any:
+def _draw(axis: "Axes", epochs: list[float], values: np.ndarray, index: int) -> Any:
     """Draw the mean of `values` (runs, T) in the band from the least to the largest, and return its line."""
     seen = np.isfinite(values).any(axis=0)
     x, shown = np.asarray(epochs)[seen], values[:, seen]
@@ -180,16 +168,18 @@ def _draw(axis: "Axes", epochs: list[int], values: np.ndarray, index: int) -> An
     return line
 
 
-def _matrix(runs: "Mapping[int, RunResult]", name: str, epochs: list[int]) -> np.ndarray:
+def _epochs(results: Runs) -> list[float]:
+    """Return every epoch at which some run was evaluated."""
+    return sorted({epoch for runs in results.values() for run in runs.values() for epoch in run.curve("epoch")})
+
+
+def _matrix(runs: Mapping[int, RunResult], name: str, epochs: list[float]) -> np.ndarray:
     """Return the curve `name` of all runs as (runs, T) at `epochs`; NaN where a run has no value, having stopped
     early.
     """
     matrix = np.full((len(runs), len(epochs)), np.nan)
     for row, run in enumerate(runs.values()):
-        for epoch, value in zip(run.curves["epoch"], run.curves.get(name, ()), strict=False):
-            matrix[row, epochs.index(epoch)] = _nan(value)
+        values = run.curve(name)
+        if values.size:
+            matrix[row, np.searchsorted(epochs, run.curve("epoch"))] = values
     return matrix
-
-
-def _nan(value: float | None) -> float:
-    return np.nan if value is None else float(value)

@@ -1,152 +1,120 @@
 """The figures of a benchmark, each as PNG and PDF: those of one head are of its first seed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qwafer.comparison.analysis import evaluation, tuned
-from qwafer.comparison.runs import HeadRun
-from qwafer.evaluation import fit_calibration, metrics, predict
+from qwafer.comparison.analysis import RunAnalysis
+from qwafer.comparison.record import HeadRecord
+from qwafer.evaluation import metrics, predict
 from qwafer.evaluation.exclusive import class_indices, one_vs_rest_logits
 from qwafer.reports.figures import (
+    Drawn,
     TradeOffPoint,
     class_bars,
     class_confusion,
+    draw,
     error_maps,
     label_confusion,
-    learning_curves,
     reliability_diagrams,
     roc_and_precision_recall,
-    save_figure,
     trade_off,
+    training_curves,
     worst_examples,
 )
+from qwafer.training.result import RunResult, Runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CURVES = {"train_loss": "Training loss", "val_loss": "Validation loss", "val_auc": "Validation ROC-AUC"}
 N_ERRORS = 9
-
-TestMaps = Mapping[int, Sequence[np.ndarray]]
-"""The maps of the test examples, in the order of the logits, by seed."""
+"""Maps in the figure of the worst errors, at most."""
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A figure on disk."""
-
-    path: Path
-    """Of the PNG; the PDF lies beside it."""
-    caption: str
-
-
-def draw_shared(
-    runs: Mapping[str, Mapping[int, HeadRun]], spreads: Mapping[str, Mapping[str, Any]], folder: Path
-) -> dict[str, Drawn]:
-    """Draw what shows all heads at once: `trade_off`, `average_precision`, and `learning` where there are curves."""
-    first = {head: next(iter(by_seed.values())) for head, by_seed in runs.items()}
-    some = next(iter(first.values()))
-    name = "f1" if some.exclusive else "f1_tuned"
+def draw_shared(runs: Runs, records: Mapping[str, HeadRecord], folder: Path) -> dict[str, Drawn]:
+    """Draw what shows all heads at once: `average_precision`, `trade_off` of heads with a count of parameters, and
+    `learning` where there are curves.
+    """
+    some = next(iter(records.values()))
     decided = "of the arg max" if some.exclusive else "at thresholds from validation"
+    over_seeds = {head: record.test[record.main_metric] for head, record in records.items()}
+    counts = {head: record.parameters.trainable for head, record in records.items()}
     points = [
-        TradeOffPoint(
-            head,
-            first[head].n_parameters["trainable"],
-            _nan(spreads[head][name]["mean"]),
-            _nan(spreads[head][name]["min"]),
-            _nan(spreads[head][name]["max"]),
-        )
-        for head in runs
+        TradeOffPoint(head, count, over_seeds[head].mean, over_seeds[head].low, over_seeds[head].high)
+        for head, count in counts.items()
+        if count
     ]
-    n_seeds = max(len(by_seed) for by_seed in runs.values())
+    uncounted = ", ".join(head for head, count in counts.items() if not count)
+    n_seeds = max(len(record.runs) for record in records.values())
     bar = f"; a bar reaches from the least to the largest of {n_seeds} seeds" if n_seeds > 1 else ""
-    drawn = {
-        "trade_off": _save(
-            trade_off(points), folder / "trade_off", f"Macro F1 on test {decided} against trainable parameters{bar}."
-        ),
-        "average_precision": _save(
-            class_bars(
-                {head: evaluation(run).per_class["average_precision"] for head, run in first.items()}, some.label_names
-            ),
-            folder / "average_precision",
-            f"Average precision of each class on test, seed {some.seed}.",
-        ),
-    }
-    curves = learning_figure(runs)
+    precision = {head: record.first.test.per_class["average_precision"] for head, record in records.items()}
+    drawn = {}
+    if points:
+        caption = f"Macro F1 on test {decided} against trainable parameters{bar}."
+        caption += f" Not counted: {uncounted}." if uncounted else ""
+        drawn["trade_off"] = draw(trade_off(points), folder / "trade_off", caption)
+    drawn["average_precision"] = draw(
+        class_bars(precision, some.label_names),
+        folder / "average_precision",
+        f"Average precision of each class on test, seed {some.seed}.",
+    )
+    curves = training_curves({head: list(by_seed.values()) for head, by_seed in runs.items()})
     if curves is not None:
-        drawn["learning"] = _save(
+        drawn["learning"] = draw(
             curves, folder / "learning", "Learning curves: mean over seeds, in the band from the least to the largest."
         )
     return drawn
 
 
-def draw_head(run: HeadRun, maps: Sequence[np.ndarray] | None, folder: Path) -> dict[str, Drawn]:
-    """Draw one run of one head: `roc`, `confusion`, `reliability`, and `errors` where the maps are at hand."""
-    thresholds = tuned(run)
+def draw_head(
+    head: str, run: RunResult, analysis: RunAnalysis, maps: Sequence[np.ndarray] | None, folder: Path
+) -> dict[str, Drawn]:
+    """Draw one run of one head: `roc`, `confusion`, `reliability`, and `errors` where the maps are at hand.
+
+    `analysis` is that of the run; `maps` are those of its test examples, in the order of the logits.
+    """
     logits, labels = run.logits["test"], run.labels["test"]
-    scores = one_vs_rest_logits(logits) if run.exclusive else logits
-    calibration = fit_calibration(run.logits["val"], run.labels["val"], "temperature", exclusive=run.exclusive)
-    calibrated = calibration.apply(logits)
-    if run.exclusive:
-        calibrated = one_vs_rest_logits(calibrated)
+    calibrated = analysis.calibration["temperature"].fit.apply(logits)
+    limits = analysis.test.thresholds
+    if limits is None:
+        scores, calibrated = one_vs_rest_logits(logits), one_vs_rest_logits(calibrated)
         confusion = class_confusion(logits.argmax(axis=1), class_indices(labels, labels.shape[1]), run.label_names)
         decided = "of the arg max"
     else:
-        assert thresholds is not None
-        confusion = label_confusion(thresholds.predict(logits), labels, run.label_names, evaluation(run).degenerate)
+        scores = logits
+        confusion = label_confusion(predict(logits, limits), labels, run.label_names, analysis.test.degenerate)
         decided = "at thresholds tuned on validation"
-    of = f"{run.head}, test, seed {run.seed}"
+    of = f"{head}, test, seed {run.seed}"
     drawn = {
-        "roc": _save(
+        "roc": draw(
             roc_and_precision_recall(scores, labels, run.label_names),
-            folder / f"roc_{run.head}",
+            folder / f"roc_{head}",
             f"ROC and precision-recall curves: {of}.",
         ),
-        "confusion": _save(confusion, folder / f"confusion_{run.head}", f"Confusion {decided}: {of}."),
-        "reliability": _save(
+        "confusion": draw(confusion, folder / f"confusion_{head}", f"Confusion {decided}: {of}."),
+        "reliability": draw(
             reliability_diagrams(metrics.sigmoid(scores), labels, run.label_names, metrics.sigmoid(calibrated)),
-            folder / f"reliability_{run.head}",
+            folder / f"reliability_{head}",
             f"Reliability before and after temperature scaling on validation: {of}.",
         ),
     }
     if maps is not None:
-        drawn["errors"] = _save(
-            _errors(run, maps), folder / f"errors_{run.head}", f"The maps predicted worst {decided}: {of}."
+        drawn["errors"] = draw(
+            _errors(run, limits, maps), folder / f"errors_{head}", f"The maps predicted worst {decided}: {of}."
         )
     return drawn
 
 
-def learning_figure(runs: Mapping[str, Mapping[int, HeadRun]]) -> "Figure | None":
-    """Return the learning curves of the heads that have some; None where there are none."""
-    learnt = {head: list(by_seed.values()) for head, by_seed in runs.items() if next(iter(by_seed.values())).curves}
-    epochs = sorted({epoch for every in learnt.values() for run in every for epoch in run.curves["epoch"]})
-    if not epochs:
-        return None
-    panels: dict[str, dict[str, np.ndarray]] = {}
-    for name, label in CURVES.items():
-        panels[label] = {}
-        for head, every in learnt.items():
-            values = np.full((len(every), len(epochs)), np.nan)
-            for row, run in enumerate(every):
-                for epoch, value in zip(run.curves["epoch"], run.curves[name], strict=True):
-                    values[row, epochs.index(epoch)] = _nan(value)
-            panels[label][head] = values
-    return learning_curves(epochs, panels)
-
-
-def _errors(run: HeadRun, maps: Sequence[np.ndarray]) -> "Figure":
-    thresholds = tuned(run)
+def _errors(run: RunResult, limits: Sequence[float] | None, maps: Sequence[np.ndarray]) -> "Figure":
     logits, labels = run.logits["test"], run.labels["test"]
-    if thresholds is None:
+    if limits is None:
         rows = worst_examples(logits, labels, N_ERRORS, exclusive=True)
         predictions = np.eye(labels.shape[1], dtype=bool)[logits.argmax(axis=1)]
     else:
-        rows = worst_examples(logits, labels, N_ERRORS, thresholds=thresholds.values)
-        predictions = predict(logits, thresholds.values)
+        rows = worst_examples(logits, labels, N_ERRORS, thresholds=limits)
+        predictions = predict(logits, limits)
 
     def names(flags: np.ndarray) -> list[str]:
         return [name for name, flag in zip(run.label_names, flags, strict=True) if flag]
@@ -154,11 +122,3 @@ def _errors(run: HeadRun, maps: Sequence[np.ndarray]) -> "Figure":
     return error_maps(
         [maps[row] for row in rows], [names(labels[row]) for row in rows], [names(predictions[row]) for row in rows]
     )
-
-
-def _save(figure: "Figure", path: Path, caption: str) -> Drawn:
-    return Drawn(save_figure(figure, path)[0], caption)
-
-
-def _nan(value: Any) -> float:
-    return np.nan if value is None else float(value)

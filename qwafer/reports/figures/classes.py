@@ -1,4 +1,4 @@
-"""Figures with one entry a class or a head: bars of a metric, reliability diagrams, parameters against a metric."""
+"""Figures with one entry per class or per head: bars of a metric, reliability diagrams, parameters against a metric."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def class_bars(
     xlabel: str = "Average precision",
     intervals: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
 ) -> "Figure":
-    """Draw a metric in [0, 1] of each class as horizontal bars, one a head.
+    """Draw a metric in [0, 1] of each class as horizontal bars, one per head.
 
     `values` maps a head's name to K values; NaN is written as undefined. `intervals` maps it to (low, high), each K
     values. One head's values are written beside its bars.
@@ -55,9 +55,11 @@ def class_bars(
         for index, head in enumerate(heads):
             numbers = np.asarray(values[head], np.float64)
             if numbers.shape != (n_classes,):
-                raise InputError(f"`values` must hold {n_classes} numbers a head, got shape {numbers.shape} for {head}")
+                raise InputError(
+                    f"`values` must hold {n_classes} numbers per head, got shape {numbers.shape} for {head}"
+                )
             places = np.arange(n_classes) - 0.4 + (index + 0.5) * thickness
-            axis.barh(places, np.nan_to_num(numbers), thickness * 0.92, color=look.PALETTE[index % 8], label=head)
+            axis.barh(places, np.nan_to_num(numbers), thickness * 0.92, label=head, **look.bar_style(index))
             if intervals is not None and head in intervals:
                 low, high = (np.asarray(end, np.float64) for end in intervals[head])
                 axis.hlines(places, low, high, color=look.INK, linewidth=0.7)
@@ -125,7 +127,7 @@ def reliability_diagrams(
 
 
 def trade_off(points: Sequence[TradeOffPoint], *, ylabel: str = "Macro F1") -> "Figure":
-    """Draw a metric against the number of trainable parameters (logarithmic), one marker a head, with its interval."""
+    """Draw a metric against the number of trainable parameters (logarithmic): one marker per head, and its interval."""
     if not points:
         raise InputError("`points` must hold at least one head")
     with look.house_style():
@@ -134,19 +136,11 @@ def trade_off(points: Sequence[TradeOffPoint], *, ylabel: str = "Macro F1") -> "
         figure = look.new_figure(look.COLUMN, 2.0 + look.legend_height([point.name for point in points]))
         axis = figure.subplots()
         for index, point in enumerate(points):
-            color = look.PALETTE[index % len(look.PALETTE)]
-            marker = look.MARKERS[(index + index // len(look.PALETTE)) % len(look.MARKERS)]
+            kind = look.marker_style(index)
             if np.isfinite([point.low, point.high]).all():
-                axis.vlines(point.n_parameters, point.low, point.high, color=color, linewidth=0.9)
-            axis.plot(
-                point.n_parameters,
-                point.value,
-                linestyle="none",
-                marker=marker,
-                color=color,
-                markeredgewidth=0,
-                label=point.name,
-            )
+                axis.vlines(point.n_parameters, point.low, point.high, color=kind["color"], linewidth=0.9)
+            options = {**kind, "linestyle": "none", "markeredgewidth": 0, "label": point.name}
+            axis.plot(point.n_parameters, point.value, **options)
         axis.set_xscale("log")
         numbers = np.array([point.n_parameters for point in points], np.float64)
         low, high = np.log10(numbers.min()) - 0.15, np.log10(numbers.max()) + 0.15

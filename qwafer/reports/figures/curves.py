@@ -1,7 +1,7 @@
 """Figures of curves: learning curves, and ROC with precision-recall curves."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,10 +16,51 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
+CURVES = {"train_loss": "Training loss", "val_loss": "Validation loss", "val_auc": "Validation ROC-AUC"}
+"""The curves that `training_curves` shows, and the label of each."""
 NAMED_CLASSES = 8
 """Up to so many classes each has a line of its own; beyond, the worst three are named and the rest are grey."""
 _GREY: dict[str, Any] = {"color": "#BDBDBD", "linewidth": 0.5, "zorder": 2}
 _BEST = (0, (1, 2))
+
+
+class Learnt(Protocol):
+    """A run with learning curves."""
+
+    @property
+    def curves(self) -> Mapping[str, Sequence[Any]]:
+        """`epoch` and the values of each curve there; empty where nothing is learnt in epochs."""
+
+
+def curve_matrix(runs: Iterable[Learnt], name: str, epochs: Sequence[int]) -> Floats:
+    """Return the curve `name` of all runs as (runs, T) at `epochs`; NaN where a run has no value, having stopped
+    early.
+    """
+    found = [dict(zip(run.curves.get("epoch", ()), run.curves.get(name, ()), strict=False)) for run in runs]
+    values = [[np.nan if (value := own.get(epoch)) is None else value for epoch in epochs] for own in found]
+    return np.asarray(values, np.float64).reshape(len(found), len(epochs))
+
+
+def evaluated_epochs(runs: Iterable[Learnt]) -> list[int]:
+    """Return the epochs at which any of the runs was evaluated, in order."""
+    return sorted({epoch for run in runs for epoch in run.curves.get("epoch", ())})
+
+
+def training_curves(runs: Mapping[str, Sequence[Learnt]]) -> "Figure | None":
+    """Draw training loss, validation loss and validation AUC over the epochs, one line per name (an arm, a head).
+
+    Each name maps to its runs, one per seed: the line is their mean, in the band from the least to the largest. Names
+    that learn nothing in epochs are left out and keep their place in the order of colours; None where no name learns.
+    """
+    learnt = {name: own for name, own in runs.items() if evaluated_epochs(own)}
+    epochs = evaluated_epochs(run for own in learnt.values() for run in own)
+    if not epochs:
+        return None
+    panels = {
+        label: {name: curve_matrix(own, curve, epochs) for name, own in learnt.items()}
+        for curve, label in CURVES.items()
+    }
+    return learning_curves(epochs, panels, order=list(runs))
 
 
 def learning_curves(
@@ -28,15 +69,18 @@ def learning_curves(
     *,
     xlabel: str = "Epoch",
     best: Mapping[str, float] | None = None,
+    order: Sequence[str] | None = None,
 ) -> "Figure":
     """Draw curves over training, one panel below the other with a common x axis.
 
     `steps` (T,) is the x axis; `panels` maps a panel's y label to its lines, and a line's name to values (T,) or, for
     several runs, (runs, T): then the mean is drawn, in the band from the smallest to the largest run. NaN leaves a gap.
-    `best` maps a line's name to the step of its best evaluation, marked in every panel.
+    `best` maps a line's name to the step of its best evaluation, marked in every panel. `order` holds all names of the
+    report that this figure belongs to, so that a line looks the same in all its figures.
     """
     x = np.asarray(steps, np.float64)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    places = names if order is None else list(order)
     with look.house_style():
         entries = [*names, *(["best evaluation"] if best else [])]
         figure = look.new_figure(look.COLUMN, 0.3 + 1.25 * len(panels) + look.legend_height(entries))
@@ -49,7 +93,7 @@ def learning_curves(
                     raise InputError(
                         f"`panels` must hold values (T,) or (runs, T) with T = {len(x)}, got shape {np.shape(values)}"
                     )
-                kind = look.line_style(names.index(name))
+                kind = look.line_style(places.index(name))
                 mean = [metrics.nanmean(column) for column in runs.T]
                 marker = {"marker": "o", "markersize": 2.5} if len(x) <= 12 else {}
                 (handles[name],) = axis.plot(x, mean, label=name, **kind, **marker)
@@ -126,16 +170,16 @@ def roc_and_precision_recall(scores: ArrayLike, labels: ArrayLike, label_names: 
 
 
 def roc_points(scores: Floats, labels: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Return (false positive rate, true positive rate) from (0, 0) to (1, 1), a point a distinct score; both classes
-    must occur.
+    """Return (false positive rate, true positive rate) from (0, 0) to (1, 1), one point per distinct score; both
+    classes must occur.
     """
     tp, fp = _cumulated(scores, labels)
     return fp / fp[-1], tp / tp[-1]
 
 
 def precision_recall_points(scores: Floats, labels: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Return (recall, precision) with increasing recall, a point a distinct score; the first repeats its precision at
-    recall 0.
+    """Return (recall, precision) with increasing recall, one point per distinct score; the first repeats its precision
+    at recall 0.
     """
     tp, fp = _cumulated(scores, labels)
     precision = tp[1:] / (tp[1:] + fp[1:])

@@ -1,4 +1,4 @@
-"""Figures of confusion matrices: one two-by-two matrix a label, or one matrix over exclusive classes."""
+"""Figures of confusion matrices: one two-by-two matrix per label, or one matrix over exclusive classes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

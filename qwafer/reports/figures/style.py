@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from qwafer import _io
 
@@ -30,6 +30,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 """Marker of each colour."""
 DASHES = ((0, ()), (0, (4, 1.2)), (0, (1, 1)))
 """Dash pattern of the first, second and third round through the palette's halves; see `line_style`."""
+HATCHES = ("", "/////", ".....")
+"""Hatch of the first, second and third round through the palette; see `bar_style`."""
 SURFACE = "#FFFFFF"
 INK = "#1A1A1A"
 MUTED = "#6B6B6B"
@@ -84,6 +86,15 @@ _SETTINGS = {
     "savefig.facecolor": SURFACE,
     "pdf.fonttype": 42,  # text stays text in a paper
 }
+
+
+class Drawn(NamedTuple):
+    """A figure on disk, with what its caption says."""
+
+    path: Path
+    """Of the PNG; the PDF lies beside it."""
+    caption: str
+    """One or two sentences."""
 
 
 @contextlib.contextmanager
@@ -170,9 +181,24 @@ def _shorten(name: str, width: float) -> str:
 
 
 def line_style(index: int) -> dict[str, object]:
-    """Return colour and dash of line `index`: four solid lines, four dashed ones in the other colours, and so on."""
+    """Return colour and dash of line `index`: four solid lines, four dashed ones in the other colours, and so on.
+
+    The first 24 lines differ. An index has the same colour in `marker_style` and `bar_style`.
+    """
     rounds, place = divmod(index, len(PALETTE))
     return {"color": PALETTE[place], "linestyle": DASHES[(2 * rounds + place // 4) % len(DASHES)]}
+
+
+def marker_style(index: int) -> dict[str, object]:
+    """Return colour and marker of point `index`; the first 64 differ."""
+    rounds, place = divmod(index, len(PALETTE))
+    return {"color": PALETTE[place], "marker": MARKERS[(place + rounds) % len(MARKERS)]}
+
+
+def bar_style(index: int) -> dict[str, object]:
+    """Return colour and hatch of bar `index`; the first 24 differ."""
+    rounds, place = divmod(index, len(PALETTE))
+    return {"color": PALETTE[place], "hatch": HATCHES[rounds % len(HATCHES)], "edgecolor": SURFACE, "linewidth": 0}
 
 
 def text_width(text: str, size: float = TEXT_SIZE) -> float:
@@ -220,6 +246,11 @@ def save_figure(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
         with _io.atomic_path(files[1]) as temporary:
             figure.savefig(temporary, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return files
+
+
+def draw(figure: "Figure", path: Path, caption: str) -> Drawn:
+    """Write `figure` as `save_figure` does, and return it with its caption."""
+    return Drawn(save_figure(figure, path)[0], caption)
 
 
 def text_problems(figure: "Figure") -> list[str]:

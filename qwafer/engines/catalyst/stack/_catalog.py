@@ -32,7 +32,7 @@ QUESTIONS: tuple[Question, ...] = (
         fact="`jax.vmap` over a `qjit` function (one call after another)",
         ask="batching.vmap_outside",
         expected="works",
-        does="never does it: one call into compiled code a batch",
+        does="never does it: one call into compiled code per batch",
     ),
     Question(
         name="catalyst.vmap",
@@ -131,7 +131,7 @@ QUESTIONS: tuple[Question, ...] = (
         ask="gradients.value_and_grad",
         expected="works",
         relied_on=True,
-        does="value and gradient of `mean_z` are one execution an example; other values come from the state",
+        does="value and gradient of `mean_z` are one execution per example; other values come from the state",
     ),
     Question(
         name="value_and_grad, table",
@@ -147,7 +147,7 @@ QUESTIONS: tuple[Question, ...] = (
         ask="gradients.vjp_by_coefficients",
         expected="works",
         relied_on=True,
-        does="pulls back any number of outputs with one adjoint sweep an example",
+        does="pulls back any number of outputs with one adjoint sweep per example",
     ),
     Question(
         name="coefficient gradient",
@@ -190,7 +190,7 @@ QUESTIONS: tuple[Question, ...] = (
         ask="gradients.parameter_shift",
         expected="works",
         relied_on=True,
-        does="uses it with shots and on devices that are no simulators",
+        does="uses it with shots and on devices that are not simulators",
     ),
     Question(
         name="shots and adjoint",
@@ -236,7 +236,7 @@ QUESTIONS: tuple[Question, ...] = (
         ask="calls.shape_change",
         expected="fails",
         message="4 compilations",
-        does="keeps one compiled program a key in its own cache, and pads the last batch",
+        does="keeps one compiled program per key in its own cache, and pads the last batch",
     ),
     Question(
         name="one shape",
@@ -251,7 +251,7 @@ QUESTIONS: tuple[Question, ...] = (
         ask="calls.direct_call",
         expected="works",
         relied_on=True,
-        does="every call of the engine is one: no JAX arrays inside a host callback, a seed a call",
+        does="every call of the engine is one: no JAX arrays inside a host callback, one seed per call",
     ),
     Question(
         name="threads",

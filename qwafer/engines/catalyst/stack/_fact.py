@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+from qwafer.engines.cache import stack_versions
+
 Verdict = Literal["works", "fails", "wrong", "dead"]
 """works; fails: an error, a crash, a refusal; wrong: a silent wrong result; dead: a gradient or an option that does
 nothing."""
@@ -70,3 +72,8 @@ def answered(question: Question, verdict: Verdict, detail: str) -> StackFact:
 def broken(facts: Sequence[StackFact]) -> tuple[StackFact, ...]:
     """Return the facts that qwafer relies on and that no longer hold."""
     return tuple(fact for fact in facts if fact.relied_on and not fact.holds)
+
+
+def versions() -> str:
+    """Return the versions of the stack in one line."""
+    return ", ".join(f"{package} {version}" for package, version in stack_versions())

@@ -15,7 +15,8 @@ def worker_allocator() -> Answer:
     from qwafer._process import allocator_in_use, worker_environment
 
     base = {name: value for name, value in os.environ.items() if name != "QWAFER_ALLOCATOR"}
-    environment = worker_environment(1, base) | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    paths = (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""))
+    environment = worker_environment(1, base) | {"PYTHONPATH": os.pathsep.join(paths)}
     with subprocess.Popen(
         [sys.executable, "-c", "from questions.allocator import serve; serve()"],
         env=environment,
@@ -35,13 +36,12 @@ def worker_allocator() -> Answer:
             others.append(float(microseconds))
         other.stdin.close()
     slow, fast = min(own), min(others)
-    numbers = f"gradient {slow:.0f} us an example with {allocator_in_use()}, {fast:.0f} with {name} (n = {N}, seeded)"
+    numbers = f"gradient {slow:.0f} us per example with {allocator_in_use()}, {fast:.0f} with {name} (n = {N}, seeded)"
     return ("works" if fast < 0.95 * slow else "dead"), numbers
 
 
 def serve() -> None:
     """Answer every line on stdin with `allocator:microseconds`."""
-    sys.path.append(str(Path(__file__).resolve().parents[4]))
     from qwafer._process import allocator_in_use
 
     measure = _Clock()

@@ -66,7 +66,7 @@ def state_contraction() -> Answer:
 
     verdict, detail = compared(contracted(), bloch(weights, data))
     slow, fast = seconds([lambda: np.asarray(measured(weights, data)), contracted])
-    numbers = f"{1e6 * fast / batch:.0f} us an example against {1e6 * slow / batch:.0f} for {3 * n} expectation values"
+    numbers = f"{1e6 * fast / batch:.0f} us per example against {1e6 * slow / batch:.0f} for {3 * n} expectation values"
     return verdict, f"{detail}; {numbers}"
 
 
@@ -76,7 +76,7 @@ def seeded() -> Answer:
     weights, data = inputs(n, batch)
     plain, with_seed = scanned(node(n), seed=None), scanned(node(n))
     slow, fast = seconds([functools.partial(plain, weights, data), functools.partial(with_seed, weights, data)])
-    numbers = f"{1e6 * slow / batch:.1f} us an execution unseeded, {1e6 * fast / batch:.1f} seeded (n = {n})"
+    numbers = f"{1e6 * slow / batch:.1f} us per execution unseeded, {1e6 * fast / batch:.1f} seeded (n = {n})"
     return ("works" if fast < 0.9 * slow else "dead"), numbers
 
 
@@ -101,7 +101,7 @@ def gate_cost() -> Answer:
     a, b = seconds([lambda: few(data), lambda: many(data)])
     gate = (b - a) / (batch * (long - short))
     fixed = a / batch - short * gate
-    return "works", f"{1e6 * fixed:.1f} us an execution and {1e6 * gate:.2f} us a rotation (n = {n}, state returned)"
+    return "works", f"{1e6 * fixed:.1f} us per execution and {1e6 * gate:.2f} us per rotation (n = {n}, state returned)"
 
 
 def call_cost() -> Answer:
@@ -116,7 +116,7 @@ def call_cost() -> Answer:
     one, scan = seconds([lambda: program(weights, data), lambda: many(weights, many_data)])
     return (
         "works",
-        f"{1e6 * one:.0f} us a call for one example, {1e6 * scan / batch:.1f} an example in a scan of {batch}",
+        f"{1e6 * one:.0f} us per call for one example, {1e6 * scan / batch:.1f} per example in a scan of {batch}",
     )
 
 

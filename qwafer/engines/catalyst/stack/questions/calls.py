@@ -68,7 +68,7 @@ def one_shape() -> Answer:
 
 
 def direct_call() -> Answer:
-    """The engine's own way of calling compiled code (ctypes, no JAX arrays, a seed a call)."""
+    """The engine's own way of calling compiled code (ctypes, no JAX arrays, one seed per call)."""
     import jax
 
     from qwafer.engines.catalyst.runtime import HostProgram

@@ -1,6 +1,7 @@
-"""Questions with known answers, which test those who ask: a right answer, an error, a crash, a silence."""
+"""Questions with known answers, which test those who ask: an answer, an error, a crash, a silence, a clean process."""
 
 import os
+import sys
 import time
 
 from ._common import Answer
@@ -26,3 +27,9 @@ def silence() -> Answer:
     """Say nothing for a minute."""
     time.sleep(60)
     return "wrong", "the silence ended"
+
+
+def loaded() -> Answer:
+    """Tell which parts of the stack were there before the question."""
+    found = [name for name in ("jax", "pennylane", "catalyst", "qwafer.engines") if name in sys.modules]
+    return ("fails" if found else "works"), ", ".join(found)

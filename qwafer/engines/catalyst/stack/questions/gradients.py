@@ -232,7 +232,7 @@ def _scanned_gradient(function: Callable[..., Any], argnums: int | tuple[int, ..
 
 
 def _coefficient_program(n: int) -> Any:
-    """Return (weights, data (batch, n), c (batch, 3n)) -> d/dweights and d/dc of sum_j c_j <P_j>, an example each."""
+    """Return (weights, data (batch, n), c (batch, 3n)) -> d/dweights and d/dc of sum_j c_j <P_j>, for each example."""
     import catalyst
     import jax
     import pennylane as qml

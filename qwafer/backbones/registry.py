@@ -1,0 +1,135 @@
+"""Backbones by name, and the extractor behind each."""
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qwafer._errors import InputError
+from qwafer._io import file_sha256
+from qwafer.backbones.base import Extractor
+from qwafer.registry import Registry
+
+if TYPE_CHECKING:
+    from qwafer.backbones.checkpoints import Checkpoint
+
+_SIZES = ("T", "T2", "S", "B", "B_21k", "L", "L_21k", "L2", "L2_512_21k", "L3_256_21k", "L3_512_21k")
+BACKBONES: Registry[Any] = Registry(
+    "backbone",
+    {
+        "spatial": "qwafer.backbones.spatial:spatial_extractor",
+        "wafercnn": "qwafer.networks.wafercnn_module:FROZEN",
+        "efficientnet_b0": "qwafer.backbones.efficientnet:EFFICIENTNET_B0",
+        "mobilenet_v3_small": "qwafer.backbones.mobilenet:MOBILENET_V3_SMALL",
+        **{f"mamba_vision_{size}": f"qwafer.backbones.mambavision:VARIANTS.mamba_vision_{size}" for size in _SIZES},
+    },
+)
+"""Every backbone by name; one of your own is `package.module:thing`, and the thing is one of four:
+
+- an `Extractor`;
+- a function that returns one; its parameters are those of `OPTIONS` that it takes, none of them without a default;
+- a function from a sequence of maps, 2-D uint8 arrays of any shapes, to (n, D) features of each map on its own, safe to
+  call from several threads;
+- a class of a network that is trained before it is frozen (`qwafer.networks.Network`).
+"""
+
+OPTIONS = ("weights", "random_weights", "dtype", "channels")
+_REASONS = {
+    "weights": "has no weights to choose",
+    "random_weights": "has no weights to choose",
+    "dtype": "computes in float32 only",
+    "channels": "works on the map itself",
+}
+FUNCTION_BATCH = 256
+"""Maps per call of a plain function."""
+
+
+def extractor(
+    backbone: str | Extractor,
+    *,
+    weights: "str | Path | Checkpoint | None" = None,
+    random_weights: int | None = None,
+    dtype: str | None = None,
+    channels: str | None = None,
+) -> Extractor:
+    """Return the extractor called `backbone`, ready to run; see `load` for the options, which networks take.
+
+    An `Extractor` is returned as it is: it takes no options, for it is made already.
+
+    Raises:
+        InputError: an unknown name, missing or unusable weights, or an option that the backbone does not have.
+    """
+    values = {"weights": weights, "random_weights": random_weights, "dtype": dtype, "channels": channels}
+    given = {option: value for option, value in values.items() if value is not None}
+    if isinstance(backbone, Extractor):
+        if given:
+            raise InputError(f"backbone {backbone.name} is made already: give {next(iter(given))} where it is made")
+        return backbone
+    thing, taken = _maker(backbone)
+    for option, value in given.items():
+        if option not in (taken or ()) and (option, value) != ("dtype", "float32"):
+            raise InputError(f"backbone {backbone} {_REASONS[option]}: leave out --{option.replace('_', '-')}")
+    if isinstance(thing, Extractor):
+        return dataclasses.replace(thing, name=backbone)
+    if taken is None:
+        return _of_function(backbone, thing)
+    options = {option: value for option, value in given.items() if option in taken}
+    if "weights" in taken and not {"weights", "random_weights"} & set(options) and _needs_weights(thing):
+        raise InputError(f"backbone {backbone} needs weights: give --weights PATH, or --train it first")
+    made = thing(**options)
+    if not isinstance(made, Extractor):
+        raise InputError(f"backbone {backbone} must give an Extractor, got a {type(made).__name__}")
+    kept = {option: value for option, value in options.items() if option != "weights" or made.state is None}
+    return dataclasses.replace(made, name=backbone, options=kept)
+
+
+def taken_options(backbone: str) -> tuple[str, ...]:
+    """Return which of `OPTIONS` the backbone called `backbone` takes."""
+    return _maker(backbone)[1] or ()
+
+
+def _maker(name: str) -> tuple[Any, tuple[str, ...] | None]:
+    """Return what stands behind a name, an Extractor or something to call, and which options it takes; None for a
+    function of maps, which takes those instead.
+    """
+    thing = BACKBONES.get(name)
+    if isinstance(thing, Extractor):
+        return thing, ()
+    trained = isinstance(thing, type) and hasattr(thing, "train") and hasattr(thing, "extractor")
+    if not callable(thing) or (isinstance(thing, type) and not trained):
+        raise InputError(f"`backbone` = {name} is {thing!r:.80}, not an Extractor, a function or a network")
+    maker = thing().extractor if trained else thing
+    try:
+        parameters = tuple(inspect.signature(maker).parameters)
+    except ValueError:  # a function in C that does not tell
+        return maker, None
+    return maker, parameters if trained or set(parameters) <= set(OPTIONS) else None
+
+
+def _needs_weights(maker: Any) -> bool:
+    return inspect.signature(maker).parameters["weights"].default is inspect.Parameter.empty
+
+
+def _of_function(name: str, function: Any) -> Extractor:
+    """Return the extractor of a plain function, whose record holds the digest of its source file."""
+    plain = function.func if isinstance(function, partial) else function
+    try:
+        source = inspect.getsourcefile(plain if inspect.isroutine(plain) else type(plain))
+    except TypeError:  # built into the interpreter
+        source = None
+    record = {
+        "weights": None,
+        "random_weights": None,
+        "preprocessing": "none: a function of the maps",
+        "dtype": "float32",
+        "source_sha256": None if source is None else file_sha256(source),
+    }
+
+    def features(maps: Sequence[np.ndarray]) -> np.ndarray:
+        return np.asarray(function(maps), np.float32)
+
+    return Extractor(name, FUNCTION_BATCH, record, features)

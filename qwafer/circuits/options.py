@@ -1,0 +1,86 @@
+"""The options of a circuit, as a configuration holds them; the number of outputs follows from the task."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from qwafer._checks import check_choice
+from qwafer.circuits.spec import ANSATZE, DTYPES, ENCODINGS, ENTANGLEMENTS, CircuitSpec
+from qwafer.registry import Registry
+
+
+class CircuitOptions(Protocol):
+    """A frozen dataclass whose fields are the options of a circuit; it may also define `no_effect` and `determines`."""
+
+    def circuit(self, n_outputs: int) -> Any:
+        """Return the `Circuit` with so many outputs."""
+        ...
+
+
+CIRCUITS: Registry[type[CircuitOptions]] = Registry(
+    "circuit.name", {"layered": "qwafer.circuits.options:LayeredOptions"}
+)
+
+NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class LayeredOptions:
+    """Angle encoding, layers of rotations and CNOTs, a readout; see `CircuitSpec` for the meaning."""
+
+    n_qubits: int = 4
+    """Wires."""
+    n_layers: int = 2
+    """Layers of the ansatz."""
+    encoding: str = "ry"
+    """`ry`, `rx` or `rz` (after Hadamards)."""
+    ansatz: str = "strongly_entangling"
+    """`strongly_entangling`, `basic_entangler` or `separable`."""
+    entanglement: str = NATIVE
+    """`ring`, `linear`, `all`, `none` (for `separable` alone), or `native`: the ansatz's own."""
+    readout: str = "mean_z_readout"
+    """`mean_z`, `z_vec` or `mean_z_readout`."""
+    reupload: bool = False
+    """Encode the data again before every layer."""
+    dtype: str = "float32"
+    """Precision of values and gradients: `float32` or `float64`."""
+
+    determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "initial circuit": ("n_qubits", "n_layers", "ansatz", "dtype"),
+        "initial projection": ("n_qubits", "dtype"),
+        "initial readout": ("n_qubits", "dtype"),
+        "initial readout.bias": ("dtype",),
+        "initial alpha": ("dtype",),
+    }
+
+    def __post_init__(self) -> None:
+        check_choice("circuit.encoding", self.encoding, ENCODINGS)
+        check_choice("circuit.ansatz", self.ansatz, ANSATZE)
+        check_choice("circuit.entanglement", self.entanglement, (NATIVE, *ENTANGLEMENTS))
+        check_choice("circuit.readout", self.readout, ("mean_z", "z_vec", "mean_z_readout"))
+        check_choice("circuit.dtype", self.dtype, DTYPES)
+        self.circuit(1)
+
+    def circuit(self, n_outputs: int) -> CircuitSpec:
+        """Return the `CircuitSpec` with so many outputs."""
+        values = dataclasses.asdict(self)
+        if self.entanglement == NATIVE:
+            del values["entanglement"]
+        return CircuitSpec(**values, n_outputs=n_outputs)
+
+    def implied(self) -> dict[str, Any]:
+        """Return the options whose value stands for another one, with that value."""
+        return {"entanglement": self.circuit(1).entanglement}
+
+    def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
+        """Return why `option` has no effect, as a clause; None where it has one."""
+        if option == "entanglement" and self.n_qubits == 1:
+            return "circuit.n_qubits is 1: there is nothing to entangle"
+        if option == "reupload" and self.n_layers == 1:
+            return "circuit.n_layers is 1: the data are encoded once anyway"
+        return None
+
+    def untrained_groups(self) -> dict[str, str]:
+        """Return the optimiser's groups in which this circuit has nothing to train, each with the reason."""
+        return {"circuit": "circuit.n_layers is 0"} if self.n_layers == 0 else {}

@@ -1,0 +1,78 @@
+"""What the verbs share on their command lines, and the experiment that it describes."""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qwafer.execution import Executor
+    from qwafer.experiment import Experiment
+
+
+def add_experiment(parser: argparse.ArgumentParser, default: str, what: str = "an experiment file") -> None:
+    """Add the experiment, its data and its options."""
+    parser.add_argument(
+        "experiment",
+        nargs="?",
+        default=default,
+        metavar="EXPERIMENT.toml",
+        help=f"{what}, or the name of one that comes with qwafer ({default})",
+    )
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--features", metavar="F.npz", help="features that `python -m qwafer.extract` wrote")
+    data.add_argument(
+        "--maps",
+        metavar="FILE",
+        help="wafer maps: MixedWM38 (.npz), WM-811K (.npz or LSWMD.pkl), or `synthetic`; a table: Edge-IIoTset (.csv)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="key=value",
+        help="an option of every arm that has it, such as training.epochs=20 or engine=xla; may be repeated",
+    )
+
+
+def add_seeds(parser: argparse.ArgumentParser) -> None:
+    """Add the seeds of a sweep."""
+    parser.add_argument("--seeds", metavar="N|a:b|list", help="seeds: 8 (0 to 7), 3:11 (3 to 10), or 1,5,9")
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Add how the jobs of a sweep are run."""
+    parser.add_argument(
+        "--jobs", type=int, default=2, metavar="J", help="jobs at a time (2); no influence on the numbers"
+    )
+    parser.add_argument(
+        "--executor",
+        default="local",
+        metavar="NAME",
+        help="what runs the jobs: local (processes of this machine), serial, or package.module:Class",
+    )
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Add the switch of the progress bar."""
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def executor_of(arguments: argparse.Namespace) -> "Executor":
+    """Return the executor that the command line names."""
+    from qwafer._checks import check_positive_int
+    from qwafer.execution import make_executor
+
+    check_positive_int("--jobs", arguments.jobs)
+    return make_executor(arguments.executor, arguments.jobs)
+
+
+def experiment_of(arguments: argparse.Namespace, more: Sequence[str] = ()) -> "Experiment":
+    """Return the experiment that the command line describes, with `more` overrides of the verb's own."""
+    from qwafer.experiment import load_experiment, parse_seeds, with_seeds
+    from qwafer.source import source_override
+
+    overrides = [*arguments.overrides, *more, *source_override(arguments.maps, arguments.features)]
+    experiment = load_experiment(arguments.experiment, overrides)
+    seeds = getattr(arguments, "seeds", None)
+    return experiment if seeds is None else with_seeds(experiment, parse_seeds(seeds))

@@ -1,0 +1,28 @@
+"""Plans as jitted functions, shared by equal programs."""
+
+import functools
+
+import jax
+
+from qwafer.circuits import CircuitSpec
+from qwafer.engines.base import Forward, Weights
+from qwafer.engines.xla import heisenberg as pauli
+from qwafer.engines.xla import product
+from qwafer.engines.xla import schroedinger as statevector
+
+
+@functools.lru_cache(maxsize=128)
+def jitted(spec: CircuitSpec, plan: str, chunks: int, recompute: bool, reverse: bool) -> Forward:
+    """Return the compiled function of a plan, one per process, so that equal programs share its compilations."""
+
+    @jax.jit
+    def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
+        weights = {name: value.astype(spec.dtype) for name, value in weights.items()}
+        inputs = inputs.astype(spec.dtype)
+        if plan == "product":
+            return product.forward(spec, weights, inputs)
+        if plan == "heisenberg":
+            return pauli.forward(spec, weights, inputs, reverse)
+        return statevector.forward(spec, weights, inputs, chunks, recompute=recompute, reverse=reverse)
+
+    return forward

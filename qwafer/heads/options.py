@@ -1,0 +1,211 @@
+"""The options of every head, and what a head of one's own must offer. Nothing heavy is imported here.
+
+A head is a frozen dataclass of options. One that is trained by the loop makes a `Head` (`make`); a contender, which
+trains itself, such as a decision tree, returns a predictor (`fit`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from qwafer._checks import check_choice, check_interval, check_positive_int
+from qwafer._errors import InputError
+from qwafer.registry import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from qwafer.heads._base import Head, HeadInputs
+
+LOOP = ("objective", "sampling", "training")
+"""The sections of a configuration that a head trained by the loop reads."""
+
+PARAMETER_GROUPS = ("projection", "circuit", "readout", "alpha")
+"""The optimiser's groups; the first part of a parameter's name (`projection.weight`) is its group."""
+
+
+class TrainedHead(Protocol):
+    """Options of a head that the loop trains."""
+
+    sections: ClassVar[tuple[str, ...]]
+    """The sections of a configuration that the head reads beside `data` and `head`: `LOOP`, and `circuit` and `engine`
+    where it runs a circuit."""
+
+    def make(self, inputs: "HeadInputs") -> "Head":
+        """Return the untrained head."""
+        ...
+
+
+class Contender(Protocol):
+    """Options of a head that trains itself."""
+
+    sections: ClassVar[tuple[str, ...]]
+    """As in `TrainedHead`; often () or (`objective`,)."""
+
+    def fit(self, prepared: Any, seed: int) -> "Fitted":
+        """Return what predicts, fitted on the training split of `prepared` (`qwafer.training.Prepared`) alone."""
+        ...
+
+
+class Fitted(Protocol):
+    """A contender, fitted; `n_parameters` (int) may say how many numbers prediction reads."""
+
+    def logits(self, features: "np.ndarray") -> "np.ndarray":
+        """Return the logits (N, n_labels) of `features` (N, D)."""
+        ...
+
+
+HEADS: Registry[Any] = Registry(
+    "head.name",
+    {
+        "quantum": "qwafer.heads.options:QuantumOptions",
+        "linear": "qwafer.heads.options:LinearOptions",
+        "mlp": "qwafer.heads.options:MlpOptions",
+        "tree": "qwafer.heads.options:TreeOptions",
+    },
+)
+
+_LABELS = ("data.source", "data.reader", "data.task")
+_WIDTH = ("data.source", "data.reader", "data.n_maps", "data.seed", "data.backbone")
+
+
+@dataclass(frozen=True)
+class QuantumOptions:
+    """Projection, circuit, readout: l = alpha (s(x) + bias); see `QuantumHead`."""
+
+    standardize: bool = True
+    """Shift and scale each feature by its mean and standard deviation on the training split."""
+    projection: str = "linear"
+    """`linear` (trained, with bias), `fixed` (a random orthonormal frame, frozen) or `pca` (principal axes of the
+    training split, frozen)."""
+    angle_map: str = "tanh"
+    """How projected features become angles: `tanh` (angle_scale * tanh(z)), `atan` (angle_scale * 2/pi * atan(z)) or
+    `linear` (angle_scale * z)."""
+    angle_scale: float = 1.5707963267948966
+    """Largest angle in radians for the bounded maps, factor for `linear`; pi/2 by default."""
+    init_scale: float = 0.1
+    """Standard deviation of the initial ansatz angles (radians); `z_vec` weights start at 1/n_qubits plus it."""
+    alpha_mode: str = "softplus"
+    """`softplus`: alpha = softplus(a) + 1e-3 > 0; `direct`: alpha = a."""
+    alpha_init: float = 4.0
+    """Initial alpha, the slope of the logit in the readout."""
+    alpha_train: bool = True
+    """Train alpha; false freezes it at `alpha_init`."""
+    alpha_per_label: bool = False
+    """One alpha per label instead of one for all."""
+
+    sections: ClassVar[tuple[str, ...]] = ("circuit", "engine", *LOOP)
+    determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "initial circuit": ("init_scale",),
+        "initial projection": _WIDTH,
+        "initial readout": (*_LABELS, "init_scale"),
+        "initial readout.bias": _LABELS,
+        "initial alpha": (*_LABELS, "alpha_init", "alpha_mode", "alpha_per_label"),
+    }
+
+    def __post_init__(self) -> None:
+        check_choice("head.projection", self.projection, ("linear", "fixed", "pca"))
+        check_choice("head.angle_map", self.angle_map, ("tanh", "atan", "linear"))
+        check_choice("head.alpha_mode", self.alpha_mode, ("softplus", "direct"))
+        check_interval("head.angle_scale", self.angle_scale, 0, 100, open_low=True)
+        check_interval("head.init_scale", self.init_scale, 0, 100)
+        if self.alpha_mode == "softplus" and self.alpha_init <= 1e-3:
+            raise InputError(f"`head.alpha_init` must exceed 1e-3 with alpha_mode softplus, got {self.alpha_init}")
+
+    def make(self, inputs: "HeadInputs") -> "Head":
+        """Return the untrained `QuantumHead`."""
+        from qwafer.heads._quantum import quantum_head
+
+        return quantum_head(self, inputs)
+
+    def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
+        """Return why `option` has no effect, as a clause; None where it has one."""
+        if option in ("alpha_mode", "alpha_per_label") and not self.alpha_train:
+            return "head.alpha_train is false; alpha keeps its initial value"
+        if option == "alpha_per_label" and config.data.task != "multilabel":
+            return f"data.task is {config.data.task}, which has one label"
+        return None
+
+    def untrained_groups(self) -> dict[str, str]:
+        """Return the optimiser's groups in which this head has nothing to train, each with the reason."""
+        reasons = {}
+        if self.projection != "linear":
+            reasons["projection"] = f"head.projection is {self.projection}, which is frozen"
+        if not self.alpha_train:
+            reasons["alpha"] = "head.alpha_train is false"
+        return reasons
+
+
+class _Classical:
+    """What the classical heads share: their layers form the group `projection`."""
+
+    def untrained_groups(self) -> dict[str, str]:
+        """Return the optimiser's groups in which this head has nothing to train, each with the reason."""
+        reason = "the layers of a classical head form the group projection"
+        return {group: reason for group in PARAMETER_GROUPS if group != "projection"}
+
+
+@dataclass(frozen=True)
+class LinearOptions(_Classical):
+    """Logistic regression; see `LinearHead`."""
+
+    standardize: bool = True
+    """Shift and scale each feature by its mean and standard deviation on the training split."""
+
+    sections: ClassVar[tuple[str, ...]] = LOOP
+    determines: ClassVar[Mapping[str, tuple[str, ...]]] = {"initial projection.linear": (*_WIDTH, "data.task")}
+
+    def make(self, inputs: "HeadInputs") -> "Head":
+        """Return the untrained `LinearHead`."""
+        from qwafer.heads._classical import linear_head
+
+        return linear_head(inputs)
+
+
+@dataclass(frozen=True)
+class MlpOptions(_Classical):
+    """A network of one hidden layer; see `MlpHead`."""
+
+    standardize: bool = True
+    """Shift and scale each feature by its mean and standard deviation on the training split."""
+    hidden: int = 256
+    """Hidden units."""
+    dropout: float = 0.0
+    """Dropout rate in training."""
+
+    sections: ClassVar[tuple[str, ...]] = LOOP
+    determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "initial projection.hidden": (*_WIDTH, "hidden"),
+        "initial projection.output": (*_LABELS, "hidden"),
+    }
+
+    def __post_init__(self) -> None:
+        check_interval("head.dropout", self.dropout, 0, 1, open_high=True)
+        check_positive_int("head.hidden", self.hidden)
+
+    def make(self, inputs: "HeadInputs") -> "Head":
+        """Return the untrained `MlpHead`."""
+        from qwafer.heads._classical import mlp_head
+
+        return mlp_head(self, inputs)
+
+
+@dataclass(frozen=True)
+class TreeOptions:
+    """scikit-learn's decision tree (Gini): the contender that needs no training loop; see `fit_tree`."""
+
+    max_depth: int = 10
+    """Largest depth."""
+
+    sections: ClassVar[tuple[str, ...]] = ("objective",)
+    backbone: ClassVar[str] = "spatial"
+    """The backbone whose features it reads where a benchmark has maps."""
+
+    def __post_init__(self) -> None:
+        check_positive_int("head.max_depth", self.max_depth)
+
+    def fit(self, prepared: Any, seed: int) -> "Fitted":
+        """Return the fitted tree."""
+        from qwafer.heads._tree import fit_tree
+
+        return fit_tree(prepared, seed, max_depth=self.max_depth)

@@ -1,0 +1,203 @@
+"""`Model`: backbone, head and thresholds in one file; wafer maps in, decisions out."""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import Bool, Float
+
+from qwafer._errors import InputError
+from qwafer._io import atomic_path, digest
+from qwafer._records import from_json, to_json
+from qwafer.backbones import Extractor, extractor
+from qwafer.backbones.checkpoints import Checkpoint
+from qwafer.backbones.extraction import feature_rows
+from qwafer.backbones.registry import BACKBONES
+from qwafer.data import WaferMaps
+from qwafer.data.maps import Maps, check_maps
+from qwafer.training import Predictor, RunResult
+
+_HEAD = "head"
+_WEIGHTS = "backbone/"
+_RECORD = "qwafer_model"
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model says of N maps."""
+
+    logits: Float[np.ndarray, "N n_labels"]
+    """The head's logits."""
+    probabilities: Float[np.ndarray, "N n_labels"]
+    """sigmoid(logits), each label on its own; softmax(logits) where the head was trained for exclusive classes."""
+    decisions: Bool[np.ndarray, "N n_labels"]
+    """Logits above the label's threshold; the largest logit alone for exclusive classes."""
+    label_names: tuple[str, ...]
+    """The labels, in the order of the columns."""
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What a model file says beside its tensors."""
+
+    SCHEMA: ClassVar[str] = "qwafer/model/1"
+    backbone: str
+    """Name of the backbone; see `BACKBONES`."""
+    options: dict[str, Any]
+    """Options with which its name gives it."""
+    weights: dict[str, Any] | None
+    """Where its weights come from, with their sha256, if the file holds them."""
+    provenance: dict[str, Any]
+    """See `Model.provenance`."""
+    digest: str
+    """Digest of all tensors, by which a damaged file is known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained head on its frozen backbone."""
+
+    backbone: Extractor
+    """From maps to features."""
+    head: Predictor
+    """From features to logits, with labels and thresholds."""
+    provenance: Mapping[str, Any]
+    """Plain JSON data: `backbone`, the record of the features with the weights' sha256, and `run`, of the head."""
+
+    @classmethod
+    def from_run(cls, result: RunResult, backbone: Extractor | Mapping[str, Any]) -> "Model":
+        """Return the model of a run that `train` has just returned.
+
+        Args:
+            result: the run.
+            backbone: what made its features: the `Extractor`, or the `provenance` of the `FeatureSet` where the
+                backbone has no weights, or drawn ones.
+
+        Raises:
+            InputError: a result that was read from a file and has no predictor, or a provenance that does not tell the
+                backbone.
+        """
+        if result.predictor is None:
+            raise InputError("the result holds no trained head: take the one that `train` returns")
+        made = backbone if isinstance(backbone, Extractor) else _from_provenance(backbone)
+        run = {
+            "config": result.config,
+            "seed": result.seed,
+            "best_epoch": result.best_epoch,
+            "digests": to_json(result.digests),
+            "environment": to_json(result.environment),
+        }
+        record = {"name": made.name, **made.record} if isinstance(backbone, Extractor) else dict(backbone)
+        return cls(made, result.predictor, {"backbone": record, "run": run})
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels."""
+        return self.head.label_names
+
+    def predict(self, maps: WaferMaps | Maps | Sequence[np.ndarray]) -> Predictions:
+        """Return what the model says of `maps`, 2-D uint8 arrays of any shapes and any number of them.
+
+        A map's logits do not depend on how many others come with it, beyond what its place in a batch does to a
+        compiled float32 program: 1e-5, relative and absolute. Features of `spatial` are the same bits.
+
+        Raises:
+            InputError: no maps, or maps with values other than 0, 1, 2.
+        """
+        wafers: Any = maps.maps if isinstance(maps, WaferMaps) else maps
+        if not isinstance(wafers, np.ndarray):
+            wafers = tuple(wafers)
+        if not len(wafers):
+            raise InputError("`maps` must hold at least one wafer map")
+        check_maps(wafers, "`predict`")
+        features = feature_rows(list(wafers), self.backbone)
+        logits = self.head.logits(features)
+        if self.head.thresholds:
+            decisions = logits > np.asarray(self.head.thresholds)[None]
+        else:
+            decisions = np.arange(logits.shape[1])[None] == logits.argmax(axis=1)[:, None]
+        return Predictions(logits, self.head.probabilities(features), decisions, self.label_names)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to `path` (safetensors), atomically and without pickles.
+
+        The file holds the backbone's weights, if it has any of a kind that it can be made from again; any other
+        backbone is stored by its name.
+
+        Raises:
+            InputError: a backbone that its name would not give again.
+        """
+        if self.backbone.name not in BACKBONES.names and ":" not in self.backbone.name:
+            raise InputError(
+                f"a model file stores the backbone {self.backbone.name} by its name: take it from "
+                "extractor('package.module:thing')"
+            )
+        state = self.backbone.state or {}
+        tensors = {_WEIGHTS + key: np.ascontiguousarray(value) for key, value in state.items()}
+        tensors[_HEAD] = _head_bytes(self.head)
+        record = ModelRecord(
+            backbone=self.backbone.name,
+            options=dict(self.backbone.options),
+            weights=None if self.backbone.state is None else self.backbone.record["weights"],
+            provenance=dict(self.provenance),
+            digest=_digest(tensors),
+        )
+        with atomic_path(path) as temporary:
+            safetensors.numpy.save_file(tensors, temporary, metadata={_RECORD: json.dumps(to_json(record))})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Model":
+        """Return the model saved at `path`; raise InputError for a file that is damaged, or not a model."""
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is not a dict
+            data = json.loads(metadata.get(_RECORD, "null"))
+        except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is not a saved model, or a damaged one ({error})") from error
+        if data is None or _HEAD not in tensors:
+            raise InputError(f"{path} is not a saved model: it is another safetensors file")
+        record = from_json(ModelRecord, data, str(path))
+        if _digest(tensors) != record.digest:
+            raise InputError(f"{path} is damaged: its tensors are not those that were saved")
+        state = {key.removeprefix(_WEIGHTS): value for key, value in tensors.items() if key != _HEAD}
+        options = dict(record.options)
+        if record.weights is not None:
+            options.pop("random_weights", None)
+            options["weights"] = Checkpoint(state, record.weights)
+        return cls(extractor(record.backbone, **options), _head_of(tensors[_HEAD]), record.provenance)
+
+
+def _from_provenance(record: Mapping[str, Any]) -> Extractor:
+    """Return the backbone of features with this provenance, where no weights are missing."""
+    name, seed = record.get("backbone"), record.get("random_weights")
+    if not isinstance(name, str) or name == "table":
+        raise InputError(f"a model takes wafer maps, and the features are not those of a backbone but of {name}")
+    if record.get("weights") and seed is None:
+        raise InputError(f"the weights of backbone {name} are not in the provenance: give its Extractor")
+    if seed is None:
+        return extractor(name)
+    channels = record.get("preprocessing", {}).get("channels")
+    return extractor(name, random_weights=seed, dtype=record.get("dtype"), channels=channels)
+
+
+def _digest(tensors: Mapping[str, np.ndarray]) -> str:
+    return digest(*(part for key in sorted(tensors) for part in (key, np.atleast_1d(tensors[key]))))
+
+
+def _head_bytes(head: Predictor) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as folder:
+        head.save(Path(folder) / "head.npz")
+        return np.frombuffer((Path(folder) / "head.npz").read_bytes(), np.uint8)
+
+
+def _head_of(content: np.ndarray) -> Predictor:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "head.npz").write_bytes(content.tobytes())
+        return Predictor.load(Path(folder) / "head.npz")

@@ -1,0 +1,309 @@
+"""Can the data be trusted? Leaks between splits, priors that drift, and features that are useless or too good."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from qwafer.data import Split
+from qwafer.data.splits import PARTS
+from qwafer.evaluation import roc_auc
+from qwafer.probes.report import Report, Verdict
+
+NEAR = 0.1
+"""A test example nearer to a training example than this share of the median nearest-neighbour distance is a near
+copy.
+"""
+NEAR_SHARE = 0.01
+"""Near copies of more than this share of the test split are worth a warning."""
+DECIDES_AUC = 0.9995
+"""A feature whose ROC-AUC (or that of its negative) for a label reaches this decides the label."""
+DUPLICATE_R = 1 - 1e-7
+"""Features correlated to this degree are one feature."""
+DRIFT_SIGMAS = 5.0
+"""Priors of two parts that differ by so many standard deviations of chance have drifted."""
+
+
+@dataclass(frozen=True, eq=False)
+class ProbedData:
+    """What the data probes look at: examples under the task, and the part of each."""
+
+    features: Float[np.ndarray, "N D"]
+    """As a head would get them."""
+    labels: UInt8[np.ndarray, "N K"]
+    """0 and 1."""
+    split: Split
+    """Rows of each part."""
+    content_ids: np.ndarray
+    """(N,) equal for identical maps."""
+    label_names: tuple[str, ...] = ()
+    """K names; `label 0` and so on where there are none."""
+    feature_names: tuple[str, ...] = ()
+    """D names."""
+    groups: np.ndarray | None = None
+    """(N,) the lot of each example."""
+    times: np.ndarray | None = None
+    """(N,) numbers that order."""
+    stratified: bool = True
+    """Whether the split promises equal priors."""
+
+    def label(self, k: int) -> str:
+        """Return the name of label `k`."""
+        return self.label_names[k] if self.label_names else f"label {k}"
+
+    def feature(self, j: int) -> str:
+        """Return the name of feature `j`."""
+        return self.feature_names[j] if self.feature_names else f"feature {j}"
+
+    def part(self, name: str) -> np.ndarray:
+        """Return the rows of `train`, `val` or `test`."""
+        return np.asarray(getattr(self.split, name))
+
+
+def probe_data(data: ProbedData) -> list[Report]:
+    """Return the reports of every probe of this module, in the order of the trust table."""
+    return [
+        leakage(data),
+        prior_drift(data),
+        finite_features(data),
+        constant_features(data),
+        duplicated_features(data),
+        label_deciding_features(data),
+    ]
+
+
+def leakage(data: ProbedData) -> Report:
+    """Report whether identical or nearly identical examples lie on both sides of a split.
+
+    Identical: equal content ids in two parts; fails. Near: a test (or validation) example whose nearest training
+    example is closer than 10% of the median nearest-neighbour distance within the training split, in standardised
+    features; warns above 1% of the part.
+    """
+    ids = {part: np.asarray(data.content_ids)[data.part(part)] for part in PARTS}
+    shared = {f"{a}/{b}": len(np.intersect1d(ids[a], ids[b])) for i, a in enumerate(PARTS) for b in PARTS[i + 1 :]}
+    rows = {part: data.part(part) for part in PARTS}
+    overlap = sum(len(np.intersect1d(rows[a], rows[b])) for i, a in enumerate(PARTS) for b in PARTS[i + 1 :])
+    near, checked = _near_copies(data)
+    identical = sum(shared.values())
+    verdict: Verdict = "pass"
+    headline = (
+        f"no identical examples across the split; {near} of {checked} held-out examples nearly equal a training one"
+    )
+    if identical or overlap:
+        verdict = "fail"
+        headline = f"identical maps on both sides: {', '.join(f'{n} in {pair}' for pair, n in shared.items() if n)}"
+    elif checked and near > max(1, NEAR_SHARE * checked):
+        verdict = "warn"
+    return Report(
+        name="leakage",
+        question="Is an example, or its near copy, on both sides of the split?",
+        verdict=verdict,
+        headline=headline,
+        numbers={"shared_content_ids": shared, "near_copies": near, "checked": checked, "rows_in_two_parts": overlap},
+        tolerance=(
+            f"fail: any shared content id; warn: near copies of more than {NEAR_SHARE:.0%} of the held-out examples"
+        ),
+        meaning="The test score then measures memory, not generalisation.",
+        remedy=(
+            "Split with make_split (identical maps stay together); for near copies split by lot (data.split_by = "
+            "group)."
+        ),
+    )
+
+
+def prior_drift(data: ProbedData) -> Report:
+    """Report whether the class priors differ between the parts by more than chance: two-proportion z of each label.
+
+    Fails beyond five standard deviations where the split is stratified, warns where it is by group or time.
+    """
+    counts = {part: len(data.part(part)) for part in PARTS}
+    priors = {part: data.labels[data.part(part)].mean(axis=0) for part in PARTS}
+    worst: tuple[float, str, int] = (0.0, "test", 0)
+    for part in ("val", "test"):
+        total, n = counts["train"] + counts[part], np.array([counts["train"], counts[part]])
+        pooled = (priors["train"] * n[0] + priors[part] * n[1]) / total
+        sigma = np.sqrt(np.maximum(pooled * (1 - pooled), 1 / total) * (1 / n).sum())
+        z = np.abs(priors["train"] - priors[part]) / sigma
+        k = int(np.argmax(z))
+        if z[k] > worst[0]:
+            worst = (float(z[k]), part, k)
+    z_max, part, k = worst
+    drifted = z_max > DRIFT_SIGMAS
+    verdict: Verdict = "pass" if not drifted else "fail" if data.stratified else "warn"
+    change = f"{data.label(k)}: {priors['train'][k]:.1%} in train, {priors[part][k]:.1%} in {part} ({z_max:.1f} sigma)"
+    return Report(
+        name="prior drift",
+        question="Are the classes as frequent in every part of the split?",
+        verdict=verdict,
+        headline=f"priors differ: {change}" if drifted else f"largest difference {change}",
+        numbers={"priors": priors, "counts": counts, "largest_z": z_max},
+        tolerance=(
+            f"{'fail' if data.stratified else 'warn'}: more than {DRIFT_SIGMAS:.0f} standard deviations of chance"
+        ),
+        meaning="Thresholds, calibration and weighted losses tuned on one prior are wrong under another.",
+        remedy="Stratify the split (data.split_by = content), or report ranking metrics and correct the prior.",
+    )
+
+
+def finite_features(data: ProbedData) -> Report:
+    """Report features that are not finite."""
+    bad = np.flatnonzero(~np.isfinite(data.features).all(axis=0))
+    count = int((~np.isfinite(data.features)).sum())
+    return Report(
+        name="finite features",
+        question="Is every feature a finite number?",
+        verdict="fail" if len(bad) else "pass",
+        headline=(
+            f"{count} values are not finite, in {_listed(data, bad)}" if len(bad) else f"all {data.features.size} are"
+        ),
+        numbers={"features": bad, "values": count},
+        tolerance="fail: any NaN or infinity",
+        meaning="One NaN makes every score of its example, and the loss of its batch, NaN.",
+        remedy="Repair the extraction; do not impute silently.",
+    )
+
+
+def constant_features(data: ProbedData) -> Report:
+    """Report features that carry no information: stuck at a value, or constant over the training split alone.
+
+    A column that is 0 for every example is an empty bin (a cell of a grid without a die): counted, not blamed, unless
+    more than half of all columns are empty. A column stuck at any other value fails, and so does one that is constant
+    in training and moves elsewhere: its weight is never trained and acts on the test split.
+    """
+    finite = np.isfinite(data.features).all(axis=0)
+    train, everything = data.features[data.part("train")], data.features
+    constant = finite & (train == train[:1]).all(axis=0)
+    moves = constant & ~(everything == everything[:1]).all(axis=0)
+    empty = constant & ~moves & (everything[0] == 0)
+    stuck = constant & ~moves & ~empty
+    faults = []
+    if stuck.any():
+        faults.append(f"stuck at one value: {_listed(data, np.flatnonzero(stuck))}")
+    if moves.any():
+        faults.append(f"constant in training only: {_listed(data, np.flatnonzero(moves))}")
+    n_empty = int(empty.sum())
+    verdict: Verdict = "fail" if faults else "warn" if n_empty > everything.shape[1] / 2 else "pass"
+    plain = f"none of {everything.shape[1]} is stuck" + (f"; {n_empty} are empty (0 throughout)" if n_empty else "")
+    return Report(
+        name="constant features",
+        question="Does every feature vary?",
+        verdict=verdict,
+        headline="; ".join(faults) or plain,
+        numbers={"stuck": np.flatnonzero(stuck), "constant_in_training": np.flatnonzero(moves), "empty": n_empty},
+        tolerance="fail: stuck at a value other than 0, or constant in training alone; warn: more than half are empty",
+        meaning=(
+            "A constant feature costs parameters and says nothing; one that wakes up on test data shifts every score."
+        ),
+        remedy="Drop it, or repair the extraction.",
+    )
+
+
+def duplicated_features(data: ProbedData) -> Report:
+    """Report groups of features that are one feature: correlated (or anti-correlated) to 1 - 1e-7 over the training
+    split.
+    """
+    finite = np.isfinite(data.features).all(axis=0)
+    train = np.asarray(data.features[data.part("train")], np.float64)
+    columns = np.flatnonzero(finite & (np.ptp(np.where(finite, train, 0.0), axis=0) > 0))
+    centred = train[:, columns] - train[:, columns].mean(axis=0)
+    centred /= np.sqrt((centred**2).sum(axis=0))
+    correlation = np.abs(np.triu(centred.T @ centred, 1))
+    pairs = [(int(columns[i]), int(columns[j])) for i, j in np.argwhere(correlation >= DUPLICATE_R)]
+    largest = float(correlation.max(initial=0.0))
+    shown = "; ".join(f"{data.feature(i)} = {data.feature(j)}" for i, j in pairs[:3])
+    return Report(
+        name="duplicated features",
+        question="Is every feature a feature of its own?",
+        verdict="fail" if pairs else "pass",
+        headline=(
+            f"{len(pairs)} pairs are the same: {shown}"
+            if pairs
+            else f"largest correlation of two features {largest:.4f}"
+        ),
+        numbers={"pairs": pairs, "largest_correlation": largest},
+        tolerance="fail: |r| of at least 1 - 1e-7 over the training split",
+        meaning="A duplicate doubles a feature's learning rate and weight, and counts as capacity that is not there.",
+        remedy="Drop one of each pair; look for a join or a backbone output that was concatenated twice.",
+    )
+
+
+def label_deciding_features(data: ProbedData) -> Report:
+    """Report single features that decide a label: ROC-AUC of at least 0.9995, of the feature or its negative, on
+    training rows.
+
+    Fails where the task has one label, or all labels are decided; warns where some of several are.
+    """
+    finite = np.flatnonzero(np.isfinite(data.features).all(axis=0))
+    rows = data.part("train")
+    features, labels = data.features[rows], data.labels[rows]
+    decided: dict[int, tuple[int, float]] = {}
+    best = (0.5, 0, 0)
+    for k in range(labels.shape[1]):
+        if len(np.unique(labels[:, k])) < 2:
+            continue
+        truth = np.repeat(labels[:, k : k + 1], len(finite), axis=1)
+        auc = np.atleast_1d(np.asarray(roc_auc(features[:, finite], truth), np.float64))
+        strength = np.maximum(auc, 1 - auc)
+        top = int(np.argmax(strength))
+        if strength[top] >= DECIDES_AUC:
+            decided[k] = (int(finite[top]), float(auc[top]))
+        if strength[top] > best[0]:
+            best = (float(strength[top]), k, int(finite[top]))
+    verdict: Verdict = "pass" if not decided else "fail" if len(decided) == labels.shape[1] else "warn"
+    listed = "; ".join(
+        f"{data.feature(j)} alone decides {data.label(k)} (AUC {auc:.4f})" for k, (j, auc) in decided.items()
+    )
+    strongest = f"strongest single feature: {data.feature(best[2])} for {data.label(best[1])}, AUC {best[0]:.3f}"
+    return Report(
+        name="label-deciding features",
+        question="Does a single feature decide a label by itself?",
+        verdict=verdict,
+        headline=listed or strongest,
+        numbers={
+            "decided": {data.label(k): {"feature": data.feature(j), "roc_auc": a} for k, (j, a) in decided.items()}
+        },
+        tolerance=f"AUC of one feature at least {DECIDES_AUC}: fail if every label is decided, warn if some are",
+        meaning=(
+            "Either the label leaked into the features, or the task is so easy that no comparison of heads means much."
+        ),
+        remedy="Find out how the feature is computed; compare heads on labels that no single feature decides.",
+    )
+
+
+def _near_copies(data: ProbedData, limit: int = 4000) -> tuple[int, int]:
+    """Return how many held-out examples nearly equal a training example, and how many were looked at (at most
+    `limit`).
+    """
+    finite = np.isfinite(data.features).all(axis=0)
+    features = np.asarray(data.features[:, finite], np.float64)
+    train = features[data.part("train")]
+    scale = train.std(axis=0)
+    kept = scale > 0
+    if not kept.any() or len(train) < 3:
+        return 0, 0
+    standard = (features[:, kept] - train[:, kept].mean(axis=0)) / scale[kept]
+    reference = standard[data.part("train")][: 4 * limit]
+    held = standard[np.concatenate([data.part("val"), data.part("test")])][:limit]
+    own = _nearest(reference[:500], reference, skip_self=True)
+    distances = _nearest(held, reference)
+    return int((distances < NEAR * np.median(own)).sum()), len(held)
+
+
+def _nearest(queries: np.ndarray, points: np.ndarray, *, skip_self: bool = False) -> np.ndarray:
+    """Return the Euclidean distance of each query to its nearest point, a block at a time."""
+    squares = (points**2).sum(axis=1)
+    result: list[Any] = []
+    for start in range(0, len(queries), 256):
+        block = queries[start : start + 256]
+        distance = (block**2).sum(axis=1)[:, None] + squares[None] - 2 * block @ points.T
+        if skip_self:
+            distance[np.arange(len(block)), start + np.arange(len(block))] = np.inf
+        result.append(np.sqrt(np.maximum(distance.min(axis=1), 0)))
+    return np.concatenate(result)
+
+
+def _listed(data: ProbedData, columns: Sequence[int] | np.ndarray) -> str:
+    names = [data.feature(int(j)) for j in columns[:3]]
+    return ", ".join(names) + (f" and {len(columns) - 3} more" if len(columns) > 3 else "")

@@ -1,0 +1,53 @@
+"""A run of a contender: a head that trains itself, under the same split, seed and measures as the others."""
+
+import time
+
+import numpy as np
+
+from qwafer._errors import InputError
+from qwafer.config import RunConfig
+from qwafer.training._environment import environment
+from qwafer.training._judge import judge
+from qwafer.training._prepare import Prepared
+from qwafer.training.predictor import Predictor
+from qwafer.training.result import Digests, ParameterCount, RunResult, Timings
+
+
+def fit_contender(config: RunConfig, prepared: Prepared, seed: int) -> RunResult:
+    """Fit `config.head` on the training split and measure it; raises InputError where its logits do not fit."""
+    begin = time.perf_counter()
+    fitted = config.head.fit(prepared, seed)
+    trained = time.perf_counter()
+    logits = {}
+    for name in ("val", "test"):
+        features, labels = prepared.part(name)
+        values = np.asarray(fitted.logits(features))
+        if values.shape != labels.shape or not np.isfinite(values).all():
+            raise InputError(
+                f"head {config.name('head')} must give finite logits of shape {labels.shape}, got {values.shape}"
+            )
+        logits[name] = values
+    judged = judge(prepared, logits)
+    count = getattr(fitted, "n_parameters", None)
+    end = time.perf_counter()
+    return RunResult(
+        config=config.to_dict(),
+        seed=seed,
+        label_names=prepared.data.label_names,
+        val=judged.val,
+        test=judged.test,
+        initial=None,
+        best_epoch=0,
+        epochs_run=0,
+        curves={},
+        digests=Digests(prepared.data_digest, prepared.split.digest),
+        n_parameters=ParameterCount(trainable=count, frozen=0, total=count),
+        degenerate=judged.degenerate,
+        notes=prepared.notes,
+        timings=Timings(training=trained - begin, evaluation=end - trained, total=end - begin),
+        engine={},
+        compile_cache={},
+        environment=environment(),
+        predictor=Predictor.of(config, fitted, prepared, judged, seed),
+        outputs=judged.outputs,
+    )

@@ -1,0 +1,59 @@
+"""Heads and the programs of their circuits, from a configuration."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from qwafer._errors import InputError
+from qwafer._io import key_seed
+from qwafer.config import RunConfig
+from qwafer.engines import Program
+from qwafer.heads import Head, head_inputs
+
+
+def make_head(config: RunConfig, train_features: np.ndarray, n_labels: int, seed: int) -> Head:
+    """Return the untrained head that `config.head` and `config.circuit` describe.
+
+    `train_features` (M, D) are those of the training split alone: they give the standardisation and the principal
+    axes. Classical heads are float32; a quantum head has the dtype of its circuit. Raises InputError where the parts
+    do not fit together.
+    """
+    circuit = None if config.circuit is None else config.circuit.circuit(n_labels)
+    if circuit is not None:
+        check_x64(circuit.dtype)
+    standardize = getattr(config.head, "standardize", True)
+    head: Head = config.head.make(head_inputs(train_features, n_labels, seed, circuit, standardize=standardize))
+    return head
+
+
+def make_program(
+    config: RunConfig, n_labels: int, batch: int, *, gradient: bool = True, seed: int = 0
+) -> Program | None:
+    """Return the program that executes the head's circuit for `batch` examples; None for a head that runs none.
+
+    With finite shots the engine draws from a stream of the run `seed`; without, the seed plays no part. Equal requests
+    return the same object, so that what JAX compiled around it serves again. Raises InputError where a state does not
+    fit in memory, before anything is compiled.
+    """
+    if config.circuit is None:
+        return None
+    circuit = config.circuit.circuit(n_labels)
+    check_x64(circuit.dtype)
+    stream = 0 if getattr(config.engine, "shots", None) is None else key_seed(seed, "shots")
+    return _program(config.engine, circuit, batch, gradient, stream)
+
+
+@functools.lru_cache(maxsize=64)
+def _program(engine: Any, circuit: Any, batch: int, gradient: bool, seed: int) -> Program:
+    program: Program = engine.program(circuit, batch, gradient=gradient, seed=seed)
+    return program
+
+
+def check_x64(dtype: str) -> None:
+    """Raise InputError where `dtype` is float64 and JAX has its 64-bit types switched off."""
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        raise InputError(
+            "`circuit.dtype` = float64 needs jax.config.update('jax_enable_x64', True) at the start of the process"
+        )

@@ -1,0 +1,62 @@
+"""Feature sets and wafer maps for tests, small, drawn from a seed, any field replaced by a keyword; options by name."""
+
+from typing import Any
+
+import numpy as np
+
+from qwafer.data import WaferMaps, content_ids
+from qwafer.features import FeatureSet
+from qwafer.heads import HEADS
+from qwafer.objective import LOSSES
+
+
+def feature_set(
+    n: int = 120, d: int = 4, k: int = 1, *, seed: int = 0, signal: float = 1.0, **fields: Any
+) -> FeatureSet:
+    """Return N examples of D normal features, the first K of which move by `signal` with the label of their number."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, k)) < 0.4).astype(np.uint8)
+    features = rng.standard_normal((n, d)).astype(np.float32)
+    shared = min(k, d)
+    features[:, :shared] += np.float32(signal) * labels[:, :shared]
+    values: dict[str, Any] = {
+        "features": features,
+        "labels": labels,
+        "label_names": tuple(f"L{i}" for i in range(k)),
+        "content_ids": np.array([f"{i:016x}" for i in range(n)]),
+        "provenance": {"backbone": "made"},
+    }
+    return FeatureSet(**{**values, **fields})
+
+
+def wafer_maps(
+    n: int = 30, k: int = 2, *, shape: tuple[int, int] = (5, 6), ragged: bool = False, seed: int = 0, **fields: Any
+) -> WaferMaps:
+    """Return N maps of random dies, of one shape or of a dozen of them, with K random labels."""
+    rng = np.random.default_rng(seed)
+    height, width = shape
+    if ragged:
+        maps: Any = tuple(rng.integers(0, 3, (height + i % 4, width + i % 3), dtype=np.uint8) for i in range(n))
+    else:
+        maps = rng.integers(0, 3, (n, height, width), dtype=np.uint8)
+    values: dict[str, Any] = {
+        "maps": maps,
+        "labels": rng.integers(0, 2, (n, k), dtype=np.uint8),
+        "label_names": tuple("abcdefgh"[:k]),
+        "source": "a test",
+        "sha256": "0" * 64,
+        **fields,
+    }
+    if "content_ids" not in values:
+        values["content_ids"] = content_ids(values["maps"])
+    return WaferMaps(**values)
+
+
+def head_options(name: str = "quantum", **options: Any) -> Any:
+    """Return the options of the head called `name`."""
+    return HEADS.get(name)(**options)
+
+
+def loss_options(loss: str = "bce", **options: Any) -> Any:
+    """Return the loss called `loss`."""
+    return LOSSES.get(loss)(**options)
