@@ -9,6 +9,8 @@ parameters shapes them by all of its options, a head by those of the data, too.
 """
 
 import dataclasses
+import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -18,7 +20,7 @@ from qwafer._errors import InputError
 from qwafer.circuits.options import CIRCUITS
 from qwafer.engines import ENGINES
 from qwafer.features import SourceFacts
-from qwafer.heads.options import HEADS, PARAMETER_GROUPS, QuantumOptions
+from qwafer.heads.options import HEADS, LOOP, PARAMETER_GROUPS, QuantumOptions
 from qwafer.objective.options import LOSSES, Bce, SamplingConfig
 from qwafer.registry import Registry
 
@@ -213,9 +215,43 @@ def check_thing(section: str, thing: Any) -> None:
     """Raise InputError unless `thing` is an instance of a frozen dataclass with what `MUST_DEFINE` asks for."""
     if not _is_record(type(thing)):
         raise InputError(f"`{section}` must be an instance of a frozen dataclass of options, got {thing!r}")
+    kind = type(thing).__name__
     missing = [name for name in MUST_DEFINE[section] if not hasattr(thing, name)]
     if missing:
-        raise InputError(f"`{section}` must define {', '.join(missing)}: {type(thing).__name__} does not")
+        raise InputError(f"`{section}` must define {', '.join(missing)}: {kind} does not")
+    for item in dataclasses.fields(thing):
+        if item.name == THINGS[section][0]:
+            raise InputError(f"`{section}`: {kind} must not have an option `{item.name}`, which names the thing itself")
+        if not item.init or not _is_plain(getattr(thing, item.name)):
+            raise InputError(
+                f"`{section}.{item.name}` of {kind} must be an argument of {kind} and None, true or false, a finite "
+                "number, a text or a tuple of such, so that a file can hold it"
+            )
+    if section == "head":
+        _check_sections(kind, thing)
+
+
+def _check_sections(kind: str, head: Any) -> None:
+    known = ("circuit", "engine", *LOOP)
+    if not isinstance(head.sections, tuple) or not set(head.sections) <= set(known):
+        raise InputError(f"`sections` of {kind} must be a tuple of {', '.join(known)}, got {head.sections!r}")
+    if hasattr(head, "make") and not set(LOOP) <= set(head.sections):
+        raise InputError(
+            f"`sections` of {kind} must hold {', '.join(LOOP)}, which the loop reads, got {head.sections!r}"
+        )
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, enum.Enum))
+
+
+def tuples(value: Any) -> Any:
+    """Return `value` with tuples for its lists, which JSON and TOML have in their place."""
+    return tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _is_record(cls: Any) -> bool:
@@ -281,7 +317,7 @@ class RunConfig:
 
     def unused(self, section: str) -> str | None:
         """Return why the head does not read `section`, as a clause; None where it does."""
-        if section in ("data", "head", *self.head.sections):
+        if section in ("data", "head", "objective", *self.head.sections):  # the loss says whether classes exclude
             return None
         what = "runs no circuit" if section in ("circuit", "engine") else f"does not read {section}"
         return f"head.name is {self.name('head')}, which {what}"
@@ -319,7 +355,7 @@ class RunConfig:
                 sections[name] = None
                 continue
             try:  # JSON knows no tuples
-                options = {option: tuple(v) if isinstance(v, list) else v for option, v in {**values}.items()}
+                options = {option: tuples(value) for option, value in {**values}.items()}
                 made = thing_class(name, options.pop(THINGS[name][0])) if name in THINGS else _PLAIN[name]
                 sections[name] = made(**options)
             except (KeyError, TypeError) as error:

@@ -14,8 +14,9 @@ from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._process import DEFAULT_EXPERIMENT as DEFAULT_EXPERIMENT
-from qwafer.config import RunConfig
+from qwafer.config import RunConfig, thing_class
 from qwafer.features import SourceFacts
+from qwafer.heads.options import HEADS
 from qwafer.overrides import (
     SECTIONS,
     Given,
@@ -30,6 +31,8 @@ from qwafer.overrides import (
 )
 from qwafer.source import source_facts
 
+SHARED = ("data", "objective", "sampling", "training")
+"""The sections of the baseline that a head which joins an experiment takes over."""
 TEXT_KEYS = ("name", "title", "description", "expected", "reference", "metric", "baseline")
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -112,11 +115,16 @@ def config_digest(config: RunConfig) -> str:
     return digest(options, synthetic)
 
 
-def load_experiment(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(
+    path_or_name: str | Path, overrides: Sequence[str] = (), heads: Sequence[str] | None = None
+) -> Experiment:
     """Return the experiment of a TOML file, or of the name of one that comes with qwafer, with "option=value"
     overrides.
 
-    The overrides apply to every arm, after the arm's own options. Layout of the file (all but the arms is optional):
+    The overrides apply to every arm, after the arm's own options. `heads` chooses arms, in that order; the name of a
+    head that is not an arm (`tree`, `package.module:Options`) joins as one, on the base of the file and with what the
+    baseline says of data, objective, sampling and training. The baseline stays if it is chosen; else the first one
+    takes its place. Layout of the file (all but the arms is optional):
 
         title = "..."            # also name, description, expected, reference: texts for the report
         seeds = 8                # 0 to 7; or "3:11" (3 to 10), or a list
@@ -147,28 +155,60 @@ def load_experiment(path_or_name: str | Path, overrides: Sequence[str] = ()) -> 
         raise InputError(f"{path}: `arms` must hold one table per arm, [arms.NAME]")
 
     in_base = flatten({key: table[key] for key in SECTIONS if key in table}, where=f" (in {path.name})")
-    in_arms = {arm: flatten(options, where=f" (in arm {arm})") for arm, options in arm_tables.items()}
+    in_file = {arm: flatten(options, where=f" (in arm {arm})") for arm, options in arm_tables.items()}
+    in_arms = in_file
+    baseline = table.get("baseline", next(iter(in_arms), ""))
+    joined: dict[str, str] = {}
+    if heads is not None:
+        joined = _joined(heads, in_arms)
+        shared = [(name, given) for name, given in in_arms.get(baseline, []) if name.partition(".")[0] in SHARED]
+        in_arms = in_arms | {arm: [*shared, ("head.name", Given(head))] for arm, head in joined.items()}
+        names = {head: arm for arm, head in joined.items()}
+        in_arms = {names.get(head, head): in_arms[names.get(head, head)] for head in heads}
+        if len(in_arms) < 2:
+            raise InputError(f"`heads` must name at least two heads to compare, got {len(in_arms)}")
+        baseline = baseline if baseline in in_arms else next(iter(in_arms))
     in_overrides = parse_overrides(overrides)
     # A thing that is named anywhere brings its options everywhere.
-    known = known_options(chain(in_base, *in_arms.values(), in_overrides))
+    known = known_options(chain(in_base, *in_file.values(), *in_arms.values(), in_overrides))
     base = named(in_base, known)
     own = {arm: named(entries, known) for arm, entries in in_arms.items()}
-    _refuse_without_effect(base, {arm: {**base, **options} for arm, options in own.items()}, f"any arm of {path.name}")
+    whole = {arm: {**base, **named(entries, known)} for arm, entries in in_file.items()}
+    _refuse_without_effect(base, whole, f"any arm of {path.name}")
 
     given = named(in_overrides, known)
     resolved = {arm: {**base, **options, **given} for arm, options in own.items()}
+    for arm, head in joined.items():
+        preferred = getattr(thing_class("head", head), "backbone", None)  # a tree reads features that have a meaning
+        if preferred is not None:
+            resolved[arm]["data.backbone"] = Given(preferred)
     _refuse_without_effect(given, resolved, "any arm")
-    for arm, options in own.items():
-        _refuse_without_effect(options, {arm: resolved[arm]}, f"arm {arm}")
+    for arm in [arm for arm in own if arm not in joined]:
+        _refuse_without_effect(own[arm], {arm: resolved[arm]}, f"arm {arm}")
     arms = {arm: build(options)[0] for arm, options in resolved.items()}
     return Experiment(
         name=table.get("name", path.stem),
         arms=arms,
-        baseline=table.get("baseline", next(iter(arms), "")),
+        baseline=baseline,
         seeds=parse_seeds(table.get("seeds", 8)),
         facts={arm: source_facts(config.data) for arm, config in arms.items()},
         **{key: table[key] for key in TEXT_KEYS[1:-1] if key in table},
     )
+
+
+def _joined(heads: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
+    """Return the heads that are not arms, by the names that they get as arms: the short one if it is free."""
+    known = [*arms, *HEADS.names]
+    joined: dict[str, str] = {}
+    for head in dict.fromkeys(heads):
+        if head in arms:
+            continue
+        if head not in HEADS.names and ":" not in head:
+            raise InputError(f"there is no head `{head}`; known: {', '.join(known)}{nearest(head, known)}")
+        short = head.rpartition(":")[2]
+        taken = short in (*known, *joined) and short != head
+        joined[re.sub(r"[^A-Za-z0-9_.+-]+", "-", head).strip("-") if taken else short] = head
+    return joined
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import safetensors.numpy
 from jaxtyping import Bool, Float
 
 from qwafer._errors import InputError
-from qwafer._io import atomic_path, digest
+from qwafer._io import atomic_path, digest, file_sha256
 from qwafer._records import from_json, to_json
 from qwafer.backbones import Extractor, extractor
 from qwafer.backbones.checkpoints import Checkpoint
@@ -53,6 +53,8 @@ class ModelRecord:
     """Options with which its name gives it."""
     weights: dict[str, Any] | None
     """Where its weights come from, with their sha256, if the file holds them."""
+    weights_sha256: str | None
+    """sha256 of the file `options["weights"]`, where the weights are not in this one."""
     provenance: dict[str, Any]
     """See `Model.provenance`."""
     digest: str
@@ -128,10 +130,10 @@ class Model:
         """Write the model to `path` (safetensors), atomically and without pickles.
 
         The file holds the backbone's weights, if it has any of a kind that it can be made from again; any other
-        backbone is stored by its name.
+        backbone is stored by its name, and its weights by their path and sha256.
 
         Raises:
-            InputError: a backbone that its name would not give again.
+            InputError: a backbone that its name would not give again, or whose weights are gone.
         """
         if self.backbone.name not in BACKBONES.names and ":" not in self.backbone.name:
             raise InputError(
@@ -145,6 +147,7 @@ class Model:
             backbone=self.backbone.name,
             options=dict(self.backbone.options),
             weights=None if self.backbone.state is None else self.backbone.record["weights"],
+            weights_sha256=_weights_sha256(self.backbone.name, self.backbone.options),
             provenance=dict(self.provenance),
             digest=_digest(tensors),
         )
@@ -153,7 +156,12 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path) -> "Model":
-        """Return the model saved at `path`; raise InputError for a file that is damaged, or not a model."""
+        """Return the model saved at `path`.
+
+        Raises:
+            InputError: a file that is damaged, or not a model; a backbone stored by its name whose weights file or
+                source is gone, or not that of the model.
+        """
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
@@ -168,10 +176,32 @@ class Model:
             raise InputError(f"{path} is damaged: its tensors are not those that were saved")
         state = {key.removeprefix(_WEIGHTS): value for key, value in tensors.items() if key != _HEAD}
         options = dict(record.options)
+        if _weights_sha256(record.backbone, options) != record.weights_sha256:
+            raise InputError(
+                f"{options['weights']} does not hold the weights with which {path} was saved: put those back"
+            )
         if record.weights is not None:
             options.pop("random_weights", None)
             options["weights"] = Checkpoint(state, record.weights)
-        return cls(extractor(record.backbone, **options), _head_of(tensors[_HEAD]), record.provenance)
+        backbone = extractor(record.backbone, **options)
+        source = record.provenance.get("backbone", {}).get("source_sha256")
+        if source is not None and backbone.record.get("source_sha256") != source:
+            raise InputError(
+                f"the source file of backbone {record.backbone} is not the one that made the features of {path}: put "
+                "that one back, or train the head again"
+            )
+        return cls(backbone, _head_of(tensors[_HEAD]), record.provenance)
+
+
+def _weights_sha256(name: str, options: Mapping[str, Any]) -> str | None:
+    """Return the sha256 of the weights file that `options` name; None where they name none."""
+    weights = options.get("weights")
+    if not isinstance(weights, (str, Path)):
+        return None
+    try:
+        return file_sha256(weights)
+    except OSError as error:
+        raise InputError(f"the weights of backbone {name} cannot be read from {weights} ({error})") from error
 
 
 def _from_provenance(record: Mapping[str, Any]) -> Extractor:

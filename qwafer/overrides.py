@@ -148,8 +148,14 @@ def checked(name: str, kind: Any, given: Given) -> Any:
         if not math.isfinite(value):
             raise InputError(f"`{name}` must be a finite number, got {value}{given.where}")
         return float(value)
-    if typing.get_origin(bare) is tuple and isinstance(value, list):
-        return tuple(value)
+    origin, members = typing.get_origin(bare), typing.get_args(bare)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = members[:1] * len(value) if members[-1:] == (...,) else members
+        if len(kinds) == len(value):
+            return tuple(checked(name, own, Given(v, where=given.where)) for own, v in zip(kinds, value, strict=True))
+    if origin in (tuple, typing.Literal) and (origin is tuple or value not in members):
+        wanted = f"one of {', '.join(map(str, members))}" if origin is typing.Literal else f"a list as {bare} has it"
+        raise InputError(f"`{name}` must be {wanted}{' or none' if optional else ''}, got {value!r}{given.where}")
     expected = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}.get(bare)
     if expected is None or (isinstance(value, bare) and (bare is bool or not isinstance(value, bool))):
         return value

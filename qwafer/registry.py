@@ -3,17 +3,18 @@
 A name is one that comes with qwafer, or `package.module:attribute` (or `path/to/file.py:attribute`) of anybody's own.
 """
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from qwafer._checks import nearest
-from qwafer._errors import InputError
+from qwafer._errors import CapabilityError, InputError
 
 T = TypeVar("T")
 
@@ -43,21 +44,31 @@ class Registry(Generic[T]):
         return load_attribute(target, self.kind)
 
     def name_of(self, thing: Any) -> str:
-        """Return the name that `get` gives back `thing` for: that of qwafer's own, else `package.module:attribute`."""
+        """Return the name that `get` gives back `thing` for: that of qwafer's own, else `package.module:attribute`.
+
+        The place of a class in a script is the script's file, or its module under `python -m`.
+
+        Raises InputError for a class defined in a function, which no name leads to.
+        """
         own = f"{thing.__module__}:{thing.__qualname__}"
         for name, target in self._known.items():
             module, _, attribute = target.partition(":")
             if attribute == thing.__qualname__ and getattr(sys.modules.get(module), attribute, None) is thing:
                 return name
+        if "<locals>" in thing.__qualname__:
+            raise InputError(
+                f"`{self.kind}` = {own} is defined in a function, where nothing else finds it: define it in a module"
+            )
         file = getattr(sys.modules.get(thing.__module__), "__qwafer_file__", None)
-        return own if file is None else f"{file}:{thing.__qualname__}"
+        place = file or (_script_place() if thing.__module__ == "__main__" else None)
+        return own if place is None else f"{place}:{thing.__qualname__}"
 
 
 def load_attribute(target: str, kind: str = "name") -> Any:
     """Return the attribute that `package.module:attribute` or `path/to/file.py:attribute` names."""
     place, _, attribute = target.rpartition(":")
     try:
-        module = _load_file(place) if place.endswith(".py") else importlib.import_module(place)
+        module = _load_module(place)
     except InputError:
         raise
     except Exception as error:
@@ -70,6 +81,39 @@ def load_attribute(target: str, kind: str = "name") -> Any:
             raise InputError(f"`{kind}` = {target}: {place} has no attribute {part}{nearest(part, dir(found))}")
         found = getattr(found, part)
     return found
+
+
+@contextlib.contextmanager
+def foreign(kind: str, name: object) -> Iterator[None]:
+    """Turn what anybody's own code (`name` has a colon) raises into InputError, one sentence; qwafer's own fails as
+    it is.
+    """
+    try:
+        yield
+    except (InputError, CapabilityError):
+        raise
+    except Exception as error:
+        if ":" not in str(name):
+            raise
+        text = " ".join(str(error).split())
+        raise InputError(f"{kind} {name} raised {type(error).__name__}{text and ': ' + text}") from error
+
+
+def _script_place() -> str | None:
+    """Return the part before the colon for things of the script that runs, None where it has no file (a notebook)."""
+    main = sys.modules.get("__main__")
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:
+        return str(spec.name)
+    return str(Path(file).resolve()) if file is not None and file.endswith(".py") else None
+
+
+def _load_module(place: str) -> ModuleType:
+    """Return the module at `place`; that of the running script is not made twice, or its classes would differ."""
+    script = _script_place()
+    if script is not None and script in (place, str(Path(place).resolve())):
+        return sys.modules["__main__"]
+    return _load_file(place) if place.endswith(".py") else importlib.import_module(place)
 
 
 def _load_file(place: str) -> ModuleType:

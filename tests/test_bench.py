@@ -235,7 +235,6 @@ def test_a_second_call_trains_and_times_nothing(done, work, monkeypatch):
 @pytest.mark.slow
 def test_a_backbone_that_is_trained_first_gives_its_split_to_all_features(tmp_path):
     from qwafer.experiment import load_experiment
-    from qwafer.studies import select_heads
     from qwafer.sweeps.resolved import resolve
 
     (tmp_path / "arms.toml").write_text(
@@ -243,7 +242,7 @@ def test_a_backbone_that_is_trained_first_gives_its_split_to_all_features(tmp_pa
         '[arms.spatial]\nhead = "linear"\ndata.backbone = "spatial"\n'
     )
     stages = []
-    experiment = select_heads(load_experiment(tmp_path / "arms.toml"), ["cnn", "spatial", "tree"])
+    experiment = load_experiment(tmp_path / "arms.toml", heads=["cnn", "spatial", "tree"])
     resolved = resolve(
         experiment,
         tmp_path / "features",

@@ -352,3 +352,79 @@ def test_an_experiment_does_not_look_at_its_features_again(tmp_path):
         assert (experiment.digest(), experiment.changes("b"), experiment.effective("a")) == before
         (tmp_path / "elsewhere.npz").unlink()
         assert (experiment.digest(), experiment.changes("b"), experiment.effective("a")) == before
+
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+from qwafer.heads import LOOP
+from qwafer.heads import LinearOptions as Base
+
+
+@dataclass(frozen=True)
+class mlp(Base):
+    pairs: tuple[tuple[int, int], ...] = ((0, 1), (1, 2))
+    mode: Literal["a", "b"] = "a"
+
+
+@dataclass(frozen=True)
+class Rotated(Base):
+    sections: ClassVar = ("circuit", "engine", *LOOP)
+
+
+@dataclass(frozen=True)
+class Short(Base):
+    sections: ClassVar = ("objective", "trainning")
+
+
+@dataclass(frozen=True)
+class Endless(Base):
+    limit: float = float("inf")
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "e.toml").write_text("[circuit]\nn_layers = 1\n[arms.linear]\nhead = 'linear'\n[arms.quantum]\n")
+    return tmp_path / "own.py"
+
+
+def test_a_head_that_joins_has_the_options_of_the_base_and_of_the_command_line(own):
+    options = ["engine=xla", "circuit.n_qubits=3", "head.max_depth=2"]
+    heads = ["linear", f"{own}:Rotated", "tree", f"{own}:mlp", "mlp"]
+    experiment = load_experiment(own.with_name("e.toml"), options, heads)
+    arms = experiment.arms
+    assert list(arms)[:3] == ["linear", "Rotated", "tree"]
+    assert (arms["Rotated"].circuit.n_qubits, arms["Rotated"].circuit.n_layers) == (3, 1)
+    assert arms["Rotated"].name("engine") == "xla"
+    assert arms["tree"].head.max_depth == 2
+    # Two heads of one name are two arms.
+    assert len(arms) == 5
+    assert [arms[arm].name("head") for arm in list(arms)[3:]] == [f"{own}:mlp", "mlp"]
+
+
+def test_options_of_nested_tuples_and_of_choices(own):
+    path, heads = own.with_name("e.toml"), ["linear", f"{own}:mlp"]
+    experiment = load_experiment(path, ["head.pairs=[[0, 2]]", "head.mode=b"], heads)
+    (config,) = (config for arm, config in experiment.arms.items() if arm != "linear")
+    assert (config.head.pairs, config.head.mode) == (((0, 2),), "b")
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    for option in ("head.pairs=5", "head.pairs=none", "head.pairs=[[0]]", "head.pairs=[[0, true]]", "head.mode=c"):
+        with pytest.raises(InputError, match=f"`{option.partition('=')[0]}` must be"):
+            load_experiment(path, [option], heads)
+
+
+def test_what_no_file_can_hold_and_sections_that_do_not_exist_are_refused(own):
+    with pytest.raises(InputError, match=r"`sections` of Short must be a tuple of circuit, engine"):
+        RunConfig(head=load_attribute(f"{own}:Short")())
+    with pytest.raises(InputError, match=r"`head.limit` of Endless must be an argument"):
+        RunConfig(head=load_attribute(f"{own}:Endless")())
+
+
+def test_the_loss_says_for_every_head_whether_classes_exclude_one_another(own):
+    (own.with_name("s.toml")).write_text(
+        "[arms.bce]\nhead = 'tests.stranger.contender:NearestMean'\n"
+        "[arms.softmax]\nhead = 'tests.stranger.contender:NearestMean'\nobjective = 'softmax'\n"
+    )
+    assert load_experiment(own.with_name("s.toml")).changes("softmax") == {"objective.loss": "softmax"}

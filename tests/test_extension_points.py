@@ -166,9 +166,7 @@ def test_bench(experiment_file, tmp_path):
 
 def test_a_contender_joins_a_benchmark_by_its_name(experiment_file):
     experiment = qwafer.load_experiment(experiment_file)
-    from qwafer.studies import select_heads
-
-    chosen = select_heads(experiment, ["linear", "tests.stranger.contender:NearestMean"])
+    chosen = qwafer.load_experiment(experiment_file, heads=["linear", "tests.stranger.contender:NearestMean"])
     assert chosen.arms["NearestMean"].head == NearestMean()
     assert chosen.arms["NearestMean"].data == experiment.arms["linear"].data
 

@@ -109,6 +109,40 @@ def test_trained_weights_are_in_the_file_and_named(tmp_path: Path) -> None:
     np.testing.assert_allclose(model.predict(test).logits, result.outputs["test_logits"], **TOLERANCE)
 
 
+def test_other_weights_of_somebody_elses_network_are_refused(tmp_path: Path) -> None:
+    from tests.thirdparty import MeanNetwork
+
+    maps = MAPS.take(np.arange(80))
+    weights = MeanNetwork().train(maps, tmp_path / "w.npz")
+    backbone = extractor("tests.thirdparty:MeanNetwork", weights=weights)
+    result, _ = trained("mean_z", backbone, maps)
+    path = tmp_path / "m.safetensors"
+    model = Model.from_run(result, backbone)
+    model.save(path)
+    test = maps.take(result.outputs["test_rows"])
+    np.testing.assert_allclose(Model.load(path).predict(test).logits, result.outputs["test_logits"], **TOLERANCE)
+    weights.unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        Model.load(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        model.save(path)
+    MeanNetwork(seed=1).train(maps, weights)
+    with pytest.raises(InputError, match="does not hold the weights"):
+        Model.load(path)
+
+
+def test_another_source_of_somebody_elses_function_is_refused(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    text = "import numpy as np\n\ndef f(maps):\n    return np.array([[(m == 2).mean(), 0.5] for m in maps])\n"
+    own.write_text(text)
+    result, features = trained("mean_z", extractor(f"{own}:f"), MAPS)
+    Model.from_run(result, features.provenance).save(tmp_path / "m.safetensors")
+    Model.load(tmp_path / "m.safetensors")
+    own.write_text(text.replace("2", "1"))
+    with pytest.raises(InputError, match="the source file of backbone"):
+        Model.load(tmp_path / "m.safetensors")
+
+
 def test_what_is_not_a_model_is_refused(run: RunResult, cnn: Extractor, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     Model.from_run(run, cnn).save(path)

@@ -180,18 +180,17 @@ def test_tables_reach_extract_and_ablate(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_tables_and_own_networks_reach_the_benchmark(tmp_path: Path) -> None:
     from qwafer.experiment import load_experiment
-    from qwafer.studies import select_heads
 
     heads = ["linear", "mlp", "tree"]
     (tmp_path / "two.toml").write_text(TOML)
     path = str(write(tmp_path / "t.csv", many(120)))
-    experiment = load_experiment(tmp_path / "two.toml", [f"data.source={path}"])
-    resolved = resolve(select_heads(experiment, heads), tmp_path / "t")
+    experiment = load_experiment(tmp_path / "two.toml", [f"data.source={path}"], heads)
+    resolved = resolve(experiment, tmp_path / "t")
     assert resolved.maps is None
     assert list(resolved.files) == heads
     assert len(set(resolved.files.values())) == 1
     overrides = ["data.n_maps=60", f"data.backbone={MINE}:MeanNetwork"]
-    resolved = resolve(select_heads(load_experiment(tmp_path / "two.toml", overrides), heads), tmp_path / "n")
+    resolved = resolve(load_experiment(tmp_path / "two.toml", overrides, heads), tmp_path / "n")
     assert resolved.maps is not None
     tree, linear = (FeatureSet.load(resolved.files[head]) for head in ("tree", "linear"))
     assert (tree.features.shape[1], linear.features.shape[1]) == (88, 2)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
 from qwafer.backbones.base import Extractor
-from qwafer.registry import Registry
+from qwafer.registry import Registry, foreign
 
 if TYPE_CHECKING:
     from qwafer.backbones.checkpoints import Checkpoint
@@ -74,17 +74,18 @@ def extractor(
         if option not in (taken or ()) and (option, value) != ("dtype", "float32"):
             raise InputError(f"backbone {backbone} {_REASONS[option]}: leave out --{option.replace('_', '-')}")
     if isinstance(thing, Extractor):
-        return dataclasses.replace(thing, name=backbone)
+        return dataclasses.replace(thing, name=backbone, features=_guarded(backbone, thing.features))
     if taken is None:
         return _of_function(backbone, thing)
     options = {option: value for option, value in given.items() if option in taken}
     if "weights" in taken and not {"weights", "random_weights"} & set(options) and _needs_weights(thing):
         raise InputError(f"backbone {backbone} needs weights: give --weights PATH, or --train it first")
-    made = thing(**options)
+    with foreign("backbone", backbone):
+        made = thing(**options)
     if not isinstance(made, Extractor):
         raise InputError(f"backbone {backbone} must give an Extractor, got a {type(made).__name__}")
     kept = {option: value for option, value in options.items() if option != "weights" or made.state is None}
-    return dataclasses.replace(made, name=backbone, options=kept)
+    return dataclasses.replace(made, name=backbone, options=kept, features=_guarded(backbone, made.features))
 
 
 def taken_options(backbone: str) -> tuple[str, ...]:
@@ -102,7 +103,8 @@ def _maker(name: str) -> tuple[Any, tuple[str, ...] | None]:
     trained = isinstance(thing, type) and hasattr(thing, "train") and hasattr(thing, "extractor")
     if not callable(thing) or (isinstance(thing, type) and not trained):
         raise InputError(f"`backbone` = {name} is {thing!r:.80}, not an Extractor, a function or a network")
-    maker = thing().extractor if trained else thing
+    with foreign("backbone", name):
+        maker = thing().extractor if trained else thing
     try:
         parameters = tuple(inspect.signature(maker).parameters)
     except ValueError:  # a function in C that does not tell
@@ -112,6 +114,20 @@ def _maker(name: str) -> tuple[Any, tuple[str, ...] | None]:
 
 def _needs_weights(maker: Any) -> bool:
     return inspect.signature(maker).parameters["weights"].default is inspect.Parameter.empty
+
+
+def _guarded(
+    name: str, function: Callable[[Sequence[np.ndarray]], np.ndarray]
+) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    """Return the features function, where it is anybody's own with InputError for whatever it raises."""
+    if ":" not in name:
+        return function
+
+    def features(maps: Sequence[np.ndarray]) -> np.ndarray:
+        with foreign("backbone", name):
+            return function(maps)
+
+    return features
 
 
 def _of_function(name: str, function: Any) -> Extractor:
@@ -132,4 +148,4 @@ def _of_function(name: str, function: Any) -> Extractor:
     def features(maps: Sequence[np.ndarray]) -> np.ndarray:
         return np.asarray(function(maps), np.float32)
 
-    return Extractor(name, FUNCTION_BATCH, record, features)
+    return Extractor(name, FUNCTION_BATCH, record, _guarded(name, features))

@@ -71,7 +71,7 @@ def _dry_run(experiment: "Experiment", out: str) -> int:
     for column in ("arm", "against the baseline", "complete", "to do"):
         table.add_column(column)
     for arm in experiment.arms:
-        changes = ", ".join(f"{name} = {value}" for name, value in experiment.changes(arm).items())
+        changes = ", ".join(f"{k} = {'none' if v is None else v}" for k, v in experiment.changes(arm).items())
         missing = [seed for name, seed in todo if name == arm]
         complete = [seed for seed in experiment.seeds if seed not in missing]
         table.add_row(arm, changes or "(baseline)", seeds_text(complete) or "-", seeds_text(missing) or "-")

@@ -67,12 +67,16 @@ def executor_of(arguments: argparse.Namespace) -> "Executor":
     return make_executor(arguments.executor, arguments.jobs)
 
 
-def experiment_of(arguments: argparse.Namespace, more: Sequence[str] = ()) -> "Experiment":
-    """Return the experiment that the command line describes, with `more` overrides of the verb's own."""
+def experiment_of(
+    arguments: argparse.Namespace, more: Sequence[str] = (), heads: Sequence[str] | None = None
+) -> "Experiment":
+    """Return the experiment that the command line describes, with `more` overrides of the verb's own; see
+    `load_experiment` for `heads`.
+    """
     from qwafer.experiment import load_experiment, parse_seeds, with_seeds
     from qwafer.source import source_override
 
     overrides = [*arguments.overrides, *more, *source_override(arguments.maps, arguments.features)]
-    experiment = load_experiment(arguments.experiment, overrides)
+    experiment = load_experiment(arguments.experiment, overrides, heads)
     seeds = getattr(arguments, "seeds", None)
     return experiment if seeds is None else with_seeds(experiment, parse_seeds(seeds))

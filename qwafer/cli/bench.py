@@ -64,13 +64,10 @@ def _run(arguments: argparse.Namespace) -> int:
     costs = _costs(arguments.costs)
     experiment = _experiment(arguments)
     from qwafer._process import configure_jax
-    from qwafer.studies import run_benchmark, select_heads
+    from qwafer.studies import run_benchmark
 
     configure_jax()
     executor = executor_of(arguments)
-    if arguments.heads is not None:
-        heads = [head.strip() for head in arguments.heads.split(",") if head.strip()]
-        experiment = select_heads(experiment, heads)
     with progress_bar(quiet=arguments.quiet) as progress:
         benchmark = run_benchmark(
             experiment,
@@ -94,7 +91,11 @@ def _experiment(arguments: argparse.Namespace) -> "Experiment":
         for option in ("backbone", "weights", "random_weights"):
             if getattr(arguments, option) is not None:
                 raise InputError(f"--{option.replace('_', '-')} belongs to --maps: the features are there already")
-    return experiment_of(arguments, [] if arguments.backbone is None else [f"data.backbone={arguments.backbone}"])
+    heads = None
+    if arguments.heads is not None:
+        heads = [head.strip() for head in arguments.heads.split(",") if head.strip()]
+    more = [] if arguments.backbone is None else [f"data.backbone={arguments.backbone}"]
+    return experiment_of(arguments, more, heads)
 
 
 def _costs(text: str) -> list[float]:

@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from qwafer.backbones import BACKBONES, DEFAULT_BATCH, extract, extractor, is_complete, provenance
     from qwafer.data import DataTable
-    from qwafer.data.source import not_maps
+    from qwafer.data.source import own_features
     from qwafer.features import FeatureSet
     from qwafer.source import read_source
 
@@ -98,7 +98,7 @@ def _run(arguments: argparse.Namespace) -> int:
         warnings.simplefilter("always")
         found = read_source(arguments.maps, arguments.reader, n=arguments.maps_count, seed=arguments.seed)
     if isinstance(found, FeatureSet):
-        raise not_maps(arguments.maps)
+        raise own_features(arguments.maps, arguments.reader)
     said = [str(warning.message) for warning in caught]
     for sentence in [*said, *(note for note in found.notes if not any(note in text for text in said))]:
         sys.stderr.write(f"note: {sentence}\n")

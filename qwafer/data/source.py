@@ -8,7 +8,7 @@ from typing import Any
 from qwafer._errors import InputError
 from qwafer.data.files import ZIP_MAGIC, check_file, npz_keys
 from qwafer.data.maps import WaferMaps
-from qwafer.registry import Registry
+from qwafer.registry import Registry, foreign
 
 READERS: Registry[Callable[..., Any]] = Registry(
     "reader",
@@ -62,16 +62,19 @@ def read(source: str | Path, reader: str | None = None, *, n: int | None = None,
     """Return what the reader makes of `source`; `n` and `seed` go to one that takes them, as `synthetic` does.
 
     Raises:
-        InputError: an unknown reader, what the reader refuses, or `n` or `seed` with a reader that does not take them.
+        InputError: an unknown reader, what the reader refuses, what one of your own raises, or `n` or `seed` with a
+            reader that does not take them.
     """
-    function = READERS.get(reader_of(source) if reader is None else reader)
+    reader = reader_of(source) if reader is None else reader
+    function = READERS.get(reader)
     given = {name: value for name, value in (("n", n), ("seed", seed)) if value is not None}
     for name, value in given.items():
         if name not in inspect.signature(function).parameters:
             raise InputError(
                 f"`{name}` = {value} has no effect on a file ({source}): it belongs to `synthetic`; leave it out"
             )
-    return function(Path(source), **given)
+    with foreign("reader", reader):
+        return function(Path(source), **given)
 
 
 def read_maps(
@@ -104,3 +107,13 @@ def read_maps(
 def not_maps(source: str | Path) -> InputError:
     """Return what every verb says of features in the place of maps."""
     return InputError(f"{source} holds features, not wafer maps: give it as --features (ablate, bench, diagnose)")
+
+
+def own_features(source: str | Path, reader: str | None) -> InputError:
+    """Return what `extract` says of features; `--features` takes only those in qwafer's own format."""
+    if reader is None or reader in READERS.names:
+        return not_maps(source)
+    return InputError(
+        f"{source} holds features, which need no backbone: ablate, bench and diagnose read it with --maps {source} "
+        f"--set data.reader={reader}"
+    )

@@ -14,7 +14,7 @@ from qwafer.execution.processes import LocalProcesses as LocalProcesses
 from qwafer.execution.running import Tally as Tally
 from qwafer.execution.running import run_all as run_all
 from qwafer.execution.threads import Threads as Threads
-from qwafer.registry import Registry
+from qwafer.registry import Registry, foreign
 
 EXECUTORS: Registry = Registry(
     "executor",
@@ -28,7 +28,9 @@ def make_executor(name: str = "local", jobs: int = 2) -> Executor:
 
     Raises InputError for a name that does not stand for an executor.
     """
-    executor = EXECUTORS.get(name)(jobs=jobs)
+    make = EXECUTORS.get(name)
+    with foreign("executor", name):
+        executor = make(jobs=jobs)
     if not isinstance(executor, Executor):
         raise InputError(f"`executor` = {name} must make something with `run`, `__enter__` and `__exit__`")
     return executor

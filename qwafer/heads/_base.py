@@ -22,7 +22,8 @@ class Head(eqx.Module):
     """A map from features (batch, D) to logits (batch, n_labels), as a JAX pytree.
 
     `params` holds what is trained and `buffers` what is not (standardisation, frozen projections, a frozen alpha),
-    both by name. A name's part before the first dot is its group; classical layers belong to `projection`.
+    both by name. A name's part before the first dot is its group; classical layers belong to `projection`. A saved head
+    is made again from zeros with another seed and given these arrays: other fields must not depend on data or seed.
     """
 
     params: dict[str, Array]

@@ -8,7 +8,7 @@ from qwafer._errors import InputError
 from qwafer.backbones import Extractor
 from qwafer.data import WaferMaps
 from qwafer.execution.job import OnProgress
-from qwafer.registry import Registry
+from qwafer.registry import Registry, foreign
 
 
 class Network(Protocol):
@@ -33,6 +33,27 @@ NETWORKS: Registry[Any] = Registry("network", {"wafercnn": "qwafer.networks.wafe
 """Every network by name; one of your own is `package.module:Class`."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Foreign:
+    """A network of anybody's own, with InputError for whatever it raises."""
+
+    _name: str
+    _network: Network
+
+    def train(self, maps: WaferMaps, path: str | Path, progress: OnProgress | None = None) -> Path:
+        with foreign("network", self._name):
+            return self._network.train(maps, path, progress)
+
+    def extractor(self, weights: str | Path, **options: Any) -> Extractor:
+        with foreign("network", self._name):
+            return self._network.extractor(weights, **options)
+
+    def __getattr__(self, option: str) -> Any:
+        if option.startswith("_"):
+            raise AttributeError(option)
+        return getattr(self._network, option)
+
+
 def is_network(name: str) -> bool:
     """Return whether the backbone called `name` is a network that can be trained here."""
     if name in NETWORKS.names or ":" not in name:
@@ -52,4 +73,7 @@ def network(name: str, **options: Any) -> Network:
     for option in options:
         if option not in known:
             raise InputError(f"network {name} has no option {option}; it has {', '.join(known) or 'none'}")
-    return kind(**options)
+    if ":" not in name:
+        return kind(**options)
+    with foreign("network", name):
+        return _Foreign(name, kind(**options))

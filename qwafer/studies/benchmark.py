@@ -1,12 +1,11 @@
 """`run_benchmark`: heads under identical conditions, from maps or features to the report."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwafer._checks import check_positive_int, nearest
+from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._records import from_json, load_record, save_record
@@ -14,11 +13,9 @@ from qwafer.comparison.analysis import DEFAULT_COSTS, RunAnalysis, analyse, cost
 from qwafer.comparison.differences import Differences, example_differences, seed_differences
 from qwafer.comparison.record import FeatureSource, HeadRecord, head_record
 from qwafer.comparison.runs import check_complete, check_same_examples
-from qwafer.config import RunConfig
 from qwafer.execution import Executor, Job, LocalProcesses, OnProgress, Progress, run_all
 from qwafer.experiment import Experiment
-from qwafer.features import FeatureSet, SourceFacts
-from qwafer.heads import HEADS
+from qwafer.features import FeatureSet
 from qwafer.reports.benchmark import report_blocks, write_report
 from qwafer.reports.figures import Drawn
 from qwafer.reports.figures.benchmark import draw_head, draw_shared
@@ -43,34 +40,6 @@ class Benchmark:
     """`report.html`; `report.md` lies beside it."""
     warnings: tuple[str, ...]
     """What a reader must know before believing the comparison, in sentences."""
-
-
-def select_heads(experiment: Experiment, heads: Sequence[str]) -> Experiment:
-    """Return the experiment with the heads that `heads` names, in that order.
-
-    A name is that of an arm, or of a head that is not one (`tree`, `package.module:Options`), which then becomes an arm
-    with its own defaults, on the data and with the objective of the baseline. The baseline stays if it is selected;
-    else it is the first of `heads`. Raises InputError for an unknown head and for fewer than two.
-    """
-    base = experiment.arms[experiment.baseline]
-    arms: dict[str, RunConfig] = {}
-    facts = dict(experiment.facts)
-    for head in dict.fromkeys(heads):
-        if head in experiment.arms:
-            arms[head] = experiment.arms[head]
-            continue
-        if head not in HEADS.names and ":" not in head:
-            known = [*experiment.arms, *HEADS.names]
-            raise InputError(f"there is no head `{head}`; known: {', '.join(known)}{nearest(head, known)}")
-        options = HEADS.get(head)()
-        data = dataclasses.replace(base.data, backbone=getattr(options, "backbone", base.data.backbone))
-        name = head.rpartition(":")[2]
-        arms[name] = RunConfig(data=data, head=options, objective=base.objective, training=base.training)
-        facts[name] = experiment.facts.get(experiment.baseline, SourceFacts("maps"))
-    if len(arms) < 2:
-        raise InputError(f"`heads` must name at least two of {', '.join(experiment.arms)} to compare, got {len(arms)}")
-    baseline = experiment.baseline if experiment.baseline in arms else next(iter(arms))
-    return dataclasses.replace(experiment, arms=arms, baseline=baseline, facts=facts)
 
 
 def run_benchmark(

@@ -98,7 +98,10 @@ class OutputDirectory:
                 )
             return None
         try:
-            return load_record(DirectoryRecord, file)
+            record = load_record(DirectoryRecord, file)
+            if set(record.data) != set(record.arms):
+                raise InputError(f"{file} does not hold a DirectoryRecord: `data` and `arms` name different arms")
+            return record
         except InputError as error:
             raise InputError(f"{error}; choose another output directory") from error
 
@@ -174,8 +177,11 @@ class OutputDirectory:
         return result if digest == config_digest(experiment.arms[arm]) and result.seed == seed else None
 
     def _failure(self, arm: str, seed: int) -> Failure | None:
-        path = self.error_path(arm, seed)
-        return load_record(Failure, path) if path.is_file() else None
+        """Return what became of a failed run; None where nothing is known, or its file is damaged."""
+        try:
+            return load_record(Failure, self.error_path(arm, seed))
+        except (OSError, InputError):
+            return None
 
     def write_failure(self, arm: str, seed: int, failure: Failure) -> None:
         """Record a failed run."""

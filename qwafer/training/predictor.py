@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json
 from qwafer.config import RunConfig
@@ -37,6 +40,8 @@ class Predictor:
     """Logit above which each label is predicted, tuned on validation; empty for exclusive classes (largest logit)."""
     n_features: int
     """D, the features of an example."""
+    n_train: int
+    """M, the training examples its head was made from."""
     seed: int = 0
     """The seed of its run; it matters for finite shots alone."""
 
@@ -44,10 +49,17 @@ class Predictor:
     def of(cls, config: RunConfig, head: Any, prepared: Prepared, judged: Judgement, seed: int) -> "Predictor":
         """Return the predictor of a run."""
         width = prepared.data.features.shape[1]
-        return cls(config, head, prepared.data.label_names, judged.thresholds, width, seed)
+        return cls(config, head, prepared.data.label_names, judged.thresholds, width, len(prepared.split.train), seed)
 
     def logits(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
-        """Return the logits of `features`, which must be those that the head's backbone makes."""
+        """Return the logits of `features`, which must be those that the head's backbone makes.
+
+        Raises InputError for another number of features than the head was trained on.
+        """
+        shape = np.shape(features)
+        if len(shape) != 2 or shape[1] != self.n_features:
+            found = f"{shape[1]} features" if len(shape) == 2 else f"an array of shape {shape}"
+            raise InputError(f"the head was trained on {self.n_features} features for each example, got {found}")
         if not isinstance(self.head, Head):
             return np.asarray(self.head.logits(np.asarray(features)))
         program = make_program(self.config, self.head.n_labels, PREDICTION_BATCH, gradient=False, seed=self.seed)
@@ -64,9 +76,26 @@ class Predictor:
         return softmax(logits) if self.config.objective.exclusive else sigmoid(logits)
 
     def save(self, path: str | Path) -> None:
-        """Write the head, its configuration, labels and thresholds to `path` as NPZ, atomically, without pickles."""
+        """Write the head, its configuration, labels and thresholds to `path` as NPZ, atomically, without pickles.
+
+        Raises InputError for a contender, and for a head that its `params` and `buffers` would not give back.
+        """
         if not isinstance(self.head, Head):
             raise InputError(f"head {self.config.name('head')} trains itself: keep its configuration, and fit it again")
+        blank = _blank(self.config, self.n_train, self.n_features, len(self.label_names))
+        kept = _kept_elsewhere(blank, self.head)
+        if kept is not None:
+            raise InputError(
+                f"head {self.config.name('head')} keeps {kept} outside of `params` and `buffers`, so that a file would "
+                "not give it back: put state that comes from data or seed into `buffers`"
+            )
+        misfit = _misfit(blank, self.head.params, self.head.buffers)
+        if misfit is not None:
+            raise InputError(
+                f"head {self.config.name('head')} has other names or shapes for other data or another seed ({misfit}), "
+                "so that a file would not give it back: let its options, the number of training examples and D decide "
+                "them"
+            )
         arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in self.head.params.items()}
         arrays |= {f"buffers/{name}": np.asarray(value) for name, value in self.head.buffers.items()}
         record = {
@@ -75,6 +104,7 @@ class Predictor:
             "thresholds": self.thresholds,
             "seed": self.seed,
             "n_features": self.n_features,
+            "n_train": self.n_train,
         }
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, record=np.array(canonical_json(record)), **arrays)
@@ -87,21 +117,76 @@ class Predictor:
                 arrays = dict(archive)
             record = json.loads(arrays.pop("record").item())
             config = RunConfig.from_dict(record["config"])
+            label_names, thresholds = _labels(record["label_names"], record["thresholds"])
+            for name, minimum in (("n_features", 1), ("n_train", 1), ("seed", 0)):
+                check_positive_int(name, record[name], minimum=minimum)
             saved: dict[str, dict[str, Any]] = {"params": {}, "buffers": {}}
             for name, value in arrays.items():
                 kind, key = name.split("/", 1)
                 saved[kind][key] = jnp.asarray(value)
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is not a saved predictor ({error})") from error
         # The saved arrays replace those of a blank head of the same widths.
-        blank = np.zeros((2, record["n_features"]), np.float32)
-        head = make_head(config, blank, len(record["label_names"]), seed=0)
-        head = dataclasses.replace(head, params=saved["params"], buffers=saved["buffers"])
-        return cls(
-            config,
-            head,
-            tuple(record["label_names"]),
-            tuple(record["thresholds"]),
-            record["n_features"],
-            record["seed"],
-        )
+        blank = _blank(config, record["n_train"], record["n_features"], len(label_names))
+        misfit = _misfit(blank, saved["params"], saved["buffers"])
+        if misfit is not None:
+            raise InputError(f"{path} is not a saved predictor (its arrays do not fit its configuration: {misfit})")
+        head = dataclasses.replace(blank, params=saved["params"], buffers=saved["buffers"])
+        return cls(config, head, label_names, thresholds, record["n_features"], record["n_train"], record["seed"])
+
+
+def _labels(names: Any, thresholds: Any) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Return the labels and thresholds of a record, checked."""
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"`label_names` must be a list of names, got {names!r}")
+    if not isinstance(thresholds, list) or len(thresholds) not in (0, len(names)):
+        raise InputError(f"`thresholds` must be a list of one number per label, got {thresholds!r}")
+    return tuple(names), tuple(float(value) for value in thresholds)
+
+
+def _blank(config: RunConfig, n_train: int, n_features: int, n_labels: int) -> Head:
+    """Return the head of `config` made from zeros, seed 0: a file holds its arrays, and this gives everything else."""
+    try:
+        return make_head(config, np.zeros((n_train, n_features), np.float32), n_labels, seed=0)
+    except Exception as error:
+        raise InputError(
+            f"head {config.name('head')} cannot be made from blank features, as its file needs "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _kept_elsewhere(blank: Head, head: Head) -> str | None:
+    """Return what of `head`, beside the arrays of `params` and `buffers`, `blank` does not have; None if nothing."""
+    if type(blank) is not type(head):
+        return f"its class {type(head).__name__}"
+    names = [field.name for field in dataclasses.fields(head) if field.name not in ("params", "buffers")]
+    return next((f"`{name}`" for name in names if not _same(getattr(blank, name), getattr(head, name))), None)
+
+
+def _misfit(blank: Head, params: dict[str, Any], buffers: dict[str, Any]) -> str | None:
+    """Return the first array whose shape is not that of `blank`, or that only one of both has; None if all fit."""
+    for kind, there, here in (("params", blank.params, params), ("buffers", blank.buffers, buffers)):
+        for name in sorted({*there, *here}):
+            shapes = [np.shape(arrays[name]) if name in arrays else "none" for arrays in (here, there)]
+            if shapes[0] != shapes[1]:
+                return f"`{kind}` {name}: {shapes[0]}, and {shapes[1]} in a blank head"
+    return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values of a field are equal; what cannot be compared is not."""
+    try:
+        if isinstance(one, (np.ndarray, jax.Array)) and isinstance(other, (np.ndarray, jax.Array)):
+            a, b = np.asarray(one), np.asarray(other)
+            return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+        if type(one) is not type(other):
+            return False
+        if isinstance(one, eqx.Module):
+            return all(_same(getattr(one, f.name), getattr(other, f.name)) for f in dataclasses.fields(one))
+        if isinstance(one, dict):
+            return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+        if isinstance(one, (list, tuple)):
+            return len(one) == len(other) and all(map(_same, one, other))
+        return one is other or bool(one == other)
+    except Exception:
+        return False

@@ -1,6 +1,8 @@
 """`RunResult`: everything about one run that a report or a comparison reads."""
 
 import dataclasses
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,7 +187,8 @@ class RunResult:
     def load(cls, path: str | Path) -> "RunResult":
         """Return the result saved at `path`, with `outputs` if their file lies beside it.
 
-        Raises InputError for a file that holds something else, or a result of another version.
+        Raises InputError for a file that holds something else, or a result of another version, and for damaged
+        outputs.
         """
         path = Path(path)
         try:
@@ -195,8 +198,11 @@ class RunResult:
         beside = path.with_suffix(".npz")
         if not beside.is_file():
             return result
-        with np.load(beside, allow_pickle=False) as arrays:
-            return dataclasses.replace(result, outputs=dict(arrays))
+        try:
+            with beside.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return dataclasses.replace(result, outputs=dict(arrays))
+        except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{beside} is damaged ({error}): run it again") from error
 
 
 Runs = Mapping[str, Mapping[int, RunResult]]

@@ -206,7 +206,9 @@ def trainability(
         for cost in COSTS:
             fits[f"{cost}, {weights} weights, per wire"] = fit_decay(qubits, [s[cost] for s in by_size], seed=seed)
             if len(by_depth) > 1:
-                fits[f"{cost}, {weights} weights, per layer"] = fit_decay(layers, [s[cost] for s in by_depth], seed=seed)
+                fits[f"{cost}, {weights} weights, per layer"] = fit_decay(
+                    layers, [s[cost] for s in by_depth], seed=seed
+                )
         if simulated:
             variance = gradient_variance(by_depth[layers.index(spec.n_layers)]["local"])
         else:
