@@ -215,7 +215,7 @@ def test_a_collapsed_run_leaves_no_verdict_on_the_mean():
     c = compare(values, np.full(8, 0.88) + UP / 20)
     assert c.collapsed == {"new": (3,)}
     assert c.verdict == "collapsed"
-    assert "1 of 8 runs of new collapsed" in c.sentence
+    assert "1 of 8 runs of new collapsed (seed 3)" in c.sentence
     assert f"{c.pseudomedian:+.4g}" in c.sentence
     assert compare(values, values[::-1] * 0 + 0.88, higher_is_better=False).collapsed == {}
 

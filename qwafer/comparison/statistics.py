@@ -316,7 +316,10 @@ def _judge(c: Comparison, higher_is_better: bool) -> tuple[str, str]:
             "(training.epochs, training.max_doublings).",
         )
     if c.collapsed:
-        lost = "; ".join(f"{len(found)} of {n} runs of {arm} collapsed" for arm, found in c.collapsed.items())
+        lost = " and ".join(
+            f"{len(found)} of {n} runs of {arm} collapsed (seed {', '.join(map(str, found))})"
+            for arm, found in c.collapsed.items()
+        )
         return (
             "collapsed",
             f"{effect}, but {lost}: the mean describes neither kind of run, and there is no verdict on it. The "
