@@ -109,14 +109,16 @@ def draw(
     fixed: Mapping[str, Sequence[str]],
     budget: int,
 ) -> dict[str, list[Options]]:
-    """Return `budget` configurations of each arm: exp(u), u uniform between the logarithms of the bounds, 3 digits.
+    """Return `budget` configurations of each arm, log-uniform between the bounds, to three digits.
 
-    An option draws from a stream of its own, so that trial k of two arms has equal values of what both have, and a
-    larger budget begins with the trials of a smaller one.
+    A Latin hypercube (McKay, Beckman and Conover 1979): each option has one value in each of `budget` equal parts of
+    its logarithmic range. An option draws from a stream of its own, so that trial k of two arms has equal values of
+    what both have.
     """
     drawn = {}
     for option, (low, high) in space.items():
-        u = np.random.default_rng(key_seed(0, f"search {option}")).uniform(size=budget)
+        rng = np.random.default_rng(key_seed(0, f"search {option}"))
+        u = (rng.permutation(budget) + rng.uniform(size=budget)) / budget
         drawn[option] = [float(f"{low * (high / low) ** share:.3g}") for share in u]
     trials = {}
     for arm, config in experiment.arms.items():
