@@ -129,8 +129,6 @@ class ArmResult:
     sd: float | None
     n_runs: int
     n_failed: int
-    n_converged: int
-    """Runs that met the rule of convergence."""
     n_best_first: int
     """Runs whose best epoch is the first."""
     parameters: int | None
@@ -146,10 +144,14 @@ class Difference:
     arm: str
     mean: float | None
     interval: tuple[float, float] | None
+    level: float | None
+    """Confidence level of `interval`."""
     p: float | None
     """Adjusted for the number of comparisons."""
     verdict: str
     n_seeds: int
+    not_converged: dict[str, int]
+    """By arm, how many of its runs had not converged."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,9 @@ class Result:
     """As it was written before the first run."""
     metric: str
     baseline: str
+    margin: float
+    about: str
+    """What a verdict is about."""
     seeds: tuple[int, ...]
     differences: tuple[Difference, ...]
     arms: dict[str, ArmResult]
@@ -201,9 +206,11 @@ def result_of(summary: Summary, timings: SweepTimings, search: Search | None) ->
         expected=" ".join(facts.expected.split()),
         metric=facts.metric,
         baseline=facts.baseline,
+        margin=facts.margin,
+        about=summary.design.about,
         seeds=facts.seeds,
         differences=tuple(
-            Difference(c.arm, c.mean, c.interval, c.sign_flip_p_holm, c.verdict, len(c.seeds))
+            Difference(c.arm, c.mean, c.interval, c.level, c.p_holm, c.verdict, len(c.seeds), c.not_converged)
             for c in summary.comparisons
         ),
         arms={
@@ -212,7 +219,6 @@ def result_of(summary: Summary, timings: SweepTimings, search: Search | None) ->
                 sd=arm.sd,
                 n_runs=len(arm.complete),
                 n_failed=len(arm.failed),
-                n_converged=0,
                 n_best_first=sum(epoch == 1 for epoch in arm.best_epochs.values()),
                 parameters=arm.n_parameters and arm.n_parameters.trainable,
                 metrics={m: (arm.metrics[m].mean, arm.metrics[m].sd) for m in METRICS if m in arm.metrics},

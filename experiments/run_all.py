@@ -313,6 +313,9 @@ def seen_text(result: Result) -> str:
     if result.name == "schedules":
         first = ", ".join(f"{name} {arm.n_best_first} of {arm.n_runs}" for name, arm in arms.items())
         lines.append(f"Runs whose best epoch is the first: {first}.")
+    late = {arm: count for c in result.differences for arm, count in c.not_converged.items()}
+    if late:
+        lines.append(f"Runs that had not converged: {', '.join(f'{arm} {count}' for arm, count in late.items())}.")
     failed = sum(arm.n_failed for arm in arms.values())
     if failed:
         lines.append(f"{failed} runs failed.")
@@ -327,6 +330,7 @@ def foundation_text(result: Result) -> str:
     return (
         f"{data.file}, {data.n_examples:,} examples, {data.n_features} features; {len(result.seeds)} seeds, "
         f"{n_runs} runs, {result.seconds:.0f} s of run time in all; {searched}; "
+        f"margin {result.margin:g}; verdicts: {result.about[0].lower()}{result.about[1:]}; "
         f"{', '.join(result.hosts)}; revision {', '.join(result.revisions)}; experiment {result.experiment}."
     )
 

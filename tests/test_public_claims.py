@@ -51,7 +51,7 @@ SIGNED = r"[-+]\d+\.\d+"
 DIFFERENCE = re.compile(rf"(?P<mean>{SIGNED})(?: \[(?P<low>{SIGNED}), (?P<high>{SIGNED})\])?")
 P_VALUE = re.compile(r"p = (?P<p>\d+(?:\.\d+)?)")
 METRIC = re.compile(r"(?P<metric>test\.\w+) (?P<mean>\d+\.\d+)(?: ± (?P<sd>\d+\.\d+))?")
-VERDICTS = ("better", "worse", "equivalent", "undecided", "not converged")
+VERDICTS = ("better", "worse", "equivalent", "undecided", "not converged", "collapsed", "identical")
 
 
 def script(name):
@@ -93,7 +93,7 @@ def problems(page: str, text: str, folder: Path) -> list[str]:
 
 
 def blocks(text: str) -> list[str]:
-    """Return the paragraphs, list items and table rows of a page, each in one line, without code and generated parts."""
+    """Return the paragraphs, list items and table rows of a page, one line each, without code and generated parts."""
     text = re.sub(r"^<!-- begin .*?^<!-- end .*?-->$", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"^(?=[-*|#] ?)", "\n", text, flags=re.MULTILINE)
@@ -157,18 +157,20 @@ def test_what_is_allowed_is_there():
 @pytest.fixture
 def folder(tmp_path):
     """A folder with the result of an invented experiment."""
-    arm = published.ArmResult(0.9786, 0.00151, 8, 0, 8, 0, 35080, {"test.f1_tuned": (0.97862, 0.00151)})
+    arm = published.ArmResult(0.9786, 0.00151, 8, 0, 0, 35080, {"test.f1_tuned": (0.97862, 0.00151)})
     result = published.Result(
         name="entanglement",
         experiment="0" * 16,
         expected="nothing",
         metric="test.f1_tuned",
         baseline="separable",
+        margin=0.01,
+        about="On data like these",
         seeds=tuple(range(8)),
         differences=(
-            published.Difference("all", -0.03504, (-0.0561, -0.0191), 0.0233, "worse", 8),
-            published.Difference("ring", 0.0012, (-0.0041, 0.0065), 0.61, "equivalent", 8),
-            published.Difference("line", -0.02, (-0.05, 0.01), 0.2, "undecided", 8),
+            published.Difference("all", -0.03504, (-0.0561, -0.0191), 0.98, 0.0233, "worse", 8, {}),
+            published.Difference("ring", 0.0012, (-0.0041, 0.0065), 0.95, 0.61, "equivalent", 8, {}),
+            published.Difference("line", -0.02, (-0.05, 0.01), 0.95, 0.2, "undecided", 8, {}),
         ),
         arms=dict.fromkeys(("separable", "all", "ring", "line"), arm),
         data={},
