@@ -12,7 +12,7 @@ from qwafer._io import digest, key_seed
 PARTS = ("train", "val", "test")
 _UNITS = {"content": "distinct maps", "group": "groups of rows that share no map", "time": "distinct maps"}
 """What a split shares out, by what it goes."""
-DRAWS = 20
+DRAWS = 100
 """Random partitions of the groups that a split by group chooses from."""
 
 
@@ -55,7 +55,7 @@ def make_split(
     - `by="content"`: stratified over label combinations. Every combination is shared out in proportion; what does not
       divide evenly, and identical maps that must stay together, go by iterative stratification (Sechidis, Tsoumakas and
       Vlahavas 2011, "On the stratification of multi-label data"): the rarest label first, to the part that lacks most.
-    - `by="group"`: rows of a group stay together, too (groups that share a map become one). Of 20 random partitions of
+    - `by="group"`: rows of a group stay together, too (groups that share a map become one). Of 100 random partitions of
       the groups, the one whose label counts come closest to the fractions is taken.
     - `by="time"`: oldest to train, newest to test. Identical maps go where the newest of them belongs, so that training
       never sees anything newer than the cut. The seed has no effect.
