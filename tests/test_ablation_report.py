@@ -36,7 +36,7 @@ DATA = {arm: SourceRecord(digest="d", n_examples=90, n_features=4, file="f.npz")
 
 @pytest.fixture(scope="module")
 def experiment():
-    shared = {"data.task": "a", "training.epochs": 3, "training.batch_size": 16}
+    shared = {"data.task": "a", "training.epochs": 3, "training.max_doublings": 0, "training.batch_size": 16}
     arms = {name: with_options(RunConfig(), {**shared, "head.name": name}) for name in ("linear", "mlp")}
     return Experiment("two", arms, "linear", SEEDS, title="Two heads", description="Why.", expected="Little.")
 
@@ -125,9 +125,9 @@ def test_records_survive_their_files(summarize, experiment):
     record = directory.record()
     assert record.seeds == experiment.seeds
     assert record.data == DATA
-    for name, form in (("summary", Summary), ("timings", SweepTimings)):
+    for name, form, version in (("summary", Summary, 3), ("timings", SweepTimings, 2)):
         path = directory.path / f"{name}.json"
-        path.write_text(path.read_text().replace("/2", "/1", 1))
+        path.write_text(path.read_text().replace(f"/{version}", f"/{version - 1}", 1))
         with pytest.raises(InputError, match="of another version"):
             load_record(form, path)
 
@@ -252,11 +252,14 @@ def test_degenerate_runs_are_marked(summarize):
 
 
 def test_epochs_tell_of_the_learning_rate(summarize):
-    _, summary = summarize(lambda arm, seed, result: dataclasses.replace(result, best_epoch=3 if arm == "mlp" else 1))
-    assert warnings(summary, "mlp: the last epoch was the best in 3 of 3 runs")
+    def told(arm, seed, result):
+        return dataclasses.replace(result, best_epoch=2 if arm == "mlp" else 1, converged=arm == "linear" or seed > 0)
+
+    _, summary = summarize(told)
+    assert warnings(summary, "mlp: training had not converged in 1 of 3 runs")
+    assert not warnings(summary, "linear: training had not converged")
     assert warnings(summary, "linear: the first evaluation was the best in 3 of 3 runs")
-    _, summary = summarize(lambda arm, seed, result: dataclasses.replace(result, best_epoch=2))
-    assert not warnings(summary, "was the best")
+    assert not warnings(summary, "mlp: the first evaluation")
 
 
 def made_with(result, **changes):
@@ -302,7 +305,17 @@ def test_undefined_metric(summarize):
 def test_report_stands_alone(summarize, experiment):
     directory, _ = summarize()
     text = (directory.path / "report.md").read_text()
-    for part in ("# Two heads", "Why.", "Little.", "too few seeds", "Holm", "sign-flip", "f.npz", experiment.digest()):
+    for part in (
+        "# Two heads",
+        "Why.",
+        "Little.",
+        "too few seeds",
+        "Holm",
+        "pseudomedian",
+        "On data like these",
+        "f.npz",
+        experiment.digest(),
+    ):
         assert part in text
     assert str(directory.path) not in text  # it can be moved and quoted
     for name in ("paired", "differences", "curves", "learning"):
@@ -363,8 +376,9 @@ def test_damaged_and_foreign_runs_are_not_complete(summarize, experiment):
 
 
 def test_metrics_are_checked():
-    check_metric("val.f1_tuned")
+    check_metric("test.f1_tuned")
     for metric, hint in (
+        ("val.f1_tuned", "what picks cannot judge"),
         ("test.auc", ""),
         ("roc_auc", "did you mean `test.roc_auc`"),
         ("test.predicted_positive_rate", ""),

@@ -95,6 +95,7 @@ TOML = """
 n_maps = 40
 [training]
 epochs = 1
+max_doublings = 0
 [arms.mlp]
 head.name = "mlp"
 [arms.linear]
@@ -207,14 +208,14 @@ class Wide:
 
 
 if __name__ == "__main__":
-    shared = {"data": DataConfig(n_maps=60), "training": TrainingConfig(epochs=1, batch_size=20)}
+    shared = {"data": DataConfig(n_maps=60), "training": TrainingConfig(epochs=1, max_doublings=0, batch_size=20)}
     arms = {f"w{width}": RunConfig(head=Wide(width), **shared) for width in (3, 4)}
     plain = json.loads(json.dumps(arms["w3"].to_dict()))
     assert RunConfig.from_dict(plain) == arms["w3"]
     print(plain["head"]["name"])
     if len(sys.argv) > 1:
         experiment = Experiment(name="script", arms=arms, baseline="w3", seeds=(0,))
-        run_experiment(experiment, sys.argv[1], executor=LocalProcesses(1))
+        run_experiment(experiment, sys.argv[1], executor=LocalProcesses(1), descriptive=True)
 """
 
 
@@ -257,7 +258,7 @@ def test_extract_sends_features_of_ones_own_reader_to_the_verbs_that_read_them(
     assert command in said
     assert "--features" not in said
     (tmp_path / "e.toml").write_text(textwrap.dedent(TOML).replace("n_maps = 40", 'task = "L0"'))
-    options = [*command.split(), "--seeds", "1", "--jobs", "1", "--quiet", "--executor", "serial"]
+    options = [*command.split(), "--seeds", "1", "--descriptive", "--jobs", "1", "--quiet", "--executor", "serial"]
     assert ablate([str(tmp_path / "e.toml"), *options, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
     capsys.readouterr()
     ablate([str(tmp_path / "e.toml"), *options, "--out", str(tmp_path / "out")])

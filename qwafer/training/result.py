@@ -58,8 +58,9 @@ class Digests:
     split: str
     """Rows of training, validation and test."""
     batches: str = ""
-    """Content ids and weights of the training examples, batch by batch: those that were handed to the steps, and the
-    plan of the epochs that did not run; empty where nothing is trained in batches."""
+    """Content ids and weights of the training examples, batch by batch, over the first stage (`training.epochs`): those
+    that were handed to the steps, and the plan where it was stopped before; empty where nothing is trained in batches.
+    """
     source: str = ""
     """The features as they were given, before `data.limit` and the task: one file, one digest."""
     parameters: dict[str, str] = field(default_factory=dict)
@@ -118,6 +119,9 @@ class RunResult:
     step."""
     epochs_run: int
     """Epochs trained."""
+    converged: bool | None
+    """Whether training went on until a doubling did not pay (`has_converged`) or early stopping ended it; None where
+    nothing is trained in epochs."""
     curves: dict[str, list[Any]]
     """One entry per evaluation of each of `CURVES` and `GROUP_CURVES` that the head has."""
     digests: Digests
