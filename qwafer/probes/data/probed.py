@@ -1,8 +1,8 @@
 """Can the data be trusted? Leaks between splits, priors that drift, and features that are useless or too good."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -10,14 +10,15 @@ from jaxtyping import Float, UInt8
 from qwafer.data import Split
 from qwafer.data.splits import PARTS
 from qwafer.evaluation import roc_auc
+from qwafer.probes.data.copies import find_copies
 from qwafer.probes.report import Report, Verdict
 
-NEAR = 0.1
-"""A test example nearer to a training example than this share of the median nearest-neighbour distance is a near
-copy.
+COPY_LEVEL = 0.01
+"""Copies of training examples in a held-out part that are so improbable at the rate within training are worth a
+warning.
 """
-NEAR_SHARE = 0.01
-"""Near copies of more than this share of the test split are worth a warning."""
+COPY_SHARE = 0.01
+"""Equal features in more than this share of a part, and beyond chance, fail."""
 DECIDES_AUC = 0.9995
 """A feature whose ROC-AUC (or that of its negative) for a label reaches this decides the label."""
 DUPLICATE_R = 1 - 1e-7
@@ -77,33 +78,43 @@ def probe_data(data: ProbedData) -> list[Report]:
 def leakage(data: ProbedData) -> Report:
     """Report whether identical or nearly identical examples lie on both sides of a split.
 
-    Identical: equal content ids in two parts; fails. Near: a test (or validation) example whose nearest training
-    example is closer than 10% of the median nearest-neighbour distance within the training split, in standardised
-    features; warns above 1% of the part.
+    Identical: equal content ids, or one row, in two parts; fails. Copies: held-out examples whose features equal those
+    of a training example, or come nearer to it than 10% of the median nearest-neighbour distance within training,
+    beyond what training holds of itself; see `copies.find_copies`. They warn where their number has a chance of at most
+    1%, and fail where equal features are that and more than 1% of the part.
     """
     ids = {part: np.asarray(data.content_ids)[data.part(part)] for part in PARTS}
     shared = {f"{a}/{b}": len(np.intersect1d(ids[a], ids[b])) for i, a in enumerate(PARTS) for b in PARTS[i + 1 :]}
     rows = {part: data.part(part) for part in PARTS}
     overlap = sum(len(np.intersect1d(rows[a], rows[b])) for i, a in enumerate(PARTS) for b in PARTS[i + 1 :])
-    near, checked = _near_copies(data)
-    identical = sum(shared.values())
+    copies = find_copies(data.features, np.asarray(data.content_ids), rows.pop("train"), rows)
+    excess = [copy for copy in copies if min(copy.equal_p, copy.near_p) <= COPY_LEVEL]
+    many = [copy for copy in excess if copy.equal_p <= COPY_LEVEL and copy.equal > COPY_SHARE * copy.examined]
     verdict: Verdict = "pass"
-    headline = (
-        f"no identical examples across the split; {near} of {checked} held-out examples nearly equal a training one"
-    )
-    if identical or overlap:
+    if sum(shared.values()) or overlap:
         verdict = "fail"
         headline = f"identical maps on both sides: {', '.join(f'{n} in {pair}' for pair, n in shared.items() if n)}"
-    elif checked and near > max(1, NEAR_SHARE * checked):
-        verdict = "warn"
+    else:
+        verdict = "fail" if many else "warn" if excess else "pass"
+        expected = sum(copy.equal_expected + copy.near_expected for copy in excess or copies)
+        listed = ", ".join(f"{copy.equal + copy.near} of {copy.examined} in {copy.part}" for copy in excess or copies)
+        headline = (
+            f"{'copies of training examples' if excess else 'no identical examples across the split; near copies'}: "
+            f"{listed} ({expected:.2g} expected from training's own)"
+        )
     return Report(
         name="leakage",
         question="Is an example, or its near copy, on both sides of the split?",
         verdict=verdict,
         headline=headline,
-        numbers={"shared_content_ids": shared, "near_copies": near, "checked": checked, "rows_in_two_parts": overlap},
+        numbers={
+            "shared_content_ids": shared,
+            "rows_in_two_parts": overlap,
+            "copies": [dataclasses.asdict(copy) for copy in copies],
+        },
         tolerance=(
-            f"fail: any shared content id; warn: near copies of more than {NEAR_SHARE:.0%} of the held-out examples"
+            f"fail: any shared content id, or equal features beyond chance in more than {COPY_SHARE:.0%} of a part; "
+            f"warn: copies that have a chance of at most {COPY_LEVEL:.0%} at the rate within training"
         ),
         meaning="The test score then measures memory, not generalisation.",
         remedy=(
@@ -270,38 +281,6 @@ def label_deciding_features(data: ProbedData) -> Report:
         ),
         remedy="Find out how the feature is computed; compare heads on labels that no single feature decides.",
     )
-
-
-def _near_copies(data: ProbedData, limit: int = 4000) -> tuple[int, int]:
-    """Return how many held-out examples nearly equal a training example, and how many were looked at (at most
-    `limit`).
-    """
-    finite = np.isfinite(data.features).all(axis=0)
-    features = np.asarray(data.features[:, finite], np.float64)
-    train = features[data.part("train")]
-    scale = train.std(axis=0)
-    kept = scale > 0
-    if not kept.any() or len(train) < 3:
-        return 0, 0
-    standard = (features[:, kept] - train[:, kept].mean(axis=0)) / scale[kept]
-    reference = standard[data.part("train")][: 4 * limit]
-    held = standard[np.concatenate([data.part("val"), data.part("test")])][:limit]
-    own = _nearest(reference[:500], reference, skip_self=True)
-    distances = _nearest(held, reference)
-    return int((distances < NEAR * np.median(own)).sum()), len(held)
-
-
-def _nearest(queries: np.ndarray, points: np.ndarray, *, skip_self: bool = False) -> np.ndarray:
-    """Return the Euclidean distance of each query to its nearest point, a block at a time."""
-    squares = (points**2).sum(axis=1)
-    result: list[Any] = []
-    for start in range(0, len(queries), 256):
-        block = queries[start : start + 256]
-        distance = (block**2).sum(axis=1)[:, None] + squares[None] - 2 * block @ points.T
-        if skip_self:
-            distance[np.arange(len(block)), start + np.arange(len(block))] = np.inf
-        result.append(np.sqrt(np.maximum(distance.min(axis=1), 0)))
-    return np.concatenate(result)
 
 
 def _listed(data: ProbedData, columns: Sequence[int] | np.ndarray) -> str:

@@ -1,0 +1,58 @@
+"""Probes of data that must see planted leaks and stay silent on sound data, the ledger of test reads, encodings."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qwafer.data import make_split
+from qwafer.features import FeatureSet
+from qwafer.probes import ProbedData, Report, label_permutation, probe_data
+from qwafer.probes.data.controls import linear_fit
+from tests.factories import feature_set
+
+
+def table(n: int = 1500, d: int = 12, k: int = 2, seed: int = 0, **changes: Any) -> ProbedData:
+    """Return N sound examples, 300 of 1,500 of them for the test."""
+    data = feature_set(n, d, k, seed=seed, signal=2.0)
+    split = make_split(data.labels, data.content_ids, seed=seed)
+    found = ProbedData(np.array(data.features), np.array(data.labels), split, data.content_ids, data.label_names)
+    return dataclasses.replace(found, **changes)
+
+
+def report_of(data: ProbedData, name: str) -> Report:
+    return next(report for report in probe_data(data) if report.name == name)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_three_copies_in_a_test_split_of_300_are_found(noise: float) -> None:
+    data = table()
+    rng = np.random.default_rng(1)
+    features = data.features.copy()
+    chosen = features[data.split.train[rng.choice(1050, 3, replace=False)]]
+    features[data.split.test[rng.choice(300, 3, replace=False)]] = chosen + noise * rng.standard_normal(chosen.shape)
+    report = report_of(dataclasses.replace(data, features=features), "leakage")
+    assert report.verdict == "warn"
+    assert "3 of 300 in test" in report.headline
+    assert report_of(data, "leakage").verdict == "pass"
+
+
+def test_every_held_out_row_of_a_large_data_set_is_looked_at() -> None:
+    data = table(30_000, 20, 1)
+    assert len(data.split.val) + len(data.split.test) == 9000
+    features = data.features.copy()
+    features[data.split.test[3000:]] = features[data.split.train[:3000]]  # behind the first 4,000 held-out rows
+    report = report_of(dataclasses.replace(data, features=features), "leakage")
+    assert report.verdict == "fail"
+    assert "3000 of 6000 in test" in report.headline
+
+
+def test_twins_that_training_has_as_often_are_no_copies() -> None:
+    data = table(3000)
+    features = data.features.copy()
+    rng = np.random.default_rng(2)
+    for _ in range(60):  # pairs of equal features and unequal content, in any two parts
+        first, second = rng.choice(3000, 2, replace=False)
+        features[first] = features[second]
+    assert report_of(dataclasses.replace(data, features=features), "leakage").verdict == "pass"
