@@ -56,3 +56,37 @@ def test_twins_that_training_has_as_often_are_no_copies() -> None:
         first, second = rng.choice(3000, 2, replace=False)
         features[first] = features[second]
     assert report_of(dataclasses.replace(data, features=features), "leakage").verdict == "pass"
+
+
+def leaked(data: ProbedData, auc: float) -> np.ndarray:
+    """Return a feature of that ROC-AUC for the first label: two unit normals, so far apart."""
+    from scipy.stats import norm
+
+    shift = np.sqrt(2) * norm.ppf(auc)
+    return np.random.default_rng(3).standard_normal(len(data.labels)) + shift * data.labels[:, 0]
+
+
+def test_a_leaked_feature_of_auc_0_997_is_named() -> None:
+    data = table()
+    features = np.column_stack([data.features, leaked(data, 0.997)]).astype(np.float32)
+    report = report_of(dataclasses.replace(data, features=features), "label-deciding features")
+    assert report.verdict == "warn"
+    assert "feature 12 says L0 (AUC 0.99" in report.headline
+    assert report_of(data, "label-deciding features").verdict == "pass"
+
+
+@pytest.mark.parametrize("name", ["mixedwm38", "wm811k_lots"])
+def test_spatial_features_of_real_maps_raise_no_alarm(shared: Any, name: str) -> None:
+    from qwafer.backbones import extractor, features_from_maps
+    from qwafer.data import read_maps
+
+    maps = read_maps(shared / "data" / f"{name}.npz")
+    rows = np.sort(np.random.default_rng(0).permutation(len(maps))[:4000])
+    features = features_from_maps(maps.take(rows), extractor("spatial"), jobs=1)
+    for task in ("multilabel", "any"):
+        data = features.task(task)
+        split = make_split(data.labels, data.content_ids, seed=0)
+        found = ProbedData(data.features, data.labels, split, data.content_ids, data.label_names, data.feature_names)
+        assert report_of(found, "leakage").verdict == "pass"
+        report = report_of(found, "label-deciding features")
+        assert not report.numbers["implausible"]
