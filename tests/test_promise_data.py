@@ -90,3 +90,36 @@ def test_spatial_features_of_real_maps_raise_no_alarm(shared: Any, name: str) ->
         assert report_of(found, "leakage").verdict == "pass"
         report = report_of(found, "label-deciding features")
         assert not report.numbers["implausible"]
+
+
+def with_test_rows_in_training(data: ProbedData, share: float = 1.0) -> ProbedData:
+    test = data.split.test
+    train = np.sort(np.concatenate([data.split.train, test[: int(share * len(test))]]))
+    return dataclasses.replace(data, split=dataclasses.replace(data.split, train=train))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_label_permutation_finds_test_rows_in_training_with_every_seed(seed: int) -> None:
+    data = table(1500, 40, 2, seed)
+    assert label_permutation(data, seed=seed).verdict == "pass"
+    assert label_permutation(with_test_rows_in_training(data), seed=seed).verdict == "fail"
+    report = label_permutation(with_test_rows_in_training(data, 0.2), seed=seed)
+    assert report.verdict == "fail"
+    assert "100 permutations" in report.headline
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_pipeline_that_trains_on_test_rows_falls_with_few_permutations(seed: int) -> None:
+    def peeking(data: ProbedData) -> tuple[np.ndarray, np.ndarray]:
+        return linear_fit(with_test_rows_in_training(data))
+
+    data = table(1500, 40, 2, seed)
+    assert label_permutation(data, peeking, permutations=10, seed=seed).verdict == "fail"
+    assert label_permutation(data, linear_fit, permutations=10, seed=seed).verdict == "pass"
+
+
+def test_the_closed_form_is_the_fit_of_each_permutation() -> None:
+    data = table(400, 10, 2)
+    one = label_permutation(data, linear_fit, permutations=12, seed=5)
+    all_at_once = label_permutation(data, permutations=12, seed=5)
+    np.testing.assert_allclose(all_at_once.numbers["z"], one.numbers["z"], atol=1e-9)
