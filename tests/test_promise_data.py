@@ -123,3 +123,29 @@ def test_the_closed_form_is_the_fit_of_each_permutation() -> None:
     one = label_permutation(data, linear_fit, permutations=12, seed=5)
     all_at_once = label_permutation(data, permutations=12, seed=5)
     np.testing.assert_allclose(all_at_once.numbers["z"], one.numbers["z"], atol=1e-9)
+
+
+@pytest.mark.slow
+def test_no_false_alarm_over_100_sound_data_sets() -> None:
+    """Spatial features of synthetic maps, and normal features of AUC at most 0.92: one that says a label to 0.98 where
+    all others are noise looks like a leak to anybody.
+    """
+    from qwafer.backbones import extractor, features_from_maps
+    from qwafer.data import synthetic_maps
+
+    alarms = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(300, 3000))
+        if seed % 2:
+            data = features_from_maps(synthetic_maps(n, seed), extractor("spatial"), jobs=1)
+        else:
+            data = feature_set(
+                n, int(rng.integers(2, 60)), int(rng.integers(1, 4)), seed=seed, signal=rng.uniform(0, 3)
+            )
+        split = make_split(data.labels, data.content_ids, seed=seed)
+        found = ProbedData(data.features, data.labels, split, data.content_ids, data.label_names)
+        reports = {report.name: report for report in [*probe_data(found), label_permutation(found, seed=seed)]}
+        alarms += [(seed, name) for name in ("leakage", "label permutation") if reports[name].verdict != "pass"]
+        alarms += [(seed, name) for name in reports["label-deciding features"].numbers["implausible"]]
+    assert not alarms
