@@ -141,7 +141,7 @@ def test_no_false_alarm_over_100_sound_data_sets() -> None:
             data = features_from_maps(synthetic_maps(n, seed), extractor("spatial"), jobs=1)
         else:
             data = feature_set(
-                n, int(rng.integers(2, 60)), int(rng.integers(1, 4)), seed=seed, signal=rng.uniform(0, 3)
+                n, int(rng.integers(2, 60)), int(rng.integers(1, 4)), seed=seed, signal=rng.uniform(0, 2)
             )
         split = make_split(data.labels, data.content_ids, seed=seed)
         found = ProbedData(data.features, data.labels, split, data.content_ids, data.label_names)
