@@ -208,7 +208,7 @@ def seen_text(summary: Summary) -> str:
     lines = [f"`{experiment.metric}` of {experiment.baseline}: {level}."]
     for c in summary.comparisons:
         interval = "" if c.interval is None else f" [{', '.join(map(format_difference, c.interval))}]"
-        p = format_number(c.sign_flip_p_holm, 2)
+        p = format_number(c.p_holm, 2)
         lines.append(f"**{c.arm}** {format_difference(c.mean)}{interval}, p = {p}: {c.verdict}.")
     if any("training.schedule" in arm.changes for arm in arms.values()):
         counts = {name: [epoch == 1 for epoch in arm.best_epochs.values()] for name, arm in arms.items()}

@@ -120,9 +120,9 @@ def test_records_survive_their_files(summarize, experiment):
     record = directory.record()
     assert record.seeds == experiment.seeds
     assert record.data == DATA
-    for name, form in (("summary", Summary), ("timings", SweepTimings)):
+    for name, form, version in (("summary", Summary, 3), ("timings", SweepTimings, 2)):
         path = directory.path / f"{name}.json"
-        path.write_text(path.read_text().replace("/2", "/1", 1))
+        path.write_text(path.read_text().replace(f"/{version}", f"/{version - 1}", 1))
         with pytest.raises(InputError, match="of another version"):
             load_record(form, path)
 
@@ -297,7 +297,17 @@ def test_undefined_metric(summarize):
 def test_report_stands_alone(summarize, experiment):
     directory, _ = summarize()
     text = (directory.path / "report.md").read_text()
-    for part in ("# Two heads", "Why.", "Little.", "too few seeds", "Holm", "sign-flip", "f.npz", experiment.digest()):
+    for part in (
+        "# Two heads",
+        "Why.",
+        "Little.",
+        "too few seeds",
+        "Holm",
+        "pseudomedian",
+        "On data like these",
+        "f.npz",
+        experiment.digest(),
+    ):
         assert part in text
     assert str(directory.path) not in text  # it can be moved and quoted
     for name in ("paired", "differences", "curves", "learning"):
@@ -358,8 +368,9 @@ def test_damaged_and_foreign_runs_are_not_complete(summarize, experiment):
 
 
 def test_metrics_are_checked():
-    check_metric("val.f1_tuned")
+    check_metric("test.f1_tuned")
     for metric, hint in (
+        ("val.f1_tuned", "what picks cannot judge"),
         ("test.auc", ""),
         ("roc_auc", "did you mean `test.roc_auc`"),
         ("test.predicted_positive_rate", ""),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError
-from qwafer.comparison.statistics import fewest_seeds
+from qwafer.comparison.design import FEWEST_SEEDS
 from qwafer.experiment import load_experiment, shipped_experiments
 from qwafer.features import FeatureSet
 
@@ -42,7 +42,7 @@ def test_every_experiment_is_in_the_table_or_in_the_text(script):
 def test_experiments_of_the_table_have_seeds_enough_and_state_their_cost(script):
     for name in script.NAMES:
         experiment = load_experiment(FOLDER / f"{name}.toml")
-        assert len(experiment.seeds) >= fewest_seeds(len(experiment.arms) - 1), name
+        assert len(experiment.seeds) >= FEWEST_SEEDS, name
         (runs,) = re.findall(r"(\d+) runs", " ".join(experiment.description.split()))
         assert int(runs) == len(experiment.arms) * len(experiment.seeds), name
         assert {config.engine.name for config in experiment.arms.values()} == {"xla"}
@@ -116,7 +116,7 @@ def test_a_whole_call_on_synthetic_maps(script, tmp_path, monkeypatch, capsys):
     readme, costs = tmp_path / "README.md", tmp_path / "costs.json"
     readme.write_text(f"{script.BEGIN}\n{script.END}\n")
     (tmp_path / "small.toml").write_text(
-        'title = "A small one"\nexpected = "less | more"\nreference = "none"\nseeds = 2\nmetric = "test.roc_auc"\n'
+        'title = "A small one"\nexpected = "less | more"\nreference = "none"\nseeds = 6\nmetric = "test.roc_auc"\n'
         'head = "linear"\n[data]\ntask = "any"\n[training]\nepochs = 2\n[arms.a]\ntraining.schedule = "constant"\n'
         '[arms.b]\ntraining.schedule = "cosine"\n'
     )
@@ -133,7 +133,7 @@ def test_a_whole_call_on_synthetic_maps(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "probe", lambda: 2.0)
     arguments = ["--synthetic", "--out", str(tmp_path / "out"), "--jobs", "1"]
     assert script.main([*arguments, "--dry-run"]) == 0
-    assert "small: 4 of 4 runs to do, about 24 s" in capsys.readouterr().out  # 4 runs x 3 s x twice as slow
+    assert "small: 12 of 12 runs to do, about 72 s" in capsys.readouterr().out  # 12 runs x 3 s x twice as slow
     assert script.main(arguments) == 0
     text = readme.read_text()
     assert "| [`small`](small.toml) A small one | none | less \\| more |" in text

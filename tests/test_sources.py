@@ -22,7 +22,7 @@ from tests.factories import wafer_maps
 from tests.test_data_edge_iiot import many, write
 
 MINE = "tests.thirdparty"
-SMALL = ["--set", "training.epochs=1", "--seeds", "2", "--jobs", "1", "--quiet"]
+SMALL = ["--set", "training.epochs=1", "--seeds", "2", "--descriptive", "--jobs", "1", "--quiet"]
 TOML = """
 [training]
 epochs = 1

@@ -250,7 +250,7 @@ def _merged(reports: Mapping[str, Sequence[Report]]) -> list[Report]:
 def _shortened(config: RunConfig, n_examples: int) -> RunConfig:
     """Return `config` with a training of at most `QUICK_EPOCHS` epochs of `QUICK_BATCHES` batches."""
     options = config.training
-    a_pass = n_examples * config.data.train_fraction / options.batch_size
+    a_pass = n_examples * config.data.trained_fraction / options.batch_size
     batches = options.fixed_num_batches
     if (a_pass if batches is None else batches) > QUICK_BATCHES:
         batches = QUICK_BATCHES
