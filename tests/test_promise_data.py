@@ -6,10 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.data import make_split
 from qwafer.features import FeatureSet
+from qwafer.heads import LinearOptions
 from qwafer.probes import ProbedData, Report, label_permutation, probe_data
 from qwafer.probes.data.controls import linear_fit
+from qwafer.probes.data.held import without_test
+from qwafer.probes.trust import trust_table
+from qwafer.training import prepare
 from tests.factories import feature_set
 
 
@@ -123,6 +128,64 @@ def test_the_closed_form_is_the_fit_of_each_permutation() -> None:
     one = label_permutation(data, linear_fit, permutations=12, seed=5)
     all_at_once = label_permutation(data, permutations=12, seed=5)
     np.testing.assert_allclose(all_at_once.numbers["z"], one.numbers["z"], atol=1e-9)
+
+
+def given_split(n: int = 400, **fields: Any) -> FeatureSet:
+    """Return features that bring their split: 60% train, 20% validate, 20% test."""
+    return feature_set(
+        n, 6, 2, signal=2.0, split=np.repeat(["train", "val", "test"], [n * 3 // 5, n // 5, n // 5]), **fields
+    )
+
+
+def linear_config(**training: Any) -> RunConfig:
+    return RunConfig(
+        data=DataConfig(task="multilabel"),
+        head=LinearOptions(),
+        circuit=None,
+        engine=None,
+        training=TrainingConfig(**{"epochs": 2, "batch_size": 64, **training}),
+    )
+
+
+def test_the_trust_table_does_not_depend_on_the_labels_of_the_test_split() -> None:
+    arms = {"a": linear_config(), "b": linear_config(learning_rate=0.1)}
+    tables = []
+    for turned in (False, True):
+        data = given_split()
+        labels = np.array(data.labels)
+        if turned:
+            labels[data.split == "test"] ^= 1
+        data = dataclasses.replace(data, labels=labels)
+        tables.append(trust_table(arms, dict.fromkeys(arms, data)))
+    assert tables[0].sections == tables[1].sections
+    assert tables[0].counts()["fail"] == 0
+
+
+def test_halves_of_validation_are_disjoint_and_share_every_combination_of_labels() -> None:
+    data = dataclasses.replace(given_split(), content_ids=np.array([f"map{i // 2}" for i in range(400)]))
+    config, rest = without_test(linear_config(), data, 0)
+    assert config.data.limit is None
+    kept = {part: set(rest.content_ids[rest.split == part]) for part in ("train", "val", "test")}
+    assert kept["train"] == set(data.content_ids[data.split == "train"])
+    assert kept["val"] | kept["test"] == set(data.content_ids[data.split == "val"])
+    assert not kept["val"] & kept["test"]
+    assert abs(len(kept["val"]) - len(kept["test"])) <= 1
+    _, rest = without_test(linear_config(), given_split(), 0)
+    for combination in np.unique(rest.labels, axis=0):
+        alike = (rest.labels == combination).all(axis=1)
+        counts = [int((alike & (rest.split == part)).sum()) for part in ("val", "test")]
+        assert abs(counts[0] - counts[1]) <= 1
+
+
+def test_a_run_of_limited_folds_leaves_its_test_split_out() -> None:
+    data = feature_set(300, 6, 1)
+    config = dataclasses.replace(linear_config(), data=DataConfig(task="multilabel", limit=200, n_folds=4))
+    prepared = prepare(config, data, 3)
+    changed, rest = without_test(config, data, 3)
+    assert not set(rest.content_ids) & set(prepared.data.content_ids[prepared.split.test])
+    assert len(rest) == 200 - len(prepared.split.test)
+    again = prepare(changed, rest, 3)
+    np.testing.assert_array_equal(again.part("train")[0], prepared.part("train")[0])
 
 
 @pytest.mark.slow

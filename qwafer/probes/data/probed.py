@@ -53,6 +53,8 @@ class ProbedData:
     """(N,) numbers that order."""
     stratified: bool = True
     """Whether the split promises equal priors."""
+    labelled: tuple[str, ...] = PARTS
+    """Parts whose labels may be read, `train` first."""
 
     def label(self, k: int) -> str:
         """Return the name of label `k`."""
@@ -133,10 +135,10 @@ def prior_drift(data: ProbedData) -> Report:
 
     Fails beyond five standard deviations where the split is stratified, warns where it is by group or time.
     """
-    counts = {part: len(data.part(part)) for part in PARTS}
-    priors = {part: data.labels[data.part(part)].mean(axis=0) for part in PARTS}
-    worst: tuple[float, str, int] = (0.0, "test", 0)
-    for part in ("val", "test"):
+    counts = {part: len(data.part(part)) for part in data.labelled}
+    priors = {part: data.labels[data.part(part)].mean(axis=0) for part in data.labelled}
+    worst: tuple[float, str, int] = (0.0, "val", 0)
+    for part in data.labelled[1:]:
         total, n = counts["train"] + counts[part], np.array([counts["train"], counts[part]])
         pooled = (priors["train"] * n[0] + priors[part] * n[1]) / total
         sigma = np.sqrt(np.maximum(pooled * (1 - pooled), 1 / total) * (1 / n).sum())
@@ -282,9 +284,9 @@ def label_deciding_features(data: ProbedData) -> Report:
     ]
     headline = "; ".join(found)
     if not found and strength.size:
-        j, k = np.unravel_index(np.argmax(strength), strength.shape)
+        j, k = (int(i) for i in np.unravel_index(np.argmax(strength), strength.shape))
         name = data.feature(int(finite[j]))
-        headline = f"strongest single feature: {name} for {data.label(int(k))}, AUC {strength[j, k]:.3f}"
+        headline = f"strongest single feature: {name} for {data.label(k)}, AUC {strength[j, k]:.3f}"
     return Report(
         name="label-deciding features",
         question="Does a single feature decide a label by itself?",
