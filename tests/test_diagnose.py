@@ -269,7 +269,7 @@ def test_default_experiment_has_exactly_one_warning(engine: str, capsys: pytest.
     assert main(["--engine", engine, "--quiet"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= 100
-    assert lines[-1] == "27 pass, 1 warn, 1 skip"
+    assert lines[-1] == "28 pass, 1 warn, 1 skip"
     warned = [line for line in lines if line.strip().startswith("warn ")]
     assert len(warned) == 1
     assert "sensitivity" in warned[0]

@@ -28,7 +28,7 @@ QUICK_BATCHES = 100
 """Most batches per epoch of the short training that the quick table looks at."""
 QUICK_EPOCHS = 5
 """Most epochs of it."""
-QUICK_PERMUTATIONS = 5
+QUICK_PERMUTATIONS = 3
 """Trainings on permuted labels."""
 THOROUGH_PERMUTATIONS = 20
 """The same of a thorough table."""
