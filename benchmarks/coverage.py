@@ -247,7 +247,9 @@ def interval_coverage(replications: int) -> Iterator[Cell]:
                 for truth in (np.zeros(1), np.array([0.0, 0.5, 1.5, 4.0])):
                     covered = total = 0
                     for _ in range(replications):
-                        for c, mean in zip(compared(model_differences(draw, design, truth, n), design), truth, strict=True):
+                        for c, mean in zip(
+                            compared(model_differences(draw, design, truth, n), design), truth, strict=True
+                        ):
                             if c.interval is not None:
                                 total += 1
                                 covered += c.interval[0] <= mean <= c.interval[1]
@@ -273,7 +275,12 @@ def false_equivalents(replications: int) -> Iterator[Cell]:
 
 def planned_power(replications: int) -> Iterator[Cell]:
     """Yield how often the verdict is the true one with as many seeds as were planned for a power of 0.8."""
-    cases = ((FIXED, 0.9, 0.1), (planned_design(BY_SEED), 2.1, 0.1), (FIXED, 0.0, 0.8), (planned_design(BY_SEED), 0.0, 2.2))
+    cases = (
+        (FIXED, 0.9, 0.1),
+        (planned_design(BY_SEED), 2.1, 0.1),
+        (FIXED, 0.0, 0.8),
+        (planned_design(BY_SEED), 0.0, 2.2),
+    )
     for design, effect, margin in cases:
         draw = np.random.default_rng(3).standard_normal
         for m in COMPARISONS:
@@ -287,7 +294,9 @@ def planned_power(replications: int) -> Iterator[Cell]:
                 truth[1] = effect
                 first = compared(truth + noise / math.sqrt(2), design, margin)[0]
                 right += first.verdict == ("better" if effect else "equivalent")
-            case = f"{named(design)}, " + (f"a difference of {effect:g} sd" if effect else f"equality within {margin:g} sd")
+            case = f"{named(design)}, " + (
+                f"a difference of {effect:g} sd" if effect else f"equality within {margin:g} sd"
+            )
             bound = (plan.power - POWER_OFF, plan.power + POWER_OFF)
             yield Cell("power", case, plan.seeds, m, right / replications, bound, replications)
 

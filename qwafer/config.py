@@ -123,13 +123,20 @@ class TrainingConfig:
     """The optimiser, its schedule and the loop."""
 
     epochs: int = 10
-    """Passes over the training split."""
+    """Passes over the training split, of the first stage: training is doubled, `epochs`, 2 `epochs`, 4 `epochs`, ...,
+    until a doubling does not pay (`qwafer.training.has_converged`)."""
+    max_doublings: int = 3
+    """Most doublings; 0: exactly `epochs`. A run that this ends is not converged, and has no verdict."""
+    convergence_tolerance: float = 1e-3
+    """Improvement of the best validation objective, relative to max(1, its magnitude), up to which the second half of
+    the epochs did not pay; ten times as much, relative, for the validation loss."""
     batch_size: int = 64
     """Examples per step."""
     learning_rate: float = 1e-2
     """Peak learning rate of AdamW."""
     schedule: str = "constant"
-    """`constant`, `cosine` (to zero) or `one_cycle`."""
+    """`constant`, `cosine` (to zero) or `one_cycle`; the last two start anew with each doubling, the optimiser's
+    moments being kept (warm restarts: Loshchilov and Hutter 2017)."""
     weight_decay: float = 0.0
     """Decoupled weight decay of every group that has none of its own."""
     lr_mult_projection: float = 1.0
@@ -174,6 +181,9 @@ class TrainingConfig:
             if getattr(self, name) is not None:
                 check_positive_int(f"training.{name}", getattr(self, name))
         check_positive_int("training.checkpoint_every_epochs", self.checkpoint_every_epochs, minimum=0)
+        check_interval("training.max_doublings", self.max_doublings, 0, 20)
+        check_positive_int("training.max_doublings", self.max_doublings, minimum=0)
+        check_interval("training.convergence_tolerance", self.convergence_tolerance, 0, 1)
         check_interval("training.learning_rate", self.learning_rate, 0, 10, open_low=True)
         check_choice("training.schedule", self.schedule, ("constant", "cosine", "one_cycle"))
         check_choice("training.val_objective", self.val_objective, ("roc_auc", "separation", "loss"))
@@ -187,6 +197,11 @@ class TrainingConfig:
             check_interval("training.grad_clip", self.grad_clip, 0, 1e9, open_low=True)
         if self.ema_decay is not None:
             check_interval("training.ema_decay", self.ema_decay, 0, 1, open_low=True, open_high=True)
+
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """The epochs at which training may end: `epochs`, and each doubling of it."""
+        return tuple(self.epochs * 2**doublings for doublings in range(self.max_doublings + 1))
 
     def implied(self) -> dict[str, Any]:
         """Return the options whose unset value stands for another one, with that value."""

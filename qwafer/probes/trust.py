@@ -288,5 +288,7 @@ def _shortened(config: RunConfig, n_examples: int) -> RunConfig:
     if (a_pass if batches is None else batches) > QUICK_BATCHES:
         batches = QUICK_BATCHES
     epochs = min(options.epochs, QUICK_EPOCHS)
-    training = dataclasses.replace(options, epochs=epochs, fixed_num_batches=batches, checkpoint_every_epochs=0)
+    training = dataclasses.replace(
+        options, epochs=epochs, max_doublings=0, fixed_num_batches=batches, checkpoint_every_epochs=0
+    )
     return dataclasses.replace(config, training=training)
