@@ -23,7 +23,7 @@ from qwafer._io import key_seed
 from qwafer._process import run_verb
 from qwafer._records import save_record
 from qwafer.execution import Event, Job, LocalProcesses
-from qwafer.experiment import Experiment
+from qwafer.experiment import Experiment, load_experiment
 from qwafer.features import FeatureSet
 from qwafer.overrides import no_effect, with_options
 from qwafer.source import source_facts
@@ -87,9 +87,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if not has_data():
         raise InputError(f"{DATA} must hold mixedwm38.npz and wm811k.npz: a search on synthetic maps says nothing")
     out, total = Path(arguments.out), 0
-    sources = feature_files(out.parent / "experiments" / "features", real=True) if set(names) & set(NAMES) else {}
+    sources = {}
+    if not arguments.dry_run and set(names) & set(NAMES):
+        sources = feature_files(out.parent / "experiments" / "features", real=True)
     for name in names:
-        experiment = experiment_on(name, sources, arguments.source)
+        path = HERE / f"{name}.toml"
+        experiment = load_experiment(path) if arguments.dry_run else experiment_on(name, sources, arguments.source)
         trials = draw(experiment, SPACES[name], FIXED.get(name, {}), arguments.trials)
         runs = sum(map(len, trials.values())) * len(SEEDS)
         total += runs
