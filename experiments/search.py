@@ -99,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{name}: {len(trials)} arms, {arguments.trials} trials each, {runs} runs", flush=True)
         if arguments.dry_run:
             continue
-        found = search(experiment, trials, SPACES[name], out / name, jobs=arguments.jobs)
+        found = search(experiment, trials, SPACES[name], out / name, seeds=SEEDS, base=BASE, jobs=arguments.jobs)
         save_record(SEARCHED / f"{name}.json", found)
         for arm, options in found.winners().items():
             print(f"  {arm}: {', '.join(f'{option} = {value:g}' for option, value in options.items())}", flush=True)
@@ -138,9 +138,9 @@ def search(
     space: Mapping[str, tuple[float, float]],
     out: Path,
     *,
+    seeds: tuple[int, ...],
+    base: Mapping[str, int],
     jobs: int,
-    seeds: tuple[int, ...] = SEEDS,
-    base: Mapping[str, int] = BASE,
 ) -> Search:
     """Run the trials that `out` does not hold yet, and return all of them; the arms' `data.source` must be files.
 
