@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from qwafer.config import TrainingConfig
 from qwafer.data import WaferMaps, content_ids
 from qwafer.features import FeatureSet
 from qwafer.heads import HEADS
@@ -60,3 +61,8 @@ def head_options(name: str = "quantum", **options: Any) -> Any:
 def loss_options(loss: str = "bce", **options: Any) -> Any:
     """Return the loss called `loss`."""
     return LOSSES.get(loss)(**options)
+
+
+def training_options(**options: Any) -> TrainingConfig:
+    """Return options of training for exactly so many epochs, whether it has converged or not."""
+    return TrainingConfig(**{"max_doublings": 0, **options})

@@ -36,6 +36,7 @@ metric = "test.roc_auc"
 task = "a"
 [training]
 epochs = 2
+max_doublings = 0
 batch_size = 16
 [arms.linear]
 head = "linear"
@@ -394,7 +395,13 @@ def test_a_missing_experiment(capsys):
 
 def test_maps_are_extracted_once_into_the_output_directory(tmp_path):
     """Arms that share maps and backbone share one file, which stays; other maps are refused unextracted."""
-    overrides = ["data.source=synthetic", "data.n_maps=60", "data.task=any", "training.epochs=1"]
+    overrides = [
+        "data.source=synthetic",
+        "data.n_maps=60",
+        "data.task=any",
+        "training.epochs=1",
+        "training.max_doublings=0",
+    ]
     (tmp_path / "two.toml").write_text(TOML)
     experiment = load_experiment(tmp_path / "two.toml", overrides)
     directory = OutputDirectory(tmp_path / "out")

@@ -26,6 +26,7 @@ baseline = "linear"
 n_maps = 300
 [training]
 epochs = 2
+max_doublings = 0
 batch_size = 32
 learning_rate = 1e-2
 [arms.quantum]

@@ -158,7 +158,7 @@ def features():
 
 def test_from_python_through_plain_data_to_a_run(place):
     wide, ladder, patient, brier = (load_attribute(f"{place}:{n}") for n in ("Wide", "Ladder", "Patient", "Brier"))
-    training = TrainingConfig(epochs=1, batch_size=20)
+    training = TrainingConfig(epochs=1, max_doublings=0, batch_size=20)
     classical = RunConfig(head=wide(widths=(2, 3)), objective=brier(sharpness=2.0), training=training)
     quantum = RunConfig(circuit=ladder(), engine=patient(nap=0.5), objective=brier(), training=training)
     for config in (classical, quantum):

@@ -30,6 +30,7 @@ SMALL = (
     "circuit.n_qubits=2",
     "circuit.n_layers=1",
     "training.epochs=2",
+    "training.max_doublings=0",
 )
 
 

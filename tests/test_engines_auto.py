@@ -6,11 +6,12 @@ import pytest
 
 from qwafer import InputError, engines
 from qwafer.circuits import CircuitSpec, LayeredOptions
-from qwafer.config import DataConfig, RunConfig, TrainingConfig
+from qwafer.config import DataConfig, RunConfig
 from qwafer.engines import auto
 from qwafer.features import FeatureSet
 from qwafer.overrides import with_options
 from qwafer.training import make_program, train
+from tests.factories import training_options
 
 
 def test_auto_is_the_engine_it_took():
@@ -69,7 +70,7 @@ def test_a_run_on_auto_says_what_it_took_and_trains_as_that_engine_does():
             data=DataConfig(task="a"),
             circuit=LayeredOptions(n_qubits=2, n_layers=1),
             engine=engines.get(engine),
-            training=TrainingConfig(epochs=1, batch_size=20),
+            training=training_options(epochs=1, batch_size=20),
         )
         return train(config, features, seed=2)
 

@@ -9,11 +9,12 @@ import pytest
 
 import qwafer
 from qwafer import ablate, bench, diagnose, extract
-from qwafer.config import DataConfig, RunConfig, TrainingConfig
+from qwafer.config import DataConfig, RunConfig
 from qwafer.execution import make_executor
 from qwafer.features import FeatureSet
 from qwafer.heads import LinearOptions
 from qwafer.studies import run_experiment
+from tests.factories import training_options
 from tests.stranger.backbone import quadrants
 from tests.stranger.circuit import Ising
 from tests.stranger.contender import NearestMean
@@ -24,7 +25,7 @@ from tests.stranger.loss import Brier
 STRANGER = Path(__file__).parent / "stranger"
 MODULES = sorted(STRANGER.glob("*.py"))
 THINGS = {"circuit", "head", "loss", "backbone", "network", "contender", "executor", "dataset"}
-SHORT = {"data": DataConfig(task="Edge"), "training": TrainingConfig(epochs=3, batch_size=16, learning_rate=0.05)}
+SHORT = {"data": DataConfig(task="Edge"), "training": training_options(epochs=3, batch_size=16, learning_rate=0.05)}
 
 EXPERIMENT = """
 seeds = 2
@@ -40,6 +41,7 @@ task = "Edge"
 
 [training]
 epochs = 3
+max_doublings = 0
 batch_size = 16
 learning_rate = 0.05
 

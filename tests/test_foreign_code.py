@@ -95,6 +95,7 @@ TOML = """
 n_maps = 40
 [training]
 epochs = 1
+max_doublings = 0
 [arms.mlp]
 head.name = "mlp"
 [arms.linear]
@@ -207,7 +208,7 @@ class Wide:
 
 
 if __name__ == "__main__":
-    shared = {"data": DataConfig(n_maps=60), "training": TrainingConfig(epochs=1, batch_size=20)}
+    shared = {"data": DataConfig(n_maps=60), "training": TrainingConfig(epochs=1, max_doublings=0, batch_size=20)}
     arms = {f"w{width}": RunConfig(head=Wide(width), **shared) for width in (3, 4)}
     plain = json.loads(json.dumps(arms["w3"].to_dict()))
     assert RunConfig.from_dict(plain) == arms["w3"]

@@ -21,7 +21,7 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def trained(arm: str, backbone: Extractor, maps: WaferMaps = MAPS, task: str = "any") -> tuple[RunResult, FeatureSet]:
-    options = ["engine=xla", f"data.task={task}", "training.epochs=1"]
+    options = ["engine=xla", f"data.task={task}", "training.epochs=1", "training.max_doublings=0"]
     config = load_experiment("mean_z_vs_readout", options).arms[arm]
     features = features_from_maps(maps, backbone)
     return train(config, features, 0), features

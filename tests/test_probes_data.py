@@ -10,7 +10,7 @@ import pytest
 from qwafer import engines
 from qwafer._errors import InputError
 from qwafer.circuits import LayeredOptions
-from qwafer.config import DataConfig, RunConfig, TrainingConfig
+from qwafer.config import DataConfig, RunConfig
 from qwafer.data import Split, make_split
 from qwafer.execution import LocalProcesses, Progress
 from qwafer.features import FeatureSet
@@ -40,7 +40,7 @@ from qwafer.probes.scores.stall import stall_level
 from qwafer.reports.document import to_markdown
 from qwafer.reports.trust import nulls_table
 from qwafer.training import InitialScores, RunResult, train
-from tests.factories import feature_set
+from tests.factories import feature_set, training_options
 
 
 def features(n: int = 240, k: int = 1, seed: int = 0) -> FeatureSet:
@@ -242,7 +242,7 @@ def test_focal_stall_is_named_when_it_happens() -> None:
 
 def test_a_stall_is_seen_while_training_runs() -> None:
     config = tiny_config(
-        training=TrainingConfig(epochs=3, batch_size=64, learning_rate=1e-9),
+        training=training_options(epochs=3, batch_size=64, learning_rate=1e-9),
         head=QuantumOptions(alpha_init=0.002),
     )
     watch = StallWatch(0.0)
@@ -256,7 +256,7 @@ def tiny_config(**sections: Any) -> RunConfig:
         "data": DataConfig(task="multilabel"),
         "circuit": LayeredOptions(n_qubits=2, n_layers=1),
         "engine": engines.get("xla"),
-        "training": TrainingConfig(epochs=2, batch_size=64),
+        "training": training_options(epochs=2, batch_size=64),
     }
     return RunConfig(**{**defaults, **sections})
 
@@ -274,10 +274,10 @@ def test_effective_options_change_the_fingerprint() -> None:
         "readout": tiny_config(
             circuit=LayeredOptions(n_qubits=2, n_layers=1, readout="mean_z", ansatz="basic_entangler")
         ),
-        "rate": tiny_config(training=TrainingConfig(epochs=2, batch_size=64, learning_rate=2e-2)),
-        "clip": tiny_config(training=TrainingConfig(epochs=2, batch_size=64, grad_clip=None)),
-        "select": tiny_config(training=TrainingConfig(epochs=2, batch_size=64, val_objective="loss")),
-        "batch": tiny_config(training=TrainingConfig(epochs=2, batch_size=32)),
+        "rate": tiny_config(training=training_options(epochs=2, batch_size=64, learning_rate=2e-2)),
+        "clip": tiny_config(training=training_options(epochs=2, batch_size=64, grad_clip=None)),
+        "select": tiny_config(training=training_options(epochs=2, batch_size=64, val_objective="loss")),
+        "batch": tiny_config(training=training_options(epochs=2, batch_size=32)),
         "start": tiny_config(head=QuantumOptions(init_scale=0.2)),
     }
     report = ineffective_options(arms, data, "base")
@@ -359,7 +359,7 @@ def test_nulls_are_judged_by_paired_intervals() -> None:
 
 def test_nulls_are_trained_under_the_same_budget() -> None:
     calls: list[Progress] = []
-    config = tiny_config(training=TrainingConfig(epochs=10, batch_size=64, learning_rate=0.1))
+    config = tiny_config(training=training_options(epochs=10, batch_size=64, learning_rate=0.1))
     report = run_nulls(config, features(), (0, 1), progress=calls.append)
     rows = {row["name"]: row for row in report.numbers["rows"]}
     assert set(rows) == {"head", "separable", "frozen random", "linear probe", "trigonometric", "mlp"}

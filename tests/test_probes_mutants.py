@@ -11,7 +11,7 @@ import pytest
 
 from qwafer import engines
 from qwafer.circuits import CircuitSpec, LayeredOptions
-from qwafer.config import RunConfig, TrainingConfig
+from qwafer.config import RunConfig
 from qwafer.engines import get
 from qwafer.features import FeatureSet
 from qwafer.heads import QuantumOptions
@@ -30,7 +30,7 @@ from qwafer.probes import (
 from qwafer.probes.suite import probe_gradients, probed_data
 from qwafer.probes.trust import _pairing_reports
 from qwafer.training import RunResult, prepare, train
-from tests.factories import feature_set
+from tests.factories import feature_set, training_options
 
 
 def red(reports: list[Report]) -> list[str]:
@@ -151,7 +151,7 @@ def test_a_body_with_another_entanglement() -> None:
 CONFIG = RunConfig(
     circuit=LayeredOptions(n_qubits=2, n_layers=1),
     engine=engines.get("xla"),
-    training=TrainingConfig(epochs=10, batch_size=64, learning_rate=0.1),
+    training=training_options(epochs=10, batch_size=64, learning_rate=0.1),
 )
 
 

@@ -53,11 +53,12 @@ def test_shipped_experiments_can_reach_a_verdict():
 @pytest.mark.parametrize(
     ("options", "facts", "kind", "overlap"),
     [
-        ({}, None, "new splits", 2 / 7),
-        ({"train_fraction": 0.5, "val_fraction": 0.25}, None, "new splits", 0.5),
+        ({}, None, "new splits", 2 / (4 + 3 / 7)),
+        ({"train_fraction": 0.5, "val_fraction": 0.25}, None, "new splits", 2 / (3 + 1)),
+        ({"n_folds": 5}, None, "folds", 2 / (4 + 3 / 7)),
         ({"split_seed": 0}, None, "fixed split", 0.0),
         ({"split_by": "time"}, None, "fixed split", 0.0),
-        ({"split_by": "group"}, None, "new splits", 2 / 7),
+        ({"split_by": "group"}, None, "new splits", 2 / (4 + 3 / 7)),
         ({}, SourceFacts(kind="features", brings_split=True), "fixed split", 0.0),
     ],
 )

@@ -5,9 +5,10 @@ import pytest
 
 from qwafer import engines
 from qwafer.circuits import LayeredOptions
-from qwafer.config import DataConfig, RunConfig, TrainingConfig
+from qwafer.config import DataConfig, RunConfig
 from qwafer.features import FeatureSet
 from qwafer.training import train
+from tests.factories import training_options
 
 
 def features():
@@ -22,7 +23,7 @@ def run(engine, dtype="float64", **training):
         data=DataConfig(task="a"),
         circuit=LayeredOptions(n_qubits=2, n_layers=1, dtype=dtype),
         engine=engines.get(engine),
-        training=TrainingConfig(**{"epochs": 3, "batch_size": 25, "learning_rate": 0.05, **training}),
+        training=training_options(**{"epochs": 3, "batch_size": 25, "learning_rate": 0.05, **training}),
     )
     return train(config, features(), seed=2)
 

@@ -9,6 +9,7 @@ from qwafer.config import TrainingConfig
 from qwafer.heads import PARAMETER_GROUPS
 from qwafer.training import make_optimizer, make_schedule
 from qwafer.training._optimizer import group_norms
+from tests.factories import training_options
 
 PARAMS = {f"{group}.x": jnp.asarray([2.0, -1.0]) for group in PARAMETER_GROUPS}
 
@@ -23,7 +24,7 @@ def one_update(gradient, **options):
 def test_schedules():
     steps = np.arange(101)
     rates = {
-        name: np.array([make_schedule(TrainingConfig(schedule=name, learning_rate=0.3), 100)(t) for t in steps])
+        name: np.array([make_schedule(training_options(schedule=name, learning_rate=0.3), 100)(t) for t in steps])
         for name in ("constant", "cosine", "one_cycle")
     }
     np.testing.assert_allclose(rates["constant"], 0.3, rtol=1e-6)

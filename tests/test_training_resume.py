@@ -8,10 +8,11 @@ import pytest
 from qwafer import InputError, engines
 from qwafer._records import to_json
 from qwafer.circuits import LayeredOptions
-from qwafer.config import DataConfig, RunConfig, TrainingConfig
+from qwafer.config import DataConfig, RunConfig
 from qwafer.features import FeatureSet
 from qwafer.heads import MlpOptions
 from qwafer.training import Checkpoints, train
+from tests.factories import training_options
 
 
 def features():
@@ -26,7 +27,7 @@ def config(head="mlp", engine="reference", **training):
     parts = {"head": MlpOptions(hidden=6, dropout=0.3)}
     if head == "quantum":
         parts = {"circuit": LayeredOptions(n_qubits=2, n_layers=1), "engine": engines.get(engine)}
-    return RunConfig(data=DataConfig(task="a"), training=TrainingConfig(schedule="cosine", **training), **parts)
+    return RunConfig(data=DataConfig(task="a"), training=training_options(schedule="cosine", **training), **parts)
 
 
 def substance(result):

@@ -10,12 +10,12 @@ import pytest
 from qwafer import InputError, engines
 from qwafer._records import to_json
 from qwafer.circuits import LayeredOptions
-from qwafer.config import DataConfig, RunConfig, TrainingConfig
+from qwafer.config import DataConfig, RunConfig
 from qwafer.evaluation import roc_auc
 from qwafer.features import FeatureSet
 from qwafer.objective import SamplingConfig
 from qwafer.training import Predictor, RunResult, prepare, train
-from tests.factories import head_options, loss_options
+from tests.factories import head_options, loss_options, training_options
 
 CIRCUIT = LayeredOptions(n_qubits=2, n_layers=1)
 
@@ -33,7 +33,7 @@ def config(head="linear", **sections):
     own = {"mlp": {"hidden": 8}}.get(head, {}) | sections.pop("head_options", {})
     if head == "quantum":
         sections |= {"circuit": CIRCUIT, "engine": engines.get("xla")}
-    return RunConfig(head=head_options(head, **own), training=TrainingConfig(**training), **sections)
+    return RunConfig(head=head_options(head, **own), training=training_options(**training), **sections)
 
 
 @pytest.fixture(scope="module")

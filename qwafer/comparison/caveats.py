@@ -101,20 +101,18 @@ def _degenerate(results: Runs) -> list[str]:
 
 
 def _epochs(results: Runs) -> list[str]:
-    """Two signs in the epochs of the best checkpoints: arms that are still improving, and arms that only get worse."""
+    """Two signs in the epochs: arms that had not converged when training ended, and arms that only get worse."""
     found = []
     for arm, runs in results.items():
-        long = {seed: result for seed, result in runs.items() if result.epochs_run > 1}
-        if not long:
-            continue
-        last = [seed for seed, result in long.items() if result.best_epoch == result.epochs_run]
-        first = [seed for seed, result in long.items() if result.best_epoch == result.curve("epoch")[0]]
-        if 2 * len(last) > len(long):
+        unfinished = [seed for seed, result in runs.items() if result.converged is False]
+        if unfinished:
             found.append(
-                f"{arm}: the last epoch was the best in {_of(last, long)}: training had not converged, and more epochs "
-                "may change the comparison."
+                f"{arm}: training had not converged in {_of(unfinished, runs)}: more epochs may change the comparison; "
+                "raise training.epochs or training.max_doublings."
             )
-        if len(first) == len(long):
+        long = {seed: result for seed, result in runs.items() if result.epochs_run > 1}
+        first = [seed for seed, result in long.items() if result.best_epoch == result.curve("epoch")[0]]
+        if long and len(first) == len(long):
             found.append(
                 f"{arm}: the first evaluation was the best in {_of(first, long)}: a sign of a learning rate that is "
                 "too high."

@@ -5,8 +5,8 @@ deviation s (n - 1) and a design of overlap rho (`Design`),
 
     t = m / (s sqrt(1/n + rho)),  n - 1 degrees of freedom,  m +- t_{1-a/2, n-1} s sqrt(1/n + rho):
 
-Student's paired test where every seed has the same split (rho = 0), the corrected resampled test of Nadeau and Bengio
-(2003) where each draws its own.
+Student's paired test where every seed has the same split (rho = 0), a corrected resampled test after Nadeau and Bengio
+(2003) where each draws its own (`resampling_overlap`).
 """
 
 import dataclasses
@@ -39,8 +39,8 @@ COLLAPSE = 8.0
 def paired_t_p(mean: float, sd: float, n: int, overlap: float = 0.0) -> float:
     """Return the two-sided p of t = mean / (sd sqrt(1/n + overlap)) with n - 1 degrees of freedom.
 
-    `overlap` = 0: Student's paired t test. `overlap` = (test examples) / (training examples): the corrected resampled
-    t test. 1 where mean and sd are 0, 0 where only sd is.
+    `overlap` = 0: Student's paired t test; else a corrected resampled t test. 1 where mean and sd are 0, 0 where only
+    sd is.
 
     Nadeau and Bengio 2003, Machine Learning 52, 239-281.
     """

@@ -206,10 +206,7 @@ def summarize(
 
 def unconverged_seeds(runs: Runs) -> dict[str, set[int]]:
     """Return by arm the seeds whose training had not converged; what is not trained in epochs has none."""
-    return {
-        arm: {seed for seed, run in by_seed.items() if getattr(run, "converged", None) is False}
-        for arm, by_seed in runs.items()
-    }
+    return {arm: {seed for seed, run in by_seed.items() if run.converged is False} for arm, by_seed in runs.items()}
 
 
 def sum_timings(sweep: SweepResults) -> SweepTimings:

@@ -250,10 +250,12 @@ def _merged(reports: Mapping[str, Sequence[Report]]) -> list[Report]:
 def _shortened(config: RunConfig, n_examples: int) -> RunConfig:
     """Return `config` with a training of at most `QUICK_EPOCHS` epochs of `QUICK_BATCHES` batches."""
     options = config.training
-    a_pass = n_examples * config.data.train_fraction / options.batch_size
+    a_pass = n_examples * config.data.trained_fraction / options.batch_size
     batches = options.fixed_num_batches
     if (a_pass if batches is None else batches) > QUICK_BATCHES:
         batches = QUICK_BATCHES
     epochs = min(options.epochs, QUICK_EPOCHS)
-    training = dataclasses.replace(options, epochs=epochs, fixed_num_batches=batches, checkpoint_every_epochs=0)
+    training = dataclasses.replace(
+        options, epochs=epochs, max_doublings=0, fixed_num_batches=batches, checkpoint_every_epochs=0
+    )
     return dataclasses.replace(config, training=training)

@@ -211,8 +211,8 @@ def _reading(summary: Summary) -> list[Block]:
         else "With a single comparison Holm's adjustment changes nothing. "
     )
     overlap = (
-        f"rho = {design.overlap:.3g}, (test {design.unit}) / (training {design.unit}), allows for seeds that draw on "
-        "the same data (Nadeau and Bengio 2003)"
+        f"rho = {design.overlap:.3g} allows for seeds that draw their training and test {design.unit} from one set "
+        "(corrected resampled test after Nadeau and Bengio 2003)"
         if design.overlap
         else "rho = 0, as all seeds share one split"
     )

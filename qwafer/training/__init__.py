@@ -1,6 +1,7 @@
 """One run from features to a result: the loop, the optimiser, checkpoints, `RunResult`."""
 
 from qwafer.training._checkpoint import Checkpoints as Checkpoints
+from qwafer.training._convergence import has_converged as has_converged
 from qwafer.training._environment import Environment as Environment
 from qwafer.training._environment import Host as Host
 from qwafer.training._optimizer import make_optimizer as make_optimizer

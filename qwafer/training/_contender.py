@@ -39,6 +39,7 @@ def fit_contender(config: RunConfig, prepared: Prepared, seed: int) -> RunResult
         initial=None,
         best_epoch=0,
         epochs_run=0,
+        converged=None,
         curves={},
         digests=Digests(prepared.data_digest, prepared.split.digest),
         n_parameters=ParameterCount(trainable=count, frozen=0, total=count),

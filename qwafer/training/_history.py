@@ -9,6 +9,7 @@ import numpy as np
 
 from qwafer.config import TrainingConfig
 from qwafer.heads import Head, QuantumHead
+from qwafer.training._convergence import has_converged
 from qwafer.training._optimizer import group_norms, make_schedule
 from qwafer.training._step import State, Totals, evaluated_parameters
 from qwafer.training._validation import Scores
@@ -69,8 +70,24 @@ class History:
         self.since_best += 1
         return False
 
+    def stopped(self, config: TrainingConfig) -> bool:
+        """Return whether training ends here whatever the epochs: by divergence or early stopping."""
+        return self.diverged or (config.early_stopping is not None and self.since_best >= config.early_stopping)
+
+    def converged(self, config: TrainingConfig) -> bool:
+        """Return whether the run so far has converged, by `has_converged` or by early stopping of its own rule."""
+        if self.diverged:
+            return False
+        if self.stopped(config) and self.best_epoch > 0:
+            return True
+        sign = -1.0 if config.val_objective == "loss" else 1.0
+        values = [sign * value for value in self.curves[f"val_{config.val_objective}"]]
+        initial = math.inf if self.initial is None else self.initial.loss
+        losses, tolerance = self.curves["val_loss"], config.convergence_tolerance
+        return has_converged(self.curves["epoch"], losses, values, tolerance, initial)
+
     def append(
-        self, config: TrainingConfig, total_steps: int, epoch: int, head: Head, state: State, scores: Scores
+        self, config: TrainingConfig, stage_steps: int, epoch: int, head: Head, state: State, scores: Scores
     ) -> dict[str, Any]:
         """Add one entry to every curve, clear the sums, and return the entry; `head` holds the initial parameters."""
         sums, self.sums = self.sums, Sums()
@@ -85,7 +102,7 @@ class History:
             "val_roc_auc": scores.roc_auc,
             "val_separation": scores.separation,
             "val_roc_auc_per_label": scores.roc_auc_per_label,
-            "learning_rate": float(make_schedule(config, total_steps)(last_step)),
+            "learning_rate": float(make_schedule(config, stage_steps)(last_step)),
         }
         for name, norms in (("param_norm", group_norms(params)), ("distance", group_norms(moved))):
             entry |= {f"{name}.{group}": float(norm) for group, norm in norms.items()}

@@ -14,32 +14,39 @@ from qwafer.heads import PARAMETER_GROUPS, group_of
 Schedule = Callable[[Any], Any]
 
 
-def make_schedule(config: TrainingConfig, total_steps: int) -> Schedule:
-    """Return the learning rate as a function of the step (0, 1, ...), for a run of `total_steps`.
+def make_schedule(config: TrainingConfig, stage_steps: int) -> Schedule:
+    """Return the learning rate as a function of the step (0, 1, ...), for a run whose first stage (`config.epochs`) has
+    `stage_steps` steps.
 
-    `constant`; `cosine`: lr (1 + cos(pi t / T)) / 2; `one_cycle`: up to lr over the first 30% of the steps and down
-    again, by cosines (Smith and Topin 2018), from lr/25 and to lr/10^4 of that.
+    `constant`; over a stage of T steps, t of which are done, `cosine`: lr (1 + cos(pi t / T)) / 2; `one_cycle`: up to
+    lr over the first 30% of the steps and down again, by cosines (Smith and Topin 2018), from lr/25 and to lr/10^4 of
+    that. Each doubling is a stage of its own, of as many steps as all before it (warm restarts, SGDR: Loshchilov and
+    Hutter 2017); the step alone says where its stage begins.
     """
     rate = config.learning_rate
-    if config.schedule == "cosine":
-        schedule = optax.cosine_decay_schedule(rate, total_steps)
-    elif config.schedule == "one_cycle":
-        # Optax divides by the length of each phase: fewer than four steps would leave a phase without any.
-        schedule = optax.cosine_onecycle_schedule(max(total_steps, 4), rate)
-    else:
+    if config.schedule == "constant":
         schedule = optax.constant_schedule(rate)
+    else:
+        ends = [stage_steps * 2**k for k in range(config.max_doublings + 1)]
+        lengths = [stage_steps, *ends[:-1]]
+        if config.schedule == "cosine":
+            stages = [optax.cosine_decay_schedule(rate, length) for length in lengths]
+        else:
+            # Optax divides by the length of each phase: fewer than four steps would leave a phase without any.
+            stages = [optax.cosine_onecycle_schedule(max(length, 4), rate) for length in lengths]
+        schedule = optax.join_schedules(stages, ends[:-1])
     # Under 64 bit a schedule is float64 and would make the updates so.
     return lambda step: jnp.asarray(schedule(step), jnp.float32)
 
 
-def make_optimizer(config: TrainingConfig, total_steps: int, names: Iterable[str]) -> optax.GradientTransformation:
+def make_optimizer(config: TrainingConfig, stage_steps: int, names: Iterable[str]) -> optax.GradientTransformation:
     """Return clipping by the global norm, then AdamW (Loshchilov and Hutter 2019) for each group of the parameters
     `names`.
 
     A group's learning rate is the schedule times its `lr_mult_*`; its weight decay is its own or, where that is none,
     `weight_decay`. Decay applies to every array of a group, biases included.
     """
-    schedule = make_schedule(config, total_steps)
+    schedule = make_schedule(config, stage_steps)
     labels = {name: group_of(name) for name in names}
     unknown = sorted(set(labels.values()) - set(PARAMETER_GROUPS))
     if unknown:

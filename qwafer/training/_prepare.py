@@ -7,7 +7,7 @@ import numpy as np
 from qwafer._errors import InputError
 from qwafer._io import digest, key_seed
 from qwafer.config import RunConfig
-from qwafer.data import Split, make_split
+from qwafer.data import Split, make_fold, make_split
 from qwafer.features import FeatureSet
 
 
@@ -36,17 +36,32 @@ def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
     """Return `data` limited, split and under its task, as `config.data` says.
 
     The split is drawn before the task is applied, so that runs of one seed share it whatever their tasks. Its seed is
-    `config.data.split_seed`, or the run's. A split that came with the data is kept: features such as category codes
-    may rest on it. Raises InputError where the training split of a binary task has one class only.
+    `config.data.split_seed`, or the run's; with `config.data.n_folds` the run's seed names a fold, and the limit is
+    drawn once per partition. A split that came with the data is kept: features such as category codes may rest on it.
+    Raises InputError where it meets folds, or where the training split of a binary task has one class only.
     """
+    n_folds = config.data.n_folds
     split_seed = seed if config.data.split_seed is None else config.data.split_seed
+    limit_seed = split_seed if n_folds is None else seed // n_folds
     notes: tuple[str, ...] = ()
     if config.data.limit is not None and config.data.limit < len(data):
-        rng = np.random.default_rng(key_seed(split_seed, "limit"))
+        rng = np.random.default_rng(key_seed(limit_seed, "limit"))
         data = data.take(np.sort(rng.choice(len(data), config.data.limit, replace=False)))
     if data.split is not None:
+        if n_folds is not None:
+            raise InputError("`data.n_folds` cannot be used: the source of the data brings its own split")
         split = _given(data)
         notes = ("the split is the one that came with the data: it is the same for every seed",)
+    elif n_folds is not None:
+        split = make_fold(
+            data.labels,
+            data.content_ids,
+            seed=seed,
+            n_folds=n_folds,
+            by=config.data.split_by,
+            val_fraction=config.data.val_fraction,
+            groups=data.groups,
+        )
     else:
         split = make_split(
             data.labels,

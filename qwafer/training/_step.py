@@ -56,11 +56,11 @@ def calls_host(program: Program | None) -> bool:
     return program is not None and bool(program.info.get("host_callback", program.info.get("engine") == "catalyst"))
 
 
-def initial_state(config: TrainingConfig, total_steps: int, head: Head) -> State:
+def initial_state(config: TrainingConfig, stage_steps: int, head: Head) -> State:
     """Return the state before the first step."""
     params = head.parameters()
     average = {} if config.ema_decay is None else {name: jnp.zeros_like(value) for name, value in params.items()}
-    optimizer = make_optimizer(config, total_steps, params).init(params)
+    optimizer = make_optimizer(config, stage_steps, params).init(params)
     return State(params, optimizer, average, jnp.asarray(0, jnp.int32))
 
 
@@ -76,14 +76,14 @@ def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.
 
 
 @functools.lru_cache(maxsize=16)
-def steps(config: TrainingConfig, total_steps: int, names: tuple[str, ...], program: Program | None) -> CompiledSteps:
+def steps(config: TrainingConfig, stage_steps: int, names: tuple[str, ...], program: Program | None) -> CompiledSteps:
     """Return the compiled function (head, objective, state, batch, key, start, stop) -> (state, totals).
 
     It takes the steps of batches `start` to `stop` - 1. Equal arguments return the same function, so that the runs of
     a sweep share what is compiled. A program that calls the host takes `stop` = `start` + 1 only: the step is not
     looped.
     """
-    optimizer = make_optimizer(config, total_steps, names)
+    optimizer = make_optimizer(config, stage_steps, names)
 
     def one(
         head: Head, objective: Objective, state: State, batch: EpochArrays, key: jax.Array, i: Any

@@ -104,15 +104,15 @@ class _Run:
             seed=seed,
             fixed_num_batches=options.fixed_num_batches,
         )
-        self.total_steps = options.epochs * self.sampler.n_batches
+        self.stage_steps = options.epochs * self.sampler.n_batches
         self.history = History()
         self.program, self.forward = self._timed("compile", self._programs)
-        self.steps: CompiledSteps = steps(options, self.total_steps, tuple(self.head.params), self.program)
+        self.steps: CompiledSteps = steps(options, self.stage_steps, tuple(self.head.params), self.program)
         self.features = jnp.asarray(features, self.head.dtype)
         self.labels = jnp.asarray(labels, self.head.dtype)
         self.key = jax.random.key(key_seed(seed, "dropout"))
         self.epoch = 0
-        self.state: State = initial_state(options, self.total_steps, self.head)
+        self.state: State = initial_state(options, self.stage_steps, self.head)
         self.best: dict[str, jax.Array] = self.state.params
         self.settled: tuple[int, Any, dict[str, Any]] | None = None
         self.checkpoints: Checkpoints | None = None
@@ -121,24 +121,25 @@ class _Run:
             self.checkpoints = Checkpoints(Path(directory), {"config": config.to_dict(), "seed": seed, **digests})
 
     def loop(self, progress: OnProgress | None = None, observe: Observe | None = None) -> None:
-        """Train until the last epoch, early stopping or divergence."""
+        """Train until a doubling does not pay (`has_converged`), the last doubling, early stopping or divergence."""
         options = self.config.training
         if options.preflight_compile:
             self._timed("compile", self._preflight)
         if self.history.initial is None:
             scores = self._timed("evaluation", self._validate)
             self.history.initial = InitialScores(scores.loss, scores.roc_auc, scores.separation)
-        while self.epoch < options.epochs and not self._stopped():
+        ends = options.stage_ends
+        while not self._finished():
             self._timed("training", self._train_epoch)
-            if self.epoch % options.eval_every_epochs == 0 or self.epoch == options.epochs:
+            if self.epoch % options.eval_every_epochs == 0 or self.epoch in ends:
                 entry = self._evaluate()
                 if observe is not None:
                     observe(entry)
                 if progress is not None:
-                    progress(Progress("training", self.epoch, options.epochs))
+                    progress(Progress("training", self.epoch, min(end for end in ends if end >= self.epoch)))
             self._settle()
             every = options.checkpoint_every_epochs
-            if every and (self.epoch % every == 0 or self.epoch == options.epochs or self._stopped()):
+            if every and (self.epoch % every == 0 or self._finished()):
                 self.save_checkpoint()
 
     def _programs(self) -> tuple[Program | None, Program | None]:
@@ -146,9 +147,13 @@ class _Run:
         make = functools.partial(make_program, self.config, self.n_labels, seed=self.seed)
         return make(self.config.training.batch_size), make(PREDICTION_BATCH, gradient=False)
 
-    def _stopped(self) -> bool:
-        patience = self.config.training.early_stopping
-        return self.history.diverged or (patience is not None and self.history.since_best >= patience)
+    def _finished(self) -> bool:
+        """Return whether no epoch follows, from what a checkpoint holds alone, so that a resumed run agrees."""
+        options = self.config.training
+        if self.history.stopped(options):
+            return True
+        ends = options.stage_ends
+        return self.epoch in ends and (self.epoch == ends[-1] or self.history.converged(options))
 
     def _preflight(self) -> None:
         """Compile the programs of training and evaluation by calling them; nothing of the run changes."""
@@ -187,7 +192,7 @@ class _Run:
         """Evaluate on validation, extend the curves, and keep the parameters if they are the best."""
         options = self.config.training
         scores = self._timed("evaluation", self._validate)
-        entry = self.history.append(options, self.total_steps, self.epoch, self.head, self.state, scores)
+        entry = self.history.append(options, self.stage_steps, self.epoch, self.head, self.state, scores)
         if self.history.note_best(scores.value(options.val_objective), self.epoch):
             self.best = evaluated_parameters(options, self.state)
         return entry
@@ -255,6 +260,7 @@ class _Run:
             initial=self.history.initial,
             best_epoch=best_epoch,
             epochs_run=self.epoch,
+            converged=self.history.converged(self.config.training),
             curves=self.history.curves,
             digests=self._digests(),
             n_parameters=ParameterCount(**self.head.count()),

@@ -1,0 +1,199 @@
+"""Training goes on until it has converged or says that it has not; options without effect; expectations; nulls."""
+
+import numpy as np
+import pytest
+
+from qwafer import InputError
+from qwafer._records import to_json
+from qwafer.config import RunConfig, TrainingConfig
+from qwafer.features import FeatureSet
+from qwafer.heads import LinearOptions, MlpOptions, TreeOptions
+from qwafer.training import RunResult, has_converged, make_schedule, train
+
+
+def features(n=160, seed=0, noise=0.3, **more):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 6)).astype(np.float32)
+    y = (x[:, :2] + noise * rng.normal(size=(n, 2)) > 0.2).astype(np.uint8)
+    return FeatureSet(x, y, ("a", "b"), np.array([f"m{i}" for i in range(n)]), {}, **more)
+
+
+def run(seed=0, head=None, data=None, **training):
+    config = RunConfig(head=head or MlpOptions(hidden=8), training=TrainingConfig(**{"batch_size": 32, **training}))
+    return train(config, data or features(), seed)
+
+
+# Training until it has converged (point 13).
+
+
+def test_training_goes_on_until_a_doubling_does_not_pay():
+    short = run(epochs=2, learning_rate=3e-2, max_doublings=0)
+    long = run(epochs=2, learning_rate=3e-2, max_doublings=8)
+    assert (short.epochs_run, short.converged) == (2, False)
+    assert long.converged
+    assert 8 <= long.epochs_run < 2 * 2**8
+    assert long.epochs_run in [2 * 2**k for k in range(9)]
+    losses = long.curve("val_loss")
+    half = long.epochs_run // 2
+    assert losses.min() > 0.99 * losses[:half].min(), "the last doubling paid in the validation loss"
+    assert losses[:half].min() <= 0.99 * losses[: half // 2].min() or (
+        long.curve("val_roc_auc")[:half].max() > long.curve("val_roc_auc")[: half // 2].max() + 1e-3
+    ), "the doubling before did not pay: the run should have ended there"
+
+
+def test_by_default_training_goes_on_at_most_three_doublings():
+    result = run(epochs=2, learning_rate=1e-4)
+    assert (result.epochs_run, result.converged) == (16, False)
+
+
+def test_a_run_that_is_doubled_is_the_longer_run():
+    doubled = run(epochs=2, learning_rate=1e-4, max_doublings=2)
+    longer = run(epochs=8, learning_rate=1e-4, max_doublings=0)
+    assert doubled.epochs_run == longer.epochs_run == 8
+    assert doubled.fingerprint() == longer.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "losses", "values", "converged"),
+    [
+        ([1, 2, 3, 4], [0.5, 0.4, 0.4, 0.397], [0.8, 0.9, 0.9, 0.9009], True),
+        ([1, 2, 3, 4], [0.5, 0.4, 0.4, 0.395], [0.8, 0.9, 0.9, 0.9], False),  # the loss is 1.25% better
+        ([1, 2, 3, 4], [0.5, 0.4, 0.6, 0.7], [0.8, 0.9, 0.9011, 0.7], False),  # the objective is 0.0011 better
+        ([1, 2, 3, 4], [0.5, 0.4, 0.6, 0.7], [0.8, 0.9, 0.8, 0.7], True),  # overfitted: longer is not better
+        ([1, 2], [0.4, 0.4], [0.9, 0.9], False),  # too few evaluations to say
+        ([1, 2, 4, 8], [0.5, 0.4, 0.4, 0.4], [0.8, 0.9, 0.9, 0.9], True),
+        ([5, 6, 7, 8], [0.4, 0.4, 0.4, 0.4], [0.9, 0.9, 0.9, 0.9], False),  # nothing is known of the first half
+        ([1, 2, 3, 4], [0.5, 0.4, 0.4, 0.4], [np.nan] * 4, True),  # an undefined objective leaves the loss to judge
+        ([1, 2, 3, 4], [0.5, 0.4, 0.4, 0.3], [np.nan] * 4, False),
+        ([1, 2, 3, 4], [-100.0, -200.0, -201.0, -199.0], [100, 200.0, 200.1, 199.0], True),  # relative above 1
+        ([1, 2, 3, 4], [-100.0, -200.0, -203.0, -199.0], [100, 200.0, 200.0, 199.0], False),
+    ],
+)
+def test_the_rule_of_convergence(epochs, losses, values, converged):
+    assert has_converged(epochs, losses, values, 1e-3, 300.0) is converged
+
+
+def test_what_has_hardly_left_has_not_arrived():
+    # 0.4% less loss in the second half: little of a descent from 0.7, half of one from 0.403.
+    losses, values = [0.402, 0.4015, 0.4005, 0.4], [0.9] * 4
+    assert has_converged([1, 2, 3, 4], losses, values, 1e-3, 0.7)
+    assert not has_converged([1, 2, 3, 4], losses, values, 1e-3, 0.403)
+
+
+def test_few_epochs_are_not_called_converged():
+    # A learning rate of nearly zero moves nothing; one or two evaluations do not show that.
+    assert not run(epochs=1, learning_rate=1e-9, max_doublings=1).converged
+    assert run(epochs=1, learning_rate=1e-9, max_doublings=3).epochs_run == 4
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+def test_every_stage_is_a_schedule_of_its_own(schedule):
+    n = 40
+    whole = make_schedule(TrainingConfig(schedule=schedule, max_doublings=3), n)
+    for start, length in ((0, n), (n, n), (2 * n, 2 * n), (4 * n, 4 * n)):
+        own = make_schedule(TrainingConfig(schedule=schedule, max_doublings=0), length)
+        steps = range(length)
+        np.testing.assert_allclose([whole(start + i) for i in steps], [own(i) for i in steps], rtol=1e-5, atol=1e-9)
+
+
+def test_a_constant_rate_stays_constant():
+    whole = make_schedule(TrainingConfig(max_doublings=3), 10)
+    assert {float(whole(i)) for i in range(80)} == {float(np.float32(1e-2))}
+
+
+def test_a_restart_shows_in_the_curves():
+    result = run(epochs=4, learning_rate=1e-3, schedule="cosine", max_doublings=1)
+    rates = result.curve("learning_rate")
+    assert len(rates) == 8
+    assert rates[3] < 0.1 * rates[0]
+    assert rates[4] == rates[0]
+
+
+def test_doublings_compile_nothing_anew():
+    from qwafer.training._step import steps
+
+    options = TrainingConfig(epochs=1, batch_size=32, schedule="cosine", learning_rate=1e-2, max_doublings=3)
+    config = RunConfig(head=LinearOptions(), training=options)
+    result = train(config, features(), 0)
+    assert result.epochs_run == 8
+    n_batches = result.timings.steps // 8
+    names = ("projection.linear.weight", "projection.linear.bias")
+    assert steps(options, n_batches, names, None)._cache_size() == 1
+
+
+def substance(result):
+    data = {**to_json(result), "timings": None, "compile_cache": None}
+    return data, {name: value.tobytes() for name, value in result.outputs.items()}
+
+
+@pytest.mark.parametrize("at", [2, 3, 4])
+def test_a_run_killed_around_a_doubling_resumes_bit_for_bit(at, tmp_path):
+    training = TrainingConfig(
+        epochs=2, batch_size=32, learning_rate=1e-3, schedule="cosine", ema_decay=0.9, max_doublings=2
+    )
+    config = RunConfig(head=MlpOptions(hidden=6, dropout=0.3), training=training)
+
+    def observe(entry):
+        if entry["epoch"] == at:
+            raise KeyboardInterrupt
+
+    unbroken = train(config, features(), 1)
+    assert unbroken.epochs_run == 8
+    with pytest.raises(KeyboardInterrupt):
+        train(config, features(), 1, directory=tmp_path, observe=observe)
+    seen = []
+    resumed = train(config, features(), 1, directory=tmp_path, observe=lambda entry: seen.append(entry["epoch"]))
+    assert seen == list(range(at, 9))
+    assert substance(resumed) == substance(unbroken)
+
+
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_a_checkpoint_at_a_doubling_goes_on(epoch, tmp_path):
+    options = {"epochs": 2, "batch_size": 32, "learning_rate": 1e-3, "checkpoint_every_epochs": 1, "max_doublings": 2}
+    config = RunConfig(head=LinearOptions(), training=TrainingConfig(**options))
+
+    def kill(entry):  # the checkpoint of `epoch` is on disk
+        if entry["epoch"] == epoch + 1:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        train(config, features(), 1, directory=tmp_path, observe=kill)
+    assert substance(train(config, features(), 1, directory=tmp_path)) == substance(train(config, features(), 1))
+
+
+def test_the_ends_of_stages_are_evaluated_whatever_the_interval():
+    result = run(epochs=2, learning_rate=1e-4, eval_every_epochs=3, max_doublings=2)
+    assert result.curves["epoch"] == [2, 3, 4, 6, 8]
+
+
+def test_early_stopping_is_a_rule_of_convergence_too():
+    result = run(seed=3, epochs=50, learning_rate=1.0, early_stopping=2)
+    assert result.epochs_run == result.best_epoch + 2 < 50
+    assert result.converged
+
+
+def test_a_run_that_diverged_has_not_converged():
+    options = {"learning_rate": 10.0, "weight_decay": 10.0, "grad_clip": None, "fixed_num_batches": 60}
+    result = run(head=LinearOptions(), epochs=6, **options)
+    assert any("diverged" in note for note in result.notes)
+    assert result.converged is False
+
+
+def test_what_is_not_trained_in_epochs_does_not_converge(tmp_path):
+    result = train(RunConfig(head=TreeOptions()), features(), 0)
+    assert result.converged is None
+    result.save(tmp_path / "run.json")
+    assert RunResult.load(tmp_path / "run.json").converged is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_doublings": -1}, r"`training.max_doublings` must lie in \[0, 20\], got -1"),
+        ({"max_doublings": 21}, r"`training.max_doublings` must lie in \[0, 20\], got 21"),
+        ({"convergence_tolerance": -1e-3}, r"`training.convergence_tolerance` must lie in \[0, 1\]"),
+    ],
+)
+def test_options_of_convergence_are_checked(options, message):
+    with pytest.raises(InputError, match=message):
+        TrainingConfig(**options)
