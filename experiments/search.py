@@ -60,6 +60,8 @@ FIXED = {"bench": {"reference_4": ("head.init_scale", "head.alpha_init")}}
 """Options that make an arm what it is, and are not searched in it."""
 BASE = {"training.max_doublings": 2, "training.eval_every_epochs": 2}
 """What every trial has other than the experiment, to save time: it trains for four times the first stage at most."""
+SHORT = {"bench": {"training.epochs": 10}, "wm811k": {"training.epochs": 5}}
+"""The same for single experiments: shorter first stages where the training split is as large as the experiment's."""
 BUDGET = 8
 SEEDS = (1000, 1001)
 """Seeds of every trial: none is one of an experiment."""
@@ -99,7 +101,15 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{name}: {len(trials)} arms, {arguments.trials} trials each, {runs} runs", flush=True)
         if arguments.dry_run:
             continue
-        found = search(experiment, trials, SPACES[name], out / name, seeds=SEEDS, base=BASE, jobs=arguments.jobs)
+        found = search(
+            experiment,
+            trials,
+            SPACES[name],
+            out / name,
+            seeds=SEEDS,
+            base={**BASE, **SHORT.get(name, {})},
+            jobs=arguments.jobs,
+        )
         save_record(SEARCHED / f"{name}.json", found)
         for arm, options in found.winners().items():
             print(f"  {arm}: {', '.join(f'{option} = {value:g}' for option, value in options.items())}", flush=True)
