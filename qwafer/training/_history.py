@@ -80,9 +80,8 @@ class History:
             return False
         if self.stopped(config) and self.best_epoch > 0:
             return True
-        values = np.asarray(self.curves[f"val_{config.val_objective}"], np.float64)
-        if config.val_objective == "loss":
-            values = -values
+        sign = -1 if config.val_objective == "loss" else 1
+        values = [sign * value for value in self.curves[f"val_{config.val_objective}"]]
         initial = math.inf if self.initial is None else self.initial.loss
         losses, tolerance = self.curves["val_loss"], config.convergence_tolerance
         return has_converged(self.curves["epoch"], losses, values, tolerance, initial)
