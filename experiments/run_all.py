@@ -1,8 +1,10 @@
-"""Run every experiment of this folder, resumably, and write the table of expected against seen into README.md.
+"""Run every experiment of this folder, resumably, and publish what came out: `results/NAME.json`, and from these the
+tables of README.md and docs/bench.md.
 
-`make experiments` runs it. Real wafer maps are used where `../shared/data` holds them, synthetic ones otherwise; the
-table says which. What is complete is not done again; the time that is left is estimated before anything starts, from
-the seconds a run took when `costs.json` was written and the speed of this machine now.
+`make experiments` runs it. Real wafer maps are used where `../shared/data` holds them; on synthetic ones, everything is
+written into the output directory instead, and nothing here changes. The options of an arm are those that `search.py`
+found, where `searched/NAME.json` holds any. What is complete is not done again; the time that is left is estimated
+before anything starts, from the seconds a run took when `costs.json` was written and the speed of this machine now.
 """
 
 import argparse
@@ -10,31 +12,36 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from published import RESULTS, SEARCHED, Result, Search, load_result, load_search, result_of
 
 from qwafer._errors import InputError
 from qwafer._io import key_seed, write_json, write_text
 from qwafer._process import run_verb
-from qwafer._records import load_record
+from qwafer._records import load_record, save_record
 from qwafer.comparison import Summary, SweepTimings
 from qwafer.config import DataConfig
+from qwafer.data import make_split
 from qwafer.experiment import Experiment, load_experiment
 from qwafer.features import NO_DEFECT_NAMES, FeatureSet
-from qwafer.reports.format import MISSING, format_difference, format_number
-from qwafer.studies import run_experiment
+from qwafer.overrides import with_options
+from qwafer.reports.format import MISSING, format_difference, format_number, format_spread
+from qwafer.studies import run_benchmark, run_experiment
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.sources import provide_features
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
 README, COSTS = HERE / "README.md", HERE / "costs.json"
-BEGIN, END = "<!-- begin: written by `make experiments`, not by hand -->", "<!-- end -->"
+BENCH_PAGE = HERE.parent / "docs" / "bench.md"
+BEGIN, END = "<!-- begin {}: written by `experiments/run_all.py`, not by hand -->", "<!-- end {} -->"
 PRIOR = 0.855
 """Share of positives of the binary experiments: that of the reference's data."""
 NAMES = (
+    "mean_z_vs_readout",
     "readout_fixed_batches",
     "balanced_and_focal",
     "schedules",
@@ -45,69 +52,105 @@ NAMES = (
     "entanglement",
     "best_head",
 )
-"""The experiments in the order of the table. The others of this folder belong to other verbs; README.md says which."""
+"""The experiments in the order of the table."""
+BENCHES = ("bench", "wm811k")
+"""Experiments whose arms are heads: they run by `qwafer.studies.run_benchmark`, on what `--source` gives."""
 N_SYNTHETIC = 4000
-
-Finished = tuple[Summary, SweepTimings]
+SEARCH_SHARE = 0.25
+"""Share of the examples that is set apart for the search, where a file has no split of its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"experiments to run (all): {', '.join(NAMES)}")
+    known = ", ".join((*NAMES, *BENCHES))
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"experiments to run, of {known} (all but the last two)"
+    )
     parser.add_argument(
         "--out", default=str(HERE.parent / "runs" / "experiments"), metavar="DIR", help="output directory"
     )
+    parser.add_argument("--source", metavar="FILE", help="maps or features, for bench and wm811k")
     parser.add_argument("--jobs", type=int, default=2, metavar="J", help="worker processes (2)")
     parser.add_argument("--synthetic", action="store_true", help="synthetic maps, whatever lies in ../shared/data")
     parser.add_argument("--dry-run", action="store_true", help="print the estimate, and run nothing")
+    parser.add_argument("--tables", action="store_true", help="write the tables from results/, and run nothing")
     arguments = parser.parse_args(argv)
     return run_verb(lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    for name in arguments.names:
-        if name not in NAMES:
-            raise InputError(f"there is no experiment {name}: known are {', '.join(NAMES)}")
-    names = [name for name in NAMES if not arguments.names or name in arguments.names]
-    out = Path(arguments.out)
-    sources = feature_files(out / "features", synthetic=arguments.synthetic)
-    experiments = {name: with_data(name, sources) for name in names}
+    if arguments.tables:
+        write_tables()
+        return 0
+    check_names(arguments.names, arguments.source)
+    out, names = Path(arguments.out), arguments.names or NAMES
+    real = not arguments.synthetic and has_data()
+    sources = feature_files(out / "features", real=real) if set(names) & set(NAMES) else {}
+    found = {name: with_data(name, sources, arguments.source, searched=real) for name in names}
     costs = json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.is_file() else {}
     speed = probe()
-    print(estimate_text(experiments, out, costs, speed, arguments.jobs), flush=True)
+    print(
+        estimate_text({name: made for name, (made, _) in found.items()}, out, costs, speed, arguments.jobs), flush=True
+    )
     if arguments.dry_run:
         return 0
-    measured: dict[str, dict[str, float]] = {}
-    for name, experiment in experiments.items():
+    results = RESULTS if real else out / "results"
+    for name, (experiment, search) in found.items():
         start = time.perf_counter()
-        outcome = run_experiment(experiment, out / name, jobs=arguments.jobs)
+        n_done, n_failed, report = _do(name, experiment, out / name, arguments.jobs)
         spent = time.perf_counter() - start
-        if outcome.n_done == len(experiment.arms) * len(experiment.seeds):  # all of it, in one go
-            measured[name] = {"seconds": round(arguments.jobs * spent / outcome.n_done, 2), "probe": round(speed, 4)}
-        print(
-            f"{name}: {outcome.n_done} runs in {spent:.0f} s, {outcome.n_failed} failed; {outcome.report}", flush=True
+        if n_done == len(experiment.arms) * len(experiment.seeds) and real:  # all of it, in one go
+            costs[name] = {"seconds": round(arguments.jobs * spent / n_done, 2), "probe": round(speed, 4)}
+            write_json(COSTS, dict(sorted(costs.items())))
+        print(f"{name}: {n_done} runs in {spent:.0f} s, {n_failed} failed; {report}", flush=True)
+        folder = sweep_folder(name, out)
+        summary, timings = (
+            load_record(Summary, folder / "summary.json"),
+            load_record(SweepTimings, folder / "timings.json"),
         )
-    if measured and not arguments.synthetic:
-        write_json(COSTS, dict(sorted({**costs, **measured}.items())))
-    found = {name: load_summary(out / name) for name in NAMES}
-    finished = {name: experiment for name, experiment in found.items() if experiment is not None}
-    missing = [name for name in NAMES if name not in finished]
-    if missing:
-        print(f"{README} stays as it is until all have run; missing: {', '.join(missing)}")
-        return 0
-    write_table(README, table_text(finished))
-    print(f"table: {README}")
+        save_record(results / f"{name}.json", result_of(summary, timings, search))
+        if real:
+            write_tables()
+    if not real:
+        write_text(out / "README.md", table_text(results) + "\n")
+        print(f"on synthetic maps: {out / 'README.md'} and {results}, nothing in {HERE}")
     return 0
 
 
-def feature_files(folder: Path, *, synthetic: bool) -> dict[str, Path]:
+def check_names(names: Sequence[str], source: str | None) -> None:
+    """Raise InputError for a name that is no experiment's, and for a bench without a source."""
+    for name in names:
+        if name not in (*NAMES, *BENCHES):
+            raise InputError(f"there is no experiment {name}: known are {', '.join((*NAMES, *BENCHES))}")
+        if name in BENCHES and source is None:
+            raise InputError(f"{name} needs --source FILE: the maps or features that it runs on")
+
+
+def _do(name: str, experiment: Experiment, out: Path, jobs: int) -> tuple[int, int, Path]:
+    """Run the experiment; return the runs that were done, the runs that failed, and the report."""
+    if name in NAMES:
+        outcome = run_experiment(experiment, out, jobs=jobs)
+        return outcome.n_done, outcome.n_failed, outcome.report
+    return 0, 0, run_benchmark(experiment, out, jobs=jobs).report
+
+
+def sweep_folder(name: str, out: Path) -> Path:
+    """Return where the runs of an experiment lie."""
+    return out / name / "sweep" if name in BENCHES else out / name
+
+
+def has_data() -> bool:
+    """Return whether the real wafer maps are here."""
+    return (DATA / "mixedwm38.npz").is_file() and (DATA / "wm811k.npz").is_file()
+
+
+def feature_files(folder: Path, *, real: bool) -> dict[str, Path]:
     """Return the feature files of the experiments, made where they are not there: `multilabel` and `binary`.
 
     The binary one is WM-811K (defect or none), or synthetic maps, with defects left out at random until their share is
     0.855.
     """
-    real = not synthetic and (DATA / "mixedwm38.npz").is_file() and (DATA / "wm811k.npz").is_file()
     files = {}
     for kind, source in (("multilabel", "mixedwm38"), ("binary", "wm811k")):
         data = DataConfig(source=str(DATA / f"{source}.npz")) if real else DataConfig(n_maps=N_SYNTHETIC)
@@ -140,11 +183,69 @@ def with_prior(features: FeatureSet, prior: float, seed: int = 0) -> FeatureSet:
     return dataclasses.replace(chosen, provenance=record)
 
 
-def with_data(name: str, sources: dict[str, Path]) -> Experiment:
-    """Return the experiment `name` on the file that fits its task."""
+def set_apart(file: Path) -> tuple[Path, Path]:
+    """Return two feature files made of `file`, beside it: what a search may see, and what an experiment runs on.
+
+    No example of the first is ever in a test part of the second. Where the file brings a split, the first holds its
+    training and validation parts, and the second is the file itself; elsewhere the first is a quarter of the examples,
+    identical maps and lots kept together, and the second the others. The first has a split of its own; a twentieth of
+    its training maps is called `test`, because a run must have such a part, and nothing reads it.
+    """
+    search, rest = (file.with_name(f"{file.stem}{end}.npz") for end in ("-search", "-rest"))
+    features = FeatureSet.load(file)
+    if features.split is not None:
+        parts, rest = features.split, file
+    else:
+        by = "content" if features.groups is None else "group"
+        share = {"train_fraction": 0.7 * SEARCH_SHARE, "val_fraction": 0.3 * SEARCH_SHARE}
+        parts = make_split(
+            features.labels, features.content_ids, seed=0, by=by, groups=features.groups, **share
+        ).parts()
+        if not rest.is_file():
+            _part(features, parts == "test", "what the search did not see").save(rest)
+    if not search.is_file():
+        maps = np.unique(features.content_ids[parts == "train"])
+        called_test = (parts == "train") & np.isin(features.content_ids, maps[::20])
+        split = np.where(called_test, "test", parts)
+        made = _part(dataclasses.replace(features, split=split), parts != "test", "for the search of options")
+        made.save(search)
+    return search, rest
+
+
+def _part(features: FeatureSet, chosen: np.ndarray, what: str) -> FeatureSet:
+    taken = features.take(np.flatnonzero(chosen))
+    return dataclasses.replace(taken, provenance={**features.provenance, "part": what})
+
+
+def experiment_on(name: str, sources: Mapping[str, Path], source: str | None = None) -> Experiment:
+    """Return the experiment `name` on the one of `sources` that fits its task, or for a bench on `source`."""
     path = HERE / f"{name}.toml"
-    task = next(iter(load_experiment(path).arms.values())).data.task
-    return load_experiment(path, [f"data.source={sources['multilabel' if task == 'multilabel' else 'binary']}"])
+    if name not in BENCHES:
+        task = next(iter(load_experiment(path).arms.values())).data.task
+        source = str(sources["binary" if task == "any" else "multilabel"])
+    return load_experiment(path, [f"data.source={source}"])
+
+
+def with_data(
+    name: str, sources: Mapping[str, Path], source: str | None = None, *, searched: bool = True
+) -> tuple[Experiment, Search | None]:
+    """Return the experiment `name` on its part of the file that fits its task, with what a search found in each arm,
+    and the search; None where none was made.
+
+    Raises InputError where the search that is committed belongs to another experiment or saw other data.
+    """
+    rest = {kind: set_apart(file)[1] for kind, file in sources.items()}
+    experiment = experiment_on(name, rest, source)
+    search = load_search(HERE / f"{name}.toml", SEARCHED) if searched else None
+    if search is None:
+        return experiment, None
+    if name not in BENCHES:
+        seen = FeatureSet.load(set_apart(Path(experiment_on(name, sources).arms[experiment.baseline].data.source))[0])
+        if set(search.data.values()) != {seen.digest()}:
+            raise InputError(f"{SEARCHED / name}.json was searched on other data than is here now: search again")
+    winners = search.winners()
+    arms = {arm: with_options(config, winners[arm]) for arm, config in experiment.arms.items()}
+    return dataclasses.replace(experiment, arms=arms), search
 
 
 def probe(repetitions: int = 40) -> float:
@@ -168,7 +269,7 @@ def estimate_text(
     typical = float(np.mean(list(here.values()))) if here else None
     lines, total = [], 0.0
     for name, experiment in experiments.items():
-        pending = len(OutputDirectory(out / name).read(experiment).pending)
+        pending = len(OutputDirectory(sweep_folder(name, out)).read(experiment).pending)
         seconds = here.get(name, typical)
         guess = ""
         if seconds is not None:
@@ -179,67 +280,86 @@ def estimate_text(
     return "\n".join([f"experiments: {head} with {jobs} workers", *lines])
 
 
-def load_summary(folder: Path) -> Finished | None:
-    """Return what a finished experiment left behind; None where it was not run."""
-    path = folder / "summary.json"
-    if not path.is_file():
-        return None
-    return load_record(Summary, path), load_record(SweepTimings, folder / "timings.json")
+def write_tables() -> None:
+    """Write the tables of README.md and docs/bench.md from the committed results."""
+    write_table(README, "experiments", table_text(RESULTS))
+    for name in BENCHES:
+        write_table(BENCH_PAGE, name, bench_text(name, load_result(name, RESULTS)))
 
 
-def table_text(finished: dict[str, Finished]) -> str:
-    """Return the generated part of README.md: a table, and what each experiment rests on."""
+def table_text(results: Path) -> str:
+    """Return the generated part of README.md from the files of `results`: a table, and what each row rests on."""
     rows = ["| experiment | in the reference | expected here | seen here |", "|---|---|---|---|"]
     foundations = []
-    for name, (summary, timings) in finished.items():
-        experiment = summary.experiment
-        cells = (experiment.title, experiment.reference, experiment.expected)
+    for name in NAMES:
+        experiment, result = load_experiment(HERE / f"{name}.toml"), load_result(name, results)
+        cells = (experiment.title, experiment.reference, experiment.expected if result is None else result.expected)
         title, reference, expected = (" ".join(text.split()).replace("|", "\\|") for text in cells)
-        rows.append(f"| [`{name}`]({name}.toml) {title} | {reference} | {expected} | {seen_text(summary)} |")
-        foundations.append(f"- `{name}`: {_foundation(summary, timings)}")
-    return "\n".join([*rows, "", "What each rests on:", "", *foundations])
+        seen = "not run yet" if result is None else seen_text(result)
+        rows.append(f"| [`{name}`]({name}.toml) {title} | {reference} | {expected} | {seen} |")
+        if result is not None:
+            foundations.append(f"- `{name}`: {foundation_text(result)}")
+    return "\n".join([*rows, "", "What each rests on:", "", *foundations]) if foundations else "\n".join(rows)
 
 
-def seen_text(summary: Summary) -> str:
+def seen_text(result: Result) -> str:
     """Return the verdicts of an experiment in short, and what stands out in its runs."""
-    experiment, arms = summary.experiment, summary.arms
-    base = arms[experiment.baseline]
-    level = MISSING if base.mean is None else f"{base.mean:.4f} ± {format_number(base.sd, 2)}"
-    lines = [f"`{experiment.metric}` of {experiment.baseline}: {level}."]
-    for c in summary.comparisons:
+    arms = result.arms
+    base = arms[result.baseline]
+    lines = [f"`{result.metric}` of {result.baseline}: {format_spread(base.mean, base.sd)}."]
+    for c in result.differences:
         interval = "" if c.interval is None else f" [{', '.join(map(format_difference, c.interval))}]"
-        p = format_number(c.sign_flip_p_holm, 2)
-        lines.append(f"**{c.arm}** {format_difference(c.mean)}{interval}, p = {p}: {c.verdict}.")
-    if any("training.schedule" in arm.changes for arm in arms.values()):
-        counts = {name: [epoch == 1 for epoch in arm.best_epochs.values()] for name, arm in arms.items()}
-        first = ", ".join(f"{name} {sum(hits)} of {len(hits)}" for name, hits in counts.items())
+        lines.append(f"**{c.arm}** {format_difference(c.mean)}{interval}, p = {format_number(c.p, 2)}: {c.verdict}.")
+    if result.name == "schedules":
+        first = ", ".join(f"{name} {arm.n_best_first} of {arm.n_runs}" for name, arm in arms.items())
         lines.append(f"Runs whose best epoch is the first: {first}.")
-    failed = sum(len(arm.failed) for arm in arms.values())
+    late = {arm: count for c in result.differences for arm, count in c.not_converged.items()}
+    if late:
+        lines.append(f"Runs that had not converged: {', '.join(f'{arm} {count}' for arm, count in late.items())}.")
+    failed = sum(arm.n_failed for arm in arms.values())
     if failed:
         lines.append(f"{failed} runs failed.")
     return "<br>".join(lines)
 
 
-def _foundation(summary: Summary, timings: SweepTimings) -> str:
-    record = next(iter(summary.data.values()))
-    data = f"{record.file or record.maps}, {record.n_examples:,} examples, {record.n_features} features"
-    total = sum(arm.sum.total for arm in timings.arms.values())
-    n_runs = sum(len(arm.complete) for arm in summary.arms.values())
-    hosts = ", ".join(dict.fromkeys(made.host.cpu for made in summary.environments))
-    revisions = ", ".join(dict.fromkeys((made.git_revision or "none")[:12] for made in summary.environments))
+def foundation_text(result: Result) -> str:
+    """Return what a result rests on: data, runs, search, machine, revision."""
+    data = next(iter(result.data.values()))
+    searched = f"each arm searched: {result.budget} trials on validation" if result.budget else "not searched"
+    n_runs = sum(arm.n_runs for arm in result.arms.values())
     return (
-        f"{data}; {len(summary.experiment.seeds)} seeds, {n_runs} runs, {total:.0f} s of run time in all; {hosts}; "
-        f"revision {revisions}; experiment {summary.experiment.digest}."
+        f"{data.file}, {data.n_examples:,} examples, {data.n_features} features; {len(result.seeds)} seeds, "
+        f"{n_runs} runs, {result.seconds:.0f} s of run time in all; {searched}; "
+        f"margin {result.margin:g}; verdicts: {result.about[0].lower()}{result.about[1:]}; "
+        f"{', '.join(result.hosts)}; revision {', '.join(result.revisions)}; experiment {result.experiment}."
     )
 
 
-def write_table(path: Path, text: str) -> None:
-    """Put `text` between the markers of the file at `path`; raise InputError where there are none."""
-    content = path.read_text(encoding="utf-8")
-    if content.count(BEGIN) != 1 or content.count(END) != 1 or content.index(BEGIN) > content.index(END):
-        raise InputError(f"{path} must hold the markers {BEGIN} and {END} once each, in this order")
-    head, rest = content.split(BEGIN)
-    write_text(path, f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+def bench_text(name: str, result: Result | None) -> str:
+    """Return the table of one benchmark of heads for docs/bench.md."""
+    if result is None:
+        return f"`{name}` has not been run yet under the present rules."
+    metrics = [m for m in ("test.accuracy", "test.roc_auc") if m in result.arms[result.baseline].metrics]
+    titles = [f"`{result.metric}`", f"minus `{result.baseline}`", "p", "verdict", *(f"`{m}`" for m in metrics)]
+    rows = [f"| head | parameters | {' | '.join(titles)} |", f"|---|--:|{'--:|' * len(titles)}"]
+    differences = {c.arm: c for c in result.differences}
+    for head, arm in result.arms.items():
+        c = differences.get(head)
+        interval = "" if c is None or c.interval is None else f" [{', '.join(map(format_difference, c.interval))}]"
+        cells = ["", "", ""] if c is None else [format_difference(c.mean) + interval, format_number(c.p, 2), c.verdict]
+        others = [format_spread(*arm.metrics.get(m, (None, None))) for m in metrics]
+        parameters = MISSING if arm.parameters is None else f"{arm.parameters:,}"
+        rows.append(f"| `{head}` | {' | '.join([parameters, format_spread(arm.mean, arm.sd), *cells, *others])} |")
+    return "\n".join([*rows, "", f"`{name}`: {foundation_text(result)}"])
+
+
+def write_table(path: Path, name: str, text: str) -> None:
+    """Put `text` between the markers `name` of the file at `path`; raise InputError where there are none."""
+    content, begin, end = path.read_text(encoding="utf-8"), BEGIN.format(name), END.format(name)
+    if content.count(begin) != 1 or content.count(end) != 1 or content.index(begin) > content.index(end):
+        raise InputError(f"{path} must hold the markers {begin} and {end} once each, in this order")
+    head, rest = content.split(begin)
+    write_text(path, f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":

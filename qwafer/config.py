@@ -29,7 +29,7 @@ MIN_EVALUATIONS = 4
 """Fewer evaluations cannot show that a run has converged."""
 SOURCE = ("source", "reader", "n_maps", "seed")
 """Options of `data` that say which examples there are."""
-SPLIT = ("limit", "split_seed", "split_by", "train_fraction", "val_fraction")
+SPLIT = ("limit", "split_seed", "split_by", "train_fraction", "val_fraction", "n_folds")
 """Options of `data` that say which of them train, validate and test."""
 
 
@@ -59,11 +59,14 @@ class DataConfig:
     """Fraction that picks checkpoints and thresholds; the rest is the test split."""
     split_seed: int | None = None
     """Seed of the split; none: the run's own seed, so that the spread over seeds includes the split."""
+    n_folds: int | None = None
+    """K-fold cross-validation: seed s tests on fold s mod K of the (s // K)-th random partition; none: every seed draws
+    its split by the fractions."""
     limit: int | None = None
-    """Use only so many examples, drawn by `split_seed`; none: all."""
+    """Use only so many examples, drawn with the split (with folds, once per partition); none: all."""
 
     determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": (*SOURCE, "backbone", "task", "limit", "split_seed"),
+        "data": (*SOURCE, "backbone", "task", "limit", "split_seed", "n_folds"),
         "split": (*SOURCE, *SPLIT),
         "batches": (*SOURCE, *SPLIT),
     }
@@ -73,12 +76,31 @@ class DataConfig:
         check_choice("data.split_by", self.split_by, ("content", "group", "time"))
         check_interval("data.train_fraction", self.train_fraction, 0, 1, open_low=True, open_high=True)
         check_interval("data.val_fraction", self.val_fraction, 0, 1, open_low=True, open_high=True)
-        if self.train_fraction + self.val_fraction >= 1:
+        if self.n_folds is not None:
+            self._check_folds(self.n_folds)
+        elif self.train_fraction + self.val_fraction >= 1:
             raise InputError(
                 "`data.train_fraction` + `data.val_fraction` must be less than 1, so that a test split remains"
             )
         if self.limit is not None:
             check_positive_int("data.limit", self.limit, minimum=10)
+
+    @property
+    def trained_fraction(self) -> float:
+        """The fraction of the examples that train: `train_fraction`, or 1 - 1 / n_folds - `val_fraction`."""
+        return self.train_fraction if self.n_folds is None else 1 - 1 / self.n_folds - self.val_fraction
+
+    def _check_folds(self, n_folds: int) -> None:
+        check_positive_int("data.n_folds", n_folds, minimum=2)
+        if self.split_by == "time":
+            raise InputError("`data.n_folds` cannot be combined with data.split_by = time, which has one order")
+        if self.split_seed is not None:
+            raise InputError("`data.n_folds` cannot be combined with data.split_seed: a run's seed names its fold")
+        if 1 / n_folds + self.val_fraction > 1 - 1e-9:
+            raise InputError(
+                f"`data.val_fraction` must be less than 1 - 1 / n_folds = {1 - 1 / n_folds:.3g}, or no training "
+                f"examples remain; got {self.val_fraction}"
+            )
 
     def no_effect(self, option: str, config: "RunConfig", facts: SourceFacts) -> str | None:
         """Return why `option` has no effect on a source of these `facts`, as a clause; None where it has one."""
@@ -88,8 +110,12 @@ class DataConfig:
             return f"data.source {self.source} holds features already"
         if option == "backbone" and facts.kind == "table":
             return f"data.source {self.source} holds a table, which is not pushed through a backbone"
-        if option in ("split_by", "train_fraction", "val_fraction") and facts.brings_split:
+        if option in ("split_by", "train_fraction", "val_fraction", "n_folds") and facts.brings_split:
             return f"data.source {self.source} brings its own split"
+        if option == "n_folds" and facts.kind == "table":
+            return f"data.source {self.source} holds a table, whose categories rest on one split"
+        if option == "train_fraction" and self.n_folds is not None:
+            return f"data.n_folds is {self.n_folds}: what neither tests nor validates trains"
         if option == "split_seed" and self.limit is None:
             if facts.brings_split:
                 return f"data.source {self.source} brings its own split, and data.limit draws nothing"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from qwafer._checks import nearest
+from qwafer._checks import check_interval, nearest
 from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._process import DEFAULT_EXPERIMENT as DEFAULT_EXPERIMENT
@@ -34,6 +35,8 @@ from qwafer.source import source_facts
 SHARED = ("data", "objective", "sampling", "training")
 """The sections of the baseline that a head which joins an experiment takes over."""
 TEXT_KEYS = ("name", "title", "description", "expected", "reference", "metric", "baseline")
+MARGIN = 0.01
+"""Differences that are no larger count as equivalent, unless an experiment says otherwise."""
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -50,7 +53,9 @@ class Experiment:
     seeds: tuple[int, ...]
     """Seeds of the runs; every arm has one run per seed."""
     metric: str = "test.roc_auc"
-    """What is compared: `test.` or `val.` and the name of an average in `Evaluation.macro`."""
+    """What is compared: `test.` and the name of an average in `Evaluation.macro`."""
+    margin: float = MARGIN
+    """Differences of `metric` that are no larger count as equivalent."""
     title: str = ""
     """One line for the head of the report."""
     description: str = ""
@@ -71,6 +76,7 @@ class Experiment:
                 f"{nearest(self.baseline, self.arms)}"
             )
         check_seeds(self.seeds)
+        check_interval("margin", self.margin, 0, math.inf, open_low=True, open_high=True)
         for arm in self.arms:
             if not ARM_NAME.fullmatch(arm):
                 raise InputError(
@@ -90,8 +96,8 @@ class Experiment:
     def digest(self) -> str:
         """Return 16 hex digits of what defines the runs and their comparison: arms, baseline and metric.
 
-        Neither the seeds, which may be extended, nor the texts count, nor the place of the data (their own digest
-        does).
+        Neither the seeds, which may be extended, nor the texts and the margin count, nor the place of the data (their
+        own digest does).
         """
         return digest({arm: config_digest(config) for arm, config in self.arms.items()}, self.baseline, self.metric)
 
@@ -129,6 +135,7 @@ def load_experiment(
         title = "..."            # also name, description, expected, reference: texts for the report
         seeds = 8                # 0 to 7; or "3:11" (3 to 10), or a list
         metric = "test.roc_auc"
+        margin = 0.01            # differences that are no larger count as equivalent
         baseline = "mean_z"      # the first arm, if absent
         head = "mlp"             # a section's name by itself sets its `name`
         [circuit]                # the base: [data] [circuit] [engine] [head] [objective] [sampling] [training]
@@ -142,7 +149,7 @@ def load_experiment(
     """
     path = find_experiment(path_or_name)
     table = _read_toml(path)
-    keys = [*TEXT_KEYS, *SECTIONS, "seeds", "arms"]
+    keys = [*TEXT_KEYS, *SECTIONS, "seeds", "margin", "arms"]
     unknown = set(table) - set(keys)
     if unknown:
         key = min(unknown)
@@ -150,6 +157,9 @@ def load_experiment(
     for key in TEXT_KEYS:
         if not isinstance(table.get(key, ""), str):
             raise InputError(f"{path}: `{key}` must be a text, got {table[key]!r}")
+    margin = table.get("margin", MARGIN)
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)):
+        raise InputError(f"{path}: `margin` must be a number, got {margin!r}")
     arm_tables = table.get("arms", {})
     if not isinstance(arm_tables, dict) or not all(isinstance(options, dict) for options in arm_tables.values()):
         raise InputError(f"{path}: `arms` must hold one table per arm, [arms.NAME]")
@@ -191,6 +201,7 @@ def load_experiment(
         arms=arms,
         baseline=baseline,
         seeds=parse_seeds(table.get("seeds", 8)),
+        margin=margin,
         facts={arm: source_facts(config.data) for arm, config in arms.items()},
         **{key: table[key] for key in TEXT_KEYS[1:-1] if key in table},
     )

@@ -71,7 +71,16 @@ def work(tmp_path_factory):
 
 
 def command(work, out, *more):
-    return [str(work / "two.toml"), "--features", str(work / "f.npz"), "--out", str(out), "--quiet", *more]
+    return [
+        str(work / "two.toml"),
+        "--features",
+        str(work / "f.npz"),
+        "--out",
+        str(out),
+        "--quiet",
+        "--descriptive",
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +223,7 @@ def test_every_run_is_read_once(work, tmp_path, monkeypatch):
     """Two complete runs and one that is done now; the executor is the caller's."""
     experiment = load_experiment(work / "two.toml", [f"data.source={work / 'f.npz'}"])
     experiment = dataclasses.replace(experiment, seeds=(0,))
-    assert run_experiment(experiment, tmp_path / "out", executor=Threads()).n_done == 2
+    assert run_experiment(experiment, tmp_path / "out", executor=Threads(), descriptive=True).n_done == 2
     run_file(tmp_path / "out", "mlp", 0).unlink()
     loaded, load = [], RunResult.load
 
@@ -224,7 +233,7 @@ def test_every_run_is_read_once(work, tmp_path, monkeypatch):
         return result
 
     monkeypatch.setattr(RunResult, "load", counted)
-    outcome = run_experiment(experiment, tmp_path / "out", executor=Threads())
+    outcome = run_experiment(experiment, tmp_path / "out", executor=Threads(), descriptive=True)
     assert sorted(loaded) == [run_file(tmp_path / "out", arm, 0) for arm in ("linear", "mlp")]
     assert (outcome.n_done, outcome.n_failed) == (1, 0)
     assert outcome.results.results["mlp"][0].seed == 0
@@ -414,7 +423,7 @@ def test_maps_are_extracted_once_into_the_output_directory(tmp_path):
     changed = dataclasses.replace(record, data={**record.data, "linear": other})
     save_record(directory.path / "experiment.json", changed)
     with pytest.raises(InputError, match="same experiment on other data"):
-        run_experiment(experiment, directory.path)
+        run_experiment(experiment, directory.path, descriptive=True)
     assert [*(tmp_path / "out" / "features").iterdir()] == [file]
 
 

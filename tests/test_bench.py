@@ -53,6 +53,7 @@ def arguments(work, *more):
         str(work / "two.toml"),
         "--maps",
         "synthetic",
+        "--descriptive",
         "--heads",
         heads,
         "--out",
@@ -200,7 +201,7 @@ def test_error_maps_are_the_maps_of_the_test_examples(done):
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(work, tmp_path, capsys, more, message):
     out = tmp_path / "out"
-    assert main([str(work / "two.toml"), "--out", str(out), "--quiet", *more]) == 2
+    assert main([str(work / "two.toml"), "--out", str(out), "--quiet", "--descriptive", *more]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -212,7 +213,7 @@ def test_options_of_maps_are_refused_with_features(done, work, capsys):
     for option in (["--backbone", "spatial"], ["--weights", "w"], ["--random-weights", "1"]):
         assert main([str(work / "two.toml"), "--features", features, *option, "--quiet"]) == 2
         assert "belongs to --maps" in capsys.readouterr().err
-    assert main([str(work / "two.toml"), "--maps", features, "--quiet"]) == 2
+    assert main([str(work / "two.toml"), "--maps", features, "--quiet", "--descriptive"]) == 2
     assert "give it as --features" in capsys.readouterr().err
 
 

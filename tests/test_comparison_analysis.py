@@ -10,6 +10,7 @@ from qwafer._errors import InputError
 from qwafer._records import from_json, load_record, save_record, to_json
 from qwafer.comparison import analyse, calibrations, example_differences, seed_differences, threshold_variants
 from qwafer.comparison.analysis import mean_cost, over_seeds
+from qwafer.comparison.design import Design
 from qwafer.comparison.differences import Differences
 from qwafer.comparison.record import FeatureSource, HeadRecord, head_record
 from qwafer.comparison.runs import check_same_examples
@@ -24,6 +25,8 @@ from qwafer.training._prepare import Prepared
 from qwafer.training.resources import Latency, PeakMemory
 from qwafer.training.result import ParameterCount, Timings
 from tests.factories import feature_set
+
+FIXED = Design("fixed split", 0.0)
 
 
 def head_run(seed=0, n=(90, 160), k=4, *, exclusive=False, logits=None, labels=None):
@@ -228,7 +231,8 @@ def test_records_are_read_back_as_written(tmp_path, exclusive):
     if not exclusive:
         compared = {head: {s: analyse(run, n_resamples=10) for s, run in by.items()} for head, by in others.items()}
         differences = Differences(
-            seed_differences(compared, "a", [0], exclusive=False), example_differences(others, "a", n_resamples=10)
+            seed_differences(compared, "a", [0], exclusive=False, design=FIXED),
+            example_differences(others, "a", n_resamples=10),
         )
         assert from_json(Differences, to_json(differences)) == differences
 
@@ -251,10 +255,10 @@ def test_equal_heads_do_not_differ_and_a_better_one_does():
 def test_differences_over_seeds_are_those_of_the_metric():
     runs = {head: {seed: head_run(seed + shift) for seed in range(3)} for head, shift in (("a", 0), ("b", 10))}
     analyses = {head: {s: analyse(run, n_resamples=10) for s, run in by.items()} for head, by in runs.items()}
-    (comparison,) = seed_differences(analyses, "a", range(3), exclusive=False)["f1_tuned"]
+    (comparison,) = seed_differences(analyses, "a", range(3), exclusive=False, design=FIXED)["f1_tuned"]
     expected = [analyses["b"][s].test.macro["f1_tuned"] - analyses["a"][s].test.macro["f1_tuned"] for s in range(3)]
     assert comparison.differences == pytest.approx(expected)
-    assert comparison.smallest_p == 0.25
+    assert comparison.verdict == "too few seeds"
 
 
 def test_heads_on_other_examples_are_refused():

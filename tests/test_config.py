@@ -190,10 +190,12 @@ def test_what_is_not_a_table_is_not_a_configuration(plain):
 
 
 SOURCE = ("data.source", "data.reader", "data.n_maps", "data.seed")
-SPLIT = ("data.limit", "data.split_seed", "data.split_by", "data.train_fraction", "data.val_fraction")
+SPLIT = tuple(
+    f"data.{name}" for name in ("limit", "split_seed", "split_by", "train_fraction", "val_fraction", "n_folds")
+)
 BATCHES = ("training.batch_size", "training.epochs", "training.fixed_num_batches")
 DETERMINED_BY = {
-    "data": (*SOURCE, "data.backbone", "data.task", "data.limit", "data.split_seed"),
+    "data": (*SOURCE, "data.backbone", "data.task", "data.limit", "data.split_seed", "data.n_folds"),
     "split": (*SOURCE, *SPLIT),
     "batches": (*SOURCE, *SPLIT, "sampling.balanced", "sampling.pos_frac", *BATCHES),
 }

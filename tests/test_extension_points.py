@@ -127,14 +127,14 @@ def test_a_backbone_in_a_script(lots, features):
 def test_an_experiment_runs_on_another_executor_with_the_same_numbers(experiment_file, tmp_path):
     experiment = qwafer.load_experiment(experiment_file)
     Backwards.ran.clear()
-    other = run_experiment(
-        experiment, tmp_path / "backwards", executor=make_executor("tests.stranger.executor:Backwards")
-    )
+    backwards = make_executor("tests.stranger.executor:Backwards")
+    other = run_experiment(experiment, tmp_path / "backwards", executor=backwards, descriptive=True)
     runs = [key for key in Backwards.ran if "seed" in key]
     assert len(runs) == other.n_done == 8
     assert runs[0].endswith("seed-1")
     assert not any(summary.failed for summary in other.summary.arms.values())
-    local = run_experiment(experiment, tmp_path / "local", jobs=1)  # worker processes import the stranger's modules
+    # Worker processes import the stranger's modules.
+    local = run_experiment(experiment, tmp_path / "local", jobs=1, descriptive=True)
     assert local.summary.comparisons == other.summary.comparisons
     changes = local.summary.arms["prototypes"].changes
     assert {name: value for name, value in changes.items() if name.startswith("head.")} == {
@@ -146,7 +146,8 @@ def test_an_experiment_runs_on_another_executor_with_the_same_numbers(experiment
 
 def test_ablate(experiment_file, tmp_path, capsys):
     out = tmp_path / "out"
-    arguments = [str(experiment_file), "--out", str(out), "--quiet", "--executor", "tests.stranger.executor:Backwards"]
+    arguments = [str(experiment_file), "--out", str(out), "--quiet", "--descriptive"]
+    arguments += ["--executor", "tests.stranger.executor:Backwards"]
     assert ablate.main([*arguments, "--set", "head.scale=0.25"]) == 0
     assert "prototypes" in (out / "report.md").read_text()
     record = json.loads((out / "runs" / "prototypes" / "seed-0.json").read_text())
@@ -158,7 +159,8 @@ def test_ablate(experiment_file, tmp_path, capsys):
 
 def test_bench(experiment_file, tmp_path):
     heads = "linear,prototypes,nearest"
-    arguments = [str(experiment_file), "--heads", heads, "--seeds", "1", "--out", str(tmp_path / "out"), "--quiet"]
+    arguments = [str(experiment_file), "--heads", heads, "--seeds", "1", "--descriptive", "--quiet"]
+    arguments += ["--out", str(tmp_path / "out")]
     assert bench.main(arguments) == 0
     report = (tmp_path / "out" / "report.md").read_text()
     assert all(head in report for head in heads.split(","))
@@ -194,7 +196,7 @@ def test_extract(lots, tmp_path):
 
 def test_a_network_is_trained_where_an_experiment_names_it(experiment_file, tmp_path):
     experiment = qwafer.load_experiment(experiment_file, ["data.backbone=tests.stranger.network:PCA"])
-    outcome = run_experiment(experiment, tmp_path / "out", executor=make_executor("serial"))
+    outcome = run_experiment(experiment, tmp_path / "out", executor=make_executor("serial"), descriptive=True)
     (weights,) = (tmp_path / "out" / "features").glob("*.safetensors")
     assert "PCA" in weights.name
     assert outcome.summary.arms["linear"].mean > 0.5

@@ -215,7 +215,7 @@ if __name__ == "__main__":
     print(plain["head"]["name"])
     if len(sys.argv) > 1:
         experiment = Experiment(name="script", arms=arms, baseline="w3", seeds=(0,))
-        run_experiment(experiment, sys.argv[1], executor=LocalProcesses(1))
+        run_experiment(experiment, sys.argv[1], executor=LocalProcesses(1), descriptive=True)
 """
 
 
@@ -258,7 +258,7 @@ def test_extract_sends_features_of_ones_own_reader_to_the_verbs_that_read_them(
     assert command in said
     assert "--features" not in said
     (tmp_path / "e.toml").write_text(textwrap.dedent(TOML).replace("n_maps = 40", 'task = "L0"'))
-    options = [*command.split(), "--seeds", "1", "--jobs", "1", "--quiet", "--executor", "serial"]
+    options = [*command.split(), "--seeds", "1", "--descriptive", "--jobs", "1", "--quiet", "--executor", "serial"]
     assert ablate([str(tmp_path / "e.toml"), *options, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
     capsys.readouterr()
     ablate([str(tmp_path / "e.toml"), *options, "--out", str(tmp_path / "out")])

@@ -22,7 +22,8 @@ from tests.factories import wafer_maps
 from tests.test_data_edge_iiot import many, write
 
 MINE = "tests.thirdparty"
-SMALL = ["--set", "training.epochs=1", "--set", "training.max_doublings=0", "--seeds", "2", "--jobs", "1", "--quiet"]
+SMALL = ["--set", "training.epochs=1", "--set", "training.max_doublings=0", "--seeds", "2", "--descriptive"]
+SMALL += ["--jobs", "1", "--quiet"]
 TOML = """
 [training]
 epochs = 1

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qwafer._process import DEFAULT_EXPERIMENT, run_verb
-from qwafer.cli.arguments import add_experiment, add_quiet, add_running, add_seeds, executor_of, experiment_of
+from qwafer.cli.arguments import (
+    add_experiment,
+    add_judging,
+    add_quiet,
+    add_running,
+    add_seeds,
+    executor_of,
+    experiment_of,
+)
 from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -25,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_experiment(parser, DEFAULT_EXPERIMENT)
     add_seeds(parser)
+    add_judging(parser)
     parser.add_argument("--out", metavar="DIR", help="output directory (runs/NAME of the experiment)")
     add_running(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and write nothing")
@@ -42,28 +51,32 @@ def _run(arguments: argparse.Namespace) -> int:
     experiment = experiment_of(arguments)
     out = arguments.out if arguments.out is not None else f"runs/{experiment.name}"
     if arguments.dry_run:
-        return _dry_run(experiment, out)
+        return _dry_run(experiment, out, descriptive=arguments.descriptive)
     from qwafer._process import configure_jax
     from qwafer.studies import run_experiment
 
     configure_jax()  # backbones run in this process
     executor = executor_of(arguments)
     with progress_bar(quiet=arguments.quiet) as progress:
-        outcome = run_experiment(experiment, out, executor=executor, progress=progress)
+        outcome = run_experiment(
+            experiment, out, executor=executor, descriptive=arguments.descriptive, progress=progress
+        )
     _print_summary(outcome.summary)
     print(f"\nreport: {outcome.report}")
     return int(all(c.verdict == "no data" for c in outcome.summary.comparisons))
 
 
-def _dry_run(experiment: "Experiment", out: str) -> int:
+def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
     """Print the plan: arms, what they change, and which runs are missing."""
     from rich.console import Console
     from rich.table import Table
 
-    from qwafer.comparison import check_metric
+    from qwafer.comparison import FEWEST_SEEDS, check_design, check_metric, detectable_effect, planned_design
     from qwafer.sweeps import OutputDirectory, seeds_text
 
     check_metric(experiment.metric)
+    if not descriptive:
+        check_design(experiment)
     directory = OutputDirectory(out)
     directory.check_owner(experiment)
     todo = directory.read(experiment).pending
@@ -79,6 +92,14 @@ def _dry_run(experiment: "Experiment", out: str) -> int:
     console.print(table)
     data = next(iter(experiment.arms.values())).data
     console.print(f"metric {experiment.metric}, data {data.source}, task {data.task}, experiment {experiment.digest()}")
+    if len(experiment.seeds) >= FEWEST_SEEDS:
+        baseline, n = experiment.baseline, len(experiment.arms) - 1
+        design = planned_design(experiment.arms[baseline].data, experiment.facts.get(baseline))
+        effect = detectable_effect(len(experiment.seeds), design=design, n_comparisons=n)
+        console.print(
+            f"{design.about}, a difference of {effect:.2g} standard deviations over seeds is shown with a probability "
+            f"of 80% ({n} comparison{'s' if n > 1 else ''}, {len(experiment.seeds)} seeds; python -m qwafer.plan)"
+        )
     console.print(
         f"{len(todo)} of {len(experiment.arms) * len(experiment.seeds)} runs to do in {out}; nothing was written"
     )
@@ -105,7 +126,7 @@ def _print_summary(summary: "Summary") -> None:
         if name in comparisons:
             c = comparisons[name]
             interval = "" if c.interval is None else f"\n{format_interval(*c.interval)}"
-            cells = [format_difference(c.mean) + interval, format_number(c.sign_flip_p_holm, 3), c.verdict]
+            cells = [format_difference(c.mean) + interval, format_number(c.p_holm, 3), c.verdict]
         table.add_row(name, format_spread(arm.mean, arm.sd), *cells)
     console.print(table)
     for c in summary.comparisons:

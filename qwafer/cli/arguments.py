@@ -1,6 +1,7 @@
 """What the verbs share on their command lines, and the experiment that it describes."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,18 @@ def add_experiment(parser: argparse.ArgumentParser, default: str, what: str = "a
 def add_seeds(parser: argparse.ArgumentParser) -> None:
     """Add the seeds of a sweep."""
     parser.add_argument("--seeds", metavar="N|a:b|list", help="seeds: 8 (0 to 7), 3:11 (3 to 10), or 1,5,9")
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """Add how the runs of a sweep are judged."""
+    parser.add_argument(
+        "--margin", type=float, metavar="M", help="differences that are no larger count as equivalent (0.01)"
+    )
+    parser.add_argument(
+        "--descriptive",
+        action="store_true",
+        help="allow fewer seeds than a verdict takes: the report describes, and judges nothing",
+    )
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:
@@ -79,4 +92,7 @@ def experiment_of(
     overrides = [*arguments.overrides, *more, *source_override(arguments.maps, arguments.features)]
     experiment = load_experiment(arguments.experiment, overrides, heads)
     seeds = getattr(arguments, "seeds", None)
+    margin = getattr(arguments, "margin", None)
+    if margin is not None:
+        experiment = dataclasses.replace(experiment, margin=margin)
     return experiment if seeds is None else with_seeds(experiment, parse_seeds(seeds))

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qwafer._process import run_verb
-from qwafer.cli.arguments import add_experiment, add_quiet, add_running, add_seeds, executor_of, experiment_of
+from qwafer.cli.arguments import (
+    add_experiment,
+    add_judging,
+    add_quiet,
+    add_running,
+    add_seeds,
+    executor_of,
+    experiment_of,
+)
 from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -42,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="arms of the experiment, in this order (all); `tree`, or package.module:Head, joins them",
     )
     add_seeds(parser)
+    add_judging(parser)
     parser.add_argument(
         "--costs",
         default="0,1,5,0",
@@ -77,6 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
             weights=arguments.weights,
             random_weights=arguments.random_weights,
             costs=costs,
+            descriptive=arguments.descriptive,
             progress=progress,
         )
     _print_summary(experiment, benchmark)

@@ -1,12 +1,14 @@
-"""Paired differences between heads: over seeds (exact tests), and over the test examples of each seed (bootstrap)."""
+"""Paired differences between heads: over seeds (`compare_arms`), and the test examples of each seed (bootstrap)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from qwafer.comparison.analysis import RunAnalysis, main_metric
+from qwafer.comparison.design import Design
 from qwafer.comparison.statistics import Comparison, compare_arms
 from qwafer.evaluation import Interval, bca_metric_differences
+from qwafer.experiment import MARGIN
 from qwafer.training.result import Runs
 
 EXAMPLE_METRICS = ("f1", "roc_auc")
@@ -21,7 +23,7 @@ ExampleDifferences = dict[str, dict[int, dict[str, Interval]]]
 class Differences:
     """`differences.json`: how every head differs from the baseline, on test."""
 
-    SCHEMA: ClassVar[str] = "qwafer/bench-differences/2"
+    SCHEMA: ClassVar[str] = "qwafer/bench-differences/3"
 
     seeds: SeedDifferences
     """Over seeds; see `seed_differences`."""
@@ -30,9 +32,16 @@ class Differences:
 
 
 def seed_differences(
-    analyses: Mapping[str, Mapping[int, RunAnalysis]], baseline: str, seeds: Sequence[int], exclusive: bool
+    analyses: Mapping[str, Mapping[int, RunAnalysis]],
+    baseline: str,
+    seeds: Sequence[int],
+    *,
+    exclusive: bool,
+    design: Design,
+    margin: float = MARGIN,
+    unconverged: Mapping[str, Collection[int]] | None = None,
 ) -> SeedDifferences:
-    """Return, by metric, the comparison of every head with `baseline` over seeds.
+    """Return, by metric, the comparison of every head with `baseline` over seeds; see `compare_arms`.
 
     Macro F1 at tuned thresholds (arg max for exclusive classes) and macro ROC-AUC, both on test. Holm's adjustment
     counts the heads.
@@ -43,7 +52,17 @@ def seed_differences(
             head: {seed: analysis.test.macro.get(name) for seed, analysis in by_seed.items()}
             for head, by_seed in analyses.items()
         }
-        comparisons[name] = tuple(compare_arms(values, baseline=baseline, metric=f"test.{name}", seeds=seeds))
+        comparisons[name] = tuple(
+            compare_arms(
+                values,
+                baseline=baseline,
+                metric=f"test.{name}",
+                seeds=seeds,
+                design=design,
+                margin=margin,
+                unconverged=unconverged,
+            )
+        )
     return comparisons
 
 

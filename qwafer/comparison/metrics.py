@@ -67,11 +67,20 @@ METRICS = {
 
 
 def check_metric(metric: str) -> None:
-    """Raise InputError unless `metric` is PART.NAME with a part in `SCORED_PARTS` and a name in `METRICS`."""
-    known = [f"{part}.{name}" for part in SCORED_PARTS for name in METRICS]
+    """Raise InputError unless `metric` is test.NAME with a name in `METRICS`.
+
+    Validation picks checkpoint and thresholds: an arm that is evaluated there more often has a larger maximum, whatever
+    it learns, so that no verdict is about `val.NAME`.
+    """
+    known = [f"test.{name}" for name in METRICS]
+    if metric.startswith("val."):
+        raise InputError(
+            f"`metric` must be of the test split, got {metric!r}: validation picks checkpoint and thresholds, and what "
+            "picks cannot judge; val.* stands in the report's table"
+        )
     if metric not in known:
         hint = nearest(metric if "." in metric else f"test.{metric}", known)
-        raise InputError(f"`metric` must be test. or val. and one of {', '.join(METRICS)}, got {metric!r}{hint}")
+        raise InputError(f"`metric` must be test. and one of {', '.join(METRICS)}, got {metric!r}{hint}")
 
 
 def metric_value(run: Scored, metric: str) -> float | None:

@@ -1,8 +1,17 @@
-"""Paired statistics on per-seed differences, and the verdict in words that follows from them."""
+"""Paired statistics on per-seed differences, and the verdict in words that follows from them.
+
+One test decides, its intervals invert it, and the figures draw those. With n differences d_s, mean m, standard
+deviation s (n - 1) and a design of overlap rho (`Design`),
+
+    t = m / (s sqrt(1/n + rho)),  n - 1 degrees of freedom,  m +- t_{1-a/2, n-1} s sqrt(1/n + rho):
+
+Student's paired test where every seed has the same split (rho = 0), a corrected resampled test after Nadeau and Bengio
+(2003) where each draws its own (`resampling_overlap`).
+"""
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +19,44 @@ from jaxtyping import Float
 
 from qwafer._checks import check_interval
 from qwafer._errors import InputError
+from qwafer.comparison.design import FEWEST_SEEDS, Design
+from qwafer.experiment import MARGIN
 
 ALPHA = 0.05
-"""Two-sided significance level of every test, and of the power that `seeds_for_power` asks for."""
+"""Two-sided significance level of every test, and of the simultaneous intervals."""
 
 EXACT_LIMIT = 40
 """Largest number of non-zero differences for which the sign-flip p is exact; beyond it, it is estimated."""
+
+MOST_UNCONVERGED = 0.25
+"""Largest share of an arm's runs that may not have converged in a comparison that has a verdict."""
+
+COLLAPSE = 8.0
+"""A run has collapsed where its metric is worse than its arm's median by more than so many robust standard deviations
+(1.4826 median |x - median|) and by more than five margins."""
+
+
+def paired_t_p(mean: float, sd: float, n: int, overlap: float = 0.0) -> float:
+    """Return the two-sided p of t = mean / (sd sqrt(1/n + overlap)) with n - 1 degrees of freedom.
+
+    `overlap` = 0: Student's paired t test; else a corrected resampled t test. 1 where mean and sd are 0, 0 where only
+    sd is.
+
+    Nadeau and Bengio 2003, Machine Learning 52, 239-281.
+    """
+    from scipy import stats
+
+    if sd == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stats.t.sf(abs(mean) / (sd * math.sqrt(1 / n + overlap)), n - 1))
+
+
+def paired_t_interval(mean: float, sd: float, n: int, overlap: float = 0.0, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of the mean difference that inverts `paired_t_p`: it excludes 0 where p < 1 - level."""
+    from scipy import stats
+
+    half = float(stats.t.isf((1 - level) / 2, n - 1)) * sd * math.sqrt(1 / n + overlap)
+    return mean - half, mean + half
 
 
 def sign_flip_p(differences: Float[np.ndarray, " n"], *, n_flips: int = 200_000, seed: int = 0) -> float:
@@ -26,7 +67,8 @@ def sign_flip_p(differences: Float[np.ndarray, " n"], *, n_flips: int = 200_000,
     with p = (count + 1) / (n_flips + 1), which never underestimates on average. Sums that agree to 1e-12 of sum |d_i|
     are ties.
 
-    Fisher, The Design of Experiments (1935), section 21; Phipson and Smyth 2010 for the estimate.
+    It tests symmetry about zero of independent differences, not a mean of zero: where one run in ten collapses, the two
+    are not the same. Fisher, The Design of Experiments (1935), section 21; Phipson and Smyth 2010 for the estimate.
     """
     values = np.abs(np.asarray(differences, np.float64))
     observed = abs(math.fsum(np.asarray(differences, np.float64)))
@@ -61,59 +103,14 @@ def _estimated_sign_flip_p(values: np.ndarray, threshold: float, n_flips: int, s
     return (count + 1) / (n_flips + 1)
 
 
-def wilcoxon_p(differences: Float[np.ndarray, " n"]) -> float:
-    """Return the two-sided p of Wilcoxon's signed-rank test; zero differences are dropped, ties share their mean rank.
+def pseudomedian(values: Float[np.ndarray, " n"]) -> float:
+    """Return the median of all (v_i + v_j) / 2 with i <= j, a location that single outliers do not move.
 
-    Exact: the null distribution of the signed rank sum is that of `sign_flip_p` on the signed ranks, with or without
-    ties, and equals `scipy.stats.wilcoxon(method="exact")` where there are none.
+    Hodges and Lehmann 1963, Annals of Mathematical Statistics 34, 598-611.
     """
-    from scipy.stats import rankdata
-
-    values = np.asarray(differences, np.float64)
-    values = values[values != 0]
-    return sign_flip_p(np.sign(values) * rankdata(np.abs(values)))
-
-
-def paired_power(effect_size: float, n: int, *, alpha: float = ALPHA) -> float:
-    """Return the power of the two-sided paired t test at d_z = `effect_size` with `n` pairs.
-
-    power = P(|T| > t_{1-alpha/2, n-1}), T noncentral t with n - 1 degrees of freedom and noncentrality d_z sqrt(n).
-    """
-    from scipy import stats
-
-    degrees = n - 1
-    shift = abs(effect_size) * math.sqrt(n)
-    critical = float(stats.t.isf(alpha / 2, degrees))
-    power = float(stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift))
-    if math.isfinite(power):
-        return power
-    # scipy's series fails far out in the tails, where the normal approximation is exact to many digits.
-    return float(stats.norm.sf(critical - shift) + stats.norm.cdf(-critical - shift))
-
-
-def seeds_for_power(effect_size: float, *, power: float = 0.8, alpha: float = ALPHA) -> int | None:
-    """Return the least number of paired seeds at which `paired_power` reaches `power`; None for a zero or undefined
-    effect.
-
-    Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2. The effect size is the observed
-    one, so the number is an estimate with the uncertainty of that effect.
-    """
-    check_interval("power", power, 0, 1, open_low=True, open_high=True)
-    if not math.isfinite(effect_size) or effect_size == 0:
-        return None
-    # The normal approximation brackets the answer; an effect that needs more than 10^9 seeds is not one.
-    if abs(effect_size) < 1e-4:
-        return None
-    low, high = 1, 2
-    while paired_power(effect_size, high, alpha=alpha) < power:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if paired_power(effect_size, middle, alpha=alpha) < power:
-            low = middle
-        else:
-            high = middle
-    return high
+    values = np.asarray(values, np.float64)
+    first, second = np.triu_indices(values.size)
+    return float(np.median((values[first] + values[second]) / 2))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -130,9 +127,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def fewest_seeds(n_comparisons: int, *, alpha: float = ALPHA) -> int:
-    """Return the fewest seeds whose smallest sign-flip p, 2^(1-n), passes Holm's first step alpha / `n_comparisons`."""
-    return 1 + math.ceil(math.log2(n_comparisons / alpha) - 1e-12)
+def holm_levels(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
+    """Return for each p value the confidence level of an interval that excludes zero exactly where Holm rejects.
+
+    1 - alpha / (m - j) for the one that Holm rejects at its step j = 0, 1, ..., and 1 - alpha / (m - r) for those that
+    are left after r rejections. Every level is at least 1 - alpha.
+    """
+    p = np.asarray(p_values, np.float64)
+    n_rejected = sum(adjusted <= alpha for adjusted in holm(p_values))
+    levels = np.empty_like(p)
+    for step, index in enumerate(np.argsort(p, kind="stable")):
+        levels[index] = 1 - alpha / (p.size - min(step, n_rejected))
+    return levels.tolist()
 
 
 @dataclass(frozen=True)
@@ -151,26 +157,34 @@ class Comparison:
     mean: float | None
     sd: float | None
     """Standard deviation of the differences, with n - 1."""
+    pseudomedian: float | None
+    """Hodges-Lehmann location of the differences, which single collapsed runs do not move."""
     interval: tuple[float, float] | None
-    """95% BCa bootstrap interval of the mean difference."""
-    sign_flip_p: float | None
-    """Two-sided p of the exact sign-flip permutation test."""
-    sign_flip_p_holm: float | None
+    """Interval of the mean difference at `level`, which inverts the test that decides; None with fewer than six
+    seeds."""
+    level: float | None
+    """Confidence level of `interval`: at least 95%, and higher as Holm's step asks among several comparisons."""
+    p: float | None
+    """Two-sided p of the paired t test under the design's overlap."""
+    p_holm: float | None
     """The same, Holm-adjusted over all comparisons of the experiment: the verdict rests on it."""
+    sign_flip_p: float | None
+    """Two-sided p of the exact sign-flip test of symmetry; it does not decide."""
     n_comparisons: int
     """How many comparisons the adjustment counts."""
-    smallest_p: float | None
-    """2^(1-n): the smallest p that so many seeds can reach, whatever the data."""
-    wilcoxon_p: float | None
-    """Two-sided p of Wilcoxon's signed-rank test, zero differences dropped."""
-    effect_size: float | None
-    """d_z = mean / sd."""
-    seeds_for_power: int | None
-    """Seeds at which a paired t test at 5% shows the observed d_z with a probability of 80%."""
+    design: Design
+    """What the seeds repeat."""
+    margin: float
+    """Differences that are no larger are equivalent."""
+    collapsed: dict[str, tuple[int, ...]]
+    """By arm, the seeds of `seeds` whose run has collapsed; see `COLLAPSE`."""
+    not_converged: dict[str, int]
+    """By arm, how many of its runs had not converged."""
     verdict: str
-    """`better`, `worse`, `no difference shown`, `too few seeds`, `identical` or `no data`."""
+    """`better`, `worse`, `equivalent`, `undecided`; or why there is none: `too few seeds`, `not converged`,
+    `collapsed`, `identical`, `no data`."""
     sentence: str
-    """The verdict in words."""
+    """The verdict in words, and what it is about."""
 
 
 def compare_arms(
@@ -179,41 +193,64 @@ def compare_arms(
     baseline: str,
     metric: str,
     seeds: Sequence[int],
+    design: Design,
     higher_is_better: bool = True,
+    margin: float = MARGIN,
+    unconverged: Mapping[str, Collection[int]] | None = None,
 ) -> list[Comparison]:
     """Compare every arm with `baseline` on the metric of its runs, `values[arm][seed]`, and correct for the number of
     arms.
 
     A seed enters a comparison only where both arms have a finite value; the others are listed as dropped. Holm's
-    correction counts the comparisons that have at least one seed. Raises InputError without such an arm.
+    correction counts the comparisons that have at least two seeds. The verdict is `equivalent` where the interval lies
+    within +-`margin` (two one-sided tests, Schuirmann 1987), else better or worse where it excludes 0, else undecided.
+    `unconverged[arm]` are the seeds whose training had not converged.
+
+    Raises InputError without such an arm, or for a margin that is not positive.
     """
     if baseline not in values:
         raise InputError(f"`baseline` must be one of the arms {', '.join(values)}, got {baseline!r}")
+    check_margin(margin)
+    unconverged = unconverged or {}
     drafts = [
-        _describe(values[arm], values[baseline], arm, baseline, metric, seeds) for arm in values if arm != baseline
+        _describe(values, arm, baseline, metric, seeds, design, higher_is_better, margin, unconverged)
+        for arm in values
+        if arm != baseline
     ]
-    tested = [draft for draft in drafts if draft.sign_flip_p is not None]
-    adjusted = iter(holm([draft.sign_flip_p for draft in tested if draft.sign_flip_p is not None]))
+    p_values = [draft.p for draft in drafts if draft.p is not None]
+    adjusted, levels = iter(holm(p_values)), iter(holm_levels(p_values))
     finished = []
     for draft in drafts:
-        p = None if draft.sign_flip_p is None else next(adjusted)
-        draft = dataclasses.replace(draft, sign_flip_p_holm=p, n_comparisons=max(1, len(tested)))
+        draft = dataclasses.replace(draft, n_comparisons=max(1, len(p_values)))
+        if draft.p is not None and draft.mean is not None and draft.sd is not None:
+            p_holm, level, n = next(adjusted), next(levels), len(draft.seeds)
+            interval = paired_t_interval(draft.mean, draft.sd, n, design.overlap, level)
+            shown = n >= FEWEST_SEEDS
+            draft = dataclasses.replace(
+                draft, p_holm=p_holm, level=level if shown else None, interval=interval if shown else None
+            )
         verdict, sentence = _judge(draft, higher_is_better)
         finished.append(dataclasses.replace(draft, verdict=verdict, sentence=sentence))
     return finished
 
 
+def check_margin(margin: float) -> None:
+    """Raise InputError unless `margin` is positive."""
+    check_interval("margin", margin, 0, math.inf, open_low=True, open_high=True)
+
+
 def _describe(
-    arm_values: Mapping[int, float | None],
-    baseline_values: Mapping[int, float | None],
+    values: Mapping[str, Mapping[int, float | None]],
     arm: str,
     baseline: str,
     metric: str,
     seeds: Sequence[int],
+    design: Design,
+    higher_is_better: bool,
+    margin: float,
+    unconverged: Mapping[str, Collection[int]],
 ) -> Comparison:
-    from qwafer.evaluation import bca_mean_interval
-
-    pairs = {seed: (arm_values.get(seed), baseline_values.get(seed)) for seed in seeds}
+    pairs = {seed: (values[arm].get(seed), values[baseline].get(seed)) for seed in seeds}
     kept = {s: (a, b) for s, (a, b) in pairs.items() if a is not None and b is not None and math.isfinite(a - b)}
     d = np.array([a - b for a, b in kept.values()], np.float64)
     n = d.size
@@ -221,9 +258,9 @@ def _describe(
     sd = float(np.std(d, ddof=1)) if n > 1 else None
     if sd is not None and mean is not None and sd <= 1e-12 * abs(mean):
         sd = 0.0  # equal differences up to rounding
-    effect = mean / sd if mean is not None and sd else (0.0 if mean == 0 and sd == 0 else None)
-    bootstrap = bca_mean_interval(d, level=0.95, n_resamples=10_000, seed=0) if n > 1 else None
-    defined = bootstrap is not None and math.isfinite(bootstrap.low) and math.isfinite(bootstrap.high)
+    sides = {arm: [a for a, _ in kept.values()], baseline: [b for _, b in kept.values()]}
+    sign = 1 if higher_is_better else -1
+    collapsed = {name: _collapsed(tuple(kept), sign * np.array(found), margin) for name, found in sides.items()}
     return Comparison(
         arm=arm,
         baseline=baseline,
@@ -233,49 +270,71 @@ def _describe(
         differences=tuple(d.tolist()),
         mean=mean,
         sd=sd,
-        interval=(bootstrap.low, bootstrap.high) if bootstrap is not None and defined else None,
+        pseudomedian=pseudomedian(d) if n else None,
+        interval=None,
+        level=None,
+        p=None if mean is None or sd is None else paired_t_p(mean, sd, n, design.overlap),
+        p_holm=None,
         sign_flip_p=sign_flip_p(d) if n else None,
-        sign_flip_p_holm=None,
         n_comparisons=0,
-        smallest_p=2.0 ** (1 - n) if n else None,
-        wilcoxon_p=wilcoxon_p(d) if n else None,
-        effect_size=effect,
-        seeds_for_power=None if effect is None else seeds_for_power(effect),
+        design=design,
+        margin=margin,
+        collapsed={name: found for name, found in collapsed.items() if found},
+        not_converged={
+            name: count for name in sides if (count := len(set(kept).intersection(unconverged.get(name, ()))))
+        },
         verdict="",
         sentence="",
     )
 
 
+def _collapsed(seeds: tuple[int, ...], values: np.ndarray, margin: float) -> tuple[int, ...]:
+    """Return the seeds whose value, larger being better, lies far below the median of all."""
+    if len(seeds) < FEWEST_SEEDS:
+        return ()
+    below = np.median(values) - values
+    robust_sd = 1.4826 * float(np.median(np.abs(below)))
+    return tuple(seed for seed, gap in zip(seeds, below, strict=True) if gap > max(COLLAPSE * robust_sd, 5 * margin))
+
+
 def _judge(c: Comparison, higher_is_better: bool) -> tuple[str, str]:
     """Return the verdict and its sentence."""
     n = len(c.seeds)
-    if c.mean is None or c.sign_flip_p_holm is None:
+    if c.mean is None:
         return "no data", f"{c.arm} against {c.baseline}: no seed has both runs, so nothing can be said."
-    effect = f"{c.metric} of {c.arm} differs from {c.baseline} by {c.mean:+.4g} over {n} seed{'s' if n > 1 else ''}"
-    p_name = "p" if c.n_comparisons == 1 else "Holm-adjusted p"
+    over = f"over {n} seed{'s' if n > 1 else ''}"
+    effect = f"{c.metric} of {c.arm} differs from {c.baseline} by {c.mean:+.4g} {over}"
     if not any(c.differences):
-        return "identical", f"{c.metric} of {c.arm} equals {c.baseline} exactly on {n} seed{'s' if n > 1 else ''}."
-    if c.sign_flip_p_holm <= ALPHA:
-        better = (c.mean > 0) == higher_is_better
-        word = "better" if better else "worse"
-        return word, f"{effect}: {word}, {p_name} = {c.sign_flip_p_holm:.3g}."
-    least = fewest_seeds(c.n_comparisons)
-    needed = None if c.seeds_for_power is None else max(c.seeds_for_power, least)
-    if n < least:
+        return "identical", f"{c.metric} of {c.arm} equals {c.baseline} exactly {over}."
+    if n < FEWEST_SEEDS or c.interval is None or c.p_holm is None or c.level is None:
+        return "too few seeds", f"{effect}: too few seeds for a verdict, which takes at least {FEWEST_SEEDS}."
+    late = [f"{count} of {n} runs of {arm}" for arm, count in c.not_converged.items() if count > MOST_UNCONVERGED * n]
+    if late:
         return (
-            "too few seeds",
-            f"{effect}; with so few seeds, no difference can reach significance (the smallest p is "
-            f"{c.smallest_p:.3g}): "
-            + (
-                f"use at least {least}."
-                if needed is None or needed <= least
-                else f"at least {least} are needed, and {_about(needed)} to show this effect."
-            ),
+            "not converged",
+            f"{effect}, but {' and '.join(late)} had not converged when training ended: no verdict. Train longer "
+            "(training.epochs, training.max_doublings).",
         )
-    shown = "" if needed is None else f": it would take {_about(needed)} seeds to show this effect with 80% power"
-    return "no difference shown", f"{effect}, {p_name} = {c.sign_flip_p_holm:.3g}: no difference shown{shown}."
-
-
-def _about(seeds: int) -> str:
-    """Return seeds in words; beyond some thousands it says only that the effect is too small to be shown."""
-    return f"about {seeds:,}" if seeds <= 10_000 else "more than 10,000"
+    if c.collapsed:
+        lost = " and ".join(
+            f"{len(found)} of {n} runs of {arm} collapsed (seed {', '.join(map(str, found))})"
+            for arm, found in c.collapsed.items()
+        )
+        return (
+            "collapsed",
+            f"{effect}, but {lost}: the mean describes neither kind of run, and there is no verdict on it. The "
+            f"pseudomedian, which single runs do not move, is {c.pseudomedian:+.4g}.",
+        )
+    low, high = c.interval
+    p_name = "p" if c.n_comparisons == 1 else "Holm-adjusted p"
+    measured = f"{effect} [{low:+.4g}, {high:+.4g}]"
+    margin = f"{c.margin:g}"
+    if -c.margin <= low and high <= c.margin:
+        verdict, why = "equivalent", f"the interval lies within the margin of {margin}"
+    elif c.p_holm <= ALPHA:
+        verdict = "better" if (c.mean > 0) == higher_is_better else "worse"
+        why = f"{p_name} = {c.p_holm:.3g}"
+    else:
+        verdict = "undecided"
+        why = f"{p_name} = {c.p_holm:.3g}, and differences beyond the margin of {margin} are not excluded"
+    return verdict, f"{c.design.about}, {measured}: {verdict} ({why})."

@@ -13,19 +13,22 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from qwafer.comparison.caveats import collect_warnings
+from qwafer.comparison.design import FEWEST_SEEDS, Design, design_of
+from qwafer.comparison.examples import ExampleInterval, example_interval
 from qwafer.comparison.metrics import SCORED_PARTS, higher_is_better, metric_value
 from qwafer.comparison.pairing import Pairing, check_pairing, identical_arms
+from qwafer.comparison.planning import detectable_effect
 from qwafer.comparison.statistics import Comparison, compare_arms
 from qwafer.execution import Failure
 from qwafer.experiment import Experiment
 from qwafer.heads import PARAMETER_GROUPS
 from qwafer.sweeps.directory import DirectoryRecord, SweepResults
 from qwafer.sweeps.sources import SourceRecord
-from qwafer.training.result import Environment, ParameterCount, RunResult, Timings
+from qwafer.training.result import Environment, ParameterCount, RunResult, Runs, Timings
 
 T = TypeVar("T")
 
-COPIED = ("name", "title", "description", "expected", "reference", "baseline", "metric", "seeds")
+COPIED = ("name", "title", "description", "expected", "reference", "baseline", "metric", "margin", "seeds")
 """Fields of `Experiment` that a summary repeats."""
 VOLATILE = ("seconds", "time", "timings", "cache")
 """Parts of the names of `RunResult.engine` entries that depend on when or after what a run ran."""
@@ -44,6 +47,7 @@ class ExperimentFacts:
     """`Experiment.digest`: equal experiments have equal ones."""
     baseline: str
     metric: str
+    margin: float
     higher_is_better: bool
     """Whether a larger `metric` is the better one."""
     seeds: tuple[int, ...]
@@ -103,11 +107,18 @@ class ArmSummary:
 class Summary:
     """`summary.json`."""
 
-    SCHEMA: ClassVar[str] = "qwafer/summary/2"
+    SCHEMA: ClassVar[str] = "qwafer/summary/3"
 
     experiment: ExperimentFacts
     comparisons: tuple[Comparison, ...]
     """Every arm against the baseline."""
+    design: Design
+    """What the seeds repeat, as the digests of their splits prove."""
+    detectable: float | None
+    """The difference, in standard deviations over seeds, that so many seeds show with a probability of 80%; None with
+    too few."""
+    examples: dict[str, ExampleInterval]
+    """By arm, the interval of its difference over test examples; without those where it is not defined."""
     arms: dict[str, ArmSummary]
     pairing: Pairing
     identical_arms: tuple[tuple[str, str], ...]
@@ -154,13 +165,23 @@ def summarize(
         for arm, runs in sweep.results.items()
     }
     upwards = higher_is_better(experiment.metric)
+    design = design_of(experiment, sweep.results)
     comparisons = compare_arms(
         values,
         baseline=experiment.baseline,
         metric=experiment.metric,
         seeds=experiment.seeds,
+        design=design,
         higher_is_better=upwards,
+        margin=experiment.margin,
+        unconverged=unconverged_seeds(sweep.results),
     )
+    n = min((len(c.seeds) for c in comparisons), default=0)
+    examples = {
+        arm: example_interval(runs, sweep.results[experiment.baseline], experiment.metric)
+        for arm, runs in sweep.results.items()
+        if arm != experiment.baseline
+    }
     return Summary(
         experiment=ExperimentFacts(
             digest=experiment.digest(),
@@ -168,6 +189,9 @@ def summarize(
             **{name: getattr(experiment, name) for name in COPIED},
         ),
         comparisons=tuple(comparisons),
+        design=design,
+        detectable=detectable_effect(n, design=design, n_comparisons=len(comparisons)) if n >= FEWEST_SEEDS else None,
+        examples={arm: found for arm, found in examples.items() if found is not None},
         arms={
             arm: _arm(experiment.changes(arm), values[arm], runs, sweep.failures[arm])
             for arm, runs in sweep.results.items()
@@ -178,6 +202,11 @@ def summarize(
         data=record.data,
         environments=distinct(run.environment for runs in sweep.results.values() for run in runs.values()),
     )
+
+
+def unconverged_seeds(runs: Runs) -> dict[str, set[int]]:
+    """Return by arm the seeds whose training had not converged; what is not trained in epochs has none."""
+    return {arm: {seed for seed, run in by_seed.items() if run.converged is False} for arm, by_seed in runs.items()}
 
 
 def sum_timings(sweep: SweepResults) -> SweepTimings:
@@ -238,7 +267,7 @@ def _learning(runs: Mapping[int, RunResult]) -> dict[str, LearningSummary]:
             first_distance=mean(f"distance.{group}", 0),
             last_distance=mean(f"distance.{group}", -1),
         )
-        for group in ordered_groups(group for run in runs.values() for group in run.groups("grad_norm"))
+        for group in ordered_groups(group for run in runs.values() for group in run.parameter_groups("grad_norm"))
     }
 
 

@@ -9,6 +9,7 @@ from qwafer.data.mixedwm38 import read_mixedwm38 as read_mixedwm38
 from qwafer.data.source import READERS as READERS
 from qwafer.data.source import read_maps as read_maps
 from qwafer.data.splits import Split as Split
+from qwafer.data.splits import make_fold as make_fold
 from qwafer.data.splits import make_split as make_split
 from qwafer.data.synthetic import synthetic_maps as synthetic_maps
 from qwafer.data.wm811k import read_wm811k as read_wm811k

@@ -10,8 +10,10 @@ from qwafer._errors import InputError
 from qwafer._io import digest, key_seed
 
 PARTS = ("train", "val", "test")
-MAX_PASSES = 10
-"""Passes over the groups in search of moves that balance a split by group better; two or three are the rule."""
+_UNITS = {"content": "distinct maps", "group": "groups of rows that share no map", "time": "distinct maps"}
+"""What a split shares out, by what it goes."""
+DRAWS = 100
+"""Random partitions of the groups that a split by group chooses from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +55,8 @@ def make_split(
     - `by="content"`: stratified over label combinations. Every combination is shared out in proportion; what does not
       divide evenly, and identical maps that must stay together, go by iterative stratification (Sechidis, Tsoumakas and
       Vlahavas 2011, "On the stratification of multi-label data"): the rarest label first, to the part that lacks most.
-    - `by="group"`: rows of a group stay together, too (groups that share a map become one); each goes, the weightiest
-      first, to the part whose label counts it brings closest to the target.
+    - `by="group"`: rows of a group stay together, too (groups that share a map become one). Of 100 random partitions of
+      the groups, the one whose label counts come closest to the fractions is taken.
     - `by="time"`: oldest to train, newest to test. Identical maps go where the newest of them belongs, so that training
       never sees anything newer than the cut. The seed has no effect.
 
@@ -74,51 +76,99 @@ def make_split(
         InputError: lengths that differ, fractions that leave no test part, groups or times that are needed and absent,
             or too few distinct maps (or groups) to fill three parts.
     """
-    labels = np.asarray(labels)
-    content_ids = np.asarray(content_ids)
-    _check(labels, content_ids, seed, by, train_fraction, val_fraction, groups, times)
-    fractions = np.array([train_fraction, val_fraction, 1 - train_fraction - val_fraction])
-    ids, content = np.unique(content_ids, return_inverse=True)
-    rng = np.random.default_rng(key_seed(seed, "split"))
-    unit = _joined(content, np.asarray(groups)) if by == "group" else content
-    n_units = int(unit.max()) + 1
-    if n_units < len(PARTS):
-        what = "groups of rows that share no map" if by == "group" else "distinct maps"
-        raise InputError(
-            f"the split needs at least {len(PARTS)} {what}, one per part; got {n_units} in {len(labels)} rows"
-        )
-    counts = _label_counts(labels, unit, n_units)
-    if by == "time":
-        part_of_unit = _oldest_first(np.asarray(times), unit, n_units, fractions)
-    elif by == "group":
-        part_of_unit = _filled(_greedy(counts, fractions, rng), counts[:, -1])
-    else:
-        part_of_unit = _filled(_stratified(labels, unit, counts, fractions, rng), counts[:, -1])
-    part = part_of_unit[unit]  # (N,)
-    rows = [np.flatnonzero(part == j) for j in range(len(PARTS))]
-    part_of_content = np.zeros(len(ids), dtype=np.int64)
-    part_of_content[content] = part
-    notes = (*_contradictions(labels, content, len(ids)), *_absences(labels, rows), *_deviations(rows, fractions))
-    record = digest(ids, np.bincount(content), part_of_content)
-    return Split(rows[0], rows[1], rows[2], record, notes)
-
-
-def _check(
-    labels: np.ndarray,
-    content_ids: np.ndarray,
-    seed: int,
-    by: str,
-    train_fraction: float,
-    val_fraction: float,
-    groups: np.ndarray | None,
-    times: np.ndarray | None,
-) -> None:
-    check_positive_int("seed", seed, minimum=0)
-    check_choice("by", by, ("content", "group", "time"))
     check_interval("train_fraction", train_fraction, 0, 1, open_low=True, open_high=True)
     check_interval("val_fraction", val_fraction, 0, 1, open_low=True, open_high=True)
     if train_fraction + val_fraction >= 1:
         raise InputError("`train_fraction` + `val_fraction` must be less than 1, so that a test part remains")
+    check_choice("by", by, ("content", "group", "time"))
+    labels, ids, content, unit = _units(labels, content_ids, seed, by, groups, times)
+    fractions = np.array([train_fraction, val_fraction, 1 - train_fraction - val_fraction])
+    n_units = int(unit.max()) + 1
+    if n_units < len(PARTS):
+        raise InputError(
+            f"the split needs at least {len(PARTS)} {_UNITS[by]}, one per part; got {n_units} in {len(labels)} rows"
+        )
+    if by == "time":
+        part_of_unit = _oldest_first(np.asarray(times), unit, n_units, fractions)
+    else:
+        part_of_unit = _shared_out(labels, unit, fractions, by, np.random.default_rng(key_seed(seed, "split")))
+    return _split(labels, ids, content, part_of_unit[unit], fractions)
+
+
+def make_fold(
+    labels: np.ndarray,
+    content_ids: np.ndarray,
+    *,
+    seed: int,
+    n_folds: int,
+    by: str = "content",
+    val_fraction: float = 0.1,
+    groups: np.ndarray | None = None,
+) -> Split:
+    """Return the split of N examples that tests on fold `seed` mod K of the (`seed` // K)-th random partition, K =
+    `n_folds`.
+
+    The K parts of a partition are shared out as those of `make_split`, with a fraction 1 / K each; K consecutive seeds
+    from a multiple of K on test every row once. Of the other rows, a fraction `val_fraction` of all N validates and
+    the rest trains, again shared out as by `make_split`.
+
+    Args:
+        labels: (N, L) of 0 and 1.
+        content_ids: (N,) strings; rows of equal content id are never in two parts.
+        seed: of the run.
+        n_folds: K, at least 2.
+        by: `content` or `group`, as for `make_split`; time has one order, and no folds.
+        val_fraction: of all rows, less than 1 - 1 / K.
+        groups: (N,) strings, for `by="group"`.
+
+    Raises:
+        InputError: lengths that differ, fractions that leave nothing to train on, groups that are needed and absent,
+            or too few distinct maps (or groups).
+    """
+    check_positive_int("n_folds", n_folds, minimum=2)
+    check_interval("val_fraction", val_fraction, 0, 1, open_low=True, open_high=True)
+    train_fraction = 1 - 1 / n_folds - val_fraction
+    if train_fraction <= 1e-9:
+        raise InputError(
+            f"`val_fraction` must be less than 1 - 1 / n_folds = {1 - 1 / n_folds:.3g}, or no training examples "
+            f"remain; got {val_fraction}"
+        )
+    check_choice("by", by, ("content", "group"))
+    labels, ids, content, unit = _units(labels, content_ids, seed, by, groups, None)
+    n_units = int(unit.max()) + 1
+    if n_units < n_folds:
+        raise InputError(f"{n_folds} folds need at least {n_folds} {_UNITS[by]}, got {n_units} in {len(labels)} rows")
+    partition, fold = divmod(seed, n_folds)
+    rng = np.random.default_rng(key_seed(partition, "folds"))
+    fold_of_unit = _shared_out(labels, unit, np.full(n_folds, 1 / n_folds), by, rng)
+    rest = np.flatnonzero(fold_of_unit[unit] != fold)
+    units, renumbered = np.unique(unit[rest], return_inverse=True)
+    if len(units) < 2:
+        raise InputError(
+            f"fold {fold} of {n_folds} leaves {len(units)} of the {_UNITS[by]}; at least two {_UNITS[by]} are needed, "
+            "to train and to validate"
+        )
+    fractions = np.array([train_fraction, val_fraction, 1 / n_folds])
+    part = np.full(len(labels), PARTS.index("test"))
+    rng = np.random.default_rng(key_seed(seed, "split"))
+    part[rest] = _shared_out(labels[rest], renumbered, fractions[:2] / fractions[:2].sum(), by, rng)[renumbered]
+    return _split(labels, ids, content, part, fractions)
+
+
+def _units(
+    labels: np.ndarray,
+    content_ids: np.ndarray,
+    seed: int,
+    by: str,
+    groups: np.ndarray | None,
+    times: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the labels, the distinct content ids, and (N,) the number of each row's content id and unit.
+
+    A unit is what stays together: the rows of one map, and by group those of one group, too.
+    """
+    labels, content_ids = np.asarray(labels), np.asarray(content_ids)
+    check_positive_int("seed", seed, minimum=0)
     if labels.ndim != 2 or not len(labels):
         raise InputError(f"`labels` must have shape (N, K) with at least one row, got {labels.shape}")
     columns = (("content_ids", content_ids, ""), ("groups", groups, "group"), ("times", times, "time"))
@@ -129,6 +179,27 @@ def _check(
             raise InputError(f"`{name}` must have one entry per row ({len(labels)}), got shape {np.shape(column)}")
     if by == "time" and not np.isfinite(np.asarray(times, dtype=np.float64)).all():
         raise InputError("`times` must be finite for a split by time")
+    ids, content = np.unique(content_ids, return_inverse=True)
+    return labels, ids, content, _joined(content, np.asarray(groups)) if by == "group" else content
+
+
+def _shared_out(
+    labels: np.ndarray, unit: np.ndarray, fractions: np.ndarray, by: str, rng: np.random.Generator
+) -> np.ndarray:
+    """Return (U,) the part of each unit, of as many parts as there are `fractions`; none is empty."""
+    counts = _label_counts(labels, unit, int(unit.max()) + 1)
+    part = _drawn(counts, fractions, rng) if by == "group" else _stratified(labels, unit, counts, fractions, rng)
+    return _filled(part, counts[:, -1], len(fractions))
+
+
+def _split(labels: np.ndarray, ids: np.ndarray, content: np.ndarray, part: np.ndarray, fractions: np.ndarray) -> Split:
+    """Return the split with the rows of part 0, 1 and 2, its digest and its notes."""
+    rows = [np.flatnonzero(part == j) for j in range(len(PARTS))]
+    part_of_content = np.zeros(len(ids), dtype=np.int64)
+    part_of_content[content] = part
+    notes = (*_contradictions(labels, content, len(ids)), *_absences(labels, rows), *_deviations(rows, fractions))
+    record = digest(ids, np.bincount(content), part_of_content)
+    return Split(rows[0], rows[1], rows[2], record, notes)
 
 
 def _joined(content: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -177,14 +248,14 @@ def _stratified(
     single = single[np.argsort(stratum[single], kind="stable")]  # stratum by stratum, shuffled within
     bounds = np.searchsorted(stratum[single], np.arange(n_strata + 1))
     rows_in_stratum = np.bincount(stratum, weights=size, minlength=n_strata)
-    placed = np.zeros((n_strata, len(PARTS)))
+    placed = np.zeros((n_strata, len(fractions)))
     np.add.at(placed, (stratum[several], part[several]), size[several])
     for s, (start, stop) in enumerate(pairwise(bounds.tolist())):
         lack = np.maximum(rows_in_stratum[s] * fractions - placed[s], 0)
         if stop == start or not lack.any():
             continue
         shares = np.floor(lack * min(1.0, (stop - start) / lack.sum()) + 1e-9).astype(np.int64)
-        part[single[start : start + shares.sum()]] = np.repeat(np.arange(len(PARTS)), shares)
+        part[single[start : start + shares.sum()]] = np.repeat(np.arange(len(fractions)), shares)
 
     rest = order[part[order] < 0]
     _iterate(rest, part, counts, fractions)
@@ -200,7 +271,7 @@ def _iterate(members: np.ndarray, part: np.ndarray, counts: np.ndarray, fraction
     if not len(members):
         return
     placed = part >= 0
-    lack = np.outer(fractions, counts.sum(axis=0))  # (3, K + 2)
+    lack = np.outer(fractions, counts.sum(axis=0))  # (parts, K + 2)
     np.subtract.at(lack, part[placed], counts[placed])
     have = counts[members]  # (M, K + 2)
     open_members = np.ones(len(members), dtype=bool)
@@ -219,43 +290,35 @@ def _iterate(members: np.ndarray, part: np.ndarray, counts: np.ndarray, fraction
         remaining = have[open_members, :-1].sum(axis=0)
 
 
-def _greedy(counts: np.ndarray, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return (U,) the part of each unit, minimising sum_jl ((a_jl - f_j T_l) / T_l)^2 over parts j, labels l greedily.
+def _drawn(counts: np.ndarray, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return (U,) the part of each unit: of `DRAWS` random orders, cut where the rows reach the fractions, the best.
 
-    a_jl are the rows of label l in part j, T_l all of them. With e_jl = a_jl / T_l - f_j and a
-    unit's shares c_l of T_l, putting the unit into part j adds 2 e_j.c + c.c. The units go one by one, the weightiest
-    first, each to the part where it adds least; then units move as long as a move makes the sum smaller.
+    The best has the least sum_jl (a_jl / T_l - f_j)^2 over parts j and labels l, with a_jl the rows of label l in part
+    j and T_l all of them. To search further would give every seed the same balanced split, and so the same test part.
+
+    Morgan and Rubin 2012, "Rerandomization to improve covariate balance in experiments".
     """
     total = counts.sum(axis=0)
-    scaled = counts[:, total > 0] / total[total > 0]  # (U, L): shares of each label
-    order = rng.permutation(len(counts))
-    order = order[np.argsort(-scaled[order].sum(axis=1), kind="stable")]
-    excess = -np.outer(fractions, np.ones(scaled.shape[1]))  # (3, L)
-    part = np.empty(len(counts), dtype=np.int64)
-    for u in order.tolist():
-        j = int(np.argmin(np.round(excess @ scaled[u], 12)))
-        part[u] = j
-        excess[j] += scaled[u]
-    for _ in range(MAX_PASSES):
-        moved = False
-        for u in order.tolist():
-            gain = (excess[part[u]] - excess) @ scaled[u] - scaled[u] @ scaled[u]  # half of what a move to j takes away
-            gain[part[u]] = 0
-            j = int(np.argmax(gain))
-            if gain[j] > 1e-12:
-                excess[part[u]] -= scaled[u]
-                excess[j] += scaled[u]
-                part[u] = j
-                moved = True
-        if not moved:
-            break
-    return part
+    shares = counts[:, total > 0] / total[total > 0]  # (U, L): of each label's rows
+    ends = np.cumsum(fractions)[:-1] * total[-1]
+    best, least = np.zeros(len(counts), dtype=np.int64), np.inf
+    for _ in range(DRAWS):
+        order = rng.permutation(len(counts))
+        size = counts[order, -1]
+        part = np.empty(len(counts), dtype=np.int64)
+        part[order] = np.searchsorted(ends, np.cumsum(size) - size / 2, side="right")
+        sums = np.zeros((len(fractions), shares.shape[1]))
+        np.add.at(sums, part, shares)
+        deviation = float(np.sum((sums - fractions[:, None]) ** 2))
+        if deviation < least:
+            best, least = part, deviation
+    return best
 
 
-def _filled(part: np.ndarray, size: np.ndarray) -> np.ndarray:
+def _filled(part: np.ndarray, size: np.ndarray, n_parts: int) -> np.ndarray:
     """Return (U,) `part` with an empty part given the smallest unit of the part that has most units (tiny data)."""
     part = part.copy()
-    for j in range(len(PARTS)):
+    for j in range(n_parts):
         if not (part == j).any():
             members = np.flatnonzero(part == np.bincount(part).argmax())
             part[members[np.argmin(size[members])]] = j

@@ -81,6 +81,26 @@ def bca_metric_differences(
     return _intervals({name: _difference(first[name], second[name]) for name in first}, n, level, n_resamples, seed)
 
 
+def jackknife_difference(
+    logits_a: ArrayLike,
+    logits_b: ArrayLike,
+    labels: ArrayLike,
+    *,
+    metric: str,
+    thresholds_a: ArrayLike | None = None,
+    thresholds_b: ArrayLike | None = None,
+    exclusive: bool = False,
+) -> tuple[float, Floats]:
+    """Return metric(a) - metric(b), and its values (N,) with each example left out; NaN where undefined.
+
+    Arguments as in `bca_metric_differences`.
+    """
+    first, n = _statistics(logits_a, labels, (metric,), thresholds_a, exclusive)
+    second, _ = _statistics(logits_b, labels, (metric,), thresholds_b, exclusive)
+    difference = _difference(first[metric], second[metric])
+    return difference.estimate(n), difference.jackknife
+
+
 def _intervals(
     statistics: dict[str, _Statistic], n: int, level: float, n_resamples: int, seed: int | np.random.Generator
 ) -> dict[str, Interval]:

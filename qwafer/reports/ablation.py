@@ -63,31 +63,35 @@ def _head(summary: Summary) -> list[Block]:
 
 def _verdicts(summary: Summary) -> list[Block]:
     verdicts = [f"**{c.arm} against {c.baseline}: {c.verdict}.** {c.sentence}" for c in summary.comparisons]
+    about = f"{summary.design.about}; {summary.design.limits}."
     warnings = Items(summary.warnings) if summary.warnings else Paragraph("None.")
-    return [Heading("Verdict"), Items(verdicts), Heading("Warnings"), warnings]
+    return [Heading("Verdict"), Items(verdicts), Paragraph(about), Heading("Warnings"), warnings]
 
 
 def _comparison_table(summary: Summary) -> list[Block]:
     header = (
-        *("difference", "seeds", "mean", "sd", "95% interval", "p", "p (Holm)", "p (Wilcoxon)", "smallest p", "d_z"),
-        "seeds for 80%",
+        *("difference", "seeds", "mean", "sd", "interval", "level", "p", "p (Holm)", "pseudomedian"),
+        *("over test examples, 95%", "p (sign flips)", "verdict"),
     )
-    rows = [
-        (
-            f"{c.arm} - {c.baseline}",
-            len(c.seeds),
-            format_difference(c.mean),
-            format_number(c.sd, 3),
-            MISSING if c.interval is None else format_interval(*c.interval),
-            format_number(c.sign_flip_p, 3),
-            format_number(c.sign_flip_p_holm, 3),
-            format_number(c.wilcoxon_p, 3),
-            format_number(c.smallest_p, 3),
-            format_number(c.effect_size, 3),
-            format_number(c.seeds_for_power),
+    rows = []
+    for c in summary.comparisons:
+        examples = summary.examples.get(c.arm)
+        rows.append(
+            (
+                f"{c.arm} - {c.baseline}",
+                len(c.seeds),
+                format_difference(c.mean),
+                format_number(c.sd, 3),
+                MISSING if c.interval is None else format_interval(*c.interval),
+                MISSING if c.level is None else f"{100 * c.level:.3g}%",
+                format_number(c.p, 3),
+                format_number(c.p_holm, 3),
+                format_difference(c.pseudomedian),
+                MISSING if examples is None else format_interval(examples.low, examples.high),
+                format_number(c.sign_flip_p, 3),
+                c.verdict,
+            )
         )
-        for c in summary.comparisons
-    ]
     return [Heading(f"Paired differences of `{summary.experiment.metric}`"), Table(header, rows)]
 
 
@@ -198,22 +202,43 @@ def _foundations(summary: Summary, timings: SweepTimings) -> list[Block]:
 
 
 def _reading(summary: Summary) -> list[Block]:
+    design, margin = summary.design, summary.experiment.margin
     n = max((c.n_comparisons for c in summary.comparisons), default=1)
     holm = (
-        f"As {n} arms are compared, the verdict uses Holm's adjustment of it over {n} comparisons. "
+        f"As {n} arms are compared, the verdict uses Holm's adjustment of p over {n} comparisons, and each interval "
+        "has the level of its step, so that it excludes zero exactly where the verdict does. "
         if n > 1
         else "With a single comparison Holm's adjustment changes nothing. "
     )
+    overlap = (
+        f"rho = {design.overlap:.3g} allows for seeds that draw their training and test {design.unit} from one set "
+        "(corrected resampled test after Nadeau and Bengio 2003)"
+        if design.overlap
+        else "rho = 0, as all seeds share one split"
+    )
+    units = {found.unit for found in summary.examples.values()}
+    examples = (
+        f"**Over test examples**: 95% jackknife interval over test {' or '.join(sorted(units))}, the trained heads "
+        "held fixed; where it holds 0, other test maps may say otherwise. "
+        if units
+        else ""
+    )
+    detectable = (
+        f"So many seeds show a difference of {summary.detectable:.2g} sd four times out of five; "
+        "`python -m qwafer.plan` says what another effect takes. "
+        if summary.detectable is not None
+        else ""
+    )
     text = (
-        "Runs of one seed are paired: difference = arm - baseline, seed by seed. **p** is the exact two-sided "
-        "sign-flip permutation test, which assumes only that a difference is as likely as its negative where the arms "
-        f"do not differ; the smallest p that n seeds can reach is 2^(1-n). {holm}The verdict says better or worse "
-        f"where p is at most {ALPHA}. **95% interval**: BCa bootstrap of the mean difference (10,000 resamples); with "
-        "few seeds it is too narrow, and p counts. **Wilcoxon**: signed-rank test, zero differences dropped. **d_z**: "
-        "mean / sd of the differences. **Seeds for 80%**: seeds at which a paired t test at 5% shows the observed "
-        "d_z four times out of five; it is as uncertain as d_z itself. All seeds draw on one data set: what is shown "
-        "holds for it, split and initialised anew, and other data may say otherwise. The test split was read once per "
-        "run; validation chose the checkpoint and the thresholds. Each run's own record is in "
-        "`runs/ARM/seed-S.json`, all numbers of this page in `summary.json`, durations in `timings.json`."
+        "Runs of one seed are paired: difference = arm - baseline, seed by seed. **p**: t test of the mean difference, "
+        f"t = mean / (sd sqrt(1/n + rho)) with n - 1 degrees of freedom; {overlap}. {holm}**Verdict**: equivalent "
+        f"where the interval lies within the margin of {margin:g}; else better or worse where p is at most {ALPHA}; "
+        "else undecided, which is not equal. There is no verdict from fewer than six seeds, from runs that had not "
+        "converged, or where single runs collapsed. **Pseudomedian**: Hodges-Lehmann location, which single runs do "
+        "not move. "
+        f"**Sign flips**: exact test of symmetry, which does not decide. {examples}{detectable}The test split was read "
+        "once per run; validation chose the checkpoint and the thresholds. Each run's own record is in "
+        "`runs/ARM/seed-S.json`, all numbers of this page in `summary.json`, durations in `timings.json`; "
+        "docs/statistics.md has the formulas and how often they err."
     )
     return [Heading("How to read this"), Paragraph(text)]

@@ -121,10 +121,15 @@ def _differences(experiment: Experiment, differences: Differences) -> list[Block
         Heading("Over test examples, seed by seed", 3),
         tables.example_table(differences.examples, experiment.baseline),
         Paragraph(
-            "p: exact sign-flip permutation test of the paired differences, adjusted for the number of heads (Holm). "
+            "Over seeds: t test of the paired differences, adjusted for the number of heads (Holm), with the interval "
+            f"that inverts it; {_limits(differences)}. "
             "Over examples: BCa bootstrap, both heads read on the same resampled test examples, thresholds held fixed."
         ),
     ]
+
+
+def _limits(differences: Differences) -> str:
+    return next(c.design.limits for comparisons in differences.seeds.values() for c in comparisons)
 
 
 def _timing_note(record: HeadRecord, jobs: int) -> str:

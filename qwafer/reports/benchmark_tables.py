@@ -116,7 +116,7 @@ def _largest(values: Iterable[int | None]) -> int | None:
 
 
 def seed_table(comparisons: Sequence[Comparison]) -> Table:
-    """Return paired differences over seeds with their exact tests."""
+    """Return paired differences over seeds with the test that decides and its interval."""
     rows = [
         [
             f"{c.arm} - {c.baseline}",
@@ -124,13 +124,13 @@ def seed_table(comparisons: Sequence[Comparison]) -> Table:
             format_difference(c.mean),
             format_number(c.sd, 3),
             format_interval(*(c.interval or (None, None))),
-            format_number(c.sign_flip_p, 3),
-            format_number(c.sign_flip_p_holm, 3),
+            format_number(c.p, 3),
+            format_number(c.p_holm, 3),
             c.verdict,
         ]
         for c in comparisons
     ]
-    return Table(("difference", "seeds", "mean", "sd", "95% over seeds", "p", "p (Holm)", "verdict"), rows)
+    return Table(("difference", "seeds", "mean", "sd", "interval over seeds", "p", "p (Holm)", "verdict"), rows)
 
 
 def example_table(differences: ExampleDifferences, baseline: str) -> Table:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from qwafer._errors import InputError
 from qwafer._records import save_record
+from qwafer.comparison.design import check_design
 from qwafer.comparison.metrics import check_metric
 from qwafer.comparison.summary import Summary, sum_timings, summarize
 from qwafer.execution import Event, Executor, Failure, Job, LocalProcesses, OnProgress, Tally
@@ -37,6 +38,7 @@ def run_experiment(
     *,
     executor: Executor | None = None,
     jobs: int = 2,
+    descriptive: bool = False,
     progress: OnProgress | None = None,
     store_all: bool = False,
 ) -> Outcome:
@@ -44,8 +46,8 @@ def run_experiment(
 
     A run that fails is recorded with its error, tried again by the next call, and left out of the comparisons. Results
     do not depend on `executor`, nor on how often the sweep was killed; without one, the runs go to `jobs` worker
-    processes of this machine. With `store_all` each run has a process of its own, and its logits, its predictor and the
-    memory it used are stored beside it.
+    processes of this machine. With `store_all` each run has a process of its own, and its predictor and the memory it
+    used are stored beside it. With `descriptive`, fewer seeds than a verdict takes are not refused.
 
     Raises:
         InputError: data, a configuration or a machine that cannot do some arm at all; an output directory that belongs
@@ -53,6 +55,8 @@ def run_experiment(
             are.
     """
     check_metric(experiment.metric)
+    if not descriptive:
+        check_design(experiment)
     report = progress or (lambda _: None)
     directory = OutputDirectory(out)
     directory.check_owner(experiment)

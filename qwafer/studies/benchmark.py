@@ -9,6 +9,7 @@ from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._records import from_json, load_record, save_record
+from qwafer.comparison import check_design, design_of, unconverged_seeds
 from qwafer.comparison.analysis import DEFAULT_COSTS, RunAnalysis, analyse, cost_matrix
 from qwafer.comparison.differences import Differences, example_differences, seed_differences
 from qwafer.comparison.record import FeatureSource, HeadRecord, head_record
@@ -52,6 +53,7 @@ def run_benchmark(
     random_weights: int | None = None,
     costs: Sequence[float] = DEFAULT_COSTS,
     n_resamples: int = 2000,
+    descriptive: bool = False,
     progress: OnProgress | None = None,
 ) -> Benchmark:
     """Train the arms of `experiment` as heads, time them, and write records, figures and the report into `out`.
@@ -63,6 +65,8 @@ def run_benchmark(
     Raises InputError for data or options that do not allow it.
     """
     check_positive_int("jobs", jobs)
+    if not descriptive:
+        check_design(experiment)
     cost_matrix(costs)
     report = progress or (lambda _: None)
     executor = LocalProcesses(jobs) if executor is None else executor
@@ -75,9 +79,11 @@ def run_benchmark(
         jobs=jobs,
         progress=report,
     )
-    outcome = run_experiment(resolved.experiment, out / "sweep", executor=executor, progress=report, store_all=True)
+    outcome = run_experiment(
+        resolved.experiment, out / "sweep", executor=executor, descriptive=True, progress=report, store_all=True
+    )
     directory = OutputDirectory(out / "sweep")
-    check_complete(directory, outcome.results)
+    check_complete(outcome.results)
     runs = outcome.results.results
     check_same_examples(runs)
     timings = _timings(resolved, directory, runs, out / "timing", executor, report)
@@ -130,7 +136,15 @@ def _report(
             report(Progress("analysis", sum(map(len, analyses.values())), n_steps))
     exclusive = next(iter(runs[experiment.baseline].values())).exclusive
     differences = Differences(
-        seeds=seed_differences(analyses, experiment.baseline, experiment.seeds, exclusive),
+        seeds=seed_differences(
+            analyses,
+            experiment.baseline,
+            experiment.seeds,
+            exclusive=exclusive,
+            design=design_of(experiment, runs),
+            margin=experiment.margin,
+            unconverged=unconverged_seeds(runs),
+        ),
         examples=example_differences(runs, experiment.baseline, n_resamples=n_resamples),
     )
     sources = {head: _source(resolved.files[head]) for head in runs}

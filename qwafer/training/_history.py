@@ -44,6 +44,8 @@ class History:
     since_best: int = 0
     diverged: bool = False
     initial: InitialScores | None = None
+    batches: list[str] = field(default_factory=list)
+    """`batches_digest` of each epoch that ran."""
     sums: Sums = field(default_factory=Sums)
     seconds: dict[str, float] = field(default_factory=lambda: {"compile": 0.0, "training": 0.0, "evaluation": 0.0})
 
@@ -80,7 +82,7 @@ class History:
             return False
         if self.stopped(config) and self.best_epoch > 0:
             return True
-        sign = -1 if config.val_objective == "loss" else 1
+        sign = -1.0 if config.val_objective == "loss" else 1.0
         values = [sign * value for value in self.curves[f"val_{config.val_objective}"]]
         initial = math.inf if self.initial is None else self.initial.loss
         losses, tolerance = self.curves["val_loss"], config.convergence_tolerance

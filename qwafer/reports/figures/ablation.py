@@ -41,7 +41,8 @@ def write_figures(summary: Summary, results: Runs, folder: Path) -> list[tuple[P
         (
             "differences",
             differences_figure(summary),
-            f"Differences of {metric} from {baseline}: every seed (grey), the mean and its 95% BCa interval.",
+            f"Differences of {metric} from {baseline}: every seed (grey), the mean and the interval that "
+            "decides (Holm's level); between the dotted lines differences are equivalent.",
         ),
         (
             "curves",
@@ -97,6 +98,8 @@ def differences_figure(summary: Summary) -> "Figure | None":
         figure = new_figure(COLUMN, 0.6 + 0.4 * len(comparisons))
         axis = figure.subplots()
         axis.axvline(0, color=INK, linewidth=0.7)
+        for edge in (-summary.experiment.margin, summary.experiment.margin):
+            axis.axvline(edge, color=MUTED, linewidth=0.7, linestyle=":")
         for row, c in enumerate(comparisons):
             color = line_style(arms.index(c.arm))["color"]
             axis.plot(
@@ -127,7 +130,7 @@ def curves_figure(results: Runs) -> "Figure | None":
 def learning_figure(results: Runs) -> "Figure | None":
     """Return gradient norm and distance moved of every group of parameters over the epochs, one line per arm."""
     groups = ordered_groups(
-        group for runs in results.values() for run in runs.values() for group in run.groups("grad_norm")
+        group for runs in results.values() for run in runs.values() for group in run.parameter_groups("grad_norm")
     )
     if not groups:
         return None

@@ -1,0 +1,107 @@
+"""What the runs of a sweep repeat, and therefore what a verdict on them can be about."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qwafer._errors import InputError
+from qwafer.config import DataConfig
+from qwafer.experiment import Experiment
+from qwafer.features import SourceFacts
+from qwafer.training.result import Runs
+
+FEWEST_SEEDS = 6
+"""Below so many seeds there is no verdict and no interval: they would rest on normality, which so few cannot show."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """How the splits of the seeds are related.
+
+    d_s, the difference of seed s, has variance sigma^2 over seeds. Where the seeds train and test on parts of one data
+    set that overlap, the d_s are correlated, and the mean of n of them varies as sigma^2 (1/n + overlap).
+    """
+
+    kind: str
+    """`fixed split`: every seed has the same split; `new splits`: each seed draws its own; `folds`: each takes the next
+    fold of a cross-validation."""
+    overlap: float
+    """The part of the variance of the mean that more seeds do not take away, in units of sigma^2: 0 for a fixed split,
+    else `resampling_overlap`."""
+    unit: str = "examples"
+    """What is split: `examples`, or `lots` as a whole."""
+
+    @property
+    def about(self) -> str:
+        """What a verdict is about, as the start of a sentence."""
+        if self.kind == "fixed split":
+            return "On this one split, over initial values and batches"
+        return f"On data like these, over splits by {self.unit[:-1]}, initial values and batches"
+
+    @property
+    def limits(self) -> str:
+        """What a verdict does not say."""
+        if self.kind == "fixed split":
+            return "every run has the same split: what is shown holds for it, and another split may say otherwise"
+        return (
+            f"all seeds draw their {self.unit} from one data set, which the test allows for; another source of data "
+            "may say otherwise"
+        )
+
+
+def planned_design(data: DataConfig, facts: SourceFacts | None = None) -> Design:
+    """Return the design that the runs of `data` will have."""
+    unit = "lots" if data.split_by == "group" else "examples"
+    brought = facts is not None and facts.brings_split
+    if brought or data.split_seed is not None or (data.split_by == "time" and data.limit is None):
+        return Design("fixed split", 0.0, unit)
+    trained = data.trained_fraction
+    overlap = resampling_overlap(trained, 1 - trained - data.val_fraction)
+    return Design("new splits" if data.n_folds is None else "folds", overlap, unit)
+
+
+def resampling_overlap(trained: float, tested: float) -> float:
+    """Return rho = 2 / ((1 - g)/g + (1 - f)/f), for seeds that train on a fraction f and test on g of one data set.
+
+    rho = cov/(var - cov) of the differences of two seeds. Of the noise of the test examples alone, each set a sample
+    without replacement of the same data, it is g/(1 - g); of that of the training examples alone, f/(1 - f). The
+    harmonic mean of the two is what simulation shows where both matter, in the worst case near chance; the g/f of
+    Nadeau and Bengio (2003) allows for the first only, and errs in up to 11% instead of 5% (docs/statistics.md).
+    """
+    return 2 / ((1 - tested) / tested + (1 - trained) / trained)
+
+
+def check_design(experiment: Experiment) -> None:
+    """Raise InputError where no verdict can come out, so that it is known before anything runs."""
+    if len(experiment.seeds) < FEWEST_SEEDS:
+        raise InputError(
+            f"{len(experiment.seeds)} seeds cannot reach a verdict, which takes at least {FEWEST_SEEDS}: raise `seeds` "
+            "(python -m qwafer.plan says how many an effect takes), or ask for a description without verdicts "
+            "(--descriptive)"
+        )
+
+
+def design_of(experiment: Experiment, runs: Runs) -> Design:
+    """Return the design that the digests of the runs prove.
+
+    Raises InputError where some seeds share a split and others do not, so that no one statement covers them.
+    """
+    baseline = experiment.baseline
+    planned = planned_design(experiment.arms[baseline].data, experiment.facts.get(baseline))
+    splits = [_distinct(by_seed) for by_seed in runs.values() if len(by_seed) > 1]
+    if not splits:
+        return planned
+    if all(distinct == 1 for distinct, _ in splits):
+        return Design("fixed split", 0.0, planned.unit)
+    if any(distinct < count for distinct, count in splits):
+        raise InputError(
+            "some seeds share a split and others do not: give all runs one split (data.split_seed) or each its own"
+        )
+    if planned.kind == "fixed split":
+        raise InputError(
+            "the seeds have different splits though the options fix one: the runs are not of one experiment"
+        )
+    return planned
+
+
+def _distinct(by_seed: Mapping[int, object]) -> tuple[int, int]:
+    return len({run.digests.split for run in by_seed.values()}), len(by_seed)  # type: ignore[attr-defined]

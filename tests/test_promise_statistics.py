@@ -1,0 +1,141 @@
+"""What a verdict is about, and what is refused before anything runs."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qwafer import plan
+from qwafer._errors import InputError
+from qwafer.ablate import main as ablate
+from qwafer.bench import main as bench
+from qwafer.comparison import check_design, design_of, planned_design
+from qwafer.comparison.design import FEWEST_SEEDS
+from qwafer.config import DataConfig
+from qwafer.experiment import load_experiment
+from qwafer.features import SourceFacts
+
+
+def experiment_file(folder: Path, more: str = "") -> str:
+    path = folder / "small.toml"
+    path.write_text(f'head = "linear"\n{more}\n[arms.a]\n[arms.b]\ntraining.learning_rate = 1e-3\n')
+    return str(path)
+
+
+@pytest.mark.parametrize("verb", [ablate, bench])
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_design_without_a_verdict_is_refused_before_it_runs(tmp_path, capsys, verb, dry):
+    if verb is bench and dry:
+        pytest.skip("bench has no dry run")
+    out = tmp_path / "out"
+    arguments = [experiment_file(tmp_path), "--out", str(out), "--seeds", "5", "--quiet", *["--dry-run"] * dry]
+    assert verb(arguments) == 2
+    error = capsys.readouterr().err
+    assert "5 seeds cannot reach a verdict, which takes at least 6" in error
+    assert "--descriptive" in error
+    assert not out.exists()
+
+
+def test_the_least_design_is_accepted(tmp_path):
+    check_design(load_experiment(experiment_file(tmp_path, f"seeds = {FEWEST_SEEDS}")))
+    with pytest.raises(InputError, match="cannot reach a verdict"):
+        check_design(load_experiment(experiment_file(tmp_path, f"seeds = {FEWEST_SEEDS - 1}")))
+
+
+def test_shipped_experiments_can_reach_a_verdict():
+    from qwafer.experiment import shipped_experiments
+
+    for path in shipped_experiments():
+        check_design(load_experiment(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "facts", "kind", "overlap"),
+    [
+        ({}, None, "new splits", 2 / (4 + 3 / 7)),
+        ({"train_fraction": 0.5, "val_fraction": 0.25}, None, "new splits", 2 / (3 + 1)),
+        ({"n_folds": 5}, None, "folds", 2 / (4 + 3 / 7)),
+        ({"split_seed": 0}, None, "fixed split", 0.0),
+        ({"split_by": "time"}, None, "fixed split", 0.0),
+        ({"split_by": "group"}, None, "new splits", 2 / (4 + 3 / 7)),
+        ({}, SourceFacts(kind="features", brings_split=True), "fixed split", 0.0),
+    ],
+)
+def test_the_design_follows_from_the_data(options, facts, kind, overlap):
+    design = planned_design(DataConfig(**options), facts)
+    assert (design.kind, design.overlap) == (kind, pytest.approx(overlap))
+    assert design.unit == ("lots" if options.get("split_by") == "group" else "examples")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Splits by seed, as digests say: `runs(["a", "b"])`."""
+    from types import SimpleNamespace
+
+    def make(splits):
+        return {
+            arm: {seed: SimpleNamespace(digests=SimpleNamespace(split=split)) for seed, split in enumerate(splits)}
+            for arm in ("a", "b")
+        }
+
+    return make
+
+
+def test_the_design_is_what_the_digests_prove(tmp_path, runs):
+    experiment = load_experiment(experiment_file(tmp_path))
+    assert design_of(experiment, runs("abcdef")).kind == "new splits"
+    assert design_of(experiment, runs("aaaaaa")).kind == "fixed split"
+    with pytest.raises(InputError, match="some seeds share a split"):
+        design_of(experiment, runs("aabcde"))
+    fixed = load_experiment(experiment_file(tmp_path), ["data.split_seed=0"])
+    with pytest.raises(InputError, match="though the options fix one"):
+        design_of(fixed, runs("abcdef"))
+
+
+def test_a_report_of_one_split_says_so(tmp_path, capsys):
+    """The last paragraph said "split and initialised anew" where the split was fixed."""
+    out = tmp_path / "out"
+    arguments = [experiment_file(tmp_path), "--out", str(out), "--seeds", "6", "--quiet"]
+    small = ["data.n_maps=200", "data.split_seed=1", "training.epochs=1", "head.dropout=0.5"]
+    options = [part for value in small[:3] for part in ("--set", value)]
+    assert ablate([*arguments, *options]) == 0
+    text = (out / "report.md").read_text()
+    assert "On this one split, over initial values and batches" in text
+    assert "another split may say otherwise" in text
+    assert "split and initialised anew" not in text
+    assert "rho = 0, as all seeds share one split" in text
+
+
+def test_validation_cannot_judge(tmp_path, capsys):
+    assert ablate([experiment_file(tmp_path, 'metric = "val.roc_auc"'), "--out", str(tmp_path / "o"), "--quiet"]) == 2
+    assert "what picks cannot judge" in capsys.readouterr().err
+
+
+def test_margin_of_file_and_command_line(tmp_path):
+    assert load_experiment(experiment_file(tmp_path)).margin == 0.01
+    experiment = load_experiment(experiment_file(tmp_path, "margin = 0.002"))
+    assert experiment.margin == 0.002
+    assert dataclasses.replace(experiment, margin=0.5).digest() == experiment.digest()
+    for bad in ("0", "-1.0", "nan", "inf"):
+        with pytest.raises(InputError, match="margin"):
+            load_experiment(experiment_file(tmp_path, f"margin = {bad}"))
+    with pytest.raises(InputError, match="margin"):
+        load_experiment(experiment_file(tmp_path, 'margin = "wide"'))
+
+
+def test_plan(tmp_path, capsys):
+    path = experiment_file(tmp_path)
+    assert plan.main([path, "--effect", "0.05", "--sd", "0.01", "0.02"]) == 0
+    said = capsys.readouterr().out
+    assert said.count(" seeds to show a difference of 0.05") == 2
+    assert "On data like these" in said
+    assert plan.main([path, "--effect", "0.02", "--sd", "0.05"]) == 1
+    assert "up to 1,000 seeds do not suffice" in capsys.readouterr().out
+    assert plan.main([path, "--effect", "0.005", "--sd", "0.05"]) == 2
+    assert "larger than the margin" in capsys.readouterr().err
+    counts = []
+    for extra in ([], ["--set", "data.split_seed=0"]):
+        assert plan.main([path, "--effect", "0.03", "--sd", "0.015", *extra]) == 0
+        counts.append(int(capsys.readouterr().out.splitlines()[1].split()[0]))
+    assert np.diff(counts)[0] < 0  # a statement about one split takes fewer seeds
