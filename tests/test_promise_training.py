@@ -1,5 +1,6 @@
 """Training goes on until it has converged or says that it has not; options without effect; expectations; nulls."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,11 +10,13 @@ from qwafer import InputError
 from qwafer._io import digest
 from qwafer._records import to_json
 from qwafer.config import RunConfig, TrainingConfig
-from qwafer.experiment import load_experiment
+from qwafer.execution import Threads
+from qwafer.experiment import load_experiment, with_seeds
 from qwafer.features import FeatureSet, SourceFacts
 from qwafer.heads import LinearOptions, MlpOptions, TreeOptions
 from qwafer.overrides import effective_options, no_effect, with_options
 from qwafer.probes.pairing import program_fingerprint
+from qwafer.studies import run_benchmark, run_experiment
 from qwafer.training import RunResult, has_converged, make_schedule, train
 
 
@@ -263,7 +266,7 @@ def variants(base):
     return found
 
 
-QUICK = ("basic", "balanced", "short", "tree")
+QUICK = ("balanced", "tree")
 
 
 @pytest.mark.parametrize(
@@ -361,3 +364,83 @@ def test_arms_that_differ_only_in_name_are_refused(base, one, other, tmp_path):
     path.write_text(f"data.task = 'Edge-Loc'\n{base}\n[arms.a]\n{one}\n[arms.b]\n{other}\n")
     with pytest.raises(InputError, match="a and b resolve to the same configuration"):
         load_experiment(path)
+
+
+# What was expected before the first run (point 16).
+
+WORDS = """title = "Two"
+description = "{description}"
+expected = "{expected}"
+seeds = 6
+[data]
+source = "{source}"
+task = "a"
+[training]
+epochs = 4
+[arms.linear]
+head = "linear"
+[arms.mlp]
+head.name = "mlp"
+head.hidden = 4
+"""
+
+
+@pytest.fixture
+def words(tmp_path):
+    """Return a function that writes an experiment with these texts and loads it."""
+    features().save(tmp_path / "f.npz")
+
+    def load(description="Why.", expected="Level.", heads=None):
+        path = tmp_path / "two.toml"
+        path.write_text(WORDS.format(source=tmp_path / "f.npz", description=description, expected=expected))
+        return load_experiment(path, heads=heads)
+
+    return load
+
+
+def do(experiment, out):
+    outcome = run_experiment(experiment, out, executor=Threads())
+    return (out / "summary.json").read_bytes(), outcome.report.read_text()
+
+
+def test_what_was_expected_before_the_first_run_stays(words, tmp_path, monkeypatch):
+    monkeypatch.setattr("qwafer.sweeps.directory.today", lambda: "2026-01-02")
+    out = tmp_path / "out"
+    first, report = do(words(expected="Linear wins."), out)
+    assert "**Expected (written before the first run, 2026-01-02).** Linear wins." in report
+    assert "Noted afterwards" not in report
+    monkeypatch.setattr("qwafer.sweeps.directory.today", lambda: "2026-03-04")
+    again, _ = do(words(expected="Linear wins."), out)
+    assert again == first, "another day's call of a complete directory changes no byte"
+    _, report = do(words(description="Why not.", expected="The network wins, as I always said."), out)
+    assert "**Expected (written before the first run, 2026-01-02).** Linear wins." in report
+    assert report.startswith("# Two\n\nWhy.\n")
+    assert "**Noted afterwards (2026-03-04).** Why not." in report
+    assert "**Noted afterwards (2026-03-04).** The network wins, as I always said." in report
+    final, report = do(words(expected="Linear wins."), out)
+    assert "as I always said" in report, "what was noted is not lost, either"
+    assert do(words(expected="Linear wins."), out)[0] == final
+
+
+def test_expectations_of_heads_that_did_not_run_are_marked(words, tmp_path):
+    chosen = words(heads=["linear", "tree"])
+    _, report = do(chosen, tmp_path / "out")
+    said = "Written for the experiment with the arms linear, mlp; of which linear ran."
+    assert report.index(said) < report.index("Why.")
+    _, report = do(words(), tmp_path / "all")
+    assert "Written for" not in report
+
+
+def test_the_report_of_a_benchmark_prints_what_was_expected_first(words, tmp_path):
+    experiment = with_seeds(words(heads=["linear", "tree"]), (0, 1))
+    found = []
+    for expected in ("Level.", "The tree was bound to lose."):
+        changed = dataclasses.replace(experiment, expected=expected)
+        path = run_benchmark(changed, tmp_path / "bench", executor=Threads(), n_resamples=200, descriptive=True).report
+        found.append(path.with_suffix(".md").read_text())
+    for report in found:
+        assert "of which linear ran" in report
+        assert "(written before the first run, " in report
+        assert ".** Level." in report
+    assert "bound to lose" not in found[0]
+    assert "**Noted afterwards (" in found[1]
