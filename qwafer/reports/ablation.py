@@ -11,6 +11,7 @@ from qwafer.comparison.summary import Summary, SweepTimings, distinct
 from qwafer.reports.document import Block, Heading, Images, Items, Paragraph, Table, to_markdown
 from qwafer.reports.figures.ablation import write_figures
 from qwafer.reports.format import MISSING, format_difference, format_interval, format_number, format_spread
+from qwafer.reports.texts import text_blocks
 from qwafer.sweeps.directory import seeds_text
 from qwafer.training import Runs
 
@@ -51,14 +52,12 @@ def _head(summary: Summary) -> list[Block]:
         )
         arms.append(f"**{name}**: " + ("the baseline" if name == experiment.baseline else changes))
     texts = (
-        experiment.description.strip(),
-        experiment.expected and f"**Expected.** {experiment.expected.strip()}",
         experiment.reference and f"**Source.** {experiment.reference.strip()}",
         f"**Arms.** {len(arms)} arms x {len(experiment.seeds)} seeds ({seeds_text(experiment.seeds)}), compared "
         f"on `{experiment.metric}` ({'higher' if experiment.higher_is_better else 'lower'} is better).",
     )
     heading = Heading(experiment.title or experiment.name, 1)
-    return [heading, *(Paragraph(text) for text in texts if text), Items(arms)]
+    return [heading, *text_blocks(summary), *(Paragraph(text) for text in texts if text), Items(arms)]
 
 
 def _verdicts(summary: Summary) -> list[Block]:
