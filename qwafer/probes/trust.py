@@ -136,7 +136,7 @@ def trust_table(
         prepared, stratified=arms[baseline].data.split_by == "content" and data[baseline].split is None
     )
 
-    circuits = _circuit_reports(arms, data, seed=seed, thorough=thorough, announce=announce)
+    circuits = _circuit_reports(arms, data, seed, thorough=thorough, announce=announce)
     runs: dict[str, RunResult] = {}
     head_reports: dict[str, list[Report]] = {}
     for arm, config in short.items():
@@ -192,10 +192,10 @@ def _count_steps(arms: Mapping[str, RunConfig], baseline: str, *, thorough: bool
 def _circuit_reports(
     arms: Mapping[str, RunConfig],
     data: Mapping[str, FeatureSet],
-    *,
     seed: int,
+    *,
     thorough: bool,
-    announce: Announce,
+    announce: Announce = lambda _: None,
 ) -> list[Report]:
     """Return the merged reports of the distinct programs of the arms."""
     subjects: dict[Any, tuple[str, Subject]] = {}
