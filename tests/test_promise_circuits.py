@@ -12,15 +12,20 @@ import pytest
 
 from qwafer import engines
 from qwafer.circuits import Circuit, CircuitSpec, GateCircuit, LayeredOptions, Operation
+from qwafer.circuits.effective import inert
 from qwafer.circuits.gates import CNOT, CZ, RX, RY, RZ, H
 from qwafer.config import RunConfig, TrainingConfig
 from qwafer.engines.base import Program
 from qwafer.engines.xla import XlaEngine, compiled, cost, heisenberg
+from qwafer.heads import LinearOptions, MlpOptions
 from qwafer.probes import Report, circuit_subject, classify, gather, gradient_agreement, sensitivity, trust_table
 from qwafer.probes.circuit.evidence import DISPLACEMENTS
+from qwafer.probes.circuit.structure import inert_by_structure
 from qwafer.probes.circuit.subject import program_subject
 from qwafer.probes.suite import probe_gradients
 from qwafer.probes.trust import _circuit_reports
+from qwafer.reports.document import to_markdown
+from qwafer.reports.trust import document_blocks
 from qwafer.training import make
 from tests.factories import feature_set
 
@@ -75,6 +80,8 @@ def test_a_fault_of_the_plan_that_trains_alone(monkeypatch: pytest.MonkeyPatch, 
     assert "ansatz wrong by a factor of -1" in reports["gradient agreement"].headline
     assert reports["gradient agreement"].headline.endswith("(xla heisenberg, batch 64, float32)")
     assert reports["value agreement"].numbers["programs"][1] == "xla heisenberg, batch 256, float32"
+    counts = "Trainable parameters (effective ones): arm 68 (64)."  # z_vec sees no last RZ: four wires
+    assert counts in to_markdown(document_blocks(table))
 
 
 def with_fault(
@@ -178,6 +185,45 @@ def test_arms_that_differ_in_where_they_start_share_a_probe() -> None:
     reports = circuit_reports(base=CONFIG, wider=wider, slower=slower)
     assert reports["gradient agreement"].numbers["points"] == 4  # two random ones, and two starts
     assert reports["gradient agreement"].numbers["programs"] == ["xla heisenberg, batch 64, float32"]
+
+
+GATES = (
+    Operation(RZ, (0,), "w", (0,)),  # a phase of |0>
+    Operation(RX, (0,), "inputs", (0,)),
+    Operation(CNOT, (0, 1)),
+    Operation(RY, (1,), "w", (1,)),
+    Operation(RZ, (1,), "w", (2,)),  # commutes with Z
+)
+
+
+def test_inert_parameters_are_told_from_effective_ones() -> None:
+    found = inert(GateCircuit(2, GATES, 2, (("w", (3,)),)))
+    assert found is not None
+    assert found["w"].tolist() == [True, False, True]
+    assert found["inputs"].tolist() == [False, True]
+    assert inert(CircuitSpec(13, 1)) is None
+    for readout in ("mean_z", "mean_z_readout", "z_vec"):
+        spec = CircuitSpec(3, 2, readout=readout)
+        masks, reasons = inert(spec) or {}, inert_by_structure(spec) or {}
+        assert {(group, index) for group in masks for index in zip(*np.nonzero(masks[group]), strict=True)} == set(
+            reasons
+        )
+
+
+def test_a_head_counts_its_effective_parameters() -> None:
+    features = np.random.default_rng(0).standard_normal((40, 6)).astype("f")
+    layers = LayeredOptions(n_qubits=4, n_layers=4, entanglement="all", readout="mean_z_readout")
+    head = make.make_head(dataclasses.replace(CONFIG, circuit=layers), features, 8, 0)
+    assert head.effective() == head.count()["trainable"] - 8 * 4  # the last RZ of every readout and wire
+    blind = LayeredOptions(n_qubits=3, n_layers=1, ansatz="separable", encoding="rz", readout="bloch")
+    assert make.make_head(dataclasses.replace(CONFIG, circuit=blind), features, 9, 0).effective() is not None
+    # Without a layer, Z does not see the phases of the encoding: the whole projection does nothing.
+    blind = LayeredOptions(n_qubits=3, n_layers=0, encoding="rz", readout="z_vec")
+    assert make.make_head(dataclasses.replace(CONFIG, circuit=blind), features, 2, 0).effective() == 2 * 3 + 2 + 1
+    for options in (LinearOptions(), MlpOptions(hidden=3)):
+        classical = dataclasses.replace(CONFIG, head=options, circuit=None, engine=None)
+        head = make.make_head(classical, features, 2, 0)
+        assert head.effective() == head.count()["trainable"]
 
 
 def random_circuit(seed: int) -> tuple[Circuit, str]:

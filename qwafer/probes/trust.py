@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from qwafer.probes.data.probed import probe_data
 from qwafer.probes.report import Report, Verdict, merge, worst
 from qwafer.probes.scores.nulls import NULLS, run_nulls
 from qwafer.probes.suite import head_fit, probe_circuit, probe_run, probed_data, run_subject
-from qwafer.training import Prepared, RunResult, prepare, train
+from qwafer.training import ParameterCount, Prepared, RunResult, prepare, train
 
 QUICK_BATCHES = 100
 """Most batches per epoch of the short training that the quick table looks at."""
@@ -65,6 +65,8 @@ class TrustSubject:
     """Labels of the task."""
     versions: dict[str, str]
     """Of Python and packages."""
+    parameters: dict[str, ParameterCount] = field(default_factory=dict)
+    """Numbers in the head of each arm."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def trust_table(
             n_features=prepared.data.features.shape[1],
             labels=prepared.data.label_names,
             versions=next(iter(runs.values())).environment.versions,
+            parameters={arm: run.n_parameters for arm, run in runs.items()},
         ),
     )
 
