@@ -103,6 +103,7 @@ def _metrics_table(summary: Summary) -> list[Block]:
             rows.append((name, *(MISSING if cell is None else format_spread(cell.mean, cell.sd) for cell in found)))
     counts = [arm.n_parameters for arm in arms]
     rows.append(("trainable parameters", *(format_number(count and count.trainable) for count in counts)))
+    rows.append(("effective parameters", *(format_number(count and count.effective) for count in counts)))
     heading = Heading("Metrics, mean ± standard deviation over seeds")
     return [heading, Table(("metric", *summary.arms), rows)]
 
