@@ -37,6 +37,7 @@ def report_blocks(
     *,
     costs: Sequence[float],
     jobs: int,
+    test_reads: Sequence[str] = (),
 ) -> list[Block]:
     """Return the whole report; `shared`, `figures`: what `draw_shared` and, by head, `draw_head` drew."""
     first = next(iter(records.values()))
@@ -74,6 +75,7 @@ def report_blocks(
         *_classes(records),
         Heading("Warnings"),
         warned,
+        *map(Paragraph, test_reads),
         Heading("What this rests on"),
         *_rests_on(records),
     ]
