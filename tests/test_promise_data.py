@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qwafer._errors import InputError
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
-from qwafer.data import make_split
+from qwafer.data import make_split, read_maps, synthetic_maps
+from qwafer.data.maps import check_maps
 from qwafer.execution import make_executor
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
@@ -89,7 +91,6 @@ def test_a_leaked_feature_of_auc_0_997_is_named() -> None:
 @pytest.mark.parametrize("name", ["mixedwm38", "wm811k_lots"])
 def test_spatial_features_of_real_maps_raise_no_alarm(shared: Any, name: str) -> None:
     from qwafer.backbones import extractor, features_from_maps
-    from qwafer.data import read_maps
 
     maps = read_maps(shared / "data" / f"{name}.npz")
     rows = np.sort(np.random.default_rng(0).permutation(len(maps))[:4000])
@@ -287,13 +288,44 @@ def test_a_ledger_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
         note_test_reads(tmp_path / "runs" / "x", experiment(tmp_path, "x", (0,)), {"a": "0123"}, {"a": 1})
 
 
+def turned(maps: np.ndarray) -> np.ndarray:
+    """Return maps in the encoding 0 passing, 1 failing, 2 off the wafer."""
+    return ((maps + 2) % 3).astype(np.uint8)
+
+
+def test_maps_in_another_encoding_are_refused_and_their_reader_reads_them(tmp_path: Path) -> None:
+    sound = synthetic_maps(6, 0)
+    other = turned(sound.maps)
+    np.savez(tmp_path / "mixed.npz", arr_0=other, arr_1=sound.labels)
+    codes = np.arange(6) % 2
+    packed = {"shape": np.full((6, 2), 52), "label": codes, "classes": np.array(["Center", "none"])}
+    np.savez(tmp_path / "wm.npz", flat=other.ravel(), **packed)
+    for name in ("mixed", "wm"):
+        path = tmp_path / f"{name}.npz"
+        with pytest.raises(InputError, match=r"2 in all four corners.*\(maps \+ 1\) % 3.*data.reader = outside_2"):
+            read_maps(path)
+        found = read_maps(path, reader="outside_2")
+        np.testing.assert_array_equal(found.maps, sound.maps)
+        np.testing.assert_array_equal(found.content_ids, sound.content_ids)
+    np.savez(tmp_path / "sound.npz", arr_0=sound.maps, arr_1=sound.labels)
+    with pytest.raises(InputError, match="0 in its corners already"):
+        read_maps(tmp_path / "sound.npz", reader="outside_2")
+
+
+def test_maps_with_passing_dies_in_every_corner_are_refused() -> None:
+    maps = np.ones((4, 12, 12), np.uint8)
+    with pytest.raises(InputError, match="1 in all four corners"):
+        check_maps(maps, "a file")
+    maps[:2, 0, 0] = 0
+    check_maps(maps, "a file")  # half of them are not a majority
+
+
 @pytest.mark.slow
 def test_no_false_alarm_over_100_sound_data_sets() -> None:
     """Spatial features of synthetic maps, and normal features of AUC at most 0.92: one that says a label to 0.98 where
     all others are noise looks like a leak to anybody.
     """
     from qwafer.backbones import extractor, features_from_maps
-    from qwafer.data import synthetic_maps
 
     alarms = []
     for seed in range(100):
