@@ -23,7 +23,7 @@ from qwafer._io import key_seed
 from qwafer._process import run_verb
 from qwafer._records import save_record
 from qwafer.execution import Event, Job, LocalProcesses
-from qwafer.experiment import Experiment
+from qwafer.experiment import Experiment, load_experiment
 from qwafer.features import FeatureSet
 from qwafer.overrides import no_effect, with_options
 from qwafer.source import source_facts
@@ -60,6 +60,8 @@ FIXED = {"bench": {"reference_4": ("head.init_scale", "head.alpha_init")}}
 """Options that make an arm what it is, and are not searched in it."""
 BASE = {"training.max_doublings": 2, "training.eval_every_epochs": 2}
 """What every trial has other than the experiment, to save time: it trains for four times the first stage at most."""
+SHORT = {"bench": {"training.epochs": 10}, "wm811k": {"training.epochs": 5}}
+"""The same for single experiments: shorter first stages where the training split is as large as the experiment's."""
 BUDGET = 8
 SEEDS = (1000, 1001)
 """Seeds of every trial: none is one of an experiment."""
@@ -87,16 +89,27 @@ def _run(arguments: argparse.Namespace) -> int:
     if not has_data():
         raise InputError(f"{DATA} must hold mixedwm38.npz and wm811k.npz: a search on synthetic maps says nothing")
     out, total = Path(arguments.out), 0
-    sources = feature_files(out.parent / "experiments" / "features", real=True) if set(names) & set(NAMES) else {}
+    sources = {}
+    if not arguments.dry_run and set(names) & set(NAMES):
+        sources = feature_files(out.parent / "experiments" / "features", real=True)
     for name in names:
-        experiment = experiment_on(name, sources, arguments.source)
+        path = HERE / f"{name}.toml"
+        experiment = load_experiment(path) if arguments.dry_run else experiment_on(name, sources, arguments.source)
         trials = draw(experiment, SPACES[name], FIXED.get(name, {}), arguments.trials)
         runs = sum(map(len, trials.values())) * len(SEEDS)
         total += runs
         print(f"{name}: {len(trials)} arms, {arguments.trials} trials each, {runs} runs", flush=True)
         if arguments.dry_run:
             continue
-        found = search(experiment, trials, SPACES[name], out / name, jobs=arguments.jobs)
+        found = search(
+            experiment,
+            trials,
+            SPACES[name],
+            out / name,
+            seeds=SEEDS,
+            base={**BASE, **SHORT.get(name, {})},
+            jobs=arguments.jobs,
+        )
         save_record(SEARCHED / f"{name}.json", found)
         for arm, options in found.winners().items():
             print(f"  {arm}: {', '.join(f'{option} = {value:g}' for option, value in options.items())}", flush=True)
@@ -135,9 +148,9 @@ def search(
     space: Mapping[str, tuple[float, float]],
     out: Path,
     *,
+    seeds: tuple[int, ...],
+    base: Mapping[str, int],
     jobs: int,
-    seeds: tuple[int, ...] = SEEDS,
-    base: Mapping[str, int] = BASE,
 ) -> Search:
     """Run the trials that `out` does not hold yet, and return all of them; the arms' `data.source` must be files.
 

@@ -130,7 +130,7 @@ def maps(n=240, split=False, lots=False):
     return FeatureSet(
         features=(defect[:, None] + rng.standard_normal((n, 3))).astype(np.float32),
         labels=np.stack([defect, ~defect], axis=1).astype(np.uint8),
-        label_names=("Center", "Loc"),
+        label_names=("Center", "none"),
         content_ids=content,
         provenance={"backbone": "spatial"},
         groups=np.array([f"lot {i // 12}" for i in range(n)]) if lots else None,

@@ -9,19 +9,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qwafer._errors import InputError
-from qwafer.circuits import CircuitSpec
 from qwafer.config import RunConfig
 from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import QuantumOptions
 from qwafer.probes import pairing
-from qwafer.probes.circuit.subject import circuit_subject
+from qwafer.probes.circuit.subject import Start, Subject
 from qwafer.probes.data import controls
 from qwafer.probes.data.held import held_out
 from qwafer.probes.data.probed import probe_data
 from qwafer.probes.report import Report, Verdict, merge, worst
 from qwafer.probes.scores.nulls import NULLS, run_nulls
-from qwafer.probes.suite import head_fit, probe_circuit, probe_run, probed_data
+from qwafer.probes.suite import head_fit, probe_circuit, probe_run, probed_data, run_subject
 from qwafer.training import Prepared, RunResult, prepare, train
 
 QUICK_BATCHES = 100
@@ -112,7 +111,8 @@ def trust_table(
 ) -> TrustTable:
     """Run every probe that applies to `arms` and return the trust table.
 
-    A circuit that several arms share is probed once; the reports of different circuits, and of the arms' heads, are
+    What is probed are the programs that the arms train and evaluate with; programs that several arms share are probed
+    once, where each of these arms starts. The reports of different circuits, and of the arms' heads, are
     merged into one line per probe, with the worst verdict. Scores are those of a short training of each arm (at most 5
     epochs of 100 batches; `thorough` trains as configured, takes more samples, and trains the nulls over 5 seeds).
     Data are probed as the baseline sees them.
@@ -188,8 +188,7 @@ def trust_table(
 
 def _count_steps(arms: Mapping[str, RunConfig], baseline: str, *, thorough: bool) -> int:
     """Return how many steps `trust_table` takes for these arms."""
-    quantum = [config for config in arms.values() if isinstance(config.head, QuantumOptions)]
-    circuits = {(config.circuit, config.engine, config.head.init_scale, config.data.task) for config in quantum}
+    circuits = {(_programs_of(config), config.data.task) for config in arms.values() if config.circuit is not None}
     nulls = 0
     if thorough and isinstance(arms[baseline].head, QuantumOptions):
         separable = getattr(arms[baseline].circuit, "ansatz", "") == "separable"
@@ -205,21 +204,25 @@ def _circuit_reports(
     thorough: bool,
     announce: Announce,
 ) -> list[Report]:
-    """Return the merged reports of the distinct circuits of the arms."""
-    done: dict[tuple[CircuitSpec, Any, float], str] = {}
-    reports: dict[str, list[Report]] = {}
+    """Return the merged reports of the distinct programs of the arms."""
+    subjects: dict[Any, tuple[str, Subject]] = {}
+    prepared: dict[Any, Prepared] = {}
     for arm, config in arms.items():
-        if not isinstance(config.head, QuantumOptions):
+        if config.circuit is None:
             continue
-        spec = config.circuit.circuit(data[arm].task(config.data.task).labels.shape[1])
-        key = (spec, config.engine, config.head.init_scale)
-        if key in done:
-            continue
-        done[key] = arm
-        subject = circuit_subject(spec, config.engine)
+        source = (id(data[arm]), config.data, config.objective)
+        if source not in prepared:
+            prepared[source] = prepare(config, data[arm], seed)
+        found = run_subject(config, prepared[source], seed)
+        key = (_programs_of(config), prepared[source].data.labels.shape[1])
+        first, subject = subjects.setdefault(key, (arm, found))
+        if not any(_same_start(one, other) for one in found.starts for other in subject.starts):
+            subjects[key] = (first, dataclasses.replace(subject, starts=(*subject.starts, *found.starts)))
+    reports: dict[str, list[Report]] = {}
+    for arm, subject in subjects.values():
         reports[arm] = probe_circuit(
             subject,
-            init_scale=config.head.init_scale,
+            init_scale=getattr(arms[arm].head, "init_scale", None),
             thorough=thorough,
             seed=seed,
             progress=lambda state, arm=arm: announce(f"{state.text} of {arm}"),  # type: ignore[misc]
@@ -249,6 +252,16 @@ def _as_asked(run: RunResult, config: RunConfig, prepared: Prepared) -> RunResul
     """Return `run` with the configuration and the digests that it has with its test split."""
     digests = dataclasses.replace(run.digests, data=prepared.data_digest, split=prepared.split.digest)
     return dataclasses.replace(run, config=config.to_dict(), digests=digests)
+
+
+def _programs_of(config: RunConfig) -> tuple[Any, ...]:
+    """Return what the programs of two arms on one task have in common where they are the same, and how they start."""
+    return config.circuit, config.engine, config.training.batch_size, getattr(config.head, "init_scale", None)
+
+
+def _same_start(one: Start, other: Start) -> bool:
+    same = one.inputs.shape == other.inputs.shape and bool(np.array_equal(one.inputs, other.inputs))
+    return same and all(np.array_equal(value, other.weights[name]) for name, value in one.weights.items())
 
 
 def _pairing_reports(

@@ -50,8 +50,8 @@ def run_experiment(
 
     A run that fails is recorded with its error, tried again by the next call, and left out of the comparisons. Results
     do not depend on `executor`, nor on how often the sweep was killed; without one, the runs go to `jobs` worker
-    processes of this machine. With `store_all` each run has a process of its own, and its logits, its predictor and the
-    memory it used are stored beside it. With `descriptive`, fewer seeds than a verdict takes are not refused.
+    processes of this machine. With `store_all` each run has a process of its own, and its predictor and the memory it
+    used are stored beside it. With `descriptive`, fewer seeds than a verdict takes are not refused.
 
     Every read of a test split is noted in the ledger `test-reads.json` beside `out`, or beside the folder `beside` that
     holds it, and the report says which experiments of that neighbourhood have read the same one.
