@@ -19,19 +19,24 @@ SECONDS = ("compile", "evaluation", "total", "training")
 """The timings that the report sums."""
 
 
-def write_report(folder: Path, summary: Summary, timings: SweepTimings, results: Runs) -> Path:
+def write_report(
+    folder: Path, summary: Summary, timings: SweepTimings, results: Runs, test_reads: Sequence[str] = ()
+) -> Path:
     """Write `report.md` and `figures/` into `folder`, and return the path of the report."""
     figures = write_figures(summary, results, folder / "figures")
     path = folder / "report.md"
-    write_text(path, to_markdown(report_blocks(summary, timings, figures), folder))
+    write_text(path, to_markdown(report_blocks(summary, timings, figures, test_reads), folder))
     return path
 
 
-def report_blocks(summary: Summary, timings: SweepTimings, figures: Sequence[tuple[Path, str]]) -> list[Block]:
-    """Return the report; `figures` are (file, caption)."""
+def report_blocks(
+    summary: Summary, timings: SweepTimings, figures: Sequence[tuple[Path, str]], test_reads: Sequence[str] = ()
+) -> list[Block]:
+    """Return the report; `figures` are (file, caption), `test_reads` who has read the test split, in sentences."""
     return [
         *_head(summary),
         *_verdicts(summary),
+        *map(Paragraph, test_reads),
         *_comparison_table(summary),
         *([Images(figures)] if figures else []),
         *_metrics_table(summary),
