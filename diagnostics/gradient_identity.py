@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
         spec = spec_of(arguments, arguments.readout)
         subject = route_subject(spec, arguments.route, arguments.engine)
-        evidence = gather(subject, points=1, seed=arguments.seed, reference="none")
+        evidence = gather(subject, points=1, seed=arguments.seed, reference=False)
         report = gradient_identity(evidence)
         gradient = np.asarray(report.numbers["gradient"]).ravel()
         expected = np.asarray(report.numbers["expectation_values"]).ravel()

@@ -16,3 +16,7 @@ class CapabilityError(RuntimeError):
 
 class PairingError(InputError):
     """Runs that cannot be compared in pairs: a digest that must agree between arms differs."""
+
+
+class RecordError(InputError):
+    """A stored run that contradicts itself: its file was edited, copied over another, or lost its logits."""

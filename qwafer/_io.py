@@ -87,6 +87,15 @@ def digest(*parts: Any) -> str:
     return state.hexdigest()[:16]
 
 
+def hash_texts(texts: np.ndarray) -> np.ndarray:
+    """Return a 64-bit hash (BLAKE2b) of each of (N,) texts, (N,) uint64: equal texts have equal hashes anywhere."""
+    known: dict[str, int] = {}
+    for text in texts.tolist():
+        if text not in known:
+            known[text] = int.from_bytes(hashlib.blake2b(str(text).encode(), digest_size=8).digest(), "little")
+    return np.array([known[text] for text in texts.tolist()], np.uint64)
+
+
 def file_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with Path(path).open("rb") as file:

@@ -54,11 +54,15 @@ def save_record(path: str | Path, record: Any) -> None:
 
 def load_record(cls: type[T], path: str | Path) -> T:
     """Return the record at `path`; raise InputError for a file that does not hold one."""
+    return from_json(cls, read_json(path), str(path))
+
+
+def read_json(path: str | Path) -> Any:
+    """Return the plain data of a JSON file; raise InputError where it is not valid JSON."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
-    return from_json(cls, data, str(path))
 
 
 def _reasons(error: BaseException) -> list[str]:

@@ -80,10 +80,16 @@ class FeatureSet:
         return len(self.features)
 
     def take(self, indices: np.ndarray) -> "FeatureSet":
-        """Return the examples at `indices` ((M,) integers), in that order, with everything that belongs to them."""
+        """Return the examples at `indices` ((M,) integers), in that order, with everything that belongs to them.
+
+        `provenance["rows"]` says how many of how many they are.
+        """
         indices = np.asarray(indices, dtype=np.int64)
         per_row = ("features", "labels", "content_ids", "groups", "times", "split")
-        return replace(self, **{k: getattr(self, k)[indices] for k in per_row if getattr(self, k) is not None})
+        of = self.provenance.get("rows", {}).get("of", len(self))
+        provenance = {**self.provenance, "rows": {"taken": len(indices), "of": of}}
+        arrays = {k: getattr(self, k)[indices] for k in per_row if getattr(self, k) is not None}
+        return replace(self, provenance=provenance, **arrays)
 
     def digest(self) -> str:
         """Return 16 hex digits over everything that a run could depend on: all arrays, names and `exclusive`."""

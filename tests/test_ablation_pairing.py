@@ -26,7 +26,7 @@ SYNTHETIC, FEATURES = (dict.fromkeys("ab", SourceFacts(kind)) for kind in ("synt
 
 
 def check(first, second, arms, facts=SYNTHETIC):
-    return check_pairing({"a": {0: first, 3: first}, "b": {0: first, 3: second}}, arms, facts, "runs/x")
+    return check_pairing({"a": {3: first, 5: first}, "b": {3: second, 5: second}}, arms, facts, "runs/x")
 
 
 def test_equal_digests_pair():
@@ -181,7 +181,7 @@ def test_rules_hold_for_the_digests_that_training_makes(first, second):
         return Digests(
             data=prepared.data_digest,
             split=prepared.split.digest,
-            batches=order_digest(sampler, training.epochs),
+            batches=order_digest(sampler, training.epochs, prepared.ids("train")),
             parameters={f"{k}{list(v.shape)}": digest(np.asarray(v)) for k, v in head.parameters().items()},
         )
 

@@ -52,24 +52,29 @@ def runs(experiment):
         content_ids=np.array([str(i) for i in range(90)]),
         provenance={},
     )
-    return {arm: {seed: train(config, data, seed) for seed in SEEDS} for arm, config in experiment.arms.items()}
+    return {
+        arm: {seed: train(config, data, seed, from_source=True) for seed in SEEDS}
+        for arm, config in experiment.arms.items()
+    }
 
 
 @pytest.fixture
 def summarize(experiment, runs, tmp_path):
-    """Write the runs, changed by `edit(arm, seed, result)`, and return the summary; None leaves a run out."""
+    """Write the runs, and return the summary of them changed by `edit(arm, seed, result)`; None leaves a run out."""
 
     def write(edit=lambda arm, seed, result: result, experiment=experiment, failures=()):
         directory = OutputDirectory(tmp_path / "out")
         record = directory.claim(experiment, DATA)
         for arm, results in runs.items():
             for seed, result in results.items():
-                edited = edit(arm, seed, result)
-                if edited is not None:
-                    edited.save(directory.run_path(arm, seed))
+                if edit(arm, seed, result) is not None:
+                    result.save(directory.run_path(arm, seed))
         for arm, seed, error in failures:
             directory.write_failure(arm, seed, Failure("WorkerDied", error, "a traceback"))
-        summary, _ = conclude(experiment, directory.path, directory.read(experiment), record)
+        results = directory.read(experiment)
+        for arm, found in results.results.items():  # in memory: a file that was edited is refused
+            found.update({seed: edit(arm, seed, result) for seed, result in found.items()})
+        summary, _ = conclude(experiment, directory.path, results, record)
         return directory, summary
 
     return write
@@ -353,13 +358,13 @@ def test_damaged_and_foreign_runs_are_not_complete(summarize, experiment):
     path = directory.run_path("mlp", 0)
     assert directory.read(experiment).pending == []
     whole = path.read_text()
-    for damage in (whole[: len(whole) // 2], "[]", "{}", whole.replace("qwafer/run/2", "qwafer/run/1")):
+    for damage in (whole[: len(whole) // 2], "[]", "{}", whole.replace("qwafer/run/3", "qwafer/run/2")):
         path.write_text(damage)
         assert directory.read(experiment).pending == [("mlp", 0)]
-    path.write_text(whole.replace('"seed": 0', '"seed": 5', 1))
-    assert directory.read(experiment).pending == [("mlp", 0)]
-    path.write_text(directory.run_path("linear", 0).read_text())
-    assert directory.read(experiment).pending == [("mlp", 0)]
+    for foreign in (whole.replace('"seed": 0', '"seed": 5', 1), directory.run_path("linear", 0).read_text()):
+        path.write_text(foreign)
+        with pytest.raises(InputError, match="delete it"):
+            directory.read(experiment)
     path.write_text(whole)
     sweep = directory.read(experiment)
     assert isinstance(sweep.results["mlp"][0], RunResult)

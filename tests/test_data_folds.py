@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qwafer import InputError, RunConfig
 from qwafer.config import DataConfig
-from qwafer.data import Split, make_fold
+from qwafer.data import Split, make_fold, make_split
 from qwafer.experiment import load_experiment
 from qwafer.training._prepare import prepare
 from tests.factories import feature_set, head_options
@@ -155,3 +155,17 @@ def test_a_split_of_its_own_and_the_training_fraction_are_refused(tmp_path: Path
     kept = load_experiment(file, [f"data.source={tmp_path / 'plain.npz'}", "data.n_folds=5"])
     assert kept.effective("a")["data.n_folds"] == 5
     assert "data.train_fraction" not in kept.effective("a")
+
+
+def test_every_lot_is_tested_as_often_as_others_over_seeds():
+    """Else verdicts over seeds were about the lots that always test: a fixed split in all but its digest."""
+    rng = np.random.default_rng(0)
+    lots = np.arange(400) % 20
+    rate = rng.uniform(0.05, 0.9, 20)[lots]
+    labels, ids = (rng.random((400, 1)) < rate[:, None]).astype(np.uint8), np.arange(400).astype(str)
+    tested = np.zeros((200, 20), dtype=bool)
+    for seed in range(200):
+        split = make_split(labels, ids, seed=seed, by="group", groups=lots.astype(str))
+        tested[seed, lots[split.test]] = True
+    assert 0.08 < tested.mean(axis=0).min() < tested.mean(axis=0).max() < 0.35  # 0.2, four standard errors
+    assert len(np.unique(tested, axis=0)) > 150

@@ -57,7 +57,7 @@ def test_small_experiment_passes_and_is_written(tmp_path: Path, capsys: pytest.C
     assert reports["sensitivity"].verdict == "warn"
     assert reports["ineffective options"].verdict == "pass"
     assert set(reports["sensitivity"].numbers) == {"mean_z", "mean_z_readout"}
-    assert len(reports) == 29
+    assert len(reports) == 30
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert "| sensitivity | **warn** |" in markdown
     for line in markdown.splitlines():
@@ -270,7 +270,7 @@ def test_default_experiment_has_exactly_one_warning(engine: str, capsys: pytest.
     assert main(["--engine", engine, "--quiet"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= 100
-    assert lines[-1] == "27 pass, 1 warn, 1 skip"
+    assert lines[-1] == "28 pass, 1 warn, 1 skip"
     warned = [line for line in lines if line.strip().startswith("warn ")]
     assert len(warned) == 1
     assert "sensitivity" in warned[0]

@@ -11,7 +11,7 @@ import pytest
 from qwafer import InputError
 from qwafer.circuits import ANSATZE, ENCODINGS, ENTANGLEMENTS, READOUTS, CircuitSpec
 from qwafer.engines import get
-from qwafer.probes.circuit.statevector import values as expected
+from qwafer.circuits.statevector import values as expected
 
 BATCH = 5
 

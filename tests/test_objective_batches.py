@@ -9,6 +9,7 @@ from qwafer import InputError
 from qwafer.objective import SamplingConfig, make_sampler, order_digest
 
 LABELS = (np.arange(103) % 7 == 0).astype(np.uint8)[:, None]  # 15 positives
+IDS = np.arange(len(LABELS), dtype=np.uint64)
 BALANCED = SamplingConfig(balanced=True)
 
 
@@ -67,14 +68,14 @@ def test_without_importance_weights_balanced_examples_weigh_one():
 
 def test_the_digest_tells_orders_apart():
     digests = {
-        order_digest(sampler(), 2),
-        order_digest(sampler(), 3),
-        order_digest(sampler(seed=4), 2),
-        order_digest(sampler(BALANCED), 2),
-        order_digest(sampler(batch_size=11), 2),
+        order_digest(sampler(), 2, IDS),
+        order_digest(sampler(), 3, IDS),
+        order_digest(sampler(seed=4), 2, IDS),
+        order_digest(sampler(BALANCED), 2, IDS),
+        order_digest(sampler(batch_size=11), 2, IDS),
     }
     assert len(digests) == 5
-    assert order_digest(sampler(), 2) == order_digest(sampler(), 2)
+    assert order_digest(sampler(), 2, IDS) == order_digest(sampler(), 2, IDS)
 
 
 def test_balanced_batches_need_one_label_and_both_classes():

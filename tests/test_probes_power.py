@@ -22,7 +22,7 @@ from qwafer.probes.circuit.expressivity import (
 )
 from qwafer.probes.circuit.fourier import fourier_coefficients, fourier_spectrum
 from qwafer.probes.circuit.lie import circuit_generators, lie_algebra, lie_closure_dimension, pauli_string
-from qwafer.probes.circuit.statevector import evolve, states
+from qwafer.circuits.statevector import evolve, states
 from qwafer.probes.circuit.trainability import (
     COSTS,
     fit_decay,

@@ -72,7 +72,7 @@ def _dead(results: Runs) -> list[str]:
     found = []
     for arm, runs in results.items():
         for sign, kind in (("has a gradient of exactly zero", "grad_norm"), ("did not move", "distance")):
-            for group in sorted({group for result in runs.values() for group in result.groups(kind)}):
+            for group in sorted({group for result in runs.values() for group in result.parameter_groups(kind)}):
                 curves = {seed: result.curve(f"{kind}.{group}") for seed, result in runs.items()}
                 seeds = [seed for seed, curve in curves.items() if curve.size and not curve.any()]
                 if seeds:

@@ -83,9 +83,10 @@ def check_pairing(
     facts: Mapping[str, SourceFacts],
     where: str = "the results",
 ) -> Pairing:
-    """Compare `digests[arm][seed]` between all arms, seed by seed.
+    """Compare `digests[arm][seed]` between all arms, seed by seed, and the data of each arm between its seeds.
 
-    Raises PairingError where a digest differs between two arms that agree in every option that determines it.
+    Raises PairingError where a digest differs between two arms that agree in every option that determines it, or where
+    the seeds of an arm saw other data.
     """
     found: dict[tuple[tuple[str, str], str], Difference] = {}
     agree: dict[str, bool] = {}
@@ -97,6 +98,8 @@ def check_pairing(
             if not pair.options:
                 raise PairingError(_refusal(pair, where))
             found[pair.arms, pair.what] = Difference(pair.arms, pair.what, pair.options)
+    for arm, runs in digests.items():
+        _check_data(arm, runs, configs[arm], where)
     return Pairing(
         n_seeds=len(seeds),
         equal=tuple(what for what in INPUTS if agree.get(what, False)),
@@ -118,6 +121,22 @@ def identical_arms(results: Runs) -> tuple[tuple[str, str], ...]:
         if common and all(prints[first][seed] == prints[second][seed] for seed in common):
             pairs.append((first, second))
     return tuple(pairs)
+
+
+def _check_data(arm: str, runs: Mapping[int, Digests], config: RunConfig, where: str) -> None:
+    """Raise PairingError where two seeds of an arm were given other features, or drew other data from them than
+    `data.limit` asks for.
+    """
+    drawn = config.data.limit is not None and config.data.split_seed is None
+    for what in ("source",) if drawn else ("source", "data"):
+        seen = {getattr(found, what): seed for seed, found in sorted(runs.items(), reverse=True)}
+        seen.pop("", None)
+        if len(seen) > 1:
+            (one, first), (other, second) = sorted(seen.items(), key=lambda item: item[1])[:2]
+            raise PairingError(
+                f"the runs of arm {arm} with seeds {first} and {second} were made on different data ({one}, {other}): "
+                f"{where} may mix runs of different files: delete those of the other data, and they are done again"
+            )
 
 
 def _labelled(digests: Digests) -> dict[str, str]:

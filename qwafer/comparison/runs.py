@@ -3,17 +3,13 @@
 import numpy as np
 
 from qwafer._errors import InputError
-from qwafer.sweeps.directory import OutputDirectory, SweepResults
+from qwafer.sweeps.directory import SweepResults
 from qwafer.training.result import RunResult, Runs
 
 
-def check_complete(directory: OutputDirectory, sweep: SweepResults) -> None:
-    """Raise InputError where a head has no run, or a run has lost its logits."""
+def check_complete(sweep: SweepResults) -> None:
+    """Raise InputError where a head has no run."""
     for head, results in sweep.results.items():
-        for seed, result in results.items():
-            path = directory.run_path(head, seed)
-            if not result.outputs:
-                raise InputError(f"{path} has lost its logits ({path.stem}.npz): delete it, and the run is done again")
         if not results:
             failure = next(iter(sweep.failures[head].values()))
             raise InputError(f"head {head} has no complete run to report: {failure.error}")

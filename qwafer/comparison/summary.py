@@ -267,7 +267,7 @@ def _learning(runs: Mapping[int, RunResult]) -> dict[str, LearningSummary]:
             first_distance=mean(f"distance.{group}", 0),
             last_distance=mean(f"distance.{group}", -1),
         )
-        for group in ordered_groups(group for run in runs.values() for group in run.groups("grad_norm"))
+        for group in ordered_groups(group for run in runs.values() for group in run.parameter_groups("grad_norm"))
     }
 
 

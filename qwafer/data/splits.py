@@ -12,8 +12,8 @@ from qwafer._io import digest, key_seed
 PARTS = ("train", "val", "test")
 _UNITS = {"content": "distinct maps", "group": "groups of rows that share no map", "time": "distinct maps"}
 """What a split shares out, by what it goes."""
-MAX_PASSES = 10
-"""Passes over the groups in search of moves that balance a split by group better; two or three are the rule."""
+DRAWS = 100
+"""Random partitions of the groups that a split by group chooses from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +55,8 @@ def make_split(
     - `by="content"`: stratified over label combinations. Every combination is shared out in proportion; what does not
       divide evenly, and identical maps that must stay together, go by iterative stratification (Sechidis, Tsoumakas and
       Vlahavas 2011, "On the stratification of multi-label data"): the rarest label first, to the part that lacks most.
-    - `by="group"`: rows of a group stay together, too (groups that share a map become one); each goes, the weightiest
-      first, to the part whose label counts it brings closest to the target.
+    - `by="group"`: rows of a group stay together, too (groups that share a map become one). Of 100 random partitions of
+      the groups, the one whose label counts come closest to the fractions is taken.
     - `by="time"`: oldest to train, newest to test. Identical maps go where the newest of them belongs, so that training
       never sees anything newer than the cut. The seed has no effect.
 
@@ -188,7 +188,7 @@ def _shared_out(
 ) -> np.ndarray:
     """Return (U,) the part of each unit, of as many parts as there are `fractions`; none is empty."""
     counts = _label_counts(labels, unit, int(unit.max()) + 1)
-    part = _greedy(counts, fractions, rng) if by == "group" else _stratified(labels, unit, counts, fractions, rng)
+    part = _drawn(counts, fractions, rng) if by == "group" else _stratified(labels, unit, counts, fractions, rng)
     return _filled(part, counts[:, -1], len(fractions))
 
 
@@ -290,37 +290,29 @@ def _iterate(members: np.ndarray, part: np.ndarray, counts: np.ndarray, fraction
         remaining = have[open_members, :-1].sum(axis=0)
 
 
-def _greedy(counts: np.ndarray, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return (U,) the part of each unit, minimising sum_jl ((a_jl - f_j T_l) / T_l)^2 over parts j, labels l greedily.
+def _drawn(counts: np.ndarray, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return (U,) the part of each unit: of `DRAWS` random orders, cut where the rows reach the fractions, the best.
 
-    a_jl are the rows of label l in part j, T_l all of them. With e_jl = a_jl / T_l - f_j and a
-    unit's shares c_l of T_l, putting the unit into part j adds 2 e_j.c + c.c. The units go one by one, the weightiest
-    first, each to the part where it adds least; then units move as long as a move makes the sum smaller.
+    The best has the least sum_jl (a_jl / T_l - f_j)^2 over parts j and labels l, with a_jl the rows of label l in part
+    j and T_l all of them. To search further would give every seed the same balanced split, and so the same test part.
+
+    Morgan and Rubin 2012, "Rerandomization to improve covariate balance in experiments".
     """
     total = counts.sum(axis=0)
-    scaled = counts[:, total > 0] / total[total > 0]  # (U, L): shares of each label
-    order = rng.permutation(len(counts))
-    order = order[np.argsort(-scaled[order].sum(axis=1), kind="stable")]
-    excess = -np.outer(fractions, np.ones(scaled.shape[1]))  # (parts, L)
-    part = np.empty(len(counts), dtype=np.int64)
-    for u in order.tolist():
-        j = int(np.argmin(np.round(excess @ scaled[u], 12)))
-        part[u] = j
-        excess[j] += scaled[u]
-    for _ in range(MAX_PASSES):
-        moved = False
-        for u in order.tolist():
-            gain = (excess[part[u]] - excess) @ scaled[u] - scaled[u] @ scaled[u]  # half of what a move to j takes away
-            gain[part[u]] = 0
-            j = int(np.argmax(gain))
-            if gain[j] > 1e-12:
-                excess[part[u]] -= scaled[u]
-                excess[j] += scaled[u]
-                part[u] = j
-                moved = True
-        if not moved:
-            break
-    return part
+    shares = counts[:, total > 0] / total[total > 0]  # (U, L): of each label's rows
+    ends = np.cumsum(fractions)[:-1] * total[-1]
+    best, least = np.zeros(len(counts), dtype=np.int64), np.inf
+    for _ in range(DRAWS):
+        order = rng.permutation(len(counts))
+        size = counts[order, -1]
+        part = np.empty(len(counts), dtype=np.int64)
+        part[order] = np.searchsorted(ends, np.cumsum(size) - size / 2, side="right")
+        sums = np.zeros((len(fractions), shares.shape[1]))
+        np.add.at(sums, part, shares)
+        deviation = float(np.sum((sums - fractions[:, None]) ** 2))
+        if deviation < least:
+            best, least = part, deviation
+    return best
 
 
 def _filled(part: np.ndarray, size: np.ndarray, n_parts: int) -> np.ndarray:

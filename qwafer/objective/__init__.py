@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qwafer.objective._objective import make_objective as make_objective
     from qwafer.objective.batches import Batches as Batches
     from qwafer.objective.batches import Sampler as Sampler
+    from qwafer.objective.batches import batches_digest as batches_digest
     from qwafer.objective.batches import make_sampler as make_sampler
     from qwafer.objective.batches import order_digest as order_digest
     from qwafer.objective.losses import asymmetric as asymmetric

@@ -1,5 +1,6 @@
 """Which examples make a batch: shuffled passes, or balanced draws with their importance weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -139,9 +140,19 @@ def make_sampler(
     return BalancedDraws(positives, negatives, batch_size, n_positive, w_pos, w_neg, seed, n_batches)
 
 
-def order_digest(sampler: Sampler, epochs: int) -> str:
-    """Return the digest of the rows of every batch of `epochs` epochs: equal for arms that see the same batches."""
-    return digest(*(digest(sampler.epoch(number).rows) for number in range(1, epochs + 1)))
+def order_digest(sampler: Sampler, epochs: int, ids: np.ndarray, done: Sequence[str] = ()) -> str:
+    """Return the digest of the examples and weights of all batches of `epochs` epochs: equal where arms see the same.
+
+    `ids` (M,) uint64 are those of the training examples. `done` holds the `batches_digest` of the epochs that ran; the
+    others are as the sampler plans them.
+    """
+    planned = range(len(done) + 1, epochs + 1)
+    return digest(*done, *(batches_digest(sampler.epoch(number), ids) for number in planned))
+
+
+def batches_digest(batches: Batches, ids: np.ndarray) -> str:
+    """Return the digest of one epoch: the `ids` (M,) of its examples in order, and their weights as float32."""
+    return digest(ids[np.asarray(batches.rows)], np.asarray(batches.weights, np.float32))
 
 
 def _stream(rng: np.random.Generator, members: np.ndarray, length: int) -> np.ndarray:

@@ -275,7 +275,7 @@ class SamplingConfig:
         """Return the options that determine the digest `what`: balanced draws pick positives of the task."""
         if what != "batches":
             return ()
-        return ("balanced", "pos_frac", *(["data.task"] if self.balanced else []))
+        return ("balanced", "pos_frac", "importance_weights", *(["data.task"] if self.balanced else []))
 
     def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
         """Return why `option` has no effect, as a clause; None where it has one."""

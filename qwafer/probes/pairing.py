@@ -134,7 +134,7 @@ def program_fingerprint(config: RunConfig, data: FeatureSet, seed: int = 0) -> d
         "initial": digest(*leaves),
         "data": prepared.data_digest,
         "split": prepared.split.digest,
-        "batches": digest(order_digest(sampler, options.epochs), np.asarray(batch.rows), np.asarray(batch.weights)),
+        "batches": digest(order_digest(sampler, options.epochs, prepared.ids("train"))),
         "loop": digest([getattr(options, name) for name in LOOP_OPTIONS], options.ema_decay, total),
     }
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from qwafer._errors import InputError
 from qwafer.circuits import CircuitSpec
 from qwafer.config import RunConfig
 from qwafer.execution import OnProgress, Progress
@@ -22,14 +24,15 @@ from qwafer.probes.circuit.linear import CHUNK_AMPLITUDES, MOST_QUBITS, spec_jac
 from qwafer.probes.circuit.readout import readout_identity, value_agreement
 from qwafer.probes.circuit.routes import gradient_identity
 from qwafer.probes.circuit.sensitivity import sensitivity
-from qwafer.probes.circuit.subject import Subject, circuit_subject
+from qwafer.probes.circuit.subject import Start, Subject, circuit_subject, program_subject
 from qwafer.probes.circuit.trainability import own_trainability, trainability
 from qwafer.probes.data import controls
 from qwafer.probes.data.probed import ProbedData
 from qwafer.probes.report import Report, parameter_name
 from qwafer.probes.scores import logits as scores
 from qwafer.probes.scores import stall
-from qwafer.training import Prepared, RunResult, prepare, train
+from qwafer.training import Prepared, RunResult, make_head, make_program, prepare, train
+from qwafer.training.predictor import PREDICTION_BATCH
 
 TOO_LARGE = f"more than {MOST_QUBITS} wires: too large to simulate over many random weights"
 
@@ -41,8 +44,31 @@ QUICK_AMPLITUDES = 1 << 17
 """Amplitudes of all of these examples, at most: larger circuits are looked at with fewer examples."""
 
 
+def run_subject(config: RunConfig, prepared: Prepared, seed: int) -> Subject:
+    """Return the subject of the programs of a run: the very ones that `train` and a `Predictor` execute.
+
+    The program that trains, at `training.batch_size`, the one that evaluates, at `PREDICTION_BATCH` without gradients,
+    and where the run starts: the head's initial weights of `seed`, and the circuit's inputs for examples spread over
+    the training split. A head of one's own that does not say them (`circuit_weights()`, `inputs(features)`, as
+    `QuantumHead`) has no start. Raises InputError for a configuration without a circuit.
+    """
+    features, labels = prepared.part("train")
+    make = functools.partial(make_program, config, labels.shape[1], seed=seed)
+    program, evaluation = make(config.training.batch_size), make(PREDICTION_BATCH, gradient=False)
+    if program is None:
+        raise InputError(f"`config` must have a circuit to be probed, got head {config.name('head')}")
+    head: Any = make_head(config, features, labels.shape[1], seed)
+    starts = []
+    if hasattr(head, "circuit_weights") and hasattr(head, "inputs"):
+        rows = np.unique(np.linspace(0, len(features) - 1, PREDICTION_BATCH).astype(int))
+        inputs = np.asarray(head.inputs(np.asarray(features[rows], head.dtype)))
+        starts.append(Start({name: np.asarray(value) for name, value in head.circuit_weights().items()}, inputs))
+    return program_subject(program, config.engine, evaluation=evaluation, starts=tuple(starts))
+
+
 def probe_gradients(evidence: Evidence) -> list[Report]:
-    """Return the reports on values, readout, sensitivity and gradients of one subject.
+    """Return the reports on values, readout, sensitivity and gradients of one subject, each with the programs that
+    were asked.
 
     They run from the specific to the general, and a parameter that one has found at fault is left out by those after
     it: a dead readout coefficient is one finding, not three. Where the readout is not the one specified, or the
@@ -58,7 +84,21 @@ def probe_gradients(evidence: Evidence) -> list[Report]:
             identity = _left(identity, "gradient agreement")
     moving = sensitivity(evidence, exclude=identity.blames)
     agreement = gradient_agreement(evidence, exclude=(*identity.blames, *moving.blames))
-    return [value_agreement(evidence), readout, identity, moving, agreement]
+    subject = evidence.subject
+    both = [label for label in (subject.label, subject.evaluation_label) if label]
+    values = _of(value_agreement(evidence), both)
+    return [values, *(_of(report, both[:1]) for report in (readout, identity, moving, agreement))]
+
+
+def _of(report: Report, programs: Sequence[str]) -> Report:
+    """Return `report` with the programs that it speaks of in its headline and its numbers."""
+    if not programs or report.verdict == "skip":
+        return report
+    return dataclasses.replace(
+        report,
+        headline=f"{report.headline} ({'; evaluation '.join(programs)})",
+        numbers={**report.numbers, "programs": list(programs)},
+    )
 
 
 def _left(report: Report, to: str) -> Report:
@@ -207,7 +247,7 @@ def _jacobian_and_gram(head: QuantumHead, spec: CircuitSpec, features: np.ndarra
     """Return the output Jacobian at the data and the fidelity matrix of the encoded and processed states."""
     import jax.numpy as jnp
 
-    from qwafer.probes.circuit.statevector import states
+    from qwafer.circuits.statevector import states
 
     angles = np.asarray(head.inputs(jnp.asarray(features, head.dtype)), np.float64)
     weights: Mapping[str, np.ndarray] = {

@@ -6,25 +6,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from qwafer._errors import InputError
-from qwafer.circuits import CircuitSpec
 from qwafer.config import RunConfig
 from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import QuantumOptions
 from qwafer.probes import pairing
-from qwafer.probes.circuit.subject import circuit_subject
+from qwafer.probes.circuit.subject import Start, Subject
 from qwafer.probes.data import controls
+from qwafer.probes.data.held import held_out
 from qwafer.probes.data.probed import probe_data
 from qwafer.probes.report import Report, Verdict, merge, worst
 from qwafer.probes.scores.nulls import NULLS, run_nulls
-from qwafer.probes.suite import head_fit, probe_circuit, probe_run, probed_data
-from qwafer.training import RunResult, prepare, train
+from qwafer.probes.suite import head_fit, probe_circuit, probe_run, probed_data, run_subject
+from qwafer.training import Prepared, RunResult, prepare, train
 
 QUICK_BATCHES = 100
 """Most batches per epoch of the short training that the quick table looks at."""
 QUICK_EPOCHS = 5
 """Most epochs of it."""
+QUICK_PERMUTATIONS = 3
+"""Trainings on permuted labels."""
+THOROUGH_PERMUTATIONS = 20
+"""The same of a thorough table."""
 NULL_SEEDS = 5
 """Seeds of the nulls of a thorough table."""
 
@@ -105,10 +111,14 @@ def trust_table(
 ) -> TrustTable:
     """Run every probe that applies to `arms` and return the trust table.
 
-    A circuit that several arms share is probed once; the reports of different circuits, and of the arms' heads, are
+    What is probed are the programs that the arms train and evaluate with; programs that several arms share are probed
+    once, where each of these arms starts. The reports of different circuits, and of the arms' heads, are
     merged into one line per probe, with the worst verdict. Scores are those of a short training of each arm (at most 5
     epochs of 100 batches; `thorough` trains as configured, takes more samples, and trains the nulls over 5 seeds).
     Data are probed as the baseline sees them.
+
+    The labels of the test split are not read: one half of validation chooses checkpoints and thresholds, the other is
+    scored (`without_test`). Copies of training examples are sought among the features of the test split, too.
 
     Args:
         arms: configurations by name.
@@ -129,24 +139,24 @@ def trust_table(
             progress(Progress("probes", next(steps), total, text=text))
 
     short = {arm: config if thorough else _shortened(config, len(data[arm])) for arm, config in arms.items()}
-    prepared = prepare(arms[baseline], data[baseline], seed)
-    probed = probed_data(
-        prepared, stratified=arms[baseline].data.split_by == "content" and data[baseline].split is None
-    )
+    prepared = {arm: prepare(config, data[arm], seed) for arm, config in short.items()}
+    held = {arm: held_out(config, prepared[arm]) for arm, config in short.items()}
 
     circuits = _circuit_reports(arms, data, seed=seed, thorough=thorough, announce=announce)
     runs: dict[str, RunResult] = {}
     head_reports: dict[str, list[Report]] = {}
-    for arm, config in short.items():
+    for arm, (config, features) in held.items():
         announce(f"scores of {arm}")
-        runs[arm] = train(config, data[arm], seed)
-        head_reports[arm] = probe_run(runs[arm], data[arm], seed=seed)
+        runs[arm] = train(config, features, seed)
+        head_reports[arm] = probe_run(runs[arm], features, seed=seed)
     announce("data")
-    data_reports = probe_data(probed)
-    fit = head_fit(short[baseline], prepared.data, seed)
-    data_reports += [controls.label_permutation(probed, fit, seed=seed), controls.split_by_origin(probed, seed=seed)]
+    stratified = arms[baseline].data.split_by == "content" and data[baseline].split is None
+    data_reports = _data_reports(
+        prepared[baseline], *held[baseline], stratified=stratified, seed=seed, thorough=thorough
+    )
     announce("pairing")
-    pairing_reports = _pairing_reports(arms, runs, data, baseline, seed)
+    as_asked = {arm: _as_asked(run, short[arm], prepared[arm]) for arm, run in runs.items()}
+    pairing_reports = _pairing_reports(arms, as_asked, data, baseline, seed)
     sections = [
         Section("gradients and circuit", tuple(circuits)),
         Section("scores", tuple(_merged(head_reports))),
@@ -155,8 +165,7 @@ def trust_table(
     ]
     if thorough and isinstance(arms[baseline].head, QuantumOptions):
         null = run_nulls(
-            arms[baseline],
-            data[baseline],
+            *held[baseline],
             range(seed, seed + NULL_SEEDS),
             progress=lambda state: announce(f"null {state.text}"),
         )
@@ -169,9 +178,9 @@ def trust_table(
             engine={arm: run.engine for arm, run in runs.items()},
             seed=seed,
             thorough=thorough,
-            n_examples=len(prepared.data),
-            n_features=prepared.data.features.shape[1],
-            labels=prepared.data.label_names,
+            n_examples=len(prepared[baseline].data),
+            n_features=prepared[baseline].data.features.shape[1],
+            labels=prepared[baseline].data.label_names,
             versions=next(iter(runs.values())).environment.versions,
         ),
     )
@@ -179,8 +188,7 @@ def trust_table(
 
 def _count_steps(arms: Mapping[str, RunConfig], baseline: str, *, thorough: bool) -> int:
     """Return how many steps `trust_table` takes for these arms."""
-    quantum = [config for config in arms.values() if isinstance(config.head, QuantumOptions)]
-    circuits = {(config.circuit, config.engine, config.head.init_scale, config.data.task) for config in quantum}
+    circuits = {(_programs_of(config), config.data.task) for config in arms.values() if config.circuit is not None}
     nulls = 0
     if thorough and isinstance(arms[baseline].head, QuantumOptions):
         separable = getattr(arms[baseline].circuit, "ansatz", "") == "separable"
@@ -196,26 +204,64 @@ def _circuit_reports(
     thorough: bool,
     announce: Announce,
 ) -> list[Report]:
-    """Return the merged reports of the distinct circuits of the arms."""
-    done: dict[tuple[CircuitSpec, Any, float], str] = {}
-    reports: dict[str, list[Report]] = {}
+    """Return the merged reports of the distinct programs of the arms."""
+    subjects: dict[Any, tuple[str, Subject]] = {}
+    prepared: dict[Any, Prepared] = {}
     for arm, config in arms.items():
-        if not isinstance(config.head, QuantumOptions):
+        if config.circuit is None:
             continue
-        spec = config.circuit.circuit(data[arm].task(config.data.task).labels.shape[1])
-        key = (spec, config.engine, config.head.init_scale)
-        if key in done:
-            continue
-        done[key] = arm
-        subject = circuit_subject(spec, config.engine)
+        source = (id(data[arm]), config.data, config.objective)
+        if source not in prepared:
+            prepared[source] = prepare(config, data[arm], seed)
+        found = run_subject(config, prepared[source], seed)
+        key = (_programs_of(config), prepared[source].data.labels.shape[1])
+        first, subject = subjects.setdefault(key, (arm, found))
+        if not any(_same_start(one, other) for one in found.starts for other in subject.starts):
+            subjects[key] = (first, dataclasses.replace(subject, starts=(*subject.starts, *found.starts)))
+    reports: dict[str, list[Report]] = {}
+    for arm, subject in subjects.values():
         reports[arm] = probe_circuit(
             subject,
-            init_scale=config.head.init_scale,
+            init_scale=getattr(arms[arm].head, "init_scale", None),
             thorough=thorough,
             seed=seed,
             progress=lambda state, arm=arm: announce(f"{state.text} of {arm}"),  # type: ignore[misc]
         )
     return _merged(reports)
+
+
+def _data_reports(
+    prepared: Prepared, config: RunConfig, features: FeatureSet, *, stratified: bool, seed: int, thorough: bool
+) -> list[Report]:
+    """Return the reports on the data of a run, and on `config` and `features`, which are that run without its test."""
+    labels = np.array(prepared.data.labels)
+    labels[prepared.split.test] = 0
+    probed = dataclasses.replace(probed_data(prepared, stratified=stratified), labels=labels, labelled=("train", "val"))
+    rest = probed_data(prepare(config, features, seed))
+    times = THOROUGH_PERMUTATIONS if thorough else QUICK_PERMUTATIONS
+    own = controls.label_permutation(rest, head_fit(config, features, seed), permutations=times, seed=seed)
+    return [
+        *probe_data(probed),
+        own,
+        dataclasses.replace(controls.label_permutation(rest, seed=seed), name="label permutation, linear"),
+        controls.split_by_origin(rest, seed=seed),
+    ]
+
+
+def _as_asked(run: RunResult, config: RunConfig, prepared: Prepared) -> RunResult:
+    """Return `run` with the configuration and the digests that it has with its test split."""
+    digests = dataclasses.replace(run.digests, data=prepared.data_digest, split=prepared.split.digest)
+    return dataclasses.replace(run, config=config.to_dict(), digests=digests)
+
+
+def _programs_of(config: RunConfig) -> tuple[Any, ...]:
+    """Return what the programs of two arms on one task have in common where they are the same, and how they start."""
+    return config.circuit, config.engine, config.training.batch_size, getattr(config.head, "init_scale", None)
+
+
+def _same_start(one: Start, other: Start) -> bool:
+    same = one.inputs.shape == other.inputs.shape and bool(np.array_equal(one.inputs, other.inputs))
+    return same and all(np.array_equal(value, other.weights[name]) for name, value in one.weights.items())
 
 
 def _pairing_reports(

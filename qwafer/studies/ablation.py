@@ -46,8 +46,8 @@ def run_experiment(
 
     A run that fails is recorded with its error, tried again by the next call, and left out of the comparisons. Results
     do not depend on `executor`, nor on how often the sweep was killed; without one, the runs go to `jobs` worker
-    processes of this machine. With `store_all` each run has a process of its own, and its logits, its predictor and the
-    memory it used are stored beside it. With `descriptive`, fewer seeds than a verdict takes are not refused.
+    processes of this machine. With `store_all` each run has a process of its own, and its predictor and the memory it
+    used are stored beside it. With `descriptive`, fewer seeds than a verdict takes are not refused.
 
     Raises:
         InputError: data, a configuration or a machine that cannot do some arm at all; an output directory that belongs

@@ -83,7 +83,7 @@ def run_benchmark(
         resolved.experiment, out / "sweep", executor=executor, descriptive=True, progress=report, store_all=True
     )
     directory = OutputDirectory(out / "sweep")
-    check_complete(directory, outcome.results)
+    check_complete(outcome.results)
     runs = outcome.results.results
     check_same_examples(runs)
     timings = _timings(resolved, directory, runs, out / "timing", executor, report)

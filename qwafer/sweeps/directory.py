@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from qwafer._errors import InputError
+from qwafer._errors import InputError, RecordError
 from qwafer._io import jsonable
 from qwafer._records import load_record, save_record
 from qwafer.config import RunConfig
@@ -163,18 +163,39 @@ class OutputDirectory:
                     sweep.failures[arm][seed] = self._failure(arm, seed) or NOT_DONE
                 else:
                     sweep.results[arm][seed] = result
+            self._check_copies(arm, sweep.results[arm])
         return sweep
 
     def _load(self, experiment: Experiment, arm: str, seed: int) -> RunResult | None:
         """Return the complete run of `arm` and `seed`; None where there is none, or it is damaged or of another
         configuration.
+
+        Raises RecordError for a run that is not what was saved there.
         """
+        path = self.run_path(arm, seed)
         try:
-            result = RunResult.load(self.run_path(arm, seed))
+            result = RunResult.load(path)
             digest = config_digest(RunConfig.from_dict(result.config))
+        except RecordError:
+            raise
         except (OSError, InputError, TypeError, AttributeError):
             return None  # what cannot be read is not complete: the run is done again
-        return result if digest == config_digest(experiment.arms[arm]) and result.seed == seed else None
+        if result.seed != seed:
+            raise RecordError(f"{path} holds the run of seed {result.seed}: delete it, and the run is done again")
+        return result if digest == config_digest(experiment.arms[arm]) else None
+
+    def _check_copies(self, arm: str, results: Mapping[int, RunResult]) -> None:
+        """Raise RecordError where two seeds of an arm hold one run: equal to the last bit, the seconds that it took
+        included.
+        """
+        seen: dict[tuple[Any, ...], int] = {}
+        for seed, result in results.items():
+            first = seen.setdefault((result.timings, result.fingerprint()), seed)
+            if first != seed and result.same_outputs(results[first]):
+                raise RecordError(
+                    f"{self.run_path(arm, seed)} is a copy of the run of seed {first}: delete it, and the run is done "
+                    "again"
+                )
 
     def _failure(self, arm: str, seed: int) -> Failure | None:
         """Return what became of a failed run; None where nothing is known, or its file is damaged."""

@@ -43,8 +43,8 @@ def train_payload(
 def train_run(payload: Mapping[str, Any], report: ReportPart) -> None:
     """Train one arm with one seed and write its result.
 
-    With `store_all` it holds the memory used, and the logits and the predictor are written beside it, and before it: a
-    run is complete when its result is there.
+    With `store_all` it holds the memory used, and the predictor is written beside it, and before it: a run is complete
+    when its result is there.
     """
     from qwafer.heads import Head
     from qwafer.training import train
@@ -53,6 +53,7 @@ def train_run(payload: Mapping[str, Any], report: ReportPart) -> None:
         run_config(payload),
         load_features(payload["features"]),
         payload["seed"],
+        from_source=True,
         directory=payload["checkpoints"],
         progress=lambda state: report(state.done / state.total),
     )
@@ -61,7 +62,7 @@ def train_run(payload: Mapping[str, Any], report: ReportPart) -> None:
         result = dataclasses.replace(result, memory=PeakMemory.now())
         if result.predictor is not None and isinstance(result.predictor.head, Head):
             result.predictor.save(predictor_path(out))
-    result.save(out, outputs=payload["store_all"])
+    result.save(out)
 
 
 def check_run(payload: Mapping[str, Any], report: ReportPart) -> None:
@@ -87,7 +88,9 @@ def time_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:
 
     config, data = run_config(payload), load_features(payload["features"])
     stored = Path(payload["predictor"])
-    predictor = Predictor.load(stored) if stored.is_file() else train(config, data, payload["seed"]).predictor
+    predictor = (
+        Predictor.load(stored) if stored.is_file() else train(config, data, payload["seed"], from_source=True).predictor
+    )
     assert predictor is not None
     prepared = prepare(config, data, payload["seed"])
     return to_json(time_head(predictor, prepared.part("val")[0], prepared.part("test")[0]))

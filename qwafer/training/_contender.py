@@ -8,7 +8,7 @@ from qwafer._errors import InputError
 from qwafer.config import RunConfig
 from qwafer.training._environment import environment
 from qwafer.training._judge import judge
-from qwafer.training._prepare import Prepared
+from qwafer.training._prepare import Prepared, written_config
 from qwafer.training.predictor import Predictor
 from qwafer.training.result import Digests, ParameterCount, RunResult, Timings
 
@@ -31,7 +31,7 @@ def fit_contender(config: RunConfig, prepared: Prepared, seed: int) -> RunResult
     count = getattr(fitted, "n_parameters", None)
     end = time.perf_counter()
     return RunResult(
-        config=config.to_dict(),
+        config=written_config(config),
         seed=seed,
         label_names=prepared.data.label_names,
         val=judged.val,
@@ -41,7 +41,7 @@ def fit_contender(config: RunConfig, prepared: Prepared, seed: int) -> RunResult
         epochs_run=0,
         converged=None,
         curves={},
-        digests=Digests(prepared.data_digest, prepared.split.digest),
+        digests=Digests(prepared.data_digest, prepared.split.digest, source=prepared.source_digest),
         n_parameters=ParameterCount(trainable=count, frozen=0, total=count),
         degenerate=judged.degenerate,
         notes=prepared.notes,
@@ -50,5 +50,8 @@ def fit_contender(config: RunConfig, prepared: Prepared, seed: int) -> RunResult
         compile_cache={},
         environment=environment(),
         predictor=Predictor.of(config, fitted, prepared, judged, seed),
+        provenance=prepared.data.provenance,
+        n_examples=prepared.n_examples,
+        n_groups=prepared.n_groups,
         outputs=judged.outputs,
     )

@@ -44,6 +44,8 @@ class History:
     since_best: int = 0
     diverged: bool = False
     initial: InitialScores | None = None
+    batches: list[str] = field(default_factory=list)
+    """`batches_digest` of each epoch that ran."""
     sums: Sums = field(default_factory=Sums)
     seconds: dict[str, float] = field(default_factory=lambda: {"compile": 0.0, "training": 0.0, "evaluation": 0.0})
 

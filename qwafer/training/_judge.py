@@ -18,7 +18,7 @@ class Judgement:
     thresholds: tuple[float, ...]
     """Tuned on validation; empty for exclusive classes, which the largest logit decides."""
     outputs: dict[str, np.ndarray]
-    """`val_logits`, `val_labels`, `val_rows`, and the same of `test`."""
+    """As `RunResult.outputs`."""
 
     @property
     def degenerate(self) -> bool:
@@ -41,5 +41,8 @@ def judge(prepared: Prepared, logits: Mapping[str, np.ndarray]) -> Judgement:
             exclusive=prepared.exclusive,
         )
         outputs |= {f"{name}_logits": values, f"{name}_labels": labels[name]}
-        outputs[f"{name}_rows"] = getattr(prepared.split, name)
+        outputs |= {f"{name}_rows": getattr(prepared.split, name), f"{name}_ids": prepared.ids(name)}
+        groups = prepared.groups(name)
+        if groups is not None:
+            outputs[f"{name}_groups"] = groups
     return Judgement(found["val"], found["test"], thresholds or (), outputs)

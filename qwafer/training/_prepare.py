@@ -1,13 +1,17 @@
 """From a configuration, features and a seed to the arrays of a run: task, limit, split."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from qwafer._errors import InputError
-from qwafer._io import digest, key_seed
-from qwafer.config import RunConfig
+from qwafer._io import digest, hash_texts, key_seed
+from qwafer.config import DataConfig, RunConfig
 from qwafer.data import Split, make_fold, make_split
+from qwafer.data.source import SYNTHETIC
+from qwafer.data.splits import PARTS
 from qwafer.features import FeatureSet
 
 
@@ -25,11 +29,36 @@ class Prepared:
     """What a reader of the result should know about the split."""
     exclusive: bool = False
     """Whether the labels are exclusive classes to the loss: one of them is decided, by the largest logit."""
+    source_digest: str = ""
+    """Digest of the features as they were given, before limit and task."""
+    by_group: bool = False
+    """Whether the split was drawn by group."""
 
     def part(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the features (M, D) float32 and labels (M, n_labels) uint8 of `train`, `val` or `test`."""
         rows = getattr(self.split, name)
         return self.data.features[rows], self.data.labels[rows]
+
+    def ids(self, name: str) -> np.ndarray:
+        """Return the hashes (M,) uint64 of the content ids of a part."""
+        return hash_texts(self.data.content_ids[getattr(self.split, name)])
+
+    def groups(self, name: str) -> np.ndarray | None:
+        """Return the hashes (M,) int64 of the lots of a part; None where the data know none."""
+        known = self.data.groups
+        return None if known is None else hash_texts(known[getattr(self.split, name)]).view(np.int64)
+
+    @property
+    def n_examples(self) -> dict[str, int]:
+        """Rows of each part."""
+        return {name: len(getattr(self.split, name)) for name in PARTS}
+
+    @property
+    def n_groups(self) -> dict[str, int]:
+        """Lots in each part of a split that was drawn by group; else empty."""
+        if not self.by_group or self.data.groups is None:
+            return {}
+        return {name: len(np.unique(self.data.groups[getattr(self.split, name)])) for name in PARTS}
 
 
 def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
@@ -40,6 +69,7 @@ def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
     drawn once per partition. A split that came with the data is kept: features such as category codes may rest on it.
     Raises InputError where it meets folds, or where the training split of a binary task has one class only.
     """
+    source_digest, by_group = data.digest(), data.split is None and config.data.split_by == "group"
     n_folds = config.data.n_folds
     split_seed = seed if config.data.split_seed is None else config.data.split_seed
     limit_seed = split_seed if n_folds is None else seed // n_folds
@@ -86,7 +116,8 @@ def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
             f"the training split of the task {config.data.task} holds only {only} examples ({len(train_labels)}): "
             "use more data, or another task or split"
         )
-    return Prepared(data, split, data.digest(), (*notes, *split.notes), config.objective.exclusive)
+    notes = (*notes, *split.notes)
+    return Prepared(data, split, data.digest(), notes, config.objective.exclusive, source_digest, by_group)
 
 
 def _given(data: FeatureSet) -> Split:
@@ -102,3 +133,25 @@ def _given(data: FeatureSet) -> Split:
     order = np.lexsort((data.split, data.content_ids))
     record = digest(data.content_ids[order], data.split[order])
     return Split(parts["train"], parts["val"], parts["test"], record)
+
+
+GIVEN = "given"
+"""`data.source` of a run on features that were handed over in Python."""
+
+
+def given_config(config: RunConfig, data: FeatureSet) -> RunConfig:
+    """Return `config` with a data section that says what runs: the source `given`, and the backbone that the features
+    name.
+    """
+    backbone = data.provenance.get("backbone")
+    named = backbone if isinstance(backbone, str) else config.data.backbone
+    blank = {name: getattr(DataConfig(), name) for name in ("reader", "n_maps", "seed")}
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=GIVEN, backbone=named, **blank))
+
+
+def written_config(config: RunConfig) -> dict[str, Any]:
+    """Return the JSON form of `config` without the options of the synthetic generator, where it did not run."""
+    form = config.to_dict()
+    if config.data.source != SYNTHETIC:
+        form["data"] = {name: value for name, value in form["data"].items() if name not in ("n_maps", "seed")}
+    return form

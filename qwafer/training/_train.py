@@ -17,13 +17,13 @@ from qwafer.engines import Program
 from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import Head, predict_logits
-from qwafer.objective import Objective, Sampler, make_objective, make_sampler, order_digest
+from qwafer.objective import Batches, Objective, Sampler, batches_digest, make_objective, make_sampler, order_digest
 from qwafer.training._checkpoint import Checkpoints
 from qwafer.training._contender import fit_contender
 from qwafer.training._environment import environment
 from qwafer.training._history import History
 from qwafer.training._judge import judge
-from qwafer.training._prepare import Prepared, prepare
+from qwafer.training._prepare import Prepared, given_config, prepare, written_config
 from qwafer.training._step import (
     STEPS_A_CALL,
     CompiledSteps,
@@ -49,6 +49,7 @@ def train(
     data: FeatureSet,
     seed: int,
     *,
+    from_source: bool = False,
     directory: str | Path | None = None,
     progress: OnProgress | None = None,
     observe: Observe | None = None,
@@ -59,8 +60,10 @@ def train(
 
     Args:
         config: every option; `config.data.source` and what belongs to it have no part in it, `data` being there.
+            The result says `given` in their place, and where the features come from in its `provenance`.
         data: features and labels, before or after `FeatureSet.task`.
         seed: every random choice derives from it and a name: split, initial parameters, batches, dropout.
+        from_source: `data` are what `config.data` names, as the jobs of a sweep read them: the result says so.
         directory: where checkpoints lie, if any: every `training.checkpoint_every_epochs`, and one when the run is
             interrupted. A run whose directory holds its checkpoint resumes there, and continues bit for bit.
         progress: called after each evaluation with the epochs done.
@@ -71,6 +74,7 @@ def train(
     """
     begin = time.perf_counter()
     check_positive_int("seed", seed, minimum=0)
+    config = config if from_source else given_config(config, data)
     prepared = prepare(config, data, seed)
     if not config.trained_by_loop:
         return fit_contender(config, prepared, seed)
@@ -94,6 +98,7 @@ class _Run:
         options = config.training
         features, labels = prepared.part("train")
         self.val = prepared.part("val")
+        self.ids = prepared.ids("train")
         self.n_labels = labels.shape[1]
         self.head: Head = make_head(config, features, self.n_labels, seed)
         self.objective: Objective = make_objective(config.objective, labels)
@@ -178,6 +183,9 @@ class _Run:
             state, totals = self._steps(state, batch, start, stop)
             self.history.sums.add(totals, stop - start)  # reads the totals, and so waits for the call to end
         self.state, self.epoch = state, self.epoch + 1
+        self.history.batches.append(
+            batches_digest(Batches(np.asarray(batch.rows), np.asarray(batch.weights)), self.ids)
+        )
 
     def _steps(self, state: State, batch: EpochArrays, start: int, stop: int) -> tuple[State, Totals]:
         bounds = np.int32(start), np.int32(stop)
@@ -252,7 +260,7 @@ class _Run:
         )
         judged = judge(self.prepared, logits)
         return RunResult(
-            config=self.config.to_dict(),
+            config=written_config(self.config),
             seed=self.seed,
             label_names=self.prepared.data.label_names,
             val=judged.val,
@@ -271,14 +279,19 @@ class _Run:
             compile_cache=_cache_statistics(),
             environment=environment(),
             predictor=Predictor.of(self.config, head, self.prepared, judged, self.seed),
+            provenance=self.prepared.data.provenance,
+            n_examples=self.prepared.n_examples,
+            n_groups=self.prepared.n_groups,
             outputs=judged.outputs,
         )
 
     def _digests(self) -> Digests:
+        epochs = self.config.training.epochs
         return Digests(
             data=self.prepared.data_digest,
             split=self.prepared.split.digest,
-            batches=order_digest(self.sampler, self.config.training.epochs),
+            batches=order_digest(self.sampler, epochs, self.ids, self.history.batches[:epochs]),
+            source=self.prepared.source_digest,
             parameters={
                 f"{name}{list(value.shape)}": digest(np.asarray(value))
                 for name, value in self.head.parameters().items()

@@ -44,12 +44,15 @@ class Predictor:
     """M, the training examples its head was made from."""
     seed: int = 0
     """The seed of its run; it matters for finite shots alone."""
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Where the features that it was trained on come from: `FeatureSet.provenance`."""
 
     @classmethod
     def of(cls, config: RunConfig, head: Any, prepared: Prepared, judged: Judgement, seed: int) -> "Predictor":
         """Return the predictor of a run."""
-        width = prepared.data.features.shape[1]
-        return cls(config, head, prepared.data.label_names, judged.thresholds, width, len(prepared.split.train), seed)
+        data, n_train = prepared.data, len(prepared.split.train)
+        width = data.features.shape[1]
+        return cls(config, head, data.label_names, judged.thresholds, width, n_train, seed, data.provenance)
 
     def logits(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
         """Return the logits of `features`, which must be those that the head's backbone makes.
@@ -105,6 +108,7 @@ class Predictor:
             "seed": self.seed,
             "n_features": self.n_features,
             "n_train": self.n_train,
+            "provenance": self.provenance,
         }
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, record=np.array(canonical_json(record)), **arrays)
@@ -120,6 +124,8 @@ class Predictor:
             label_names, thresholds = _labels(record["label_names"], record["thresholds"])
             for name, minimum in (("n_features", 1), ("n_train", 1), ("seed", 0)):
                 check_positive_int(name, record[name], minimum=minimum)
+            if not isinstance(record["provenance"], dict):
+                raise InputError(f"`provenance` must be a dict of JSON data, got {record['provenance']!r}")
             saved: dict[str, dict[str, Any]] = {"params": {}, "buffers": {}}
             for name, value in arrays.items():
                 kind, key = name.split("/", 1)
@@ -132,7 +138,8 @@ class Predictor:
         if misfit is not None:
             raise InputError(f"{path} is not a saved predictor (its arrays do not fit its configuration: {misfit})")
         head = dataclasses.replace(blank, params=saved["params"], buffers=saved["buffers"])
-        return cls(config, head, label_names, thresholds, record["n_features"], record["n_train"], record["seed"])
+        widths = record["n_features"], record["n_train"]
+        return cls(config, head, label_names, thresholds, *widths, record["seed"], record["provenance"])
 
 
 def _labels(names: Any, thresholds: Any) -> tuple[tuple[str, ...], tuple[float, ...]]:

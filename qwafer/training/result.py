@@ -1,6 +1,7 @@
 """`RunResult`: everything about one run that a report or a comparison reads."""
 
 import dataclasses
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -10,10 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qwafer._errors import InputError
-from qwafer._io import atomic_path, digest
-from qwafer._records import IN_MEMORY, load_record, save_record, to_json
-from qwafer.evaluation import Evaluation
+from qwafer._errors import InputError, RecordError
+from qwafer._io import atomic_path, digest, write_json
+from qwafer._records import IN_MEMORY, from_json, read_json, to_json
+from qwafer.evaluation import Evaluation, evaluate
 from qwafer.training._environment import Environment
 from qwafer.training.predictor import Predictor
 from qwafer.training.resources import PeakMemory
@@ -57,7 +58,11 @@ class Digests:
     split: str
     """Rows of training, validation and test."""
     batches: str = ""
-    """Order of the training examples; empty where nothing is trained in batches."""
+    """Content ids and weights of the training examples, batch by batch, over the first stage (`training.epochs`): those
+    that were handed to the steps, and the plan where it was stopped before; empty where nothing is trained in batches.
+    """
+    source: str = ""
+    """The features as they were given, before `data.limit` and the task: one file, one digest."""
     parameters: dict[str, str] = field(default_factory=dict)
     """Initial value of each parameter, by `NAME[SHAPE]`."""
 
@@ -88,12 +93,14 @@ class Timings:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RunResult:
-    """One run: plain data with one JSON form, and in memory the trained head and the logits behind the metrics.
+    """One run: plain data with one JSON form, the arrays behind its metrics beside it, in memory the trained head.
 
-    What is not trained in epochs has no curves, no epochs and no initial scores.
+    What is not trained in epochs has no curves, no epochs and no initial scores. A saved run carries a digest over all
+    that it claims, and its metrics are computed again from its logits when it is read. This guards against accidents
+    (an edited number, a file copied over another), not against fraud: who wants to can write a digest that fits.
     """
 
-    SCHEMA: ClassVar[str] = "qwafer/run/2"
+    SCHEMA: ClassVar[str] = "qwafer/run/3"
 
     config: dict[str, Any]
     """The JSON form of the whole configuration, section by section."""
@@ -134,8 +141,17 @@ class RunResult:
     """The most memory that its process had in use; unknown where it did not have a process of its own."""
     predictor: Predictor | None = field(default=None, metadata=IN_MEMORY)
     """The trained head, ready to use."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where the features come from, as `FeatureSet.provenance` says, after `data.limit`."""
+    n_examples: dict[str, int] = field(default_factory=dict)
+    """Rows of `train`, `val` and `test`."""
+    n_groups: dict[str, int] = field(default_factory=dict)
+    """Lots in each part, where `data.split_by` is `group`; else empty."""
+    digest: str = ""
+    """Over the JSON form and the arrays, written by `save` and checked by `load`; empty in memory before."""
     outputs: dict[str, np.ndarray] = field(default_factory=dict, metadata=IN_MEMORY)
-    """`val_logits`, `val_labels`, `val_rows`, and the same of `test`."""
+    """The arrays `val_logits` (N, n_labels), `val_labels` (N, n_labels) uint8, `val_rows` (N,), `val_ids` (N,) uint64
+    and, where lots are known, `val_groups` (N,) int64; and the same of `test`."""
 
     @property
     def exclusive(self) -> bool:
@@ -154,11 +170,28 @@ class RunResult:
 
     @property
     def rows(self) -> dict[str, np.ndarray]:
-        """`val` and `test`: rows of the run's data."""
+        """`val` and `test`: (N,) rows of the run's data."""
         return self._outputs("rows")
+
+    @property
+    def ids(self) -> dict[str, np.ndarray]:
+        """`val` and `test`: (N,) uint64 hashes of the examples' content ids, equal for identical maps in any run."""
+        return self._outputs("ids")
+
+    @property
+    def groups(self) -> dict[str, np.ndarray]:
+        """`val` and `test`: (N,) int64 hashes of the examples' lots; empty where the data know none."""
+        return self._outputs("groups")
 
     def _outputs(self, kind: str) -> dict[str, np.ndarray]:
         return {name.partition("_")[0]: array for name, array in self.outputs.items() if name.endswith(f"_{kind}")}
+
+    def same_outputs(self, other: "RunResult") -> bool:
+        """Return whether both hold the same arrays, bit for bit."""
+        return self.outputs.keys() == other.outputs.keys() and all(
+            np.array_equal(array, other.outputs[name], equal_nan=array.dtype.kind == "f")
+            for name, array in self.outputs.items()
+        )
 
     def __repr__(self) -> str:
         score = self.test.macro.get("roc_auc", np.nan)
@@ -168,7 +201,7 @@ class RunResult:
         """Return the curve `name` as float64, (T,) or (T, n_labels); NaN where undefined, empty where there is none."""
         return np.asarray(self.curves.get(name, ()), np.float64)
 
-    def groups(self, kind: str) -> list[str]:
+    def parameter_groups(self, kind: str) -> list[str]:
         """Return the groups of parameters that have a curve of `kind`, one of `GROUP_CURVES`."""
         return [group for of, dot, group in (name.partition(".") for name in self.curves) if dot and of == kind]
 
@@ -178,34 +211,101 @@ class RunResult:
         initial = None if self.initial is None else to_json(self.initial)
         return digest(to_json(self.val), to_json(self.test), initial, measured)
 
-    def save(self, path: str | Path, *, outputs: bool = False) -> None:
-        """Write the JSON to `path`, atomically; with `outputs`, first the logits and labels beside it as `.npz`."""
+    def save(self, path: str | Path) -> None:
+        """Write the arrays beside `path` as `.npz`, then the JSON with its digest to `path`, each atomically.
+
+        Raises InputError for a result without its arrays: its metrics could not be computed again.
+        """
         path = Path(path)
-        if outputs:
-            with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **self.outputs)
-        save_record(path, self)
+        if not self.outputs:
+            raise InputError("a run result without logits and labels cannot be saved: its metrics rest on them")
+        with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **self.outputs)
+        form = to_json(self)
+        write_json(path, {**form, "digest": _digest(form, self.outputs)})
 
     @classmethod
     def load(cls, path: str | Path) -> "RunResult":
-        """Return the result saved at `path`, with `outputs` if their file lies beside it.
+        """Return the result saved at `path`, with its arrays, after its digest and its metrics were computed again.
 
-        Raises InputError for a file that holds something else, or a result of another version, and for damaged
-        outputs.
+        Raises InputError for a file that holds something else, a result of another version, and damaged arrays;
+        RecordError for a result that is not what was saved.
         """
         path = Path(path)
         try:
-            result = load_record(cls, path)
+            form = read_json(path)
+            result = from_json(cls, form, str(path))
         except InputError as error:
             raise InputError(f"the run result {error}; run it again") from error
-        beside = path.with_suffix(".npz")
-        if not beside.is_file():
-            return result
-        try:
-            with beside.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return dataclasses.replace(result, outputs=dict(arrays))
-        except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{beside} is damaged ({error}): run it again") from error
+        result = dataclasses.replace(result, outputs=_read_arrays(path.with_suffix(".npz"), path))
+        if _digest(form, result.outputs) != result.digest:
+            raise RecordError(
+                f"{path} and its logits are not what the run wrote (their digest differs): a file was edited or "
+                "replaced; delete it, and the run is done again"
+            )
+        wrong = result._recomputed()
+        if wrong is not None:
+            raise RecordError(
+                f"{path} claims a {wrong} that its own logits and labels do not give: delete it, and the run is done "
+                "again"
+            )
+        return result
+
+    def _recomputed(self) -> str | None:
+        """Return the first metric, as PART.NAME, that the logits, labels and thresholds do not give; None if all are
+        given.
+        """
+        for part, claimed in (("val", self.val), ("test", self.test)):
+            try:
+                found = evaluate(
+                    self.logits[part],
+                    self.labels[part],
+                    label_names=self.label_names,
+                    thresholds=claimed.thresholds,
+                    exclusive=claimed.exclusive,
+                )
+            except (InputError, KeyError):
+                return f"{part} split"
+            wrong = _difference(claimed, found)
+            if wrong is not None:
+                return f"{part}.{wrong}"
+        return None
+
+
+def _digest(form: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the digest of a JSON form without its own digest, and of the arrays by name."""
+    claims = {name: value for name, value in form.items() if name != "digest"}
+    return digest(claims, *(part for name in sorted(arrays) for part in (name, arrays[name])))
+
+
+def _difference(claimed: Evaluation, found: Evaluation) -> str | None:
+    """Return the first field or metric in which two evaluations differ by more than rounding; None if in none."""
+    if claimed.macro.keys() != found.macro.keys() or claimed.per_class.keys() != found.per_class.keys():
+        return "list of metrics"
+    for name, value in claimed.macro.items():
+        if not _close(value, found.macro[name]):
+            return name
+    for name, values in claimed.per_class.items():
+        here = found.per_class[name]
+        if len(values) != len(here) or not all(map(_close, values, here)):
+            return f"{name} per label"
+    fields = ("label_names", "n_examples", "n_positive", "degenerate", "reasons")
+    return next((name for name in fields if getattr(claimed, name) != getattr(found, name)), None)
+
+
+def _close(one: float, other: float) -> bool:
+    """Return whether two numbers are equal but for rounding, or both NaN."""
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9) or (one != one and other != other)
+
+
+def _read_arrays(path: Path, owner: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise RecordError(f"{owner} has lost its logits ({path.name}): delete it, and the run is done again")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} is damaged ({error}): run it again") from error
 
 
 Runs = Mapping[str, Mapping[int, RunResult]]

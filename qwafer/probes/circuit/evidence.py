@@ -1,7 +1,6 @@
 """What the gradient probes look at: values, displaced values and gradients at random points, measured once."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,43 +12,58 @@ from jaxtyping import Array, Float
 
 from qwafer._io import key_seed
 from qwafer.circuits import INPUTS
+from qwafer.circuits.statevector import jacobian as adjoint
+from qwafer.circuits.statevector import values as definition
 from qwafer.probes.circuit.reference import default_qubit
 from qwafer.probes.circuit.subject import Subject, Weights
 
 Function = Callable[[Weights, Array], Array]
 
-Many = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
-"""Many sets of weights (M, *shape) and inputs (M, batch, n_inputs) to values (M, batch, outputs) in float64."""
-
-SIGMAS = 5.0
-"""Standard deviations of shot noise that a difference may have: hundreds of differences are looked at."""
+SIGMAS = 7.0
+"""Standard deviations of shot noise that a difference may have: 10^5 differences are looked at (64 examples, 8 outputs,
+150 parameters), of which one in 4 x 10^11 exceeds it by chance."""
 SHIFT = np.pi / 2
-"""Displacement of the parameter-shift rule."""
+"""Displacement of the parameter-shift rule. A sinusoid of frequency 1 moves under it, or under its opposite, by its
+amplitude or more."""
+DISPLACEMENTS = (1.251, 2.698, 1.225)
+"""Displacements (radians) of an angle that several gates hold: under one of them every frequency up to 200 moves by
+0.44 of the most that it can. Under +-pi/2, and any fraction of a turn, some frequency does not move at all."""
+PROBED_ROWS = 3
+"""Examples of a batch whose values are differentiated one by one; all others by random sums."""
+MIXTURES = 2
+"""Random sums of all values of a batch whose gradient is taken."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One random point of a subject, with all that was measured there. P is the number of parameters of a group."""
+    """One point of a subject, with all that was measured there.
+
+    P is the number of parameters of a group, R that of the probed rows of the batch, C that of the random sums.
+    """
 
     weights: Mapping[str, np.ndarray]
     inputs: np.ndarray
     values: Float[np.ndarray, "batch outputs"]
     moved: Mapping[str, np.ndarray]
-    """By group (P, batch, outputs): the largest change of each value when that parameter is displaced by +-pi/2."""
+    """By group (P, R, outputs): the largest change of each value when that parameter is displaced."""
     derivative: Mapping[str, np.ndarray]
     """By group (P, batch, outputs): the derivative from displaced values alone, by the group's rule."""
     jacobian: Mapping[str, np.ndarray]
-    """By group (batch, outputs, P): the engine's gradient of each value; for `inputs`, of the example's own."""
+    """By group (R, outputs, P): the engine's gradient of each value; for `inputs`, of the example's own."""
     crosstalk: float
     """Largest gradient of an example's value by another example's inputs; must be exactly 0."""
     dense: Mapping[str, np.ndarray]
-    """By group (P,): the engine's gradient for a cotangent without zeros."""
-    cotangent: Float[np.ndarray, "batch outputs"]
-    """That cotangent."""
+    """By group (C, P): the engine's gradient of random sums of all values; for `inputs` (C, batch, P)."""
+    cotangents: Float[np.ndarray, "C batch outputs"]
+    """The coefficients of these sums."""
+    evaluated: tuple[np.ndarray, np.ndarray] | None = None
+    """Values of the evaluation program at examples of its own batch, and what they are by definition, in float64."""
     reference_values: np.ndarray | None = None
-    """The reference engine's values (batch, outputs), in float64."""
+    """The values by definition (batch, outputs), in float64: the reference engine's at the probed rows."""
     reference: Mapping[str, np.ndarray] | None = None
-    """By group (P, batch, outputs): the derivative of the reference engine's values."""
+    """By group (R, outputs, P): their derivative, by an adjoint sweep of the gates."""
+    place: str = ""
+    """Where it is, if not anywhere: `where a run starts`."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +74,11 @@ class Evidence:
     points: tuple[Point, ...]
     scale: float
     """Size of the values: 1, or more where readout coefficients are larger."""
+    rows: tuple[int, ...]
+    """Examples of a batch that are looked at one by one: the first, the last, and one between."""
 
     def value_tolerance(self) -> float:
-        """Return the largest difference of two values that rounding (safety factor 4) and shots (5 sigma) explain."""
+        """Return the largest difference of two values that rounding (safety factor 4) and shots (7 sigma) explain."""
         return self.scale * (4 * self.subject.rounding() + SIGMAS * 2**0.5 * self.subject.shot_noise())
 
     def zero_gradient(self) -> float:
@@ -72,8 +88,8 @@ class Evidence:
     def gradient_tolerance(self, group: str) -> float:
         """Return the largest difference between the engine's gradient and the derivative from its values.
 
-        With delta the rounding and sigma the shot noise of a value: 8 delta + 5 sqrt(2) sigma for the exact rules;
-        (4 delta + 5 sqrt(2) sigma)(1 + 1/(h sqrt 2)) + 4 R^3 h^2 / 6 for a central difference of step h, R the largest
+        With delta the rounding and sigma the shot noise of a value: 8 delta + 7 sqrt(2) sigma for the exact rules;
+        (4 delta + 7 sqrt(2) sigma)(1 + 1/(h sqrt 2)) + 4 R^3 h^2 / 6 for a central difference of step h, R the largest
         frequency; both times the size of the values. The last term is the truncation of a central difference.
         """
         delta, sigma = self.subject.rounding(), SIGMAS * 2**0.5 * self.subject.shot_noise()
@@ -82,6 +98,15 @@ class Evidence:
         step = difference_step(self.subject)
         truncation = 4 * max_frequency(self.subject) ** 3 * step**2 / 6
         return self.scale * ((4 * delta + sigma) * (1 + 1 / (step * 2**0.5)) + truncation)
+
+    def reference_tolerance(self) -> float:
+        """Return the largest difference between the engine's gradient and the exact derivative.
+
+        R (8 delta + 7 sqrt(2) sigma) times the size of the values, R the gates that hold one angle at most: there is no
+        truncation in it.
+        """
+        delta, sigma = self.subject.rounding(), SIGMAS * 2**0.5 * self.subject.shot_noise()
+        return self.scale * max_frequency(self.subject) * (8 * delta + sigma)
 
 
 def difference_step(subject: Subject) -> float:
@@ -95,34 +120,64 @@ def max_frequency(subject: Subject) -> int:
 
 
 def gather(subject: Subject, *, points: int = 2, seed: int = 0, reference: bool = True) -> Evidence:
-    """Measure `subject` at random points: values, displaced values, gradients and, with `reference`, the truth.
+    """Measure `subject` at random points and where its runs start: values, displaced values, gradients and, with
+    `reference`, the truth.
 
-    Costs 2 P values and (batch * outputs + 1) gradients per point. The truth is PennyLane's `default.qubit`, as engine
-    `reference` uses it, on NumPy: nothing to compile; there is none for a circuit without a gate list.
+    Costs 2 P values (5 P where angles are used more than once) and 3 n_outputs + 2 gradients of a batch per point.
+    Every example of the batch counts: three are differentiated value by value, all together in random sums. The truth
+    is made on NumPy, with nothing to compile: PennyLane's `default.qubit` at these three, the definition of the circuit
+    at all; there is none for a circuit without a gate list.
     """
     gradient = _gradient(subject.program)
-    truth = functools.partial(default_qubit, subject.circuit) if reference and subject.circuit is not None else None
+    between = np.random.default_rng(key_seed(seed, "probe/rows")).integers(1, max(subject.batch - 1, 2))
+    rows = tuple(sorted({0, min(int(between), subject.batch - 1), subject.batch - 1}))[:PROBED_ROWS]
+    places = [(*subject.point(seed, index), "") for index in range(points)]
+    places += [
+        (*start, "where the run starts" if subject.starts else "at small weights")
+        for start in subject.start_points(seed)
+    ]
     measured = []
     scale = 1.0
-    for index in range(points):
-        weights, inputs = subject.point(seed, index)
-        measured.append(_measure(subject, gradient, truth, weights, inputs, key_seed(seed, f"probe/{index}/cotangent")))
+    for index, (weights, inputs, place) in enumerate(places):
+        stream = key_seed(seed, f"probe/{index}")
+        point = _measure(subject, gradient, rows, weights, inputs, reference, stream)
+        measured.append(dataclasses.replace(point, place=place))
         if subject.circuit is not None:
             scale = max(scale, subject.circuit.readout_facts.bound(weights))
-    return Evidence(subject, tuple(measured), scale)
+    return Evidence(subject, tuple(measured), scale, rows)
 
 
 def _measure(
-    subject: Subject, gradient: Any, truth: Many | None, weights: dict[str, Array], inputs: Array, seed: int
+    subject: Subject,
+    gradient: Any,
+    rows: tuple[int, ...],
+    weights: dict[str, Array],
+    inputs: Array,
+    reference: bool,
+    seed: int,
 ) -> Point:
+    chosen = list(rows)
     values = np.asarray(subject.program(weights, inputs), np.float64)
-    moved, derivative = _displace(_one_by_one(subject.program, subject.dtype), subject, weights, inputs, values)
-    jacobian, crosstalk = _jacobian(subject, gradient, weights, inputs, values.shape)
-    cotangent = np.random.default_rng(seed).standard_normal(values.shape)
-    grad_weights, grad_inputs = gradient(weights, inputs, jnp.asarray(cotangent, subject.dtype))
-    dense = {group: np.asarray(value, np.float64).ravel() for group, value in grad_weights.items()}
-    dense[INPUTS] = np.asarray(grad_inputs, np.float64).ravel()
-    point = Point(
+    moved, derivative = _displace(subject, weights, inputs, values, chosen)
+    jacobian, crosstalk = _jacobian(subject, gradient, weights, inputs, values.shape, chosen)
+    cotangents = np.random.default_rng(key_seed(seed, "cotangent")).standard_normal((MIXTURES, *values.shape))
+    sums = [gradient(weights, inputs, jnp.asarray(cotangent, subject.dtype)) for cotangent in cotangents]
+    dense = {group: np.stack([np.ravel(np.asarray(own[group], np.float64)) for own, _ in sums]) for group in weights}
+    dense[INPUTS] = np.stack([np.asarray(by_inputs, np.float64) for _, by_inputs in sums])
+    exact = {group: np.asarray(value, np.float64) for group, value in weights.items()}
+    plain = np.asarray(inputs, np.float64)
+    evaluated = truth = by_parameter = None
+    if reference and subject.circuit is not None:
+        truth = np.array(definition(subject.circuit, exact, plain))
+        one = {group: value[None] for group, value in exact.items()}
+        truth[chosen] = default_qubit(subject.circuit, one, plain[None, chosen])[0]
+        found = adjoint(subject.circuit, exact, plain[chosen])
+        by_parameter = {group: value.reshape(*value.shape[:2], -1) for group, value in found.items()}
+        if subject.evaluation is not None:
+            shown = jnp.asarray(subject.filled(plain, subject.evaluation.batch, seed, "evaluation"), subject.dtype)
+            at_evaluation = np.asarray(subject.evaluation(weights, shown), np.float64)
+            evaluated = at_evaluation, definition(subject.circuit, exact, np.asarray(shown, np.float64))
+    return Point(
         weights={group: np.asarray(value) for group, value in weights.items()},
         inputs=np.asarray(inputs),
         values=values,
@@ -131,14 +186,11 @@ def _measure(
         jacobian=jacobian,
         crosstalk=crosstalk,
         dense=dense,
-        cotangent=cotangent,
+        cotangents=cotangents,
+        evaluated=evaluated,
+        reference_values=truth,
+        reference=by_parameter,
     )
-    if truth is None:
-        return point
-    exact = {group: np.asarray(value, np.float64)[None] for group, value in weights.items()}
-    reference_values = truth(exact, np.asarray(inputs, np.float64)[None])[0]
-    _, reference = _displace(truth, subject, weights, inputs, reference_values, precise=True)
-    return dataclasses.replace(point, reference_values=reference_values, reference=reference)
 
 
 def _gradient(program: Function) -> Any:
@@ -149,68 +201,52 @@ def _gradient(program: Function) -> Any:
     return gradient
 
 
-def _one_by_one(program: Function, dtype: str) -> Many:
-    """Return `program` for many sets of weights and inputs, called once for each."""
-
-    def many(weights: Mapping[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
-        values = []
-        for index in range(len(inputs)):
-            one = {group: jnp.asarray(value[index], dtype) for group, value in weights.items()}
-            values.append(np.asarray(program(one, jnp.asarray(inputs[index], dtype)), np.float64))
-        return np.stack(values)
-
-    return many
-
-
 def _displace(
-    many: Many,
-    subject: Subject,
-    weights: Mapping[str, Array],
-    inputs: Array,
-    values: np.ndarray,
-    *,
-    precise: bool = False,
+    subject: Subject, weights: Mapping[str, Array], inputs: Array, values: np.ndarray, rows: list[int]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the movement and the derivative of every value by every parameter, from values at displaced points."""
-    dtype = "float64" if precise else subject.dtype
-    step = 1e-5 if precise else difference_step(subject)
-    base = {**{group: np.asarray(value, dtype) for group, value in weights.items()}, INPUTS: np.asarray(inputs, dtype)}
+    step = difference_step(subject)
+    base = {**weights, INPUTS: inputs}
     moved, derivative = {}, {}
     for group, shape in subject.group_shapes().items():
         rule = subject.rule(group)
+        changes = (*DISPLACEMENTS, step, -step) if rule == "difference" else (SHIFT, -SHIFT)
         indices = list(np.ndindex(*shape))
-        if not indices:
-            moved[group] = derivative[group] = np.zeros((0, *values.shape))
-            continue
-        changes = [SHIFT, -SHIFT] + ([step, -step] if rule == "difference" else [])
-        stacked = np.repeat(base[group][None], len(indices) * len(changes), axis=0)
-        actual = np.empty(len(stacked))  # the steps that the precision leaves
-        for row in range(len(stacked)):
-            place, change = divmod(row, len(changes))
-            where = (row, slice(None), *indices[place]) if group == INPUTS else (row, *indices[place])
-            before = np.ravel(stacked[where])[0]
-            stacked[where] += np.asarray(changes[change], dtype)
-            actual[row] = np.ravel(stacked[where])[0] - before
-        full = {name: np.repeat(value[None], len(stacked), axis=0) for name, value in base.items() if name != group}
-        full[group] = stacked
-        found = many(full, full.pop(INPUTS)).reshape(len(indices), len(changes), *values.shape)
-        steps = actual.reshape(len(indices), len(changes))
-        moved[group] = np.abs(found[:, :2] - values).max(axis=1)
-        if rule == "shift":
-            derivative[group] = (found[:, 0] - found[:, 1]) / 2
-        else:
-            width = (steps[:, -2] - steps[:, -1])[:, None, None]
-            derivative[group] = (found[:, -2] - found[:, -1]) / width
+        movements = np.zeros((len(indices), len(rows), values.shape[1]))
+        derivatives = np.zeros((len(indices), *values.shape))
+        for place, index in enumerate(indices):
+            where = (slice(None), *index) if group == INPUTS else index
+            found, steps = [], []
+            for change in changes:
+                value = np.array(base[group])
+                before = np.ravel(value[where])[0]
+                value[where] += np.asarray(change, subject.dtype)
+                steps.append(float(np.ravel(value[where])[0]) - float(before))  # the step that the precision leaves
+                arguments = {**base, group: jnp.asarray(value)}
+                found.append(np.asarray(subject.program(arguments, arguments.pop(INPUTS)), np.float64))
+            kept = found[:-2] if rule == "difference" else found
+            movements[place] = np.abs(np.stack(kept)[:, rows] - values[rows]).max(axis=0)
+            width = 2.0 if rule == "shift" else steps[-2] - steps[-1]
+            derivatives[place] = (found[-2] - found[-1]) / width
+        moved[group], derivative[group] = movements, derivatives
     return moved, derivative
 
 
 def _jacobian(
-    subject: Subject, gradient: Any, weights: dict[str, Array], inputs: Array, shape: tuple[int, ...]
+    subject: Subject,
+    gradient: Any,
+    weights: dict[str, Array],
+    inputs: Array,
+    shape: tuple[int, ...],
+    chosen: list[int],
 ) -> tuple[dict[str, np.ndarray], float]:
-    """Return the engine's gradient of each value, one cotangent at a time, and the cross-talk between examples."""
+    """Return the engine's gradient of each value of the `chosen` examples, one cotangent at a time, and the cross-talk
+    between examples.
+    """
     rows: dict[str, list[np.ndarray]] = {group: [] for group in subject.group_shapes()}
     crosstalk = 0.0
-    for example, output in np.ndindex(*shape):
+    for place, output in np.ndindex(len(chosen), shape[1]):
+        example = chosen[place]
         cotangent = np.zeros(shape)
         cotangent[example, output] = 1.0
         grad_weights, grad_inputs = gradient(weights, inputs, jnp.asarray(cotangent, subject.dtype))
@@ -219,4 +255,4 @@ def _jacobian(
         d_inputs = np.asarray(grad_inputs, np.float64)
         rows[INPUTS].append(d_inputs[example])
         crosstalk = max(crosstalk, float(np.max(np.abs(np.delete(d_inputs, example, axis=0)), initial=0.0)))
-    return {group: np.reshape(value, (*shape, -1)) for group, value in rows.items()}, crosstalk
+    return {group: np.reshape(value, (len(chosen), shape[1], -1)) for group, value in rows.items()}, crosstalk

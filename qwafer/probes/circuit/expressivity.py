@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 
 from qwafer._io import key_seed
-from qwafer.probes.circuit.statevector import bloch_vectors
+from qwafer.circuits.statevector import bloch_vectors
 from qwafer.probes.circuit.subject import Subject
 from qwafer.probes.report import Report
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from qwafer.circuits import INPUTS
-from qwafer.probes.circuit.evidence import Evidence, Point
+from qwafer.probes.circuit.evidence import SIGMAS, Evidence, Point
 from qwafer.probes.circuit.sensitivity import classify
 from qwafer.probes.report import Report, Verdict, parameter_name
 
@@ -20,9 +20,9 @@ METHODS = {
 def gradient_agreement(evidence: Evidence, *, exclude: Collection[str] = ()) -> Report:
     """Report whether the engine's gradient equals derivatives from its values and from the reference engine's.
 
-    By group: every value's gradient by every live parameter, against parameter shift or central differences of the
-    engine's own values, against the same of the reference engine in float64, and a cotangent without zeros against
-    the sum of the parts; no example's value may have a gradient by another example's inputs. The worst offender is
+    By group: every value's gradient by every live parameter at the probed examples, against parameter shift or central
+    differences of the engine's own values and against the exact derivative in float64; and the gradient of random sums
+    of all values of the batch, against the sums of what the values say; no example's value may have a gradient by another example's inputs. The worst offender is
     named, and where the error has a known form (a factor, outputs swapped, a sign) so is that. Parameters in
     `exclude`, and those that `sensitivity` calls dead, ghost or inert, are left to it. The reference is left out
     where the values differ already.
@@ -40,14 +40,17 @@ def gradient_agreement(evidence: Evidence, *, exclude: Collection[str] = ()) -> 
             continue
         tolerance = evidence.gradient_tolerance(group)
         row: dict[str, Any] = {"method": METHODS[evidence.subject.rule(group)], "tolerance": tolerance}
-        for method in ("own values", "reference", "dense cotangent"):
+        found: list[tuple[float, str, str]] = []
+        for method in ("own values", "reference", "random sums"):
             if method == "reference" and not reference_used:
                 continue
-            worst, where, bad = _compare(evidence, group, names, kept, method, tolerance)
+            allowed = evidence.reference_tolerance() if method == "reference" else tolerance
+            worst, where, bad = _compare(evidence, group, names, kept, method, allowed)
             row[method] = worst
             blames += bad
-            if bad:
-                offenders.append((worst / tolerance, group, where))
+            if bad and (method != "random sums" or not found):  # a sum is wrong where its parts are
+                found.append((worst / allowed, group, where))
+        offenders += found
         table[group] = row
     crosstalk = max(point.crosstalk for point in evidence.points)
     if crosstalk > evidence.zero_gradient():
@@ -92,53 +95,47 @@ def _values_agree(evidence: Evidence, point: Point) -> bool:
     return float(np.abs(point.values - point.reference_values).max()) <= evidence.value_tolerance()
 
 
-def _truth(point: Point, group: str, method: str) -> np.ndarray:
-    """Return the derivative (P, batch, outputs) that the gradient is held against."""
-    if method == "reference":
-        assert point.reference is not None
-        return point.reference[group]
-    return point.derivative[group]
-
-
 def _compare(
     evidence: Evidence, group: str, names: list[str], kept: np.ndarray, method: str, tolerance: float
 ) -> tuple[float, str, list[str]]:
     """Return the worst difference by `method`, a sentence on it, and the parameters that exceed the tolerance."""
     worst, where, bad = -1.0, "", []
     for point in evidence.points:
-        if method == "dense cotangent":
-            found, expected, allowed = _dense(evidence, point, group, tolerance)
-            columns = np.tile(kept, evidence.subject.batch) if group == INPUTS else kept
-            labels = names * evidence.subject.batch if group == INPUTS else names
-            difference = np.where(columns, np.abs(found - expected), 0.0)
-            position = int(difference.argmax())
-            sentence = (
-                f"{labels[position]} for a mixed cotangent: gradient {found[position]:.5g}, expected "
-                f"{expected[position]:.5g}"
-            )
-            over = difference > allowed
-            value = float(difference[position] / allowed * tolerance)
-            bad += [labels[i] for i in np.flatnonzero(over)]
+        if method == "random sums":
+            found, truth, allowed = _sums(point, group)
+            difference = np.where(kept, np.abs(found - truth) / allowed, 0.0)
+            spot = np.unravel_index(difference.argmax(), difference.shape)
+            of = f" of example {spot[1]}" if group == INPUTS else ""
+            place, kind = f"{of} for a mixed cotangent of all {len(point.values)} examples", "expected"
         else:
-            truth = np.moveaxis(_truth(point, group, method), 0, -1)  # (batch, outputs, P)
-            difference = np.where(kept, np.abs(point.jacobian[group] - truth), 0.0)
-            where_max = np.unravel_index(difference.argmax(), difference.shape)
-            sentence = (
-                f"{names[where_max[-1]]}, output {where_max[1]}: gradient {point.jacobian[group][where_max]:.5g}, "
-                f"{'reference' if method == 'reference' else 'values say'} {truth[where_max]:.5g}"
-            )
-            value = float(difference[where_max])
-            bad += [names[i] for i in np.flatnonzero((difference > tolerance).any(axis=(0, 1)))]
-        if value > worst:
-            worst, where = value, sentence
+            if method == "reference":
+                assert point.reference is not None
+                truth, kind = point.reference[group], "reference"
+            else:
+                truth = np.moveaxis(point.derivative[group][:, list(evidence.rows)], 0, -1)  # (rows, outputs, P)
+                kind = "values say"
+            found = point.jacobian[group]
+            difference = np.where(kept, np.abs(found - truth), 0.0)
+            spot = np.unravel_index(difference.argmax(), difference.shape)
+            place = f", output {spot[1]}"
+        bad += [names[i] for i in np.flatnonzero((difference > tolerance).any(axis=tuple(range(difference.ndim - 1))))]
+        if difference[spot] > worst:
+            worst = float(difference[spot])
+            place += f", {point.place}" if point.place else ""
+            where = f"{names[spot[-1]]}{place}: gradient {found[spot]:.5g}, {kind} {truth[spot]:.5g}"
     return worst, where, bad
 
 
-def _dense(evidence: Evidence, point: Point, group: str, tolerance: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the gradient for the mixed cotangent, what its parts add up to, and what rounding allows."""
-    parts = point.cotangent[..., None] * point.jacobian[group]  # (batch, outputs, P)
-    expected = parts.sum(axis=1).ravel() if group == INPUTS else parts.sum(axis=(0, 1))
-    return point.dense[group], expected, tolerance * float(np.abs(point.cotangent).sum())
+def _sums(point: Point, group: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the gradients of the random sums, what the derivatives of all values add up to, and how far the
+    tolerance of one value reaches: with its absolute coefficients, or 7 times their norm, for errors that are not
+    correlated with them.
+    """
+    c, parts = point.cotangents, point.derivative[group]
+    if group == INPUTS:  # every example has inputs of its own
+        return point.dense[group], np.einsum("cbk,pbk->cbp", c, parts), np.abs(c).sum(axis=-1)[..., None]
+    size = np.minimum(np.abs(c).sum(axis=(1, 2)), SIGMAS * np.sqrt((c**2).sum(axis=(1, 2))))
+    return point.dense[group], np.einsum("cbk,pbk->cp", c, parts), size[:, None]
 
 
 def _form(evidence: Evidence, groups: list[str]) -> str:
@@ -146,7 +143,7 @@ def _form(evidence: Evidence, groups: list[str]) -> str:
     point = evidence.points[0]
     group = groups[0]
     found = point.jacobian[group]
-    truth = np.moveaxis(point.derivative[group], 0, -1)
+    truth = np.moveaxis(point.derivative[group][:, list(evidence.rows)], 0, -1)
     tolerance = evidence.gradient_tolerance(group)
     norm = float((truth * truth).sum())
     if norm > 0:

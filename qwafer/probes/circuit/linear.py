@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from qwafer.circuits import Circuit, CircuitSpec
 from qwafer.circuits.readouts import WEIGHT, readout_matrix
-from qwafer.probes.circuit.statevector import bloch_vectors, states
+from qwafer.circuits.statevector import bloch_vectors, states
 
 Arrays = Mapping[str, np.ndarray]
 

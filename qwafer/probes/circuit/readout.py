@@ -4,7 +4,7 @@ import numpy as np
 
 from qwafer.circuits.readouts import contract_readout
 from qwafer.probes.circuit.evidence import Evidence, Point
-from qwafer.probes.circuit.statevector import bloch_vectors, states
+from qwafer.circuits.statevector import bloch_vectors, states
 from qwafer.probes.report import Report, Verdict
 
 
@@ -52,43 +52,60 @@ def readout_identity(evidence: Evidence) -> Report:
 
 
 def value_agreement(evidence: Evidence) -> Report:
-    """Report whether the subject computes the specified circuit: the body's Bloch vectors, and the values.
+    """Report whether the programs compute the specified circuit: the body's Bloch vectors, and the values.
 
-    The Bloch vectors are held against a statevector made from the gates' matrices alone, the values against the
-    reference engine. Where the body is right and a value is not, the readout is at fault, which `readout_identity`
-    says.
+    The Bloch vectors are held against a statevector made from the gates' matrices alone, the values of the training
+    program and of the evaluation program against the reference, at every example of their batches. Where the body is
+    right and a value of the training program is not, the readout is at fault, which `readout_identity` says.
     """
-    name, question = "value agreement", "Does the engine compute the circuit that was specified?"
+    name, question = "value agreement", "Do the programs compute the circuit that was specified?"
     subject = evidence.subject
     if subject.circuit is None or any(point.reference_values is None for point in evidence.points):
         return Report(name, question, "skip", "no reference: the gates of the circuit are not known")
     tolerance = evidence.value_tolerance()
-    body, values, where = 0.0, 0.0, ""
+    body, values, evaluated, where, where_evaluated = 0.0, 0.0, 0.0, "", ""
     for point in evidence.points:
         assert point.reference_values is not None
-        difference = np.abs(point.values - point.reference_values)
-        if difference.max() > values:
-            values = float(difference.max())
-            example, output = np.unravel_index(difference.argmax(), difference.shape)
-            where = (
-                f"example {example}, output {output}: engine {point.values[example, output]:.6g}, reference "
-                f"{point.reference_values[example, output]:.6g}"
-            )
+        difference, sentence = _worst(point.values, point.reference_values, point.place)
+        if difference > values:
+            values, where = difference, sentence
+        if point.evaluated is not None:
+            difference, sentence = _worst(*point.evaluated, point.place)
+            if difference > evaluated:
+                evaluated, where_evaluated = difference, f"evaluation program, {sentence}"
         if subject.bloch is not None:
             body = max(body, _body_difference(evidence, point))
     at_fault = body > tolerance or (subject.bloch is None and values > tolerance)
-    headline = f"largest difference {max(body, values):.1e} (allowed {tolerance:.1e})"
+    headline = f"largest difference {max(body, values, evaluated):.1e} (allowed {tolerance:.1e})"
     if not at_fault and values > tolerance:
         headline = f"the body agrees to {body:.1e}; the readout does not, see `readout identity`"
+    elif not at_fault and evaluated > tolerance:
+        at_fault, where = True, where_evaluated
     return Report(
         name=name,
         question=question,
         verdict="fail" if at_fault else "pass",
         headline=where if at_fault else headline,
-        numbers={"body_difference": body, "value_difference": values, "tolerance": tolerance},
+        numbers={
+            "body_difference": body,
+            "value_difference": values,
+            "evaluation_difference": evaluated,
+            "tolerance": tolerance,
+        },
         tolerance=f"|engine - reference| <= {tolerance:.2g} ({subject.dtype})",
         meaning="The engine computes another circuit than the one specified.",
         remedy="Use another engine, and report the specification and the point with the two values.",
+    )
+
+
+def _worst(found: np.ndarray, expected: np.ndarray, place: str) -> tuple[float, str]:
+    """Return the largest difference of values (N, outputs), and a sentence on it."""
+    difference = np.abs(found - expected)
+    example, output = np.unravel_index(difference.argmax(), difference.shape)
+    where = f"example {example}, output {output}{', ' if place else ''}{place}"
+    return (
+        float(difference[example, output]),
+        f"{where}: engine {found[example, output]:.6g}, reference {expected[example, output]:.6g}",
     )
 
 

@@ -136,6 +136,7 @@ def gradient_identity(evidence: Evidence) -> Report:
     for point in evidence.points:
         weights = {group: jnp.asarray(value) for group, value in point.weights.items()}
         bloch = jnp.asarray(subject.bloch(weights, jnp.asarray(point.inputs))).reshape(subject.batch, -1, 3)
+        bloch = bloch[np.asarray(evidence.rows)]
         expected = _contraction_gradient(circuit, weights, bloch)  # (batch, outputs, P)
         found = point.jacobian["readout"]
         difference = np.abs(found - expected)

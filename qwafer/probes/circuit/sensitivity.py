@@ -18,7 +18,8 @@ Parameter = tuple[str, tuple[int, ...]]
 def classify(evidence: Evidence) -> dict[Parameter, str]:
     """Return {(group, index): class} of every parameter and input, over all points, examples and outputs.
 
-    `live`: the output moves under a displacement of +-pi/2 and the gradient is not zero. `dead`: the output moves,
+    `live`: the output moves under a displacement (+-pi/2 where one gate holds the angle, else three that no integer
+    frequency up to 200 can hide from) and the gradient is not zero. `dead`: the output moves,
     the gradient is zero everywhere: it will never be trained. `inert`: neither. `ghost`: a gradient, though nothing
     moves: the optimiser walks on noise. With finite shots a gradient is zero only where it is exactly so, and a ghost
     must exceed the noise.
@@ -90,8 +91,8 @@ def sensitivity(evidence: Evidence, *, exclude: Collection[str] = ()) -> Report:
             **_extremes(evidence, classes),
         },
         tolerance=(
-            f"moves: by more than {evidence.value_tolerance():.2g} under +-pi/2; gradient: more than "
-            f"{evidence.zero_gradient():.2g}, at any of {len(evidence.points)} random points"
+            f"moves: by more than {evidence.value_tolerance():.2g} under displacement; gradient: more than "
+            f"{evidence.zero_gradient():.2g}, at any of {len(evidence.points)} points"
         ),
         meaning=(
             "A dead parameter changes predictions but is never trained; a ghost is trained on noise."

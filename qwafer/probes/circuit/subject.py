@@ -17,9 +17,22 @@ from qwafer.circuits import INPUTS, Circuit, CircuitSpec
 from qwafer.circuits.circuit import uses
 from qwafer.engines import Engine, Program
 from qwafer.engines import get as get_engine
-from qwafer.probes.circuit.statevector import states as circuit_states
+from qwafer.circuits.statevector import states as circuit_states
 
 Weights = Mapping[str, Array]
+
+SMALL = 0.1
+"""Standard deviation of the weights of the point near zero, where no run's own initial values are known (radians)."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts: what is wrong only there, such as near small weights, is asked there."""
+
+    weights: Mapping[str, np.ndarray]
+    """Initial value of each group of weights."""
+    inputs: Float[np.ndarray, "N n_inputs"]
+    """Inputs of examples that the run trains on (radians), at least one."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,17 @@ class Subject:
     """Finite shots behind an expectation value; none: exact."""
     center: Mapping[str, np.ndarray] | None = None
     """Weights around which points are drawn; none: uniform over a whole turn."""
+    label: str = ""
+    """What executes `program`, for the reports: engine and plan, batch, precision."""
+    evaluation: Program | None = None
+    """The program without gradients that evaluates, where it is another one."""
+    starts: tuple[Start, ...] = ()
+    """Where the runs that execute these programs start; none: a point of small weights stands for them."""
+
+    @property
+    def evaluation_label(self) -> str:
+        """What executes `evaluation`; empty where there is none."""
+        return "" if self.evaluation is None else program_label(self.evaluation)
 
     @property
     def spec(self) -> CircuitSpec | None:
@@ -88,9 +112,36 @@ class Subject:
             else:
                 value = generator.uniform(-np.pi, np.pi, shape)
             weights[group] = jnp.asarray(value, self.dtype)
-        generator = np.random.default_rng(key_seed(seed, f"probe/{index}/angles"))
-        inputs = generator.uniform(-np.pi, np.pi, (self.batch, self.n_inputs))
-        return weights, jnp.asarray(inputs, self.dtype)
+        return weights, jnp.asarray(self.filled([], self.batch, seed, f"probe/{index}/angles"), self.dtype)
+
+    def start_points(self, seed: int) -> list[tuple[dict[str, Array], Array]]:
+        """Return weights and inputs (batch, n_inputs) of `starts`; a batch is filled up with inputs over a turn.
+
+        Where there are none, and the gates are known, one point of weights of standard deviation `SMALL` around what
+        heads start from.
+        """
+        starts = self.starts
+        if not starts and self.circuit is not None:
+            readout = self.circuit.readout_facts
+            small = {}
+            for group, shape in self.shapes.items():
+                generator = np.random.default_rng(key_seed(seed, f"probe/small/{group}"))
+                offset = readout.offset(self.circuit.n_qubits) if group == "readout" else 0.0
+                small[group] = offset + SMALL * generator.standard_normal(shape)
+            starts = (Start(small, np.zeros((0, self.n_inputs))),)
+        return [
+            (
+                {group: jnp.asarray(value, self.dtype) for group, value in start.weights.items()},
+                jnp.asarray(self.filled(start.inputs, self.batch, seed, f"probe/start/{index}"), self.dtype),
+            )
+            for index, start in enumerate(starts)
+        ]
+
+    def filled(self, inputs: Any, count: int, seed: int, name: str) -> Float[np.ndarray, "count n_inputs"]:
+        """Return the first `count` of `inputs` (N, n_inputs), and as many uniform over a turn as are missing."""
+        own = np.asarray(inputs, np.float64).reshape(-1, self.n_inputs)[:count]
+        generator = np.random.default_rng(key_seed(seed, name))
+        return np.concatenate([own, generator.uniform(-np.pi, np.pi, (count - len(own), self.n_inputs))])
 
     def values_at(self, weights: Mapping[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
         """Return the values (N, n_outputs) in float64 at one set of weights and any number of inputs (N, n_inputs)."""
@@ -125,19 +176,39 @@ def circuit_subject(circuit: Circuit, engine: str | Engine = "reference", *, bat
     """Return the subject of `circuit` on an engine, or on the engine of that name, whose own options follow."""
     check_positive_int("batch", batch, minimum=2)
     instance = get_engine(engine, **options) if isinstance(engine, str) else engine
-    program = instance.program(circuit, batch)
+    return program_subject(instance.program(circuit, batch), instance)
+
+
+def program_subject(
+    program: Program, engine: Engine, *, evaluation: Program | None = None, starts: tuple[Start, ...] = ()
+) -> Subject:
+    """Return the subject of a program of `engine`: of what runs, and of nothing that is made for the occasion.
+
+    `evaluation` is the program without gradients that evaluates, `starts` where the runs of both start.
+    """
+    circuit, batch = program.circuit, program.batch
     return Subject(
-        name=f"{circuit.readout} on {instance.name}",
+        name=f"{circuit.readout} on {engine.name}",
         program=program,
         shapes=circuit.weight_shapes(),
         n_inputs=circuit.n_inputs,
         batch=batch,
         dtype=circuit.dtype,
         circuit=circuit,
-        bloch=_Lazy(lambda: instance.program(circuit.body(), batch, gradient=False)),
+        bloch=_Lazy(lambda: engine.program(circuit.body(), batch, gradient=False)),
         states=lambda weights, inputs: circuit_states(circuit, weights, inputs),
         shots=program.info.get("shots"),
+        label=program_label(program),
+        evaluation=evaluation,
+        starts=starts,
     )
+
+
+def program_label(program: Program) -> str:
+    """Return what executes `program`: `xla heisenberg, batch 64, float32`."""
+    how = " ".join(str(program.info[key]) for key in ("engine", "plan", "batching") if program.info.get(key))
+    shots = f", {program.info['shots']} shots" if program.info.get("shots") else ""
+    return f"{how}, batch {program.batch}, {program.circuit.dtype}{shots}"
 
 
 def function_subject(

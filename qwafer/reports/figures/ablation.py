@@ -130,7 +130,7 @@ def curves_figure(results: Runs) -> "Figure | None":
 def learning_figure(results: Runs) -> "Figure | None":
     """Return gradient norm and distance moved of every group of parameters over the epochs, one line per arm."""
     groups = ordered_groups(
-        group for runs in results.values() for run in runs.values() for group in run.groups("grad_norm")
+        group for runs in results.values() for run in runs.values() for group in run.parameter_groups("grad_norm")
     )
     if not groups:
         return None

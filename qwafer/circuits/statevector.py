@@ -1,5 +1,5 @@
-"""A small batched statevector, written from the matrices of the gates alone: the probes' own eyes, independent of every
-engine and of every shortcut that engines take.
+"""A small batched statevector, written from the matrices of the gates alone: what a circuit computes by its definition,
+independent of every engine and of every shortcut that engines take.
 
 The same code runs on NumPy (no compilation: right for thousands of random states of a small circuit) and on JAX
 (differentiable). Wire 0 is the most significant bit of a basis state's index, as in PennyLane.
@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from qwafer.circuits import INPUTS, Circuit, Operation
+from qwafer.circuits.circuit import Circuit
+from qwafer.circuits.gates import INPUTS, Operation, pauli_matrix
+from qwafer.circuits.readouts import WEIGHT
 
 
 def values(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> np.ndarray:
@@ -30,6 +32,63 @@ def values(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> np.ndar
     found = np.concatenate(outputs, axis=-1)
     lead = np.broadcast_shapes(found.shape[:-1], sources[INPUTS].shape[:-1])  # a circuit need not use its inputs
     return np.broadcast_to(found, (*lead, found.shape[-1]))
+
+
+def jacobian(circuit: Circuit, weights: Mapping[str, Any], inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the derivative of every value by every weight and input at one set of weights, in float64.
+
+    By group (N, n_outputs, *shape): d s_k(x_n) / d w, and d s_k(x_n) / d x_n for `inputs` (N, n_inputs). One adjoint
+    sweep per output: with |l> = O_k |psi>, a rotation exp(-i w P / 2) contributes Im <l|P|psi> where it stands (Jones
+    and Gacon 2020, arXiv:2009.02823). Readout gates are gates here; coefficients of a weighted readout are linear.
+    """
+    n, readout = circuit.n_qubits, circuit.readout_facts
+    sources = {name: np.asarray(value, np.float64) for name, value in {**weights, INPUTS: inputs}.items()}
+    rows = len(sources[INPUTS])
+    body = np.broadcast_to(evolve(n, circuit.operations(), sources), (rows, 2**n))
+    shapes = {**circuit.weight_shapes(), INPUTS: (circuit.n_inputs,)}
+    found = {group: np.zeros((rows, circuit.n_outputs, *shape)) for group, shape in shapes.items()}
+    letters = ["XYZ".index(letter) for letter in readout.measured]
+    lambdas = []
+    for k in range(readout.n_circuits(circuit.n_outputs)):
+        own = circuit.readout_operations(k)
+        state = evolve(n, own, sources, body)
+        each = bloch_vectors(state, n)[..., letters].reshape(rows, -1)  # (N, wires x letters)
+        linear = readout.outputs(np.eye(each.shape[1]), sources)  # (wires x letters, outputs of this circuit)
+        paulis = [_apply_word(state, n, (wire,), letter) for wire in range(n) for letter in readout.measured]
+        costate = np.tensordot(linear.T, np.stack(paulis), 1)  # (outputs of this circuit, N, 2^n)
+        if readout.is_weighted:
+            outputs = np.arange(circuit.n_outputs)
+            found[WEIGHT][:, outputs, outputs] = each[:, None, :]
+        first = k if readout.gates else 0
+        lambdas.append(_sweep(n, own, sources, state[None], costate, found, slice(first, first + len(costate)))[1])
+    _sweep(n, circuit.operations(), sources, body[None], np.concatenate(lambdas), found, slice(None))
+    return found
+
+
+def _sweep(
+    n: int,
+    gates: Sequence[Operation],
+    sources: Mapping[str, np.ndarray],
+    state: np.ndarray,
+    costate: np.ndarray,
+    found: dict[str, np.ndarray],
+    outputs: slice,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Undo `gates` on `state` (1, N, 2^n) and `costate` (K, N, 2^n), and add what each angle contributes to `found`."""
+    for op in reversed(gates):
+        if op.source:
+            turned = _apply_word(state, n, op.wires, op.gate.generator or "")
+            found[op.source][(slice(None), outputs, *op.index)] += np.sum(costate.conj() * turned, axis=-1).imag.T
+            entries = op.gate.entries(-sources[op.source][(..., *op.index)])
+        else:
+            entries = np.asarray(op.gate.fixed).conj().T.tolist()
+        state, costate = (_apply(part, n, op.wires, entries, np) for part in (state, costate))
+    return state, costate
+
+
+def _apply_word(state: np.ndarray, n_qubits: int, wires: tuple[int, ...], word: str) -> np.ndarray:
+    """Return the Pauli `word` on `wires` applied to `state` (..., 2^n_qubits)."""
+    return np.asarray(_apply(state, n_qubits, wires, pauli_matrix(word).tolist(), np))
 
 
 def states(circuit: Circuit, weights: Mapping[str, Any], inputs: Any, *, xp: ModuleType = np) -> Any:
