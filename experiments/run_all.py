@@ -179,7 +179,7 @@ def with_prior(features: FeatureSet, prior: float, seed: int = 0) -> FeatureSet:
         for mask, count in ((positive, keep_pos), (~positive, keep_neg))
     ]
     chosen = features.take(np.sort(np.concatenate(rows)))
-    record = {**features.provenance, "subsample": {"defects": keep_pos, "none": keep_neg, "seed": seed}}
+    record = {**chosen.provenance, "subsample": {"defects": keep_pos, "none": keep_neg, "seed": seed}}
     return dataclasses.replace(chosen, provenance=record)
 
 
@@ -214,7 +214,7 @@ def set_apart(file: Path) -> tuple[Path, Path]:
 
 def _part(features: FeatureSet, chosen: np.ndarray, what: str) -> FeatureSet:
     taken = features.take(np.flatnonzero(chosen))
-    return dataclasses.replace(taken, provenance={**features.provenance, "part": what})
+    return dataclasses.replace(taken, provenance={**taken.provenance, "part": what})
 
 
 def experiment_on(name: str, sources: Mapping[str, Path], source: str | None = None) -> Experiment:
