@@ -326,7 +326,7 @@ def refuse(script, published, small, source, search):
     with pytest.raises(InputError, match="holds 1 trials of arm b, not 2"):
         call()
     save_record(file, dataclasses.replace(search, data={"a": "0" * 16, "b": "0" * 16}))
-    with pytest.raises(InputError, match="was searched on other data"):
+    with pytest.raises(InputError, match="saw other data than arm a has here"):
         call()
 
 
