@@ -11,12 +11,7 @@ exchangeable), so that the truth is known: every arm has the same expected ROC-A
 design that `planned_design` reads from the options of the data.
 """
 
-import argparse
-import dataclasses
-import json
 import math
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +19,12 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from qwafer._io import write_json
 from qwafer.comparison import compare_arms
 from qwafer.comparison.design import Design, planned_design
 from qwafer.comparison.planning import plan_seeds
 from qwafer.comparison.statistics import Comparison
 from qwafer.config import DataConfig
 from qwafer.data import make_fold, make_split
-from qwafer.evaluation import bca_metric_differences, bca_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "coverage.json"

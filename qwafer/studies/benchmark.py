@@ -14,7 +14,6 @@ from qwafer.comparison.analysis import DEFAULT_COSTS, RunAnalysis, analyse, cost
 from qwafer.comparison.differences import Differences, example_differences, seed_differences
 from qwafer.comparison.record import FeatureSource, HeadRecord, head_record
 from qwafer.comparison.runs import check_complete, check_same_examples
-from qwafer.comparison.summary import Summary
 from qwafer.execution import Executor, Job, LocalProcesses, OnProgress, Progress, run_all
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
