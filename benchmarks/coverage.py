@@ -11,7 +11,12 @@ exchangeable), so that the truth is known: every arm has the same expected ROC-A
 design that `planned_design` reads from the options of the data.
 """
 
+import argparse
+import dataclasses
+import json
 import math
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from qwafer._io import write_json
 from qwafer.comparison import compare_arms
 from qwafer.comparison.design import Design, planned_design
 from qwafer.comparison.examples import example_interval
