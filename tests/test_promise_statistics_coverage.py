@@ -81,3 +81,24 @@ def test_a_bound_that_is_missed_is_seen(coverage):
     assert not coverage.Cell("errors", "", 6, 1, 0.09, (0.0, 0.06), 1000).holds(3.0)
     assert coverage.Cell("errors", "", 6, 1, 0.07, (0.0, 0.06), 1000).holds(3.0)
     assert coverage.shown(coverage.Cell("errors", "", 6, 1, 0.07, (0.0, 0.06), 1000)) == "**0.070**"
+
+
+def test_the_page_shows_the_results(coverage):
+    """The tables of docs/statistics.md are those of the committed results, and no bound is missed in them."""
+    page, cells = coverage.PAGE.read_text(encoding="utf-8"), coverage.read_cells()
+    assert coverage.with_tables(page, cells) == page
+    assert {cell.part for cell in cells} == set(coverage.PARTS)
+    assert [cell for cell in cells if not cell.holds()] == []
+
+
+def test_sentences_of_the_page_say_what_was_measured(coverage):
+    """Errors of other overlaps near chance: up to 10% (g/f), 11% (1/(K - 1)), 5% (ours), 21 to 51% (none)."""
+    rates = {}
+    for cell in coverage.read_cells():
+        if cell.part == "alternatives":
+            rates.setdefault(cell.case, []).append(round(100 * cell.rate))
+    assert max(rates["new splits, rho = g/f (Nadeau and Bengio)"]) == 10
+    assert max(rates["folds, rho = 1/(K - 1) (Bouckaert and Frank)"]) == 11
+    assert max(rates["new splits, rho = ours"] + rates["folds, rho = ours"]) == 5
+    uncorrected = rates["new splits, rho = 0 (uncorrected)"]
+    assert (min(uncorrected), max(uncorrected)) == (21, 51)
