@@ -24,7 +24,6 @@ from qwafer._process import run_verb
 from qwafer._records import save_record
 from qwafer.execution import Event, Job, LocalProcesses
 from qwafer.experiment import Experiment, load_experiment
-from qwafer.features import FeatureSet
 from qwafer.overrides import no_effect, with_options
 from qwafer.source import source_facts
 from qwafer.sweeps import OutputDirectory
@@ -205,7 +204,7 @@ def search(
         seeds=seeds,
         space=dict(space),
         base=dict(base),
-        data={arm: FeatureSet.load(file).digest() for arm, file in files.items()},
+        data={arm: source.record.digest or "" for arm, source in whole.items()},
         revisions=tuple(dict.fromkeys((run.environment.git_revision or "none")[:12] for run in everything)),
         trials=found,
     )

@@ -296,6 +296,7 @@ def test_maps_of_size_zero_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
 def test_what_the_reader_changed_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "maps.npz"
     codes = np.ones((4, 52, 52), np.uint8)
+    codes[:, 0, 0] = 0
     codes[1, 5, 5] = 3
     np.savez(path, arr_0=codes, arr_1=np.zeros((4, 8), np.uint8))
     assert main(["--maps", str(path), "--out", str(tmp_path / "f.npz"), "--quiet"]) == 0

@@ -1,19 +1,27 @@
 """Probes of data that must see planted leaks and stay silent on sound data, the ledger of test reads, encodings."""
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from qwafer._errors import InputError
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
-from qwafer.data import make_split
+from qwafer.data import make_split, read_maps, synthetic_maps
+from qwafer.data.maps import check_maps
+from qwafer.execution import make_executor
+from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
 from qwafer.heads import LinearOptions
 from qwafer.probes import ProbedData, Report, label_permutation, probe_data
 from qwafer.probes.data.controls import linear_fit
 from qwafer.probes.data.held import without_test
 from qwafer.probes.trust import trust_table
+from qwafer.studies.ablation import Outcome, run_experiment
+from qwafer.sweeps.ledger import examples_digest, note_test_reads, read_ledger
 from qwafer.training import prepare
 from tests.factories import feature_set
 
@@ -83,7 +91,6 @@ def test_a_leaked_feature_of_auc_0_997_is_named() -> None:
 @pytest.mark.parametrize("name", ["mixedwm38", "wm811k_lots"])
 def test_spatial_features_of_real_maps_raise_no_alarm(shared: Any, name: str) -> None:
     from qwafer.backbones import extractor, features_from_maps
-    from qwafer.data import read_maps
 
     maps = read_maps(shared / "data" / f"{name}.npz")
     rows = np.sort(np.random.default_rng(0).permutation(len(maps))[:4000])
@@ -188,13 +195,137 @@ def test_a_run_of_limited_folds_leaves_its_test_split_out() -> None:
     np.testing.assert_array_equal(again.part("train")[0], prepared.part("train")[0])
 
 
+def experiment(tmp_path: Path, name: str, seeds: Sequence[int], **options: Any) -> Experiment:
+    """Return an experiment of two linear heads on the features in `tmp_path`."""
+    path = tmp_path / "features.npz"
+    if not path.exists():
+        feature_set(120, 4, 1).save(path)
+    base = dataclasses.replace(linear_config(epochs=1), data=DataConfig(source=str(path), task="multilabel", **options))
+    other = dataclasses.replace(base, training=TrainingConfig(epochs=1, batch_size=64, learning_rate=0.1))
+    return Experiment(name=name, arms={"a": base, "b": other}, baseline="a", seeds=tuple(seeds))
+
+
+def run(tmp_path: Path, name: str, seeds: Sequence[int], **options: Any) -> Outcome:
+    return run_experiment(
+        experiment(tmp_path, name, seeds, **options),
+        tmp_path / "runs" / name,
+        executor=make_executor("serial", 1),
+        descriptive=True,
+    )
+
+
+def test_the_ledger_counts_the_reads_of_a_test_split_over_sibling_experiments(tmp_path: Path) -> None:
+    first = run(tmp_path, "first", (0, 1))
+    assert "has been read by 1 experiment from this folder: first (4 runs)." in first.report.read_text()
+    alone = (tmp_path / "runs" / "first" / "summary.json").read_bytes()
+    second = run(tmp_path, "second", (0,), split_seed=7)
+    text = second.report.read_text()
+    assert "by 2 experiments from this folder: first (4 runs), second (2 runs); choosing between them" in text
+    again = run(tmp_path, "first", (0, 1))  # nothing is done anew, and nothing counted twice
+    assert "first (4 runs), second (2 runs)" in again.report.read_text()
+    assert (tmp_path / "runs" / "first" / "summary.json").read_bytes() == alone
+    ledger = read_ledger(tmp_path / "runs" / "first")
+    (reads,) = ledger.data.values()
+    assert [(read.name, read.runs) for read in reads] == [("first", 4), ("second", 2)]
+    assert set(ledger.data) == {examples_digest(tmp_path / "features.npz")}
+
+
+def test_the_reads_of_a_sweep_that_was_killed_count(tmp_path: Path) -> None:
+    def killed(event: Any) -> None:
+        if event.stage == "runs" and event.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(
+            experiment(tmp_path, "killed", (0, 1)),
+            tmp_path / "runs" / "killed",
+            executor=make_executor("serial", 1),
+            descriptive=True,
+            progress=killed,
+        )
+    (reads,) = read_ledger(tmp_path / "runs" / "other").data.values()
+    assert reads[0].name == "killed"
+    assert 1 <= reads[0].runs < 4
+
+
+def test_features_of_another_backbone_have_the_same_test_split(tmp_path: Path) -> None:
+    data = feature_set(60, 4, 1)
+    data.save(tmp_path / "a.npz")
+    dataclasses.replace(data, features=data.features[:, :2]).save(tmp_path / "b.npz")
+    assert examples_digest(tmp_path / "a.npz") == examples_digest(tmp_path / "b.npz")
+    feature_set(60, 4, 1, seed=1).save(tmp_path / "c.npz")
+    assert examples_digest(tmp_path / "a.npz") != examples_digest(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema": "qwafer/test-reads/0", "data": {}}', "\x00"])
+def test_a_damaged_ledger_is_set_aside(tmp_path: Path, content: str) -> None:
+    (tmp_path / "test-reads.json").write_text(content)
+    with pytest.warns(UserWarning, match="set aside as test-reads.json.damaged"):
+        assert read_ledger(tmp_path / "out").data == {}
+    assert (tmp_path / "test-reads.json.damaged").read_text() == content
+    assert read_ledger(tmp_path / "out").data == {}
+
+
+def test_two_sweeps_that_note_at_once_lose_nothing(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    design = experiment(tmp_path, "x", (0,))
+
+    def note(i: int) -> None:
+        for runs in range(1, 6):
+            named = dataclasses.replace(design, name=f"x{i}")
+            note_test_reads(tmp_path / "runs" / "x", named, {"a": "0123"}, {"a": runs})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(note, range(4)))
+    reads = read_ledger(tmp_path / "runs" / "y").data["0123"]
+    assert sorted((read.name, read.runs) for read in reads) == [(f"x{i}", 5) for i in range(4)]
+
+
+def test_a_ledger_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "runs" / ".test-reads.json.lock").mkdir(parents=True)
+    with pytest.warns(UserWarning, match="could not be noted in .*test-reads.json: Is a directory"):
+        note_test_reads(tmp_path / "runs" / "x", experiment(tmp_path, "x", (0,)), {"a": "0123"}, {"a": 1})
+
+
+def turned(maps: np.ndarray) -> np.ndarray:
+    """Return maps in the encoding 0 passing, 1 failing, 2 off the wafer."""
+    return ((maps + 2) % 3).astype(np.uint8)
+
+
+def test_maps_in_another_encoding_are_refused_and_their_reader_reads_them(tmp_path: Path) -> None:
+    sound = synthetic_maps(6, 0)
+    other = turned(sound.maps)
+    np.savez(tmp_path / "mixed.npz", arr_0=other, arr_1=sound.labels)
+    codes = np.arange(6) % 2
+    packed = {"shape": np.full((6, 2), 52), "label": codes, "classes": np.array(["Center", "none"])}
+    np.savez(tmp_path / "wm.npz", flat=other.ravel(), **packed)
+    for name in ("mixed", "wm"):
+        path = tmp_path / f"{name}.npz"
+        with pytest.raises(InputError, match=r"2 in all four corners.*\(maps \+ 1\) % 3.*data.reader = outside_2"):
+            read_maps(path)
+        found = read_maps(path, reader="outside_2")
+        np.testing.assert_array_equal(found.maps, sound.maps)
+        np.testing.assert_array_equal(found.content_ids, sound.content_ids)
+    np.savez(tmp_path / "sound.npz", arr_0=sound.maps, arr_1=sound.labels)
+    with pytest.raises(InputError, match="0 in its corners already"):
+        read_maps(tmp_path / "sound.npz", reader="outside_2")
+
+
+def test_maps_with_passing_dies_in_every_corner_are_refused() -> None:
+    maps = np.ones((4, 12, 12), np.uint8)
+    with pytest.raises(InputError, match="1 in all four corners"):
+        check_maps(maps, "a file")
+    maps[:2, 0, 0] = 0
+    check_maps(maps, "a file")  # half of them are not a majority
+
+
 @pytest.mark.slow
 def test_no_false_alarm_over_100_sound_data_sets() -> None:
     """Spatial features of synthetic maps, and normal features of AUC at most 0.92: one that says a label to 0.98 where
     all others are noise looks like a leak to anybody.
     """
     from qwafer.backbones import extractor, features_from_maps
-    from qwafer.data import synthetic_maps
 
     alarms = []
     for seed in range(100):

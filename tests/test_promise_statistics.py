@@ -10,7 +10,7 @@ from qwafer import plan
 from qwafer._errors import InputError
 from qwafer.ablate import main as ablate
 from qwafer.bench import main as bench
-from qwafer.comparison import check_design, design_of, planned_design
+from qwafer.comparison import check_design, design_of, example_interval, planned_design
 from qwafer.comparison.design import FEWEST_SEEDS
 from qwafer.config import DataConfig
 from qwafer.experiment import load_experiment
@@ -139,3 +139,64 @@ def test_plan(tmp_path, capsys):
         assert plan.main([path, "--effect", "0.03", "--sd", "0.015", *extra]) == 0
         counts.append(int(capsys.readouterr().out.splitlines()[1].split()[0]))
     assert np.diff(counts)[0] < 0  # a statement about one split takes fewer seeds
+
+
+class FakeRun:
+    """Test logits of a linear score of two classes, as `example_interval` reads a run."""
+
+    exclusive = False
+
+    def __init__(self, scores, labels, ids, groups=None):
+        self.logits, self.labels, self.ids = {"test": scores[:, None]}, {"test": labels[:, None]}, {"test": ids}
+        self.groups = {} if groups is None else {"test": groups}
+        self.test = dataclasses.make_dataclass("T", ["thresholds"])(np.zeros(1))
+
+
+def draw_runs(rng, n_seeds, n, *, lots=None, shared=0.0):
+    """Two arms of equal expected AUC; `shared` is the part of the noise that examples of a lot have in common."""
+    groups = None if lots is None else np.repeat(np.arange(lots), n // lots)
+    labels = rng.integers(0, 2, n) if groups is None else rng.integers(0, 2, lots)[groups]  # a lot has one class
+    arms = []
+    for _ in range(2):
+        common = 0.0 if groups is None else shared * rng.standard_normal(lots)[groups]
+        arms.append(labels + common + rng.standard_normal(n))
+    found = {0: {}, 1: {}}
+    for seed in range(n_seeds):
+        rows = np.arange(n) if lots is not None else rng.permutation(n)[: n // 2]
+        for arm, scores in enumerate(arms):
+            noise = 0.1 * rng.standard_normal(len(rows))
+            own = None if groups is None else groups[rows]
+            found[arm][seed] = FakeRun(scores[rows] + noise, labels[rows], rows.astype(np.uint64), own)
+    return found
+
+
+@pytest.mark.parametrize(("lots", "shared"), [(None, 0.0), (30, 1.0)])
+@pytest.mark.parametrize("metric", ["test.roc_auc", "test.f1_tuned"])
+def test_the_interval_over_test_examples_covers(lots, shared, metric):
+    """Zero is the truth. Of 300 intervals at 95%, at least 91% cover; taking lots for examples would cover far less."""
+    rng = np.random.default_rng(4)
+    covered, naive = 0, 0
+    for _ in range(300):
+        runs = draw_runs(rng, 4, 240, lots=lots, shared=shared)
+        found = example_interval(runs[0], runs[1], metric)
+        covered += found.low <= 0 <= found.high
+        if lots is not None:
+            for by_seed in runs.values():
+                for run in by_seed.values():
+                    run.groups = {}
+            single = example_interval(runs[0], runs[1], metric)
+            naive += single.low <= 0 <= single.high
+            assert (found.unit, found.n_clusters, single.unit) == ("lots", lots, "examples")
+            assert found.estimate == pytest.approx(single.estimate)
+    assert covered / 300 >= 0.91
+    if lots is not None:
+        assert naive / 300 < 0.85
+
+
+def test_an_interval_over_examples_that_cannot_be_had():
+    rng = np.random.default_rng(0)
+    runs = draw_runs(rng, 2, 100)
+    assert example_interval(runs[0], runs[1], "test.loss") is None
+    other = draw_runs(rng, 2, 100)
+    assert example_interval(runs[0], other[1], "test.roc_auc") is None  # other examples
+    assert example_interval(runs[0], {}, "test.roc_auc") is None

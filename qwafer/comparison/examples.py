@@ -51,8 +51,8 @@ def example_interval(
     grouped = True
     for seed in sorted(arm.keys() & baseline.keys()):
         first, second = arm[seed], baseline[seed]
-        ids = getattr(first, "ids", {}).get("test")
-        other = getattr(second, "ids", {}).get("test")
+        ids = first.ids.get("test")
+        other = second.ids.get("test")
         if ids is None or other is None or not np.array_equal(ids, other):
             return None
         limits = [run.test.thresholds if tuned else None for run in (first, second)]
@@ -69,7 +69,7 @@ def example_interval(
             return None
         n = len(left_out)
         influence = (n - 1) * (left_out.mean() - left_out) / n
-        groups = getattr(first, "groups", {}).get("test")
+        groups = first.groups.get("test")
         grouped = grouped and groups is not None
         keys = ids if groups is None else groups
         for key, value in zip(keys.tolist(), influence.tolist(), strict=True):

@@ -1,7 +1,7 @@
 """`WaferMaps`: labelled wafer maps in memory, however they were read or drawn."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
@@ -12,6 +12,9 @@ from qwafer._errors import InputError
 
 Maps: TypeAlias = np.ndarray | tuple[np.ndarray, ...]
 """(N, H, W) uint8, or N arrays (H_i, W_i) uint8 where shapes differ: 0 off the wafer, 1 passing die, 2 failing die."""
+
+Recode: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""From the dies of a file, uint8 of any shape, to those of this library: 0 off the wafer, 1 passing, 2 failing."""
 
 CONTENT_ID_DTYPE = np.dtype("<U16")
 
@@ -74,6 +77,11 @@ class WaferMaps:
             notes=self.notes,
             exclusive=self.exclusive,
         )
+
+
+def as_is(dies: np.ndarray) -> np.ndarray:
+    """Return `dies`."""
+    return dies
 
 
 def content_ids(maps: Maps | Sequence[np.ndarray]) -> np.ndarray:
@@ -150,7 +158,11 @@ def check_rows(ids: np.ndarray, groups: np.ndarray | None, times: np.ndarray | N
 
 
 def check_maps(maps: Maps, source: str) -> None:
-    """Raise `InputError` unless `maps` are (N, H, W) uint8, or (H_i, W_i) arrays of it, of 0, 1 and 2 only."""
+    """Raise `InputError` unless `maps` are (N, H, W) uint8, or (H_i, W_i) arrays of it, of 0, 1 and 2 only.
+
+    A wafer is round, so that the corners of its map lie off it. Where all four corners of most maps hold one value that
+    is not 0, the maps are in another encoding and are refused.
+    """
     if isinstance(maps, np.ndarray) and maps.ndim != 3:
         raise InputError(f"`maps` of {source} must have shape (N, H, W), got {maps.shape}")
     for i, block in _blocks(maps):
@@ -165,6 +177,17 @@ def check_maps(maps: Maps, source: str) -> None:
             raise InputError(
                 f"`maps` of {source} must hold 0 (off the wafer), 1 (passing) and 2 (failing) only; map {first} holds "
                 f"{int(block[tuple(bad)])}"
+            )
+    corners = np.array([wafer[[0, 0, -1, -1], [0, -1, 0, -1]] for wafer in maps])  # (N, 4)
+    for value, remedy in (
+        (2, "convert them with (maps + 1) % 3, or read the file with data.reader = outside_2"),
+        (1, "set what lies off the wafer to 0"),
+    ):
+        alike = (corners == value).all(axis=1)
+        if 2 * alike.sum() > len(maps):
+            raise InputError(
+                f"`maps` of {source} hold {value} in all four corners of {alike.sum()} of {len(maps)} maps, where a "
+                f"wafer has no die: 0 must be off the wafer, 1 passing and 2 failing; {remedy}"
             )
 
 

@@ -8,17 +8,17 @@ import numpy as np
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
 from qwafer.data.files import load_npz
-from qwafer.data.maps import WaferMaps, content_ids
+from qwafer.data.maps import Recode, WaferMaps, as_is, content_ids
 
 LABEL_NAMES = ("Center", "Donut", "Edge-Loc", "Edge-Ring", "Loc", "Near-full", "Scratch", "Random")
 """The columns of `arr_1`, in the published order."""
 
 
-def read_mixedwm38(path: str | Path) -> WaferMaps:
+def read_mixedwm38(path: str | Path, recode: Recode = as_is) -> WaferMaps:
     """Return the maps of a MixedWM38 NPZ: `arr_0` (N, 52, 52) of 0..2, `arr_1` (N, 8) multi-hot; all zero is normal.
 
     The official file holds a few values 3, whose meaning was never published; they are mapped to 2 (failing die), and
-    counted in `notes` and in a `UserWarning`.
+    counted in `notes` and in a `UserWarning`. `recode` turns a file of another encoding into this one.
 
     Raises:
         InputError: another layout, a value of `arr_0` outside 0..3, or of `arr_1` outside 0..1.
@@ -36,7 +36,7 @@ def read_mixedwm38(path: str | Path) -> WaferMaps:
         )
     _check_values(path, "arr_0", maps, 3)
     _check_values(path, "arr_1", labels, 1)
-    maps = maps.astype(np.uint8)
+    maps = recode(maps.astype(np.uint8))
     notes: tuple[str, ...] = ()
     threes = maps == 3
     if threes.any():

@@ -15,6 +15,7 @@ READERS: Registry[Callable[..., Any]] = Registry(
     {
         "mixedwm38": "qwafer.data.mixedwm38:read_mixedwm38",
         "wm811k": "qwafer.data.wm811k:read_wm811k",
+        "outside_2": "qwafer.data.outside_2:read_outside_2",
         "lswmd": "qwafer.data.lswmd:read_lswmd",
         "edge_iiot": "qwafer.data.edge_iiot:read_edge_iiot",
         "features": "qwafer.features:FeatureSet.load",

@@ -7,17 +7,18 @@ import numpy as np
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
 from qwafer.data.files import load_npz
-from qwafer.data.maps import WaferMaps, content_ids, one_hot, unpack_maps
+from qwafer.data.maps import Recode, WaferMaps, as_is, content_ids, one_hot, unpack_maps
 
 REQUIRED_KEYS = ("flat", "shape", "label", "classes")
 
 
-def read_wm811k(path: str | Path) -> WaferMaps:
+def read_wm811k(path: str | Path, recode: Recode = as_is) -> WaferMaps:
     """Return the maps of a packed WM-811K NPZ at their native resolutions.
 
     The file holds `flat` (uint8, all maps end to end, row-major), `shape` (N, 2), `label` (N,) and `classes`
     (C,) names; where it has `lot` (N,), that is the group. The classes exclude one another: labels are one-hot over
-    `classes`, with `none` (no pattern) a class of its own, and `exclusive` is set.
+    `classes`, with `none` (no pattern) a class of its own, and `exclusive` is set. `recode` turns the dies of a file of
+    another encoding into this one.
 
     Raises:
         InputError: arrays missing or of other types, lengths that do not fit, a label outside `classes`, or a die
@@ -47,7 +48,7 @@ def read_wm811k(path: str | Path) -> WaferMaps:
             f"got {codes.min()}..{codes.max()}"
         )
     lots = arrays.get("lot")
-    maps = unpack_maps(flat, sides)
+    maps = unpack_maps(recode(flat), sides)
     return WaferMaps(
         maps=maps,
         labels=one_hot(codes, len(classes)),

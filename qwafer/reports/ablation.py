@@ -19,19 +19,24 @@ SECONDS = ("compile", "evaluation", "total", "training")
 """The timings that the report sums."""
 
 
-def write_report(folder: Path, summary: Summary, timings: SweepTimings, results: Runs) -> Path:
+def write_report(
+    folder: Path, summary: Summary, timings: SweepTimings, results: Runs, test_reads: Sequence[str] = ()
+) -> Path:
     """Write `report.md` and `figures/` into `folder`, and return the path of the report."""
     figures = write_figures(summary, results, folder / "figures")
     path = folder / "report.md"
-    write_text(path, to_markdown(report_blocks(summary, timings, figures), folder))
+    write_text(path, to_markdown(report_blocks(summary, timings, figures, test_reads), folder))
     return path
 
 
-def report_blocks(summary: Summary, timings: SweepTimings, figures: Sequence[tuple[Path, str]]) -> list[Block]:
-    """Return the report; `figures` are (file, caption)."""
+def report_blocks(
+    summary: Summary, timings: SweepTimings, figures: Sequence[tuple[Path, str]], test_reads: Sequence[str] = ()
+) -> list[Block]:
+    """Return the report; `figures` are (file, caption), `test_reads` who has read the test split, in sentences."""
     return [
         *_head(summary),
         *_verdicts(summary),
+        *map(Paragraph, test_reads),
         *_comparison_table(summary),
         *([Images(figures)] if figures else []),
         *_metrics_table(summary),
@@ -103,6 +108,7 @@ def _metrics_table(summary: Summary) -> list[Block]:
             rows.append((name, *(MISSING if cell is None else format_spread(cell.mean, cell.sd) for cell in found)))
     counts = [arm.n_parameters for arm in arms]
     rows.append(("trainable parameters", *(format_number(count and count.trainable) for count in counts)))
+    rows.append(("effective parameters", *(format_number(count and count.effective) for count in counts)))
     heading = Heading("Metrics, mean ± standard deviation over seeds")
     return [heading, Table(("metric", *summary.arms), rows)]
 

@@ -40,6 +40,7 @@ def report_blocks(
     *,
     costs: Sequence[float],
     jobs: int,
+    test_reads: Sequence[str] = (),
 ) -> list[Block]:
     """Return the whole report, `summary` being that of the sweep; `shared`, `figures`: what `draw_shared` and, by head,
     `draw_head` drew.
@@ -79,6 +80,7 @@ def report_blocks(
         *_classes(records),
         Heading("Warnings"),
         warned,
+        *map(Paragraph, test_reads),
         Heading("What this rests on"),
         *_rests_on(records),
     ]

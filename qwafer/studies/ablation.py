@@ -14,6 +14,7 @@ from qwafer.experiment import Experiment
 from qwafer.reports.ablation import write_report
 from qwafer.sweeps.directory import FEATURES, DirectoryRecord, OutputDirectory, SweepResults
 from qwafer.sweeps.jobs import CHECK, TRAIN, run_payload, train_payload
+from qwafer.sweeps.ledger import TestSplitReads
 from qwafer.sweeps.sources import Source, provide_features
 
 
@@ -30,6 +31,8 @@ class Outcome:
     """Runs done in this call."""
     n_failed: int
     """Runs of the experiment that have failed."""
+    test_reads: tuple[str, ...] = ()
+    """Who has read the test split of these data, in sentences."""
 
 
 def run_experiment(
@@ -41,6 +44,7 @@ def run_experiment(
     descriptive: bool = False,
     progress: OnProgress | None = None,
     store_all: bool = False,
+    beside: str | Path | None = None,
 ) -> Outcome:
     """Do the runs of `experiment` that `out` does not hold yet, and write `summary.json`, `report.md` and the figures.
 
@@ -48,6 +52,9 @@ def run_experiment(
     do not depend on `executor`, nor on how often the sweep was killed; without one, the runs go to `jobs` worker
     processes of this machine. With `store_all` each run has a process of its own, and its predictor and the memory it
     used are stored beside it. With `descriptive`, fewer seeds than a verdict takes are not refused.
+
+    Every read of a test split is noted in the ledger `test-reads.json` beside `out`, or beside the folder `beside` that
+    holds it, and the report says which experiments of that neighbourhood have read the same one.
 
     Raises:
         InputError: data, a configuration or a machine that cannot do some arm at all; an output directory that belongs
@@ -74,23 +81,32 @@ def run_experiment(
         with LocalProcesses(jobs) if executor is None else executor as running:
             _check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)
             record = directory.claim(experiment, records)
-            _do_runs(experiment, directory, sources, todo, running, report, store_all=store_all)
+            complete = {arm: len(done) for arm, done in before.results.items()}
+            reads = TestSplitReads(out if beside is None else beside, experiment, sources, complete)
+            _do_runs(experiment, directory, sources, todo, running, report, reads, store_all=store_all)
         results = directory.read(experiment, before)
-        summary, path = conclude(experiment, directory.path, results, record)
-    return Outcome(summary, results, path, len(todo), len(results.pending))
+        said = reads.sentences()
+        summary, path = conclude(experiment, directory.path, results, record, said)
+    return Outcome(summary, results, path, len(todo), len(results.pending), said)
 
 
 def conclude(
-    experiment: Experiment, folder: Path, results: SweepResults, record: DirectoryRecord
+    experiment: Experiment,
+    folder: Path,
+    results: SweepResults,
+    record: DirectoryRecord,
+    test_reads: Sequence[str] = (),
 ) -> tuple[Summary, Path]:
     """Judge the runs of an experiment; write `summary.json`, `timings.json`, `report.md` and figures into `folder`.
 
-    Returns the summary and the path of the report. Raises PairingError where two arms cannot be compared.
+    `test_reads` says who has read the test split of these data; it stands in the report alone, for the summary of an
+    experiment does not depend on its neighbours. Returns the summary and the path of the report. Raises PairingError
+    where two arms cannot be compared.
     """
     summary, timings = summarize(experiment, results, record, str(folder)), sum_timings(results)
     save_record(folder / "summary.json", summary)
     save_record(folder / "timings.json", timings)
-    return summary, write_report(folder, summary, timings, results.results)
+    return summary, write_report(folder, summary, timings, results.results, test_reads)
 
 
 def _check_arms(experiment: Experiment, sources: Mapping[str, Source], arms: Sequence[str], executor: Executor) -> None:
@@ -123,6 +139,7 @@ def _do_runs(
     todo: Sequence[tuple[str, int]],
     executor: Executor,
     report: OnProgress,
+    reads: TestSplitReads,
     *,
     store_all: bool,
 ) -> None:
@@ -148,6 +165,7 @@ def _do_runs(
             directory.write_failure(arm, seed, event.failure)
         if event.kind == "done":
             directory.error_path(arm, seed).unlink(missing_ok=True)
+            reads.note(arm)
         tally(event)
 
     executor.run(jobs, note)

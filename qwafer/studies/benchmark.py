@@ -14,14 +14,13 @@ from qwafer.comparison.analysis import DEFAULT_COSTS, RunAnalysis, analyse, cost
 from qwafer.comparison.differences import Differences, example_differences, seed_differences
 from qwafer.comparison.record import FeatureSource, HeadRecord, head_record
 from qwafer.comparison.runs import check_complete, check_same_examples
-from qwafer.comparison.summary import Summary
 from qwafer.execution import Executor, Job, LocalProcesses, OnProgress, Progress, run_all
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
 from qwafer.reports.benchmark import report_blocks, write_report
 from qwafer.reports.figures import Drawn
 from qwafer.reports.figures.benchmark import draw_head, draw_shared
-from qwafer.studies.ablation import run_experiment
+from qwafer.studies.ablation import Outcome, run_experiment
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.directory import predictor_path
 from qwafer.sweeps.inference import InferenceTiming
@@ -88,7 +87,7 @@ def run_benchmark(
     runs = outcome.results.results
     check_same_examples(runs)
     timings = _timings(resolved, directory, runs, out / "timing", executor, report)
-    return _report(resolved, runs, timings, out, outcome.summary, costs, jobs, n_resamples, report)
+    return _report(resolved, runs, timings, out, outcome, costs, jobs, n_resamples, report)
 
 
 def _timings(
@@ -120,7 +119,7 @@ def _report(
     runs: Runs,
     timings: dict[str, InferenceTiming],
     out: Path,
-    summary: Summary,
+    outcome: Outcome,
     costs: Sequence[float],
     jobs: int,
     n_resamples: int,
@@ -161,8 +160,19 @@ def _report(
         run = next(iter(by.values()))
         figures[head] = draw_head(head, run, records[head].first, _test_maps(resolved, head, run), folder)
         report(Progress("figures", len(figures), len(runs)))
-    found = [*_source_warnings(sources), *summary.warnings]
-    blocks = report_blocks(experiment, summary, records, differences, shared, figures, found, costs=costs, jobs=jobs)
+    found = [*_source_warnings(sources), *outcome.summary.warnings]
+    blocks = report_blocks(
+        experiment,
+        outcome.summary,
+        records,
+        differences,
+        shared,
+        figures,
+        found,
+        costs=costs,
+        jobs=jobs,
+        test_reads=outcome.test_reads,
+    )
     path = write_report(blocks, experiment.title or experiment.name, out)
     return Benchmark(records, differences, path, tuple(found))
 

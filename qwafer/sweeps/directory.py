@@ -43,6 +43,8 @@ class DirectoryRecord:
     """`Experiment.digest`."""
     baseline: str
     metric: str
+    margin: float
+    """`Experiment.margin` before the first run."""
     seeds: tuple[int, ...]
     """Every seed that was ever asked for, in the order of asking."""
     extended_after: tuple[int, ...]
@@ -161,6 +163,7 @@ class OutputDirectory:
             experiment=experiment.digest(),
             baseline=experiment.baseline,
             metric=experiment.metric,
+            margin=experiment.margin if known is None else known.margin,
             seeds=seeds,
             extended_after=(*(() if known is None else known.extended_after), *added),
             data=dict(data),

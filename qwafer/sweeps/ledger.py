@@ -1,0 +1,157 @@
+"""`test-reads.json`: which experiments of one folder have read the test split of which data."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from qwafer._errors import InputError
+from qwafer._io import digest
+from qwafer._records import load_record, save_record
+from qwafer.data.files import load_npz
+from qwafer.experiment import Experiment
+from qwafer.sweeps.sources import Source
+
+LEDGER = "test-reads.json"
+
+
+@dataclass(frozen=True)
+class TestReads:
+    """The runs of one experiment that scored the test split of some data."""
+
+    __test__: ClassVar[bool] = False  # no test of pytest's
+
+    name: str
+    """Of the experiment."""
+    digest: str
+    """`Experiment.digest`."""
+    runs: int
+    """Complete runs on the data, each of which read the test split once."""
+    first: str
+    """Day of the first of them, YYYY-MM-DD, UTC."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Every test split that was read from one folder."""
+
+    SCHEMA: ClassVar[str] = "qwafer/test-reads/1"
+
+    data: dict[str, tuple[TestReads, ...]]
+    """By `examples_digest`, the experiments in the order of their first reads."""
+
+    def sentences(self, keys: Mapping[str, str]) -> tuple[str, ...]:
+        """Return one sentence for each of the data of `keys`, their digests by arm."""
+        found = []
+        for key in dict.fromkeys(keys.values()):
+            reads = self.data.get(key, ())
+            listed = ", ".join(f"{read.name} ({read.runs} run{'s' if read.runs != 1 else ''})" for read in reads)
+            count = f"{len(reads)} experiment{'s' if len(reads) != 1 else ''}"
+            found.append(
+                f"The test split of these data ({key}) has been read by {count} from this folder: {listed or 'none'}"
+                + ("; choosing between them after seeing results is selection." if len(reads) > 1 else ".")
+            )
+        return tuple(found)
+
+
+def examples_digest(path: str | Path) -> str:
+    """Return 16 hex digits over content ids and labels of a feature file, whatever the task and the backbone."""
+    arrays = load_npz(path, ("labels", "label_names", "content_ids"), "a feature set")
+    return digest(arrays["labels"].astype(np.uint8), arrays["label_names"].tolist(), arrays["content_ids"].tolist())
+
+
+def ledger_path(out: str | Path) -> Path:
+    """Return where the ledger of the output directory `out` lies: beside it, shared with its siblings."""
+    return Path(out).resolve().parent / LEDGER
+
+
+def read_ledger(out: str | Path) -> Ledger:
+    """Return the ledger beside the output directory `out`, empty where there is none.
+
+    One that cannot be read is set aside, as `test-reads.json.damaged`, with a `UserWarning`.
+    """
+    path = ledger_path(out)
+    if not path.exists():
+        return Ledger({})
+    try:
+        return load_record(Ledger, path)
+    except (OSError, InputError, UnicodeDecodeError) as error:
+        aside = path.with_name(f"{LEDGER}.damaged")
+        warnings.warn(
+            f"{error}; it was set aside as {aside.name}, and the count starts anew", UserWarning, stacklevel=2
+        )
+        path.replace(aside)
+        return Ledger({})
+
+
+def note_test_reads(out: str | Path, experiment: Experiment, keys: Mapping[str, str], runs: Mapping[str, int]) -> None:
+    """Write beside `out` that so many `runs` (by arm) of `experiment` have read the data `keys` (digest by arm).
+
+    An experiment that is in the ledger keeps its first day, and its number of runs only grows. Where the folder cannot
+    be written to, a `UserWarning` says so.
+    """
+    try:
+        _note(out, experiment, keys, runs)
+    except OSError as error:
+        said = f"the reads of the test split could not be noted in {ledger_path(out)}: {error.strerror}"
+        warnings.warn(said, UserWarning, stacklevel=2)
+
+
+def _note(out: str | Path, experiment: Experiment, keys: Mapping[str, str], runs: Mapping[str, int]) -> None:
+    with _locked(out):
+        ledger = read_ledger(out)
+        data = dict(ledger.data)
+        for key in dict.fromkeys(keys.values()):
+            count = sum(runs.get(arm, 0) for arm, own in keys.items() if own == key)
+            new = TestReads(experiment.name, experiment.digest(), count, datetime.now(UTC).date().isoformat())
+            reads = {(read.name, read.digest): read for read in data.get(key, ())}
+            known = reads.get((new.name, new.digest))
+            reads[new.name, new.digest] = new if known is None else replace(known, runs=max(known.runs, count))
+            data[key] = tuple(read for read in reads.values() if read.runs)
+        if data != ledger.data:
+            save_record(ledger_path(out), Ledger(data))
+
+
+class TestSplitReads:
+    """The reads of one sweep: noted run by run, so that those of a killed sweep count, too."""
+
+    __test__ = False
+
+    def __init__(
+        self, out: str | Path, experiment: Experiment, sources: Mapping[str, Source], complete: Mapping[str, int]
+    ):
+        """Begin with the runs that are `complete`, by arm; the ledger lies beside `out`."""
+        self.out, self.experiment, self.runs = out, experiment, dict(complete)
+        known: dict[Path, str] = {}
+        for source in sources.values():
+            if source.path not in known:
+                known[source.path] = examples_digest(source.path)
+        self.keys = {arm: known[source.path] for arm, source in sources.items()}
+        if any(self.runs.values()):
+            note_test_reads(out, experiment, self.keys, self.runs)
+
+    def note(self, arm: str) -> None:
+        """Note one more complete run."""
+        self.runs[arm] = self.runs.get(arm, 0) + 1
+        note_test_reads(self.out, self.experiment, self.keys, self.runs)
+
+    def sentences(self) -> tuple[str, ...]:
+        """Return who has read the test split of these data."""
+        return read_ledger(self.out).sentences(self.keys)
+
+
+@contextlib.contextmanager
+def _locked(out: str | Path) -> Iterator[None]:
+    """Hold the ledger for one writer at a time; the system releases the lock of a process that dies."""
+    import fcntl
+
+    path = ledger_path(out).with_name(f".{LEDGER}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
