@@ -101,7 +101,7 @@ def _with_nulls(
     data: "FeatureSet",
     seed: int,
     out: str | None,
-    progress: "OnProgress",
+    progress: "OnProgress | None",
 ) -> "TrustTable":
     """Return the table with the nulls of the baseline, run on the examples that are not of the seed's test split."""
     from qwafer.probes.data.held import without_test

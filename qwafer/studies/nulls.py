@@ -10,6 +10,7 @@ from qwafer._errors import InputError
 from qwafer.circuits import INPUTS
 from qwafer.circuits.circuit import uses
 from qwafer.circuits.options import NATIVE, LayeredOptions
+from qwafer.comparison.design import check_design
 from qwafer.comparison.metrics import higher_is_better, metric_value
 from qwafer.comparison.summary import Summary
 from qwafer.config import RunConfig
@@ -112,11 +113,11 @@ def run_nulls(
     source = dataclasses.replace(config.data, source=str(path.resolve()), reader=None)
     config = dataclasses.replace(config, data=source)
     running = LocalProcesses() if executor is None else executor
-    options = {"seeds": seeds, "metric": metric, "margin": margin}
-    arms = null_experiment(config, data, **options).arms
+    experiment = null_experiment(config, data, seeds=seeds, metric=metric, margin=margin)
+    check_design(experiment)
     with running:
-        rates = search_rates(arms, data, out / "search", max(seeds) + 1, metric, running, progress)
-    experiment = null_experiment(config, data, rates, **options)
+        rates = search_rates(experiment.arms, data, out / "search", max(seeds) + 1, metric, running, progress)
+    experiment = null_experiment(config, data, rates, seeds=seeds, metric=metric, margin=margin)
     return run_experiment(experiment, out / "sweep", executor=running, progress=progress)
 
 
