@@ -83,13 +83,17 @@ class Search:
         return {arm: self.winner(arm) for arm in dict.fromkeys(trial.arm for trial in self.trials)}
 
 
+CAPS = {"training.max_doublings": 2, "training.eval_every_epochs": 2}
+"""What every trial has other than the experiment, to save time: it trains for four times the first stage at most."""
+
+
 def searched_digest(path: Path, options: Mapping[str, Sequence[str]]) -> str:
     """Return the digest of what a search of `options`, by arm, belongs to: the file at `path` without its texts, its
-    seeds and the values of these options.
+    seeds, the values of these options, and `CAPS`, of which every trial has its own.
     """
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     arms = {arm: _without(flatten(own), options.get(arm, ())) for arm, own in table["arms"].items()}
-    everywhere = set.intersection(*(set(options.get(arm, ())) for arm in arms))
+    everywhere = set(CAPS).union(set.intersection(*(set(options.get(arm, ())) for arm in arms)))
     base = _without(flatten({key: table[key] for key in SECTIONS if key in table}), everywhere)
     return digest(arms, base, table.get("baseline"), table.get("metric"))
 

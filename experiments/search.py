@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from published import HERE, SEARCHED, Options, Search, Trial, searched_digest
+from published import CAPS, HERE, SEARCHED, Options, Search, Trial, searched_digest
 from run_all import BENCHES, DATA, NAMES, check_names, experiment_on, feature_files, has_data, set_apart
 
 from qwafer._errors import InputError
@@ -57,8 +57,6 @@ SPACES = {
 that an experiment varies on purpose is not among them."""
 FIXED = {"bench": {"reference_4": ("head.init_scale", "head.alpha_init")}}
 """Options that make an arm what it is, and are not searched in it."""
-BASE = {"training.max_doublings": 2, "training.eval_every_epochs": 2}
-"""What every trial has other than the experiment, to save time: it trains for four times the first stage at most."""
 SHORT = {"bench": {"training.epochs": 10}, "wm811k": {"training.epochs": 5}}
 """The same for single experiments: shorter first stages where the training split is as large as the experiment's."""
 BUDGET = 8
@@ -106,7 +104,7 @@ def _run(arguments: argparse.Namespace) -> int:
             SPACES[name],
             out / name,
             seeds=SEEDS,
-            base={**BASE, **SHORT.get(name, {})},
+            base={**CAPS, **SHORT.get(name, {})},
             jobs=arguments.jobs,
         )
         save_record(SEARCHED / f"{name}.json", found)

@@ -230,7 +230,7 @@ def small(script, published, searching, tmp_path, monkeypatch):
             "COSTS": tmp_path / "costs.json",
             "N_SYNTHETIC": 400,
             "SPACES": {"small": searching.RATE},
-            "BASE": {"training.epochs": 4},
+            "CAPS": {"training.epochs": 4},
         }.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)
