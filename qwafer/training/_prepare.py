@@ -127,7 +127,7 @@ def _data_notes(data: FeatureSet, split: Split) -> tuple[str, ...]:
     if data.groups is not None and np.isin(data.groups[split.test], data.groups[split.train]).any():
         notes.append(
             "the data have lots, and the test split has maps of lots of which training holds wafers, too: the score on "
-            "new lots is likely lower, which data.split_by = group shows"
+            "new lots may be lower, which data.split_by = group shows"
         )
     source = data.provenance.get("data")
     if isinstance(source, dict) and str(source.get("source", "")).startswith("synthetic ("):
