@@ -62,7 +62,7 @@ class Search:
     base: dict[str, int]
     """Options in which every trial differs from the experiment."""
     data: dict[str, str]
-    """By arm, the digest of the features that its trials saw."""
+    """By arm, the digest of the features, a part of which its trials saw (`set_apart`)."""
     revisions: tuple[str, ...]
     """Revisions of the code that the trials ran on."""
     trials: tuple[Trial, ...]
@@ -83,13 +83,17 @@ class Search:
         return {arm: self.winner(arm) for arm in dict.fromkeys(trial.arm for trial in self.trials)}
 
 
+CAPS = {"training.max_doublings": 2, "training.eval_every_epochs": 2}
+"""What every trial has other than the experiment, to save time: it trains for four times the first stage at most."""
+
+
 def searched_digest(path: Path, options: Mapping[str, Sequence[str]]) -> str:
     """Return the digest of what a search of `options`, by arm, belongs to: the file at `path` without its texts, its
-    seeds and the values of these options.
+    seeds, the values of these options, and `CAPS`, of which every trial has its own.
     """
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     arms = {arm: _without(flatten(own), options.get(arm, ())) for arm, own in table["arms"].items()}
-    everywhere = set.intersection(*(set(options.get(arm, ())) for arm in arms))
+    everywhere = set(CAPS).union(set.intersection(*(set(options.get(arm, ())) for arm in arms)))
     base = _without(flatten({key: table[key] for key in SECTIONS if key in table}), everywhere)
     return digest(arms, base, table.get("baseline"), table.get("metric"))
 
@@ -210,18 +214,29 @@ def result_of(summary: Summary, timings: SweepTimings, search: Search | None) ->
         about=summary.design.about,
         seeds=facts.seeds,
         differences=tuple(
-            Difference(c.arm, c.mean, c.interval, c.level, c.p_holm, c.verdict, len(c.seeds), c.not_converged)
+            Difference(
+                arm=c.arm,
+                mean=_short(c.mean),
+                interval=None if c.interval is None else (round(c.interval[0], 6), round(c.interval[1], 6)),
+                level=_short(c.level),
+                p=_short(c.p_holm),
+                verdict=c.verdict,
+                n_seeds=len(c.seeds),
+                not_converged=c.not_converged,
+            )
             for c in summary.comparisons
         ),
         arms={
             name: ArmResult(
-                mean=arm.mean,
-                sd=arm.sd,
+                mean=_short(arm.mean),
+                sd=_short(arm.sd),
                 n_runs=len(arm.complete),
                 n_failed=len(arm.failed),
                 n_best_first=sum(epoch == 1 for epoch in arm.best_epochs.values()),
                 parameters=arm.n_parameters and arm.n_parameters.trainable,
-                metrics={m: (arm.metrics[m].mean, arm.metrics[m].sd) for m in METRICS if m in arm.metrics},
+                metrics={
+                    m: (_short(arm.metrics[m].mean), _short(arm.metrics[m].sd)) for m in METRICS if m in arm.metrics
+                },
             )
             for name, arm in summary.arms.items()
         },
@@ -235,6 +250,11 @@ def result_of(summary: Summary, timings: SweepTimings, search: Search | None) ->
         hosts=tuple(dict.fromkeys(made.host.cpu for made in summary.environments)),
         revisions=tuple(dict.fromkeys((made.git_revision or "none")[:12] for made in summary.environments)),
     )
+
+
+def _short(value: float | None) -> float | None:
+    """Return six significant digits, so that what is committed is small."""
+    return None if value is None else float(f"{value:.6g}")
 
 
 def load_result(name: str, folder: Path = RESULTS) -> Result | None:

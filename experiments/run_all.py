@@ -29,6 +29,7 @@ from qwafer.experiment import Experiment, load_experiment
 from qwafer.features import NO_DEFECT_NAMES, FeatureSet
 from qwafer.overrides import with_options
 from qwafer.reports.format import MISSING, format_difference, format_number, format_spread
+from qwafer.source import source_facts
 from qwafer.studies import run_benchmark, run_experiment
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.sources import provide_features
@@ -90,25 +91,24 @@ def _run(arguments: argparse.Namespace) -> int:
     found = {name: with_data(name, sources, arguments.source, searched=real) for name in names}
     costs = json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.is_file() else {}
     speed = probe()
-    print(
-        estimate_text({name: made for name, (made, _) in found.items()}, out, costs, speed, arguments.jobs), flush=True
-    )
+    planned = {name: experiment for name, (experiment, _) in found.items()}
+    print(estimate_text(planned, out, costs, speed, arguments.jobs), flush=True)
     if arguments.dry_run:
         return 0
     results = RESULTS if real else out / "results"
     for name, (experiment, search) in found.items():
-        start = time.perf_counter()
-        n_done, n_failed, report = _do(name, experiment, out / name, arguments.jobs)
-        spent = time.perf_counter() - start
+        directory, start = OutputDirectory(sweep_folder(name, out)), time.perf_counter()
+        n_done = len(directory.read(experiment).pending)
+        report = _do(name, experiment, out / name, arguments.jobs)
+        n_failed, spent = len(directory.read(experiment).pending), time.perf_counter() - start
         if n_done == len(experiment.arms) * len(experiment.seeds) and real:  # all of it, in one go
             costs[name] = {"seconds": round(arguments.jobs * spent / n_done, 2), "probe": round(speed, 4)}
             write_json(COSTS, dict(sorted(costs.items())))
         print(f"{name}: {n_done} runs in {spent:.0f} s, {n_failed} failed; {report}", flush=True)
-        folder = sweep_folder(name, out)
-        summary, timings = (
-            load_record(Summary, folder / "summary.json"),
-            load_record(SweepTimings, folder / "timings.json"),
-        )
+        summary = load_record(Summary, directory.path / "summary.json")
+        timings = load_record(SweepTimings, directory.path / "timings.json")
+        if search is not None and name in BENCHES:  # the features of maps are known only now
+            check_searched(search, {arm: record.digest for arm, record in summary.data.items()})
         save_record(results / f"{name}.json", result_of(summary, timings, search))
         if real:
             write_tables()
@@ -127,12 +127,11 @@ def check_names(names: Sequence[str], source: str | None) -> None:
             raise InputError(f"{name} needs --source FILE: the maps or features that it runs on")
 
 
-def _do(name: str, experiment: Experiment, out: Path, jobs: int) -> tuple[int, int, Path]:
-    """Run the experiment; return the runs that were done, the runs that failed, and the report."""
-    if name in NAMES:
-        outcome = run_experiment(experiment, out, jobs=jobs)
-        return outcome.n_done, outcome.n_failed, outcome.report
-    return 0, 0, run_benchmark(experiment, out, jobs=jobs).report
+def _do(name: str, experiment: Experiment, out: Path, jobs: int) -> Path:
+    """Run the experiment; return its report."""
+    if name in BENCHES:
+        return run_benchmark(experiment, out, jobs=jobs).report
+    return run_experiment(experiment, out, jobs=jobs).report
 
 
 def sweep_folder(name: str, out: Path) -> Path:
@@ -179,7 +178,7 @@ def with_prior(features: FeatureSet, prior: float, seed: int = 0) -> FeatureSet:
         for mask, count in ((positive, keep_pos), (~positive, keep_neg))
     ]
     chosen = features.take(np.sort(np.concatenate(rows)))
-    record = {**features.provenance, "subsample": {"defects": keep_pos, "none": keep_neg, "seed": seed}}
+    record = {**chosen.provenance, "subsample": {"defects": keep_pos, "none": keep_neg, "seed": seed}}
     return dataclasses.replace(chosen, provenance=record)
 
 
@@ -214,7 +213,7 @@ def set_apart(file: Path) -> tuple[Path, Path]:
 
 def _part(features: FeatureSet, chosen: np.ndarray, what: str) -> FeatureSet:
     taken = features.take(np.flatnonzero(chosen))
-    return dataclasses.replace(taken, provenance={**features.provenance, "part": what})
+    return dataclasses.replace(taken, provenance={**taken.provenance, "part": what})
 
 
 def experiment_on(name: str, sources: Mapping[str, Path], source: str | None = None) -> Experiment:
@@ -239,13 +238,22 @@ def with_data(
     search = load_search(HERE / f"{name}.toml", SEARCHED) if searched else None
     if search is None:
         return experiment, None
-    if name not in BENCHES:
-        seen = FeatureSet.load(set_apart(Path(experiment_on(name, sources).arms[experiment.baseline].data.source))[0])
-        if set(search.data.values()) != {seen.digest()}:
-            raise InputError(f"{SEARCHED / name}.json was searched on other data than is here now: search again")
+    whole = experiment_on(name, sources, source).arms
+    known = {arm: config for arm, config in whole.items() if source_facts(config.data).kind == "features"}
+    check_searched(search, {arm: FeatureSet.load(config.data.source).digest() for arm, config in known.items()})
     winners = search.winners()
     arms = {arm: with_options(config, winners[arm]) for arm, config in experiment.arms.items()}
     return dataclasses.replace(experiment, arms=arms), search
+
+
+def check_searched(search: Search, digests: Mapping[str, str | None]) -> None:
+    """Raise InputError where features of these `digests`, by arm, are not those that a part of was searched on."""
+    for arm, digest in digests.items():
+        if digest != search.data[arm]:
+            raise InputError(
+                f"the search of {search.name} saw other data than arm {arm} has here ({search.data[arm]} there, "
+                f"{digest} here): search again"
+            )
 
 
 def probe(repetitions: int = 40) -> float:

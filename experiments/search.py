@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from published import HERE, SEARCHED, Options, Search, Trial, searched_digest
+from published import CAPS, HERE, SEARCHED, Options, Search, Trial, searched_digest
 from run_all import BENCHES, DATA, NAMES, check_names, experiment_on, feature_files, has_data, set_apart
 
 from qwafer._errors import InputError
@@ -24,7 +24,6 @@ from qwafer._process import run_verb
 from qwafer._records import save_record
 from qwafer.execution import Event, Job, LocalProcesses
 from qwafer.experiment import Experiment, load_experiment
-from qwafer.features import FeatureSet
 from qwafer.overrides import no_effect, with_options
 from qwafer.source import source_facts
 from qwafer.sweeps import OutputDirectory
@@ -58,8 +57,6 @@ SPACES = {
 that an experiment varies on purpose is not among them."""
 FIXED = {"bench": {"reference_4": ("head.init_scale", "head.alpha_init")}}
 """Options that make an arm what it is, and are not searched in it."""
-BASE = {"training.max_doublings": 2, "training.eval_every_epochs": 2}
-"""What every trial has other than the experiment, to save time: it trains for four times the first stage at most."""
 SHORT = {"bench": {"training.epochs": 10}, "wm811k": {"training.epochs": 5}}
 """The same for single experiments: shorter first stages where the training split is as large as the experiment's."""
 BUDGET = 8
@@ -107,7 +104,7 @@ def _run(arguments: argparse.Namespace) -> int:
             SPACES[name],
             out / name,
             seeds=SEEDS,
-            base={**BASE, **SHORT.get(name, {})},
+            base={**CAPS, **SHORT.get(name, {})},
             jobs=arguments.jobs,
         )
         save_record(SEARCHED / f"{name}.json", found)
@@ -205,7 +202,7 @@ def search(
         seeds=seeds,
         space=dict(space),
         base=dict(base),
-        data={arm: FeatureSet.load(file).digest() for arm, file in files.items()},
+        data={arm: source.record.digest or "" for arm, source in whole.items()},
         revisions=tuple(dict.fromkeys((run.environment.git_revision or "none")[:12] for run in everything)),
         trials=found,
     )

@@ -2,10 +2,11 @@
 
 A section of a configuration is either plain options (`data`, `sampling`, `training`) or a thing with options of its own
 (`head`, `circuit`, `engine`, `objective`), found by name in an open registry. A section may declare, beside its fields:
-`no_effect(option, config, facts)`, why one of its options has no effect here; `implied()`, what its unset options stand
-for; `determines` (or `determined_by(what)`), which options shape the digest `data`, `split` or `batches` of a run, or
-`initial NAME`, the initial value of a parameter, by the longest prefix of its name. What declares nothing of its
-parameters shapes them by all of its options, a head by those of the data, too.
+`no_effect(option, config, facts)`, why one of its options has no effect here; `implied(config)`, the values that some
+of its options stand for, so that equal runs have equal effective options; `determines` (or `determined_by(what)`),
+which options shape the digest `data`, `split` or `batches` of a run, or `initial NAME`, the initial value of a
+parameter, by the longest prefix of its name. What declares nothing of its parameters shapes them by all of its options,
+a head by those of the data, too.
 """
 
 import dataclasses
@@ -24,6 +25,8 @@ from qwafer.heads.options import HEADS, LOOP, PARAMETER_GROUPS, QuantumOptions
 from qwafer.objective.options import LOSSES, Bce, SamplingConfig
 from qwafer.registry import Registry
 
+MIN_EVALUATIONS = 4
+"""Fewer evaluations cannot show that a run has converged."""
 SOURCE = ("source", "reader", "n_maps", "seed")
 """Options of `data` that say which examples there are."""
 SPLIT = ("limit", "split_seed", "split_by", "train_fraction", "val_fraction", "n_folds")
@@ -113,8 +116,11 @@ class DataConfig:
             return f"data.source {self.source} holds a table, whose categories rest on one split"
         if option == "train_fraction" and self.n_folds is not None:
             return f"data.n_folds is {self.n_folds}: what neither tests nor validates trains"
-        if option == "split_seed" and self.split_by == "time" and self.limit is None:
-            return "data.split_by is time, which draws nothing"
+        if option == "split_seed" and self.limit is None:
+            if facts.brings_split:
+                return f"data.source {self.source} brings its own split, and data.limit draws nothing"
+            if self.split_by == "time":
+                return "data.split_by is time, which draws nothing"
         return None
 
 
@@ -203,10 +209,21 @@ class TrainingConfig:
         """The epochs at which training may end: `epochs`, and each doubling of it."""
         return tuple(self.epochs * 2**doublings for doublings in range(self.max_doublings + 1))
 
-    def implied(self) -> dict[str, Any]:
-        """Return the options whose unset value stands for another one, with that value."""
+    @property
+    def evaluation_epochs(self) -> tuple[int, ...]:
+        """The epochs that are evaluated, where training goes on to its last doubling."""
+        ends = self.stage_ends
+        return tuple(sorted({*range(self.eval_every_epochs, ends[-1] + 1, self.eval_every_epochs), *ends}))
+
+    def implied(self, config: "RunConfig") -> dict[str, Any]:
+        """Return the options that stand for another value, with that value; what only says how to execute is left as it
+        is by default.
+        """
         names = [f"weight_decay_{group}" for group in PARAMETER_GROUPS]
-        return {name: self.weight_decay for name in names if getattr(self, name) is None}
+        values: dict[str, Any] = {name: self.weight_decay for name in names if getattr(self, name) is None}
+        if self.evaluation_epochs == self.stage_ends:
+            values["eval_every_epochs"] = self.stage_ends[-1]
+        return {**values, "preflight_compile": True, "checkpoint_every_epochs": 0}
 
     def no_effect(self, option: str, config: "RunConfig", facts: SourceFacts) -> str | None:
         """Return why `option` has no effect, as a clause; None where it has one."""
@@ -214,9 +231,23 @@ class TrainingConfig:
         for group, reason in untrained.items():
             if option in (f"lr_mult_{group}", f"weight_decay_{group}"):
                 return reason
-        trained = [group for group in PARAMETER_GROUPS if group not in untrained]
+        still = [group for group in PARAMETER_GROUPS if getattr(self, f"lr_mult_{group}") == 0]
+        for group in still:
+            if option == f"weight_decay_{group}":
+                return f"training.lr_mult_{group} is 0, so that nothing of the group moves"
+        count = len(self.evaluation_epochs)
+        times = f"there {'is' if count == 1 else 'are'} {count} evaluation{'' if count == 1 else 's'} at most"
+        if option == "early_stopping" and self.early_stopping is not None and self.early_stopping >= count:
+            return f"{times}: training ends before it can"
+        if option == "convergence_tolerance" and count < MIN_EVALUATIONS:
+            return f"{times}, and {MIN_EVALUATIONS} are needed to tell convergence"
+        if option == "val_objective" and count == 1:
+            return f"{times}, and no checkpoint to pick"
+        trained = [group for group in PARAMETER_GROUPS if group not in (*untrained, *still)]
         own = [getattr(self, f"weight_decay_{group}") for group in trained]
         if option == "weight_decay" and all(value is not None for value in own):
+            if not trained:
+                return "nothing moves"
             return f"every trained group ({', '.join(trained)}) has a weight decay of its own"
         return None
 

@@ -61,7 +61,9 @@ class Experiment:
     description: str = ""
     """What is asked, and why the base is as it is."""
     expected: str = ""
-    """What the author expects to see, and what it costs."""
+    """What the author expects to see; a report prints it as it was before the first run."""
+    written_for: tuple[str, ...] = ()
+    """The arms that the texts speak of, where only some of them, or others, were chosen to run; else empty."""
     reference: str = ""
     """Where the question comes from."""
     facts: Mapping[str, SourceFacts] = dataclasses.field(default_factory=dict)
@@ -202,6 +204,7 @@ def load_experiment(
         baseline=baseline,
         seeds=parse_seeds(table.get("seeds", 8)),
         margin=margin,
+        written_for=() if set(in_file) == set(arms) else tuple(in_file),
         facts={arm: source_facts(config.data) for arm, config in arms.items()},
         **{key: table[key] for key in TEXT_KEYS[1:-1] if key in table},
     )

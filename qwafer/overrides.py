@@ -229,19 +229,23 @@ def flat_config(config: RunConfig) -> dict[str, Any]:
 
 
 def effective_options(config: RunConfig, facts: SourceFacts | None = None) -> dict[str, Any]:
-    """Return the options that have an effect in `config`, by dotted name, with implied values filled in.
+    """Return the options that have an effect in `config`, by dotted name, with the values that they stand for.
 
     Two configurations with equal effective options are the same run. A source of which nothing is known is taken for
     wafer maps, or for the synthetic ones.
     """
     if facts is None:
         facts = SourceFacts("synthetic" if config.data.source == "synthetic" else "maps")
+    if hasattr(config.engine, "stands_for"):
+        config = dataclasses.replace(config, engine=config.engine.stands_for(config))
     options = {name: value for name, value in flat_config(config).items() if no_effect(config, name, facts) is None}
     for section in SECTIONS:
         thing = getattr(config, section)
-        for option, value in (thing.implied() if hasattr(thing, "implied") else {}).items():
+        for option, value in (thing.implied(config) if hasattr(thing, "implied") else {}).items():
             if f"{section}.{option}" in options:
                 options[f"{section}.{option}"] = value
+    if not config.trained_by_loop:  # a loss says to what trains itself only whether classes exclude each other
+        options["objective.loss"] = "softmax" if config.objective.exclusive else "bce"
     # Where every group resolves to its own value, the common one says nothing more.
     options.pop("training.weight_decay", None)
     return options

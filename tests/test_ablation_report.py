@@ -135,7 +135,7 @@ def test_records_survive_their_files(summarize, experiment):
 def test_a_directory_of_an_earlier_version_is_refused(summarize):
     directory, _ = summarize()
     file = directory.path / "experiment.json"
-    for content in ('{"format": 1, "name": "two"}', file.read_text().replace("experiment/2", "experiment/1"), "{"):
+    for content in ('{"format": 1, "name": "two"}', file.read_text().replace("experiment/3", "experiment/2"), "{"):
         file.write_text(content)
         with pytest.raises(InputError, match=r"experiment.json .*; choose another output directory"):
             directory.record()
@@ -285,6 +285,13 @@ def test_seeds_added_or_left_out_are_told(summarize, experiment):
     assert warnings(summary, "seeds were added after results could be seen (2, then 3)")
     _, summary = summarize(experiment=dataclasses.replace(experiment, seeds=(0, 1)))
     assert warnings(summary, "leaves out seed 2")
+
+
+def test_a_margin_chosen_after_the_results_is_told(summarize, experiment):
+    _, summary = summarize()
+    assert not warnings(summary, "margin")
+    _, summary = summarize(experiment=dataclasses.replace(experiment, margin=0.2))
+    assert warnings(summary, "the margin was 0.01 before the first run and is 0.2 now")
 
 
 def test_notes_of_runs_are_counted(summarize):

@@ -12,9 +12,9 @@ import pytest
 from qwafer import CapabilityError, InputError, engines
 from qwafer.circuits import ENCODINGS, CircuitSpec, Gate, GateCircuit, Operation, gates
 from qwafer.circuits.gates import CNOT, CZ, RX, RY, RZ, H, S, X, Y, Z, pauli_matrix
+from qwafer.circuits.statevector import evolve, states, values
 from qwafer.probes import circuit_subject, classify, gather
 from qwafer.probes.circuit.lie import circuit_generators, lie_algebra
-from qwafer.circuits.statevector import evolve, states, values
 from qwafer.probes.circuit.structure import COMMUTES, inert_by_structure
 from qwafer.probes.suite import probe_circuit
 

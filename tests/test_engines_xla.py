@@ -10,8 +10,8 @@ import pytest
 
 from qwafer import InputError
 from qwafer.circuits import ANSATZE, ENCODINGS, ENTANGLEMENTS, READOUTS, CircuitSpec
-from qwafer.engines import get
 from qwafer.circuits.statevector import values as expected
+from qwafer.engines import get
 
 BATCH = 5
 

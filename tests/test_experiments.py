@@ -103,6 +103,7 @@ def test_the_prior_is_reached_by_leaving_out_the_larger_class(script, n_defect, 
     assert defect.mean() == pytest.approx(0.855, abs=0.005)
     assert min(n_defect - defect.sum(), n_none - (~defect).sum()) == 0  # one class stays whole
     assert chosen.provenance["subsample"] == {"defects": int(defect.sum()), "none": int((~defect).sum()), "seed": 0}
+    assert chosen.provenance["rows"] == {"taken": len(chosen), "of": len(whole)}
     rows = (chosen.features[:, 0] / 2).astype(int)
     assert np.all(np.diff(rows) > 0)
     np.testing.assert_array_equal(chosen.labels, whole.labels[rows])
@@ -145,6 +146,7 @@ def test_no_example_of_a_search_is_ever_tested_on(script, tmp_path, kind):
     first, second = script.set_apart(tmp_path / "f.npz")
     search, rest = FeatureSet.load(first), FeatureSet.load(second)
     assert set(np.unique(search.split)) == {"train", "val", "test"}
+    assert search.provenance["rows"] == {"taken": len(search), "of": len(whole)}
     seen = set(search.content_ids)
     if kind == "split":
         assert second == tmp_path / "f.npz"
@@ -228,7 +230,7 @@ def small(script, published, searching, tmp_path, monkeypatch):
             "COSTS": tmp_path / "costs.json",
             "N_SYNTHETIC": 400,
             "SPACES": {"small": searching.RATE},
-            "BASE": {"training.epochs": 4},
+            "CAPS": {"training.epochs": 4},
         }.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)
@@ -324,7 +326,7 @@ def refuse(script, published, small, source, search):
     with pytest.raises(InputError, match="holds 1 trials of arm b, not 2"):
         call()
     save_record(file, dataclasses.replace(search, data={"a": "0" * 16, "b": "0" * 16}))
-    with pytest.raises(InputError, match="was searched on other data"):
+    with pytest.raises(InputError, match="saw other data than arm a has here"):
         call()
 
 

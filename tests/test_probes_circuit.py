@@ -10,6 +10,7 @@ import pytest
 from qwafer._errors import InputError
 from qwafer.circuits import Circuit, CircuitSpec, GateCircuit, Operation
 from qwafer.circuits.gates import CNOT, RX, RY
+from qwafer.circuits.statevector import bloch_vectors, states, values
 from qwafer.engines import get
 from qwafer.probes import (
     circuit_subject,
@@ -24,7 +25,6 @@ from qwafer.probes import (
 )
 from qwafer.probes.circuit.linear import numerical_rank, spec_jacobian, spec_values
 from qwafer.probes.circuit.reference import default_qubit
-from qwafer.circuits.statevector import bloch_vectors, states, values
 from qwafer.probes.circuit.structure import COMMUTES, LIGHT_CONE, inert_by_structure
 from qwafer.probes.report import Report, merge, summarize_names, worst
 from qwafer.probes.suite import probe_circuit, probe_gradients

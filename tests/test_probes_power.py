@@ -10,6 +10,7 @@ import pytest
 from qwafer._errors import InputError
 from qwafer.circuits import CircuitSpec, Gate, Operation
 from qwafer.circuits.gates import CNOT, CZ, RX, RY, RZ, H
+from qwafer.circuits.statevector import evolve, states
 from qwafer.probes import circuit_subject, function_subject
 from qwafer.probes.circuit.dimension import bernoulli_fisher, categorical_fisher, effective_dimension, fisher_report
 from qwafer.probes.circuit.expressivity import (
@@ -22,7 +23,6 @@ from qwafer.probes.circuit.expressivity import (
 )
 from qwafer.probes.circuit.fourier import fourier_coefficients, fourier_spectrum
 from qwafer.probes.circuit.lie import circuit_generators, lie_algebra, lie_closure_dimension, pauli_string
-from qwafer.circuits.statevector import evolve, states
 from qwafer.probes.circuit.trainability import (
     COSTS,
     fit_decay,

@@ -1,13 +1,22 @@
 """Training goes on until it has converged or says that it has not; options without effect; expectations; nulls."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 
 from qwafer import InputError
+from qwafer._io import digest
 from qwafer._records import to_json
 from qwafer.config import RunConfig, TrainingConfig
-from qwafer.features import FeatureSet
+from qwafer.execution import Threads
+from qwafer.experiment import load_experiment, with_seeds
+from qwafer.features import FeatureSet, SourceFacts
 from qwafer.heads import LinearOptions, MlpOptions, TreeOptions
+from qwafer.overrides import effective_options, no_effect, with_options
+from qwafer.probes.pairing import program_fingerprint
+from qwafer.studies import run_benchmark, run_experiment
 from qwafer.training import RunResult, has_converged, make_schedule, train
 
 
@@ -197,3 +206,241 @@ def test_what_is_not_trained_in_epochs_does_not_converge(tmp_path):
 def test_options_of_convergence_are_checked(options, message):
     with pytest.raises(InputError, match=message):
         TrainingConfig(**options)
+
+
+# Options without effect, and equal runs under different names (point 17).
+
+BASES = {
+    "quantum": {"data.task": "a", "circuit.n_qubits": 2, "circuit.n_layers": 1, "engine.name": "xla"},
+    "basic": {"data.task": "a", "circuit.n_qubits": 2, "circuit.ansatz": "basic_entangler", "engine.name": "xla"},
+    "no layers": {"data.task": "a", "circuit.n_layers": 0, "circuit.readout": "mean_z", "engine.name": "xla"},
+    "one wire": {"circuit.n_qubits": 1, "engine.name": "xla", "objective.loss": "roc_auc"},
+    "balanced": {"data.task": "a", "head.name": "linear", "sampling.balanced": True},
+    "ranked": {"data.task": "a", "head.name": "linear", "sampling.balanced": True, "objective.loss": "roc_auc"},
+    "short": {"head.name": "mlp", "training.epochs": 1, "training.max_doublings": 1},
+    "frozen": {"data.task": "a", "engine.name": "xla", "circuit.n_qubits": 1, "training.lr_mult_circuit": 0.0},
+    "tree": {"head.name": "tree", "data.task": "a"},
+}
+VALUES = {
+    "data.split_seed": [7],
+    "data.task": ["a", "any"],
+    "circuit.n_layers": [0, 1, 2],
+    "circuit.ansatz": ["strongly_entangling", "basic_entangler", "separable"],
+    "circuit.entanglement": ["native", "ring", "linear", "all", "none"],
+    "circuit.reupload": [True],
+    "circuit.readout": ["mean_z", "z_vec"],
+    "engine.name": ["auto", "xla"],
+    "head.init_scale": [0.5],
+    "head.alpha_per_label": [True],
+    "objective.loss": ["bce", "roc_auc"],
+    "objective.pos_weight": ["1", "1.0", "2", "2.0", "2,2", "balanced"],
+    "objective.class_weights": ["1", "1,1", "3,3", "2,4", "1,2", "balanced"],
+    "objective.effective_beta": [0.9],
+    "sampling.balanced": [True],
+    "sampling.pos_frac": [0.5, 0.501, 0.52],
+    "sampling.importance_weights": [False],
+    "training.max_doublings": [0, 1],
+    "training.convergence_tolerance": [1e-3, 1e-2],
+    "training.early_stopping": [1, 2, 100],
+    "training.eval_every_epochs": [1, 2, 3, 100, 101],
+    "training.val_objective": ["loss"],
+    "training.preflight_compile": [False],
+    "training.checkpoint_every_epochs": [2],
+    "training.weight_decay": [0.1],
+    "training.weight_decay_circuit": [0.0, 0.1],
+    "training.weight_decay_projection": [0.0, 0.1],
+    "training.lr_mult_circuit": [0.0, 2.0],
+}
+
+
+def variants(base):
+    """Return the configurations one option away from `base`, by "option=value", with the base itself as ""."""
+    start = with_options(RunConfig(), base)
+    found = {"": start}
+    for option, values in VALUES.items():
+        for value in values:
+            try:
+                found[f"{option}={value}"] = with_options(start, {option: value})
+            except InputError:
+                continue  # the base has no such option, or it has no meaning there
+    return found
+
+
+QUICK = ("balanced", "tree")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in BASES]
+)
+def test_equal_runs_have_equal_effective_options(name):
+    """Brute force: configurations of one fingerprint (program, initial values, data, split, batches, loop) must have
+    the same effective options; that an option has no effect must show as the base's fingerprint.
+    """
+    data, facts = features(), SourceFacts("features")
+    prints, effective = {}, {}
+    for key, config in variants(BASES[name]).items():
+        try:
+            prints[key] = fingerprint(config, data)
+        except InputError:
+            continue  # this data cannot do it
+        effective[key] = effective_options(config, facts)
+    for one, other in itertools.combinations(prints, 2):
+        if prints[one] == prints[other]:
+            assert effective[one] == effective[other], f"{one or 'the base'} and {other or 'the base'} are one run"
+    variant = variants(BASES[name])
+    outputs = {}
+    for key in prints:
+        option = key.partition("=")[0]
+        reason = option and no_effect(variant[key], option, facts)
+        if reason:
+            for run in ("", key):
+                outputs[run] = outputs.get(run) or train(variant[run], data, 0)
+            for part in ("val", "test"):
+                ours, base = outputs[key].logits[part], outputs[""].logits[part]
+                np.testing.assert_allclose(ours, base, rtol=1e-3, atol=1e-4, err_msg=f"{key} has an effect: {reason}")
+
+
+def fingerprint(config, data):
+    if config.trained_by_loop:
+        return program_fingerprint(config, data)
+    fitted = train(config, data, 0)
+    return digest(fitted.logits["test"], fitted.digests.split)
+
+
+@pytest.mark.parametrize(
+    ("options", "option", "facts", "reason"),
+    [
+        ({"data.source": "f.npz"}, "data.split_seed", SourceFacts("features", True), "brings its own split"),
+        ({"objective.loss": "roc_auc", "sampling.balanced": True}, "sampling.importance_weights", None, "pairs"),
+        ({"training.epochs": 2, "training.early_stopping": 16}, "training.early_stopping", None, "16 evaluations"),
+        ({"circuit.n_layers": 0, "circuit.readout": "mean_z"}, "head.init_scale", None, "has no angles"),
+        ({"circuit.n_layers": 0}, "circuit.ansatz", None, "circuit.n_layers is 0"),
+        ({"training.epochs": 1, "training.max_doublings": 1}, "training.convergence_tolerance", None, "2 evaluations"),
+        ({"training.epochs": 1, "training.max_doublings": 0}, "training.val_objective", None, "1 evaluation"),
+        ({"training.lr_mult_circuit": 0.0}, "training.weight_decay_circuit", None, "training.lr_mult_circuit is 0"),
+        ({"engine.name": "xla", "engine.plan": "product", "circuit.ansatz": "separable"}, "engine.chunk", None, "plan"),
+        ({"engine.name": "xla", "engine.derivatives": "any"}, "engine.recompute", None, "derivatives is any"),
+    ],
+)
+def test_an_option_without_effect_is_refused_with_its_reason(options, option, facts, reason):
+    config = with_options(RunConfig(), {"data.task": "a", **options})
+    assert reason in (no_effect(config, option, facts or SourceFacts("maps")) or "")
+
+
+@pytest.mark.parametrize(
+    ("options", "option", "facts"),
+    [
+        ({"data.source": "f.npz", "data.limit": 50}, "data.split_seed", SourceFacts("features", True)),
+        ({"sampling.balanced": True}, "sampling.importance_weights", None),
+        ({"training.epochs": 2, "training.early_stopping": 15}, "training.early_stopping", None),
+        ({"circuit.n_layers": 0}, "head.init_scale", None),  # mean_z_readout has angles of its own
+        ({"training.epochs": 4, "training.max_doublings": 0}, "training.convergence_tolerance", None),
+    ],
+)
+def test_an_option_with_an_effect_is_taken(options, option, facts):
+    config = with_options(RunConfig(), {"data.task": "a", **options})
+    assert no_effect(config, option, facts or SourceFacts("maps")) is None
+
+
+@pytest.mark.parametrize(
+    ("base", "one", "other"),
+    [
+        (
+            "circuit.n_qubits = 2\ncircuit.ansatz = 'basic_entangler'",
+            "circuit.entanglement = 'ring'",
+            "circuit.entanglement = 'all'",
+        ),
+        ("circuit.n_qubits = 2", "circuit.entanglement = 'linear'", "circuit.entanglement = 'all'"),
+        ("head = 'linear'", "objective.pos_weight = 'none'", "objective.pos_weight = '1'"),
+        ("head = 'linear'\nsampling.balanced = true", "sampling.pos_frac = 0.5", "sampling.pos_frac = 0.501"),
+        ("circuit.n_qubits = 2", "engine = 'auto'", "engine = 'xla'"),
+        ("circuit.n_qubits = 2", "engine.diff_method = 'adjoint'", "engine.diff_method = 'none'"),
+        ("head = 'linear'", "training.preflight_compile = true", "training.preflight_compile = false"),
+        ("head = 'tree'", "objective.loss = 'bce'", "objective.loss = 'focal'"),
+    ],
+)
+def test_arms_that_differ_only_in_name_are_refused(base, one, other, tmp_path):
+    path = tmp_path / "e.toml"
+    path.write_text(f"data.task = 'Edge-Loc'\n{base}\n[arms.a]\n{one}\n[arms.b]\n{other}\n")
+    with pytest.raises(InputError, match="a and b resolve to the same configuration"):
+        load_experiment(path)
+
+
+# What was expected before the first run (point 16).
+
+WORDS = """title = "Two"
+description = "{description}"
+expected = "{expected}"
+seeds = 6
+[data]
+source = "{source}"
+task = "a"
+[training]
+epochs = 4
+[arms.linear]
+head = "linear"
+[arms.mlp]
+head.name = "mlp"
+head.hidden = 4
+"""
+
+
+@pytest.fixture
+def words(tmp_path):
+    """Return a function that writes an experiment with these texts and loads it."""
+    features().save(tmp_path / "f.npz")
+
+    def load(description="Why.", expected="Level.", heads=None):
+        path = tmp_path / "two.toml"
+        path.write_text(WORDS.format(source=tmp_path / "f.npz", description=description, expected=expected))
+        return load_experiment(path, heads=heads)
+
+    return load
+
+
+def do(experiment, out):
+    outcome = run_experiment(experiment, out, executor=Threads())
+    return (out / "summary.json").read_bytes(), outcome.report.read_text()
+
+
+def test_what_was_expected_before_the_first_run_stays(words, tmp_path, monkeypatch):
+    monkeypatch.setattr("qwafer.sweeps.directory.today", lambda: "2026-01-02")
+    out = tmp_path / "out"
+    first, report = do(words(expected="Linear wins."), out)
+    assert "**Expected (written before the first run, 2026-01-02).** Linear wins." in report
+    assert "Noted afterwards" not in report
+    monkeypatch.setattr("qwafer.sweeps.directory.today", lambda: "2026-03-04")
+    again, _ = do(words(expected="Linear wins."), out)
+    assert again == first, "another day's call of a complete directory changes no byte"
+    _, report = do(words(description="Why not.", expected="The network wins, as I always said."), out)
+    assert "**Expected (written before the first run, 2026-01-02).** Linear wins." in report
+    assert report.startswith("# Two\n\nWhy.\n")
+    assert "**Noted afterwards (2026-03-04).** Why not." in report
+    assert "**Noted afterwards (2026-03-04).** The network wins, as I always said." in report
+    final, report = do(words(expected="Linear wins."), out)
+    assert "as I always said" in report, "what was noted is not lost, either"
+    assert do(words(expected="Linear wins."), out)[0] == final
+
+
+def test_expectations_of_heads_that_did_not_run_are_marked(words, tmp_path):
+    chosen = words(heads=["linear", "tree"])
+    _, report = do(chosen, tmp_path / "out")
+    said = "Written for the experiment with the arms linear, mlp; of which linear ran."
+    assert report.index(said) < report.index("Why.")
+    _, report = do(words(), tmp_path / "all")
+    assert "Written for" not in report
+
+
+def test_the_report_of_a_benchmark_prints_what_was_expected_first(words, tmp_path):
+    experiment = with_seeds(words(heads=["linear", "tree"]), (0, 1))
+    found = []
+    for expected in ("Level.", "The tree was bound to lose."):
+        changed = dataclasses.replace(experiment, expected=expected)
+        path = run_benchmark(changed, tmp_path / "bench", executor=Threads(), n_resamples=200, descriptive=True).report
+        found.append(path.with_suffix(".md").read_text())
+    for report in found:
+        assert "of which linear ran" in report
+        assert "(written before the first run, " in report
+        assert ".** Level." in report
+    assert "bound to lose" not in found[0]
+    assert "**Noted afterwards (" in found[1]

@@ -1,7 +1,8 @@
 """The options of a circuit, as a configuration holds them; the number of outputs follows from the task."""
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -69,18 +70,30 @@ class LayeredOptions:
             del values["entanglement"]
         return CircuitSpec(**values, n_outputs=n_outputs)
 
-    def implied(self) -> dict[str, Any]:
-        """Return the options whose value stands for another one, with that value."""
-        return {"entanglement": self.circuit(1).entanglement}
+    def implied(self, config: Any) -> dict[str, Any]:
+        """Return `ansatz` and `entanglement` of the first circuit of the same gates, as they are listed."""
+        own = self.circuit(1)
+        same = (other for other in _siblings(own) if other.operations() == own.operations())
+        first = next(same, own)
+        return {"ansatz": first.ansatz, "entanglement": first.entanglement}
 
     def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
         """Return why `option` has no effect, as a clause; None where it has one."""
+        if option in ("ansatz", "entanglement") and self.n_layers == 0:
+            return "circuit.n_layers is 0"
         if option == "entanglement" and self.n_qubits == 1:
             return "circuit.n_qubits is 1: there is nothing to entangle"
-        if option == "reupload" and self.n_layers == 1:
-            return "circuit.n_layers is 1: the data are encoded once anyway"
+        if option == "reupload" and self.n_layers <= 1:
+            return f"circuit.n_layers is {self.n_layers}: the data are encoded once anyway"
         return None
 
     def untrained_groups(self) -> dict[str, str]:
         """Return the optimiser's groups in which this circuit has nothing to train, each with the reason."""
         return {"circuit": "circuit.n_layers is 0"} if self.n_layers == 0 else {}
+
+
+def _siblings(spec: CircuitSpec) -> Iterator[CircuitSpec]:
+    """Yield the circuits that differ from `spec` in ansatz and entanglement alone, and itself."""
+    for ansatz, entanglement in itertools.product(ANSATZE, ENTANGLEMENTS):
+        if (ansatz == "separable") == (entanglement == "none"):
+            yield dataclasses.replace(spec, ansatz=ansatz, entanglement=entanglement)

@@ -127,13 +127,14 @@ def _print_summary(experiment: "Experiment", benchmark: "Benchmark") -> None:
     console = Console()
     table = Table(title=experiment.title or experiment.name)
     table.add_column("head", no_wrap=True)
-    for column in ("parameters", "macro F1", "macro ROC-AUC", "one example"):
+    for column in ("parameters", "effective", "macro F1", "macro ROC-AUC", "one example"):
         table.add_column(column, justify="right", no_wrap=True)
     for head, record in benchmark.records.items():
         averages = (record.test[metric] for metric in (record.main_metric, "roc_auc"))
         table.add_row(
             head,
             format_number(record.parameters.trainable),
+            format_number(record.parameters.effective),
             *(format_spread(average.mean, average.sd) for average in averages),
             format_milliseconds(record.inference.one.p50),
         )

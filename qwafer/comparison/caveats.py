@@ -141,6 +141,11 @@ def _seeds(experiment: Experiment, record: DirectoryRecord) -> list[str]:
             f"seeds were added after results could be seen ({steps}): p values are too small where the additions "
             "depended on the results."
         )
+    if experiment.margin != record.margin:
+        found.append(
+            f"the margin was {record.margin:g} before the first run and is {experiment.margin:g} now: a margin that is "
+            "chosen after the results makes of any difference what one likes."
+        )
     left_out = [seed for seed in record.seeds if seed not in experiment.seeds]
     if left_out:
         found.append(

@@ -22,13 +22,13 @@ from qwafer.comparison.statistics import Comparison, compare_arms
 from qwafer.execution import Failure
 from qwafer.experiment import Experiment
 from qwafer.heads import PARAMETER_GROUPS
-from qwafer.sweeps.directory import DirectoryRecord, SweepResults
+from qwafer.sweeps.directory import DirectoryRecord, Note, SweepResults
 from qwafer.sweeps.sources import SourceRecord
 from qwafer.training.result import Environment, ParameterCount, RunResult, Runs, Timings
 
 T = TypeVar("T")
 
-COPIED = ("name", "title", "description", "expected", "reference", "baseline", "metric", "margin", "seeds")
+COPIED = ("name", "title", "reference", "written_for", "baseline", "metric", "margin", "seeds")
 """Fields of `Experiment` that a summary repeats."""
 VOLATILE = ("seconds", "time", "timings", "cache")
 """Parts of the names of `RunResult.engine` entries that depend on when or after what a run ran."""
@@ -36,12 +36,19 @@ VOLATILE = ("seconds", "time", "timings", "cache")
 
 @dataclass(frozen=True)
 class ExperimentFacts:
-    """The experiment, without its configurations; fields as in `Experiment`."""
+    """The experiment, without its configurations; fields as in `Experiment`, description and expectation as they were
+    before the first run.
+    """
 
     name: str
     title: str
     description: str
     expected: str
+    written: str
+    """UTC day on which description and expectation were first seen, before the first run."""
+    noted: tuple[Note, ...]
+    """Every later wording of them."""
+    written_for: tuple[str, ...]
     reference: str
     digest: str
     """`Experiment.digest`: equal experiments have equal ones."""
@@ -186,6 +193,10 @@ def summarize(
         experiment=ExperimentFacts(
             digest=experiment.digest(),
             higher_is_better=upwards,
+            description=record.notes[0].description,
+            expected=record.notes[0].expected,
+            written=record.notes[0].date,
+            noted=record.notes[1:],
             **{name: getattr(experiment, name) for name in COPIED},
         ),
         comparisons=tuple(comparisons),

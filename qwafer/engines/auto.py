@@ -1,7 +1,7 @@
 """The `auto` engine: the fastest engine that can run the circuit."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from qwafer.circuits import Circuit
 from qwafer.engines.base import Engine, Program
@@ -26,6 +26,10 @@ class AutoEngine:
         program = engine.program(circuit, batch, gradient=gradient, seed=seed)
         program.info["auto"] = {"took": engine.name, "why": why}
         return program
+
+    def stands_for(self, config: Any) -> Engine:
+        """Return the engine that it takes for the circuit of a configuration."""
+        return choose_engine(config.circuit.circuit(1))[0]
 
     def why_not(self, circuit: Circuit) -> str | None:
         """Return why none of the engines can run `circuit`; None: one can."""

@@ -62,6 +62,10 @@ class Head(eqx.Module):
         frozen = sum(math.prod(value.shape) for value in self.buffers.values())
         return {"trainable": trainable, "frozen": frozen, "total": trainable + frozen}
 
+    def effective(self) -> int | None:
+        """Return the number of trainable parameters that some logit depends on, whatever the data; None: not known."""
+        return None
+
     def standardized(self, features: Float[Array, "batch D"]) -> Float[Array, "batch D"]:
         """Return (features - mean) / scale in the head's dtype; features as they are where the head does not
         standardise.

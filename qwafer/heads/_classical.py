@@ -31,6 +31,10 @@ class LinearHead(Head):
         x = self.standardized(features)
         return x @ self.params["projection.linear.weight"] + self.params["projection.linear.bias"][None, :]
 
+    def effective(self) -> int:
+        """Return the number of trainable parameters: every one has an effect."""
+        return self.count()["trainable"]
+
 
 class MlpHead(Head):
     """l = V^T relu(W^T x + b) + c on standardised features x, with inverted dropout on the hidden units in training."""
@@ -55,6 +59,10 @@ class MlpHead(Head):
             keep = jax.random.bernoulli(key, 1 - self.dropout, hidden.shape)
             hidden = jnp.where(keep, hidden / (1 - self.dropout), jnp.zeros_like(hidden))
         return hidden @ p["projection.output.weight"] + p["projection.output.bias"][None, :]
+
+    def effective(self) -> int:
+        """Return the number of trainable parameters: every one has an effect."""
+        return self.count()["trainable"]
 
 
 def linear_head(inputs: HeadInputs) -> LinearHead:

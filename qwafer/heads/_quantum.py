@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
-from qwafer.circuits import Circuit
+from qwafer.circuits import INPUTS, Circuit
+from qwafer.circuits.effective import inert
 from qwafer.engines import Program
 from qwafer.heads._base import Head, HeadInputs, draw
 from qwafer.heads._projection import ANGLE_MAPS, orthonormal_frame, principal_axes
@@ -68,6 +69,21 @@ class QuantumHead(Head):
     ) -> Float[Array, "batch n_labels"]:
         """Return the logits alpha (s + bias) (batch, n_labels); see `Head.logits`."""
         return self.alpha()[None, :] * (self.scores(features, program) + self._array("readout.bias")[None, :])
+
+    def effective(self) -> int | None:
+        """Return the number of trainable parameters without the circuit's inert weights, such as the last RZ of every
+        readout, and without what projects onto inputs that are inert; None above 12 wires.
+        """
+        dead = inert(self.spec)
+        if dead is None:
+            return None
+        count = self.count()["trainable"]
+        for name in self.spec.weight_shapes():
+            count -= int(dead[name].sum()) if parameter_of(self.spec, name) in self.params else 0
+        for name in ("projection.weight", "projection.bias"):
+            if name in self.params:
+                count -= int(np.broadcast_to(dead[INPUTS], self.params[name].shape).sum())
+        return count
 
     def _array(self, name: str) -> Array:
         return self.params[name] if name in self.params else self.buffers[name]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from qwafer._checks import check_choice, check_interval, check_positive_int
 from qwafer._errors import InputError
+from qwafer.circuits.circuit import count_weights
 from qwafer.registry import Registry
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ class QuantumOptions:
         """Return why `option` has no effect, as a clause; None where it has one."""
         if option in ("alpha_mode", "alpha_per_label") and not self.alpha_train:
             return "head.alpha_train is false; alpha keeps its initial value"
+        if option == "init_scale" and not count_weights(config.circuit.circuit(1).weight_shapes()):
+            return "the circuit has no angles and no readout weights"
         if option == "alpha_per_label" and config.data.task != "multilabel":
             return f"data.task is {config.data.task}, which has one label"
         return None

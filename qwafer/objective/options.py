@@ -71,6 +71,10 @@ class PerLabelLoss:
         _check_weights("class_weights", self.class_weights)
         _check_shares(self.effective_beta, self.label_smoothing)
 
+    def implied(self, config: Any) -> dict[str, Any]:
+        """Return the weights in the one spelling that equal weights share."""
+        return {name: _spelled(getattr(self, name)) for name in ("pos_weight", "class_weights")}
+
     def per_label(self, logits: "jax.Array", labels: "jax.Array", pos_weight: "jax.Array") -> "jax.Array":
         """Return the loss (batch, n_labels) of logits and smoothed labels; `pos_weight` (n_labels,)."""
         raise TypeError(f"{type(self).__name__} must define per_label")
@@ -185,6 +189,10 @@ class Softmax:
         _check_weights("class_weights", self.class_weights)
         _check_shares(self.effective_beta, self.label_smoothing)
 
+    def implied(self, config: Any) -> dict[str, Any]:
+        """Return the weights in the one spelling that equal weights share."""
+        return {"class_weights": _spelled(self.class_weights)}
+
     def constants(self, train_labels: "np.ndarray") -> "dict[str, np.ndarray]":
         """Return `class_weight` (n_classes,), the weight of the examples of each class."""
         from qwafer.objective.priors import example_weights
@@ -225,10 +233,16 @@ class RocAuc:
 
     exclusive: ClassVar[bool] = False
     reweights: ClassVar[bool] = False
+    pairs: ClassVar[bool] = True
+    """Whether a weight common to a class cancels: it compares pairs of a positive and a negative."""
 
     def __post_init__(self) -> None:
         _check_weights("class_weights", self.class_weights)
         _check_shares(self.effective_beta, 0.0)
+
+    def implied(self, config: Any) -> dict[str, Any]:
+        """Return the weights in the one spelling that equal weights share; a common factor cancels."""
+        return {"class_weights": _spelled(self.class_weights, factor_cancels=True)}
 
     def constants(self, train_labels: "np.ndarray") -> "dict[str, np.ndarray]":
         """Return `class_weight` (n_labels,)."""
@@ -279,7 +293,16 @@ class SamplingConfig:
 
     def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
         """Return why `option` has no effect, as a clause; None where it has one."""
-        return "sampling.balanced is false" if option != "balanced" and not self.balanced else None
+        if option != "balanced" and not self.balanced:
+            return "sampling.balanced is false"
+        if option == "importance_weights" and getattr(config.objective, "pairs", False):
+            return f"objective.loss {config.name('objective')} is a mean over pairs, from which the weights cancel"
+        return None
+
+    def implied(self, config: Any) -> dict[str, Any]:
+        """Return the fraction of positives that a batch really holds."""
+        size = config.training.batch_size
+        return {"pos_frac": round(size * self.pos_frac) / size}
 
 
 def _mean(weights: "jax.Array", values: "jax.Array") -> "jax.Array":
@@ -291,6 +314,17 @@ def _mean(weights: "jax.Array", values: "jax.Array") -> "jax.Array":
     import jax.numpy as jnp
 
     return jnp.sum(weights * values) / jnp.sum(weights)
+
+
+def _spelled(text: str | None, *, factor_cancels: bool = False) -> str | None:
+    """Return the one spelling of equal weights: None for ones, a single number for equal ones."""
+    if text is None or text in RULES:
+        return text
+    values = [float(part) for part in text.split(",")]
+    if factor_cancels:
+        values = [value / values[0] for value in values]
+    distinct = values if len(set(values)) > 1 else values[:1]
+    return None if distinct == [1.0] else ",".join(f"{value:.12g}" for value in distinct)
 
 
 def _one_label(option: str, config: Any) -> str | None:

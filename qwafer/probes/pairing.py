@@ -18,7 +18,7 @@ from qwafer.training import Runs, make_head, make_program, prepare
 ADDRESS = re.compile(r"0x[0-9a-f]+|\bid=\d+")
 """What differs between two printings of one program."""
 
-LOOP_OPTIONS = ("eval_every_epochs", "early_stopping", "val_objective", "checkpoint_every_epochs", "preflight_compile")
+LOOP_OPTIONS = ("evaluation_epochs", "stage_ends", "early_stopping", "val_objective", "convergence_tolerance")
 """Options of the loop around the program: they choose when to evaluate and which checkpoint counts."""
 
 

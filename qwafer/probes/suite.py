@@ -29,6 +29,7 @@ from qwafer.probes.circuit.trainability import own_trainability, trainability
 from qwafer.probes.data import controls
 from qwafer.probes.data.probed import ProbedData
 from qwafer.probes.report import Report, parameter_name
+from qwafer.probes.run.execution import probe_claims
 from qwafer.probes.scores import logits as scores
 from qwafer.probes.scores import stall
 from qwafer.training import Prepared, RunResult, make_head, make_program, prepare, train
@@ -169,8 +170,8 @@ def probe_circuit(
 
 
 def probe_run(run: RunResult, data: FeatureSet, *, seed: int = 0) -> list[Report]:
-    """Return the reports on the scores of a trained head: `run` must hold its predictor and outputs, as `train`
-    returns it.
+    """Return the reports on the scores of a trained head and on what its run claims (`probe_claims`): `run` must hold
+    its predictor and outputs, as `train` returns it, and `data` be the features that it was given.
     """
     assert run.predictor is not None
     config, head = run.predictor.config, run.predictor.head
@@ -199,7 +200,7 @@ def probe_run(run: RunResult, data: FeatureSet, *, seed: int = 0) -> list[Report
             shown = held[: min(QUICK_EXAMPLES, QUICK_AMPLITUDES >> head.spec.n_qubits)]
             jacobian, gram = _jacobian_and_gram(head, head.spec, shown)
             reports.append(scores.output_rank(jacobian, gram=gram))
-    return reports
+    return [*reports, *probe_claims(run, data)]
 
 
 def stall_level_of(prepared: Prepared, config: RunConfig) -> float:

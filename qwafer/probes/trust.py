@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from qwafer.probes.data.probed import probe_data
 from qwafer.probes.report import Report, Verdict, merge, worst
 from qwafer.probes.scores.nulls import NULLS, run_nulls
 from qwafer.probes.suite import head_fit, probe_circuit, probe_run, probed_data, run_subject
-from qwafer.training import Prepared, RunResult, prepare, train
+from qwafer.training import ParameterCount, Prepared, RunResult, prepare, train
 
 QUICK_BATCHES = 100
 """Most batches per epoch of the short training that the quick table looks at."""
@@ -70,6 +70,8 @@ class TrustSubject:
     """Labels of the task."""
     versions: dict[str, str]
     """Of Python and packages."""
+    parameters: dict[str, ParameterCount] = field(default_factory=dict)
+    """Numbers in the head of each arm."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def trust_table(
     prepared = {arm: prepare(config, data[arm], seed) for arm, config in short.items()}
     held = {arm: held_out(config, prepared[arm]) for arm, config in short.items()}
 
-    circuits = _circuit_reports(arms, data, seed=seed, thorough=thorough, announce=announce)
+    circuits = _circuit_reports(arms, data, seed, thorough=thorough, announce=announce)
     runs: dict[str, RunResult] = {}
     head_reports: dict[str, list[Report]] = {}
     for arm, (config, features) in held.items():
@@ -182,6 +184,7 @@ def trust_table(
             n_features=prepared[baseline].data.features.shape[1],
             labels=prepared[baseline].data.label_names,
             versions=next(iter(runs.values())).environment.versions,
+            parameters={arm: run.n_parameters for arm, run in runs.items()},
         ),
     )
 
@@ -199,10 +202,10 @@ def _count_steps(arms: Mapping[str, RunConfig], baseline: str, *, thorough: bool
 def _circuit_reports(
     arms: Mapping[str, RunConfig],
     data: Mapping[str, FeatureSet],
-    *,
     seed: int,
+    *,
     thorough: bool,
-    announce: Announce,
+    announce: Announce = lambda _: None,
 ) -> list[Report]:
     """Return the merged reports of the distinct programs of the arms."""
     subjects: dict[Any, tuple[str, Subject]] = {}

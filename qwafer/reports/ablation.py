@@ -11,6 +11,7 @@ from qwafer.comparison.summary import Summary, SweepTimings, distinct
 from qwafer.reports.document import Block, Heading, Images, Items, Paragraph, Table, to_markdown
 from qwafer.reports.figures.ablation import write_figures
 from qwafer.reports.format import MISSING, format_difference, format_interval, format_number, format_spread
+from qwafer.reports.texts import text_blocks
 from qwafer.sweeps.directory import seeds_text
 from qwafer.training import Runs
 
@@ -56,14 +57,12 @@ def _head(summary: Summary) -> list[Block]:
         )
         arms.append(f"**{name}**: " + ("the baseline" if name == experiment.baseline else changes))
     texts = (
-        experiment.description.strip(),
-        experiment.expected and f"**Expected.** {experiment.expected.strip()}",
         experiment.reference and f"**Source.** {experiment.reference.strip()}",
         f"**Arms.** {len(arms)} arms x {len(experiment.seeds)} seeds ({seeds_text(experiment.seeds)}), compared "
         f"on `{experiment.metric}` ({'higher' if experiment.higher_is_better else 'lower'} is better).",
     )
     heading = Heading(experiment.title or experiment.name, 1)
-    return [heading, *(Paragraph(text) for text in texts if text), Items(arms)]
+    return [heading, *text_blocks(summary), *(Paragraph(text) for text in texts if text), Items(arms)]
 
 
 def _verdicts(summary: Summary) -> list[Block]:
@@ -109,6 +108,7 @@ def _metrics_table(summary: Summary) -> list[Block]:
             rows.append((name, *(MISSING if cell is None else format_spread(cell.mean, cell.sd) for cell in found)))
     counts = [arm.n_parameters for arm in arms]
     rows.append(("trainable parameters", *(format_number(count and count.trainable) for count in counts)))
+    rows.append(("effective parameters", *(format_number(count and count.effective) for count in counts)))
     heading = Heading("Metrics, mean ± standard deviation over seeds")
     return [heading, Table(("metric", *summary.arms), rows)]
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from qwafer._io import write_text
 from qwafer.comparison.differences import Differences
 from qwafer.comparison.record import FeatureSource, HeadRecord
+from qwafer.comparison.summary import Summary
 from qwafer.experiment import Experiment
 from qwafer.reports import benchmark_tables as tables
 from qwafer.reports.document import Block, Heading, Images, Items, Paragraph, to_html, to_markdown
 from qwafer.reports.figures import Drawn
+from qwafer.reports.texts import text_blocks
 
 KINDS = {
     "roc": "ROC and precision-recall curves",
@@ -29,6 +31,7 @@ def write_report(blocks: Sequence[Block], title: str, folder: Path) -> Path:
 
 def report_blocks(
     experiment: Experiment,
+    summary: Summary,
     records: tables.Records,
     differences: Differences,
     shared: Mapping[str, Drawn],
@@ -39,14 +42,16 @@ def report_blocks(
     jobs: int,
     test_reads: Sequence[str] = (),
 ) -> list[Block]:
-    """Return the whole report; `shared`, `figures`: what `draw_shared` and, by head, `draw_head` drew."""
+    """Return the whole report, `summary` being that of the sweep; `shared`, `figures`: what `draw_shared` and, by head,
+    `draw_head` drew.
+    """
     first = next(iter(records.values()))
     seed = first.seed
     learning: list[Block] = [Heading("Learning"), Images([shared["learning"]])] if "learning" in shared else []
     warned: Block = Items(list(warnings)) if warnings else Paragraph("None.")
     blocks: list[Block] = [
         Heading(experiment.title or experiment.name, 1),
-        *(Paragraph(" ".join(text.split())) for text in (experiment.description, experiment.expected) if text),
+        *text_blocks(summary),
         Paragraph(_foundation(experiment, records)),
         Heading("Results"),
         tables.key_results(records),

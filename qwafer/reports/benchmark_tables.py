@@ -40,6 +40,7 @@ def key_results(records: Records) -> Table:
     suffix = "" if exclusive else "_tuned"
     rows: list[list[str]] = [
         ["head parameters, trainable", *(format_number(r.parameters.trainable) for r in every)],
+        ["head parameters, effective", *(format_number(r.parameters.effective) for r in every)],
         ["head parameters, total", *(format_number(r.parameters.total) for r in every)],
     ]
     names = {

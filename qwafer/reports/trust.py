@@ -57,11 +57,16 @@ def nulls_table(report: Report) -> Table:
 
 
 def _subject(subject: TrustSubject) -> Paragraph:
+    counts = ", ".join(
+        f"{arm} {format_number(count.trainable)} ({format_number(count.effective)})"
+        for arm, count in subject.parameters.items()
+    )
+    parameters = f"Trainable parameters (effective ones): {counts}. " if counts else ""
     engines = sorted({str(info.get("engine", "none")) for info in subject.engine.values()})
     return Paragraph(
         f"Arms: {', '.join(subject.arms)} (baseline {subject.baseline}). Engine: {', '.join(engines)}. "
         f"Seed {subject.seed}. {subject.n_examples} examples, {subject.n_features} features, labels "
-        f"{', '.join(subject.labels)}. {'Thorough' if subject.thorough else 'Quick'}."
+        f"{', '.join(subject.labels)}. {parameters}{'Thorough' if subject.thorough else 'Quick'}."
     )
 
 

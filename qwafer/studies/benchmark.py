@@ -163,6 +163,7 @@ def _report(
     found = [*_source_warnings(sources), *outcome.summary.warnings]
     blocks = report_blocks(
         experiment,
+        outcome.summary,
         records,
         differences,
         shared,

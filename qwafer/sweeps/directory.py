@@ -1,6 +1,7 @@
 """The output directory of an experiment: whose it is, what lies where, and which runs are complete."""
 
 import contextlib
+import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +23,28 @@ NOT_DONE = Failure("Missing", "the run was not done")
 
 
 @dataclass(frozen=True)
+class Note:
+    """What the author of an experiment had written by a day."""
+
+    date: str
+    """UTC day (2026-01-31) of the claim that first saw it."""
+    description: str
+    expected: str
+
+
+@dataclass(frozen=True)
 class DirectoryRecord:
     """`experiment.json`: which experiment, and which data, an output directory belongs to."""
 
-    SCHEMA: ClassVar[str] = "qwafer/experiment/2"
+    SCHEMA: ClassVar[str] = "qwafer/experiment/3"
 
     name: str
     experiment: str
     """`Experiment.digest`."""
     baseline: str
     metric: str
+    margin: float
+    """`Experiment.margin` before the first run."""
     seeds: tuple[int, ...]
     """Every seed that was ever asked for, in the order of asking."""
     extended_after: tuple[int, ...]
@@ -40,6 +53,9 @@ class DirectoryRecord:
     """By arm."""
     arms: dict[str, dict[str, Any]]
     """The JSON form of each arm's configuration."""
+    notes: tuple[Note, ...]
+    """The texts of the experiment, those before the first run first, then every other wording, in the order in which
+    they were seen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,20 +149,26 @@ class OutputDirectory:
         return record
 
     def claim(self, experiment: Experiment, data: Mapping[str, SourceRecord]) -> DirectoryRecord:
-        """Write `experiment.json`, or extend its seeds, and return it."""
+        """Write `experiment.json`, or extend its seeds and its notes, and return it."""
         known = self.check_owner(experiment, data)
         before = () if known is None else known.seeds
         seeds = (*before, *(seed for seed in experiment.seeds if seed not in before))
         added = () if known is None or len(seeds) == len(before) else (len(before),)
+        notes = () if known is None else known.notes
+        texts = (experiment.description, experiment.expected)
+        if texts not in [(note.description, note.expected) for note in notes]:
+            notes = (*notes, Note(today(), *texts))
         record = DirectoryRecord(
             name=experiment.name,
             experiment=experiment.digest(),
             baseline=experiment.baseline,
             metric=experiment.metric,
+            margin=experiment.margin if known is None else known.margin,
             seeds=seeds,
             extended_after=(*(() if known is None else known.extended_after), *added),
             data=dict(data),
             arms={arm: jsonable(config.to_dict()) for arm, config in experiment.arms.items()},
+            notes=notes,
         )
         if record != known:
             save_record(self.path / "experiment.json", record)
@@ -258,6 +280,11 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in table.items():
         flat |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
+
+
+def today() -> str:
+    """Return the UTC day, as 2026-01-31."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def seeds_text(seeds: Sequence[int]) -> str:

@@ -42,7 +42,7 @@ def fit_contender(config: RunConfig, prepared: Prepared, seed: int) -> RunResult
         converged=None,
         curves={},
         digests=Digests(prepared.data_digest, prepared.split.digest, source=prepared.source_digest),
-        n_parameters=ParameterCount(trainable=count, frozen=0, total=count),
+        n_parameters=ParameterCount(trainable=count, frozen=0, total=count, effective=count),
         degenerate=judged.degenerate,
         notes=prepared.notes,
         timings=Timings(training=trained - begin, evaluation=end - trained, total=end - begin),

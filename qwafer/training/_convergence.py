@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MIN_EVALUATIONS = 4
-"""Fewer evaluations cannot show that a run has converged."""
+from qwafer.config import MIN_EVALUATIONS
+
 DEPARTED = 0.25
 """Of the whole improvement of the loss, the part in the second half that tells a run that has hardly left."""
 LOSS_FACTOR = 10

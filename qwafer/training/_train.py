@@ -271,7 +271,7 @@ class _Run:
             converged=self.history.converged(self.config.training),
             curves=self.history.curves,
             digests=self._digests(),
-            n_parameters=ParameterCount(**self.head.count()),
+            n_parameters=ParameterCount(**self.head.count(), effective=self.head.effective()),
             degenerate=self.history.diverged or judged.degenerate,
             notes=tuple(notes),
             timings=self.history.timings(time.perf_counter() - begin, self.epoch * self.sampler.n_batches),

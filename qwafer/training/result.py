@@ -72,8 +72,14 @@ class ParameterCount:
     """Numbers in a head; None where a contender does not say."""
 
     trainable: int | None
+    """Numbers that training may change."""
     frozen: int
+    """Statistics and frozen arrays."""
     total: int | None
+    """Both."""
+    effective: int | None = None
+    """Trainable numbers that the output depends on: without the last RZ of every readout and other inert angles. None
+    where it is not known: above 12 wires, for a head of one's own, and in results of older versions."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The `catalyst` engine: circuits compiled by PennyLane Catalyst, differentiated by its adjoint sweeps."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from qwafer._checks import check_choice, check_positive_int
 from qwafer._errors import CapabilityError
@@ -53,6 +53,10 @@ class CatalystEngine:
                 "batching choi reads the exact state and needs diff_method adjoint: use batching scan with shots or "
                 "parameter-shift"
             )
+
+    def implied(self, config: Any) -> dict[str, Any]:
+        """Return the options that stand for another value, with that value."""
+        return {"diff_method": self.gradient_method}
 
     @property
     def exact(self) -> bool:

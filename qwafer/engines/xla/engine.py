@@ -1,7 +1,7 @@
 """The `xla` engine: the batch as one array in plain JAX, by the plan that is cheapest for circuit and batch."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from qwafer._checks import check_choice, check_positive_int
 from qwafer._errors import CapabilityError, InputError
@@ -45,6 +45,14 @@ class XlaEngine:
             check_positive_int("chunk", self.chunk)
         if self.recompute is not None and not isinstance(self.recompute, bool):
             raise TypeError(f"`recompute` must be true, false or None, got {self.recompute!r}")
+
+    def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
+        """Return why `option` has no effect, as a clause; None where it has one."""
+        if option in ("chunk", "recompute") and self.plan not in ("auto", "schroedinger"):
+            return f"engine.plan is {self.plan}, which keeps no states"
+        if option == "recompute" and self.derivatives == "any":
+            return "engine.derivatives is any, whose reverse pass is that of JAX"
+        return None
 
     def program(self, circuit: Circuit, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
         """Return the program of `circuit` for `batch` examples; see `Engine.program`."""

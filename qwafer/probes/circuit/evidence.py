@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from qwafer._io import key_seed
 from qwafer.circuits import INPUTS
+from qwafer.circuits.statevector import bloch_vectors, states
 from qwafer.circuits.statevector import jacobian as adjoint
 from qwafer.circuits.statevector import values as definition
 from qwafer.probes.circuit.reference import default_qubit
@@ -76,6 +77,27 @@ class Evidence:
     """Size of the values: 1, or more where readout coefficients are larger."""
     rows: tuple[int, ...]
     """Examples of a batch that are looked at one by one: the first, the last, and one between."""
+
+    def agrees(self, point: Point) -> bool:
+        """Return whether the values of a point are those of the definition."""
+        if point.reference_values is None:
+            return False
+        return float(np.abs(point.values - point.reference_values).max()) <= self.value_tolerance()
+
+    def bloch(self, point: Point) -> Float[np.ndarray, "batch n_qubits 3"] | None:
+        """Return the Bloch vectors of the body at a point; None where nothing gives them.
+
+        Those of the definition where the values agree with it, which no program needs to be compiled for; else those
+        that the engine measures, so that a wrong body is not taken for a wrong readout.
+        """
+        circuit = self.subject.circuit
+        if circuit is None or self.subject.bloch is None:
+            return None
+        if self.agrees(point):
+            return np.asarray(bloch_vectors(states(circuit, point.weights, point.inputs), circuit.n_qubits))
+        weights = {group: jnp.asarray(value) for group, value in point.weights.items()}
+        found = np.asarray(self.subject.bloch(weights, jnp.asarray(point.inputs)), np.float64)
+        return found.reshape(len(point.inputs), circuit.n_qubits, 3)
 
     def value_tolerance(self) -> float:
         """Return the largest difference of two values that rounding (safety factor 4) and shots (7 sigma) explain."""

@@ -22,8 +22,9 @@ def gradient_agreement(evidence: Evidence, *, exclude: Collection[str] = ()) -> 
 
     By group: every value's gradient by every live parameter at the probed examples, against parameter shift or central
     differences of the engine's own values and against the exact derivative in float64; and the gradient of random sums
-    of all values of the batch, against the sums of what the values say; no example's value may have a gradient by another example's inputs. The worst offender is
-    named, and where the error has a known form (a factor, outputs swapped, a sign) so is that. Parameters in
+    of all values of the batch, against the sums of what the values say. No example's value may have a gradient by
+    another example's inputs. The worst offender is named, and where the error has a known form (a factor, outputs
+    swapped, a sign) so is that. Parameters in
     `exclude`, and those that `sensitivity` calls dead, ghost or inert, are left to it. The reference is left out
     where the values differ already.
     """
@@ -32,7 +33,7 @@ def gradient_agreement(evidence: Evidence, *, exclude: Collection[str] = ()) -> 
     table: dict[str, dict[str, Any]] = {}
     offenders: list[tuple[float, str, str]] = []
     blames: list[str] = []
-    reference_used = all(_values_agree(evidence, point) for point in evidence.points)
+    reference_used = all(evidence.agrees(point) for point in evidence.points)
     for group, shape in evidence.subject.group_shapes().items():
         names = [parameter_name(group, tuple(index)) for index in np.ndindex(*shape)]
         kept = np.asarray([name not in excluded for name in names], bool)
@@ -87,12 +88,6 @@ def gradient_agreement(evidence: Evidence, *, exclude: Collection[str] = ()) -> 
 
 def _times(margin: float) -> str:
     return f"{margin:.0f} times" if margin < 1e4 else "far"
-
-
-def _values_agree(evidence: Evidence, point: Point) -> bool:
-    if point.reference_values is None or point.reference is None:
-        return False
-    return float(np.abs(point.values - point.reference_values).max()) <= evidence.value_tolerance()
 
 
 def _compare(

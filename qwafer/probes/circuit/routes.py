@@ -15,7 +15,7 @@ from jaxtyping import Array
 from qwafer._checks import check_choice
 from qwafer._errors import InputError
 from qwafer.circuits import INPUTS, Circuit, CircuitSpec
-from qwafer.circuits.readouts import contract_readout
+from qwafer.circuits.readouts import readout_matrix
 from qwafer.engines import pennylane_gates
 from qwafer.probes.circuit.evidence import Evidence
 from qwafer.probes.circuit.subject import Subject, circuit_subject
@@ -121,7 +121,7 @@ def gradient_identity(evidence: Evidence) -> Report:
     """Report whether d s_k / d w = sum_i (dM_ki / dw) . (<X_i>, <Y_i>, <Z_i>) for every readout weight w.
 
     With `z_vec` this is d/dw_i <sum_j w_j Z_j> = <Z_i>: the gradient of a coefficient is an expectation value. The
-    right-hand side is contracted from Bloch vectors that the subject's engine measures; the left is its gradient.
+    right-hand side is contracted from Bloch vectors (`Evidence.bloch`); the left is the gradient of the program.
     """
     name = "gradient identity"
     question = "Is the gradient of a readout weight the expectation value that it multiplies?"
@@ -134,10 +134,9 @@ def gradient_identity(evidence: Evidence) -> Report:
     worst, place, bad = -1.0, None, np.zeros(len(names), bool)
     pairs = []
     for point in evidence.points:
-        weights = {group: jnp.asarray(value) for group, value in point.weights.items()}
-        bloch = jnp.asarray(subject.bloch(weights, jnp.asarray(point.inputs))).reshape(subject.batch, -1, 3)
-        bloch = bloch[np.asarray(evidence.rows)]
-        expected = _contraction_gradient(circuit, weights, bloch)  # (batch, outputs, P)
+        vectors = evidence.bloch(point)
+        assert vectors is not None
+        expected = _contraction_gradient(circuit, point.weights, vectors[list(evidence.rows)])  # (rows, outputs, P)
         found = point.jacobian["readout"]
         difference = np.abs(found - expected)
         bad |= (difference > tolerance).any(axis=(0, 1))
@@ -180,14 +179,19 @@ def gradient_identity(evidence: Evidence) -> Report:
     )
 
 
-def _contraction_gradient(circuit: Circuit, weights: Mapping[str, Array], bloch: Array) -> np.ndarray:
-    """Return d s / d readout (batch, outputs, P) by JAX, from Bloch vectors taken as constants."""
-
-    def contracted(readout: Array) -> Array:
-        return contract_readout(circuit, {**weights, "readout": readout}, bloch, jnp)
-
-    jacobian = np.asarray(jax.jacobian(contracted)(weights["readout"]), np.float64)
-    return jacobian.reshape(*jacobian.shape[:2], -1)
+def _contraction_gradient(circuit: Circuit, weights: Mapping[str, np.ndarray], bloch: np.ndarray) -> np.ndarray:
+    """Return d s / d readout (N, outputs, P) for Bloch vectors (N, n_qubits, 3), by exact shifts of M."""
+    exact = {name: np.asarray(value, np.float64) for name, value in weights.items()}
+    step = 1.0 if circuit.readout_facts.is_weighted else np.pi / 2
+    columns = []
+    for index in np.ndindex(*exact["readout"].shape):
+        moved = []
+        for sign in (1, -1):
+            readout = np.array(exact["readout"])
+            readout[index] += sign * step
+            moved.append(readout_matrix(circuit, {**exact, "readout": readout}, np, "float64"))
+        columns.append(np.tensordot(bloch, (moved[0] - moved[1]) / 2, axes=([1, 2], [1, 2])))
+    return np.stack(columns, axis=-1)
 
 
 def _row(values: np.ndarray, shown: int = 4) -> str:

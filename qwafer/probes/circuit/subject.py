@@ -15,9 +15,9 @@ from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.circuits import INPUTS, Circuit, CircuitSpec
 from qwafer.circuits.circuit import uses
+from qwafer.circuits.statevector import states as circuit_states
 from qwafer.engines import Engine, Program
 from qwafer.engines import get as get_engine
-from qwafer.circuits.statevector import states as circuit_states
 
 Weights = Mapping[str, Array]
 

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.circuits import CircuitSpec
-from qwafer.probes.circuit.linear import CHUNK_AMPLITUDES, MOST_QUBITS
 from qwafer.circuits.statevector import bloch_vectors, states
+from qwafer.probes.circuit.linear import CHUNK_AMPLITUDES, MOST_QUBITS
 from qwafer.probes.circuit.subject import Subject
 from qwafer.probes.report import Report, Verdict
 

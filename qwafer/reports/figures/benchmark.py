@@ -54,6 +54,9 @@ def draw_shared(runs: Runs, records: Mapping[str, HeadRecord], folder: Path) -> 
     if points:
         caption = f"Macro F1 on test {decided} against trainable parameters{bar}."
         caption += f" Not counted: {uncounted}." if uncounted else ""
+        known = {head: record.parameters.effective for head, record in records.items()}
+        fewer = ", ".join(f"{head} {known[head]:,}" for head in counts if known[head] not in (None, counts[head]))
+        caption += f" Fewer have an effect: {fewer}." if fewer else ""
         drawn["trade_off"] = draw(trade_off(points), folder / "trade_off", caption)
     drawn["average_precision"] = draw(
         class_bars(precision, some.label_names),

@@ -1,0 +1,1 @@
+"""A run, executed again by code that shares nothing with the training path: does it hold what it claims?"""

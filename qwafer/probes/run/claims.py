@@ -1,0 +1,317 @@
+"""What a run claims of its data, preprocessing, scores and checkpoint, computed again from the features as given."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+from scipy.stats import rankdata
+
+from qwafer._io import digest, hash_texts, key_seed
+from qwafer.config import RunConfig
+from qwafer.data import Split
+from qwafer.features import FeatureSet
+from qwafer.probes.report import Report
+from qwafer.probes.run.model import Arrays, Model, OwnLoss, Statistics
+from qwafer.probes.run.replay import planned
+from qwafer.training import RunResult
+
+SCORE_TOLERANCE = 1e-3
+"""Of the spread of a logit."""
+STATISTICS_TOLERANCE = 1e-3
+"""Of a standard deviation."""
+PARTS_SIGMAS, PARTS_GAP = 5.0, 0.1
+"""Validation and test disagree where an AUC differs by both of these."""
+
+
+def limited(config: RunConfig, data: FeatureSet, seed: int) -> np.ndarray:
+    """Return the rows of `data` that `data.limit` leaves, ascending."""
+    options = config.data
+    if options.limit is None or options.limit >= len(data):
+        return np.arange(len(data))
+    own = seed if options.split_seed is None else options.split_seed
+    drawn = own if options.n_folds is None else seed // options.n_folds
+    rng = np.random.default_rng(key_seed(drawn, "limit"))
+    return np.asarray(np.sort(rng.choice(len(data), options.limit, replace=False)))
+
+
+def task_labels(config: RunConfig, data: FeatureSet) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels (N, n_labels) and names of the task of `config`."""
+    task, names = config.data.task, tuple(data.label_names)
+    if task == "multilabel":
+        return np.asarray(data.labels), names
+    if task == "any":
+        defect = [k for k, name in enumerate(names) if name.lower() not in ("none", "normal")]
+        return (data.labels[:, defect].sum(axis=1, keepdims=True) > 0).astype(np.uint8), ("defect",)
+    return np.asarray(data.labels[:, [names.index(task)]]), (task,)
+
+
+def run_data(run: RunResult, config: RunConfig, data: FeatureSet, split: Split) -> Report:
+    """Report whether rows, labels and names of a run are those of `data`, and its parts and batches those stated.
+
+    `data` are the features as they were given, before limit and task; `split` is the one that the options state.
+    """
+    rows = limited(config, data, run.seed)
+    (labels, names), content = task_labels(config, data), data.content_ids[rows]
+    labels = labels[rows]
+    parts = {name: getattr(split, name) for name in ("train", "val", "test")}
+    faults = []
+    if run.label_names != names or run.val.label_names != names or run.test.label_names != names:
+        faults.append(f"the labels are called {', '.join(run.label_names)}, those of the data {', '.join(names)}")
+    for part in ("val", "test"):
+        if not np.array_equal(run.rows[part], parts[part]):
+            faults.append(f"the rows of {part} are not those of the split that the options state")
+            continue
+        ids = run.ids.get(part)
+        if ids is not None and not np.array_equal(ids, hash_texts(content[parts[part]])):
+            faults.append(f"the content ids of {part} are not those of its rows")
+        if run.labels[part].shape != labels[parts[part]].shape:
+            faults.append(f"the labels of {part} have another shape than those of the data")
+        else:
+            differ = run.labels[part] != labels[parts[part]]
+            if differ.any():
+                columns = [name for name, any_ in zip(names, differ.any(axis=0), strict=True) if any_]
+                faults.append(
+                    f"{int(differ.any(axis=1).sum())} of {len(differ)} examples of {part} carry other labels than the "
+                    f"data ({', '.join(columns)})"
+                )
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = len(set(content[parts[one]].tolist()) & set(content[parts[other]].tolist()))
+        if shared:
+            faults.append(f"{shared} examples are both in {one} and in {other}")
+    if run.n_examples and run.n_examples != {name: len(part) for name, part in parts.items()}:
+        faults.append("the numbers of examples are not those of the parts")
+    if data.split is not None and any((data.split[rows][part] != name).any() for name, part in parts.items()):
+        faults.append("the split is not the one that came with the data")
+    if config.trained_by_loop and run.digests.batches:
+        ids = hash_texts(content[parts["train"]])
+        plan = [
+            planned(config, labels[parts["train"], 0], run.seed, epoch + 1) for epoch in range(config.training.epochs)
+        ]
+        own = digest(*(digest(ids[order], weights.astype(np.float32)) for order, weights in plan))
+        if own != run.digests.batches:
+            faults.append("the batches that were handed to the steps are not those that the sampling options state")
+    return Report(
+        name="run data",
+        question="Are the run's rows, labels, names and batches those of the data and the options?",
+        verdict="fail" if faults else "pass",
+        headline="; ".join(faults[:2]) or f"{len(rows)} rows, parts, labels and batches agree",
+        numbers={"faults": faults, "n_examples": {name: len(part) for name, part in parts.items()}},
+        tolerance="fail: any row, label, name or batch that differs",
+        meaning="Metrics speak of other examples, labels or patterns than the report says.",
+        remedy="Look for an order that was applied to one of features, labels and names alone.",
+    )
+
+
+def preprocessing(config: RunConfig, train: np.ndarray, arrays: Arrays) -> Report:
+    """Report whether the frozen arrays of the head come from the training features (M, D) alone."""
+    faults, own = [], Statistics.of(train)
+    if "standardize.mean" in arrays:
+        shift = np.abs(arrays["standardize.mean"] - own.mean) / own.scale
+        ratio = np.abs(arrays["standardize.scale"] / own.scale - 1)
+        off = max(float(shift.max()), float(ratio.max()))
+        if not off <= STATISTICS_TOLERANCE:
+            faults.append(f"the standardisation is off by {off:.2g} standard deviations from that of the training rows")
+    elif getattr(config.head, "standardize", False):
+        faults.append("head.standardize is true, and the head does not standardise")
+    projection = getattr(config.head, "projection", "linear")
+    x = own(train) if getattr(config.head, "standardize", False) else train.astype(np.float64)
+    if projection == "pca":
+        weight, bias = arrays["projection.weight"], arrays["projection.bias"]
+        z = x @ weight + bias
+        present = np.abs(weight).max(axis=0) > 0
+        mean, covariance = np.abs(z.mean(axis=0)).max(initial=0), np.cov(z.T, bias=True).reshape(len(present), -1)
+        error = float(max(mean, np.abs(covariance - np.diag(present)).max(initial=0)))
+        spectrum = np.sort(np.linalg.svd(x - x.mean(axis=0), compute_uv=False))[::-1][: len(present)] ** 2 / len(x)
+        captured = 1 / (weight[:, present] ** 2).sum(axis=0)
+        lost = float(np.abs(captured / spectrum[: len(captured)] - 1).max(initial=0)) if present.all() else 0.0
+        if not max(error, lost) <= 10 * STATISTICS_TOLERANCE:
+            faults.append(f"the principal axes are off by {max(error, lost):.2g} from those of the training rows")
+    elif projection == "fixed":
+        weight = arrays["projection.weight"]
+        error = float(np.abs(weight.T @ weight - np.eye(weight.shape[1])).max())
+        if not error <= STATISTICS_TOLERANCE:
+            faults.append(f"the fixed projection is not an orthonormal frame (off by {error:.2g})")
+    return Report(
+        name="preprocessing",
+        question="Do the statistics of the preprocessing come from the training rows alone?",
+        verdict="fail" if faults else "pass",
+        headline="; ".join(faults) or f"standardisation and projection ({projection}) are those of {len(train)} rows",
+        numbers={"faults": faults},
+        tolerance=f"fail: off by {STATISTICS_TOLERANCE} standard deviations",
+        meaning="Validation and test examples shaped the features: their scores are not those of unseen examples.",
+        remedy="Fit standardisation and projection on `Prepared.part('train')` alone.",
+    )
+
+
+def scores(run: RunResult, config: RunConfig, features: np.ndarray, arrays: Arrays | None, x: Any) -> Report:
+    """Report whether logits follow from the parameters, thresholds from validation, and metrics from both.
+
+    `arrays` are the parameters and buffers of the best checkpoint, None where they cannot be executed again; `x` the
+    standardisation of the features (N, D).
+    """
+    faults, worst = [], 0.0
+    for part in ("val", "test"):
+        logits, labels = run.logits[part].astype(np.float64), run.labels[part] > 0
+        if arrays is not None:
+            chosen = np.unique(np.linspace(0, len(logits) - 1, 512).astype(int))
+            own = Model(config, logits.shape[1]).logits(arrays, x(features[run.rows[part][chosen]]))
+            off = float(np.abs(own - logits[chosen]).max())
+            allowed = SCORE_TOLERANCE * (float(np.abs(own).max()) + 1)
+            worst = max(worst, off / allowed)
+            if not off <= allowed:
+                faults.append(f"the logits of {part} are off by {off:.2g} from those of the saved parameters")
+        evaluation = getattr(run, part)
+        ranks = logits if not evaluation.exclusive else _odds(logits)
+        aucs = np.array([auc(ranks[:, k], labels[:, k]) for k in range(logits.shape[1])])
+        if not np.allclose(aucs, evaluation.per_class["roc_auc"], atol=1e-9, equal_nan=True):
+            faults.append(f"the ROC-AUC of {part} is not that of its logits")
+        cuts = evaluation.thresholds
+        if cuts is not None:
+            own_f1 = [_f1(logits[:, k] > cuts[k], labels[:, k]) for k in range(len(cuts))]
+            if not np.allclose(own_f1, evaluation.per_class["f1_tuned"], atol=1e-9, equal_nan=True):
+                faults.append(f"the tuned F1 of {part} is not that of its logits at the thresholds")
+            if cuts != run.val.thresholds:
+                faults.append(f"the thresholds of {part} are not those of validation")
+    if run.val.thresholds is not None:
+        for k, cut in enumerate(run.val.thresholds):
+            best = best_cuts(run.logits["val"][:, k].astype(np.float64), run.labels["val"][:, k] > 0)
+            fallback = cut == 0.0 and (len(best) == 0 or run.val.degenerate[k] or _extreme(run, k, best))
+            if not fallback and not np.isclose(best, cut, rtol=1e-6, atol=1e-9).any():
+                faults.append(f"the threshold of {run.label_names[k]} is not one that validation gives")
+    return Report(
+        name="run scores",
+        question="Do logits follow from the parameters, thresholds from validation, metrics from both?",
+        verdict="fail" if faults else "pass",
+        headline="; ".join(faults[:2])
+        or f"logits{' of the saved parameters' if arrays is not None else ''}, thresholds and metrics agree",
+        numbers={"faults": faults, "largest_error": worst},
+        tolerance=f"fail: a logit off by {SCORE_TOLERANCE:.1%} of the largest, a metric by 1e-9",
+        meaning="The numbers of the report are not those of the model that was saved.",
+        remedy="Compare evaluation with training: alpha, bias, parameters, thresholds, the part that each reads.",
+    )
+
+
+def checkpoint(run: RunResult, config: RunConfig, train_labels: np.ndarray) -> Report:
+    """Report whether the checkpoint is the best on validation, and its scores those that its epoch was recorded with."""
+    epochs = [int(epoch) for epoch in run.curves.get("epoch", ())]
+    name, question = "checkpoint", "Is the checkpoint the best on validation?"
+    objective = config.training.val_objective
+    curve = np.asarray(run.curve(f"val_{objective}"), np.float64) * (-1 if objective == "loss" else 1)
+    if run.best_epoch not in epochs or not np.isfinite(curve).any():
+        return Report(name, question, "skip", "no evaluation picked the checkpoint")
+    faults, place = [], epochs.index(run.best_epoch)
+    best = epochs[int(np.nanargmax(np.where(np.isnan(curve), -np.inf, curve)))]
+    if best != run.best_epoch:
+        faults.append(f"epoch {run.best_epoch} was taken, and epoch {best} is the best on validation")
+    logits, labels = run.logits["val"].astype(np.float64), run.labels["val"] > 0
+    ranks = _odds(logits) if run.val.exclusive else logits
+    aucs = [auc(ranks[:, k], labels[:, k]) for k in range(logits.shape[1])]
+    defined = [value for value in aucs if not np.isnan(value)]
+    recorded, own = run.curve("val_roc_auc")[place], float(np.mean(defined)) if defined else float("nan")
+    if not np.isclose(recorded, own, atol=1e-6, equal_nan=True):
+        faults.append(
+            f"validation ROC-AUC was {recorded:.4f} when the checkpoint was picked, and its logits and labels give "
+            f"{own:.4f}"
+        )
+    loss = OwnLoss(config.objective, train_labels).value(logits, labels.astype(np.float64))
+    recorded = run.curve("val_loss")[place]
+    if loss is not None and not np.isclose(recorded, loss, rtol=1e-3, atol=1e-6, equal_nan=True):
+        faults.append(f"validation loss was {recorded:.5f} when the checkpoint was picked, its logits give {loss:.5f}")
+    return Report(
+        name=name,
+        question=question,
+        verdict="fail" if faults else "pass",
+        headline="; ".join(faults) or f"epoch {run.best_epoch} of {epochs[-1]}, by {objective} on validation",
+        numbers={"faults": faults},
+        tolerance="fail: another epoch, or scores that differ by rounding and more",
+        meaning="The checkpoint was picked by other examples or labels than validation's, such as those of test.",
+        remedy="Look at what the loop evaluates, and at what it compares.",
+    )
+
+
+def parts_agree(run: RunResult, trained: tuple[np.ndarray, np.ndarray], *, random_split: bool) -> Report:
+    """Report labels whose ROC-AUC on validation is far from that on test: shuffled or swapped labels look like that.
+
+    The gap must exceed 0.1 and five standard errors of Hanley and McNeil (1982) at the pooled AUC. `trained` holds
+    logits and labels of training examples, which tell which of the two is at fault. A split by lot or time may differ
+    in kind between its parts: there it warns.
+    """
+    found, rows = [], {}
+    for k, name in enumerate(run.label_names):
+        values, errors = {}, {}
+        pairs = {part: (run.logits[part], run.labels[part]) for part in ("val", "test")} | {"train": trained}
+        for part, (logits, labels) in pairs.items():
+            ranks = _odds(logits) if run.val.exclusive else logits
+            values[part] = auc(np.asarray(ranks[:, k], np.float64), labels[:, k] > 0)
+        n = {part: int((run.labels[part][:, k] > 0).sum()) for part in ("val", "test")}
+        rows[name] = values
+        if np.isnan(values["val"]) or np.isnan(values["test"]):
+            continue
+        a = float(np.clip((values["val"] + values["test"]) / 2, 0.5, 0.99))
+        for part, up in n.items():
+            errors[part] = _standard_error(a, up, len(run.labels[part]) - up)
+        gap = values["val"] - values["test"]
+        if abs(gap) > max(PARTS_GAP, PARTS_SIGMAS * float(np.hypot(errors["val"], errors["test"]))):
+            odd = max(("val", "test"), key=lambda part: abs(values[part] - values["train"]))
+            found.append(
+                f"{name}: ROC-AUC {values['train']:.3f} on training, {values['val']:.3f} on validation, "
+                f"{values['test']:.3f} on test: the labels of {odd} may be shuffled or swapped"
+            )
+    return Report(
+        name="parts agree",
+        question="Do training, validation and test rank each label alike?",
+        verdict="pass" if not found else "fail" if random_split else "warn",
+        headline="; ".join(found[:2]) or f"{len(rows)} labels rank alike on validation and test",
+        numbers={"roc_auc": rows},
+        tolerance=f"ROC-AUC of validation and test apart by {PARTS_GAP} and {PARTS_SIGMAS:.0f} standard errors: fail, "
+        "or warn where the split is by lot, by time or came with the data",
+        meaning="Thresholds and checkpoints were tuned on labels that do not belong to their examples.",
+        remedy="Compare labels and order of the examples of that part with their source.",
+    )
+
+
+def auc(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Return the Mann-Whitney ROC-AUC of scores (N,) by mid-ranks; NaN where a class is absent or a score not finite."""
+    up = int(truth.sum())
+    down = len(truth) - up
+    if not up or not down or not np.isfinite(scores).all():
+        return float("nan")
+    return float((rankdata(scores)[truth].sum() - up * (up + 1) / 2) / (up * down))
+
+
+def best_cuts(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return every midpoint of neighbouring distinct scores (N,) of the largest F1; empty where there is none."""
+    distinct = np.unique(scores)
+    if len(distinct) < 2 or not truth.any() or truth.all() or not np.isfinite(scores).all():
+        return np.zeros(0)
+    above, hits = (len(s) - np.searchsorted(np.sort(s), distinct[:-1], side="right") for s in (scores, scores[truth]))
+    f1 = 2 * hits / (above + truth.sum())
+    return np.asarray((distinct[:-1] + np.diff(distinct) / 2)[np.isclose(f1, f1.max(), rtol=0, atol=1e-12)])
+
+
+def _extreme(run: RunResult, k: int, best: Sequence[float] | np.ndarray) -> bool:
+    """Return whether the best thresholds predict (almost) nothing or everything positive, so that none is used."""
+    logits, truth = run.logits["val"][:, k], run.labels["val"][:, k]
+    rates, prevalence = np.array([np.mean(logits > cut) for cut in best]), float(truth.mean())
+    few, many = (min(0.005, 0.1 * share) for share in (prevalence, 1 - prevalence))
+    return bool(((rates < few) | (1 - rates < many)).any())
+
+
+def _f1(predicted: np.ndarray, truth: np.ndarray) -> float:
+    if not truth.any():
+        return float("nan")
+    return float(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()))
+
+
+def _odds(logits: np.ndarray) -> np.ndarray:
+    """Return log(p_k / (1 - p_k)) of the softmax (N, K)."""
+    columns = range(logits.shape[1])
+    others = [logsumexp(np.delete(logits, k, axis=1), axis=1) for k in columns]
+    return np.stack([logits[:, k] - others[k] for k in columns], axis=1)
+
+
+def _standard_error(a: float, up: int, down: int) -> float:
+    first, second = a / (2 - a), 2 * a * a / (1 + a)
+    variance = a * (1 - a) + (up - 1) * (first - a * a) + (down - 1) * (second - a * a)
+    return float(np.sqrt(max(variance, 0) / (up * down)))
