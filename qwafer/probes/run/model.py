@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from qwafer.circuits import CircuitSpec
+from qwafer.circuits.statevector import bloch_vectors, states, values
 from qwafer.config import RunConfig
 from qwafer.heads import LinearOptions, MlpOptions, QuantumOptions
 from qwafer.objective import Asymmetric, Bce, Focal, RocAuc, Softmax
-from qwafer.probes.circuit.statevector import bloch_vectors, states, values
 
 Arrays = Mapping[str, np.ndarray]
 Slope = Callable[[np.ndarray], np.ndarray]
