@@ -11,7 +11,12 @@ exchangeable), so that the truth is known: every arm has the same expected ROC-A
 design that `planned_design` reads from the options of the data.
 """
 
+import argparse
+import dataclasses
+import json
 import math
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +24,18 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from qwafer._io import write_json
 from qwafer.comparison import compare_arms
 from qwafer.comparison.design import Design, planned_design
+from qwafer.comparison.examples import example_interval
 from qwafer.comparison.planning import plan_seeds
 from qwafer.comparison.statistics import Comparison
-from qwafer.config import DataConfig
+from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.data import make_fold, make_split
+from qwafer.evaluation import bca_metric_differences, bca_metrics
+from qwafer.features import FeatureSet
+from qwafer.heads import LinearOptions
+from qwafer.training import RunResult, train
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "coverage.json"
@@ -109,6 +120,7 @@ WIDE = Population("many features", 300, 32, 0.5)
 FEW_LOTS = Population("20 lots, strong", 400, 8, 1.5, lots=20, icc=0.4)
 MANY_LOTS = Population("100 lots, weak", 400, 8, 1.5, lots=100, icc=0.05)
 BY_SEED = DataConfig()
+ONE_SPLIT = DataConfig(split_seed=0)
 DESIGNS: tuple[tuple[Population, DataConfig], ...] = (
     (NEAR_CHANCE, BY_SEED),
     (WIDE, BY_SEED),
@@ -120,7 +132,14 @@ DESIGNS: tuple[tuple[Population, DataConfig], ...] = (
     (FEW_LOTS, DataConfig(split_by="group")),
     (MANY_LOTS, DataConfig(split_by="group")),
     (FEW_LOTS, DataConfig(split_by="group", n_folds=5)),
-    (CLEAR, DataConfig(split_seed=0)),
+    (CLEAR, ONE_SPLIT),
+)
+EXAMPLE_DESIGNS: tuple[tuple[Population, DataConfig], ...] = (
+    (CLEAR, BY_SEED),
+    (CLEAR, ONE_SPLIT),
+    (FEW_LOTS, DataConfig(split_by="group")),
+    (MANY_LOTS, DataConfig(split_by="group")),
+    (MANY_LOTS, DataConfig(split_by="group", split_seed=0)),
 )
 
 
@@ -203,15 +222,16 @@ def verdict_errors(replications: int) -> Iterator[Cell]:
     """Yield how often at least one verdict is `better` or `worse`, where all arms are equal."""
     for index, (population, data) in enumerate(DESIGNS):
         design = planned_design(data)
+        n_drawn = replications if design.overlap else 3 * replications  # the error is just the nominal one
         false = dict.fromkeys([(n, m) for n in SEEDS for m in COMPARISONS], 0)
-        for values in trained_values(population, data, replications, index):
+        for values in trained_values(population, data, n_drawn, index):
             for n, m in false:
                 verdicts = {c.verdict for c in compared(values[: m + 1, :n], design)}
                 false[n, m] += bool(verdicts & {"better", "worse"})
         folds = "" if data.n_folds is None else f" ({data.n_folds})"
         case = f"{named(design)}{folds}; {population.name}, N = {population.n:,}, {population.d} features"
         for (n, m), count in false.items():
-            yield Cell("errors", case, n, m, count / replications, (0.0, ERROR), replications)
+            yield Cell("errors", case, n, m, count / n_drawn, (0.0, ERROR), n_drawn)
 
 
 @dataclass(frozen=True)
@@ -306,9 +326,160 @@ def planned_power(replications: int) -> Iterator[Cell]:
             yield Cell("power", case, plan.seeds, m, right / replications, bound, replications)
 
 
+def a_run() -> RunResult:
+    """Return a run of one epoch, whose outputs are replaced by simulated ones."""
+    rng = np.random.default_rng(0)
+    labels = (np.arange(60) % 2).astype(np.uint8)[:, None]
+    ids = np.array([f"{i:06d}" for i in range(60)])
+    data = FeatureSet(rng.standard_normal((60, 2)).astype(np.float32), labels, ("defect",), ids, {})
+    return train(RunConfig(head=LinearOptions(), training=TrainingConfig(epochs=1)), data, seed=0)
+
+
+def example_coverage(replications: int) -> Iterator[Cell]:
+    """Yield how often the intervals over test examples cover, the trained heads held fixed.
+
+    Bench's BCa intervals of one run, and `example_interval` of six seeds that test on parts of one data set. The
+    truth is in closed form: with unit weights w and classes `mu` apart, the ROC-AUC of w.x is Phi(w.mu / sqrt(2)).
+    """
+    bound = (COVERED, 1.0)
+    phi, rng, n = stats.norm.cdf, np.random.default_rng(4), 200
+    apart = (1.5, 1.2)
+    truth = {f"roc_auc of {i}": phi(mu / math.sqrt(2)) for i, mu in enumerate(apart)}
+    for i, mu in enumerate(apart):
+        hit, false = 0.3 * phi(mu / 2), 0.7 * phi(-mu / 2)
+        truth[f"f1 of {i}"] = 2 * hit / (hit + false + 0.3)
+    covered: dict[str, int] = {}
+    few = max(1, replications // 2)
+    for _ in range(few):
+        y = (rng.random(n) < 0.3).astype(np.uint8)
+        noise = rng.multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], n)
+        first, second = (noise[:, i : i + 1] + mu * (y[:, None] - 0.5) for i, mu in enumerate(apart))
+        one = bca_metrics(first, y[:, None], n_resamples=1000, seed=rng)
+        both = bca_metric_differences(first, second, y[:, None], n_resamples=1000, seed=rng)
+        for name in ("f1", "roc_auc"):
+            found, true = one[name], truth[f"{name} of 0"]
+            covered[name] = covered.get(name, 0) + (found.low <= true <= found.high)
+            found, true = both[name], true - truth[f"{name} of 1"]
+            key = f"difference in {name}"
+            covered[key] = covered.get(key, 0) + (found.low <= true <= found.high)
+    for name, count in covered.items():
+        yield Cell("examples", f"one run, {name} (BCa)", n, 1, count / few, bound, few)
+
+    template, n_seeds = a_run(), 6
+    for population, data in EXAMPLE_DESIGNS:
+        d = population.d
+        mu = np.full(d, population.separation / math.sqrt(d))
+        count = 0
+        for r in range(replications):
+            y, lots = population.labels(rng)
+            if r % 10 == 0:  # splits take longer than scores
+                ids = np.array([f"{i:06d}" for i in range(population.n)])
+                labels, groups = y[:, None].astype(np.uint8), None if lots is None else lots.astype(str)
+                tests = [
+                    make_split(
+                        labels, ids, seed=s if data.split_seed is None else 0, by=data.split_by, groups=groups
+                    ).test
+                    for s in range(r, r + n_seeds)
+                ]
+            runs: list[dict[int, RunResult]] = []
+            truths = []
+            for _ in range(2):
+                x = population.features(y, lots, rng)
+                w = mu + 0.5 * np.linalg.norm(mu) * rng.standard_normal((n_seeds, d))
+                truths.append(np.mean(phi(w @ mu / np.linalg.norm(w, axis=1) / math.sqrt(2))))
+                outputs = [
+                    {"test_logits": (x[rows] @ w[s])[:, None], "test_labels": y[rows, None].astype(np.uint8)}
+                    | {"test_ids": rows.astype(np.uint64)}
+                    | ({} if lots is None else {"test_groups": lots[rows]})
+                    for s, rows in enumerate(tests)
+                ]
+                runs.append({s: dataclasses.replace(template, outputs=found) for s, found in enumerate(outputs)})
+            interval = example_interval(runs[0], runs[1], "test.roc_auc")
+            assert interval is not None
+            count += interval.low <= truths[0] - truths[1] <= interval.high
+        case = f"6 seeds, {named(planned_design(data))}, difference in roc_auc ({population.name})"
+        yield Cell("examples", case, len(tests[0]), 1, count / replications, bound, replications)
+
+
 PARTS: dict[str, tuple[Callable[[int], Iterator[Cell]], int, str]] = {
-    "errors": (verdict_errors, 2000, "False verdicts where all arms are equal (at most 0.06)"),
-    "coverage": (interval_coverage, 2000, "Coverage of the intervals of the mean difference (at least 0.93)"),
-    "equivalent": (false_equivalents, 2000, "False `equivalent` at the margin's edge (at most 0.06)"),
-    "power": (planned_power, 2000, "Power at the planned number of seeds (0.75 to 0.85)"),
+    "errors": (verdict_errors, 1000, "False `better` or `worse` where all arms are equal (at most 0.06)"),
+    "equivalent": (false_equivalents, 1500, "False `equivalent` at the margin's edge (at most 0.06)"),
+    "coverage": (interval_coverage, 1500, "Coverage of the intervals of the mean difference (at least 0.93)"),
+    "examples": (example_coverage, 1000, "Coverage of the intervals over test examples (at least 0.93)"),
+    "power": (planned_power, 1500, "Power at the planned number of seeds (0.75 to 0.85)"),
 }
+"""By part: the simulation, its replications, and the title of its table."""
+
+
+def measured(quick: bool, progress: Callable[[Cell], None] = lambda cell: None) -> list[Cell]:
+    """Return every cell; a tenth of the replications with `quick`."""
+    found = []
+    for simulate, replications, _ in PARTS.values():
+        for cell in simulate(replications // 10 if quick else replications):
+            progress(cell)
+            found.append(cell)
+    return found
+
+
+def tables(cells: list[Cell]) -> str:
+    """Return the Markdown tables: one row per case and number of comparisons, one column per number of seeds."""
+    blocks = []
+    for part, (_, replications, title) in PARTS.items():
+        own = [cell for cell in cells if cell.part == part]
+        blocks.append(f"**{title}**, {replications:,} replications.")
+        if part in ("examples", "power"):
+            unit = "test examples" if part == "examples" else "planned seeds"
+            rows = [f"| case | comparisons | {unit} | measured |", "|---|--:|--:|--:|"]
+            rows += [f"| {c.case} | {c.comparisons} | {c.seeds} | {shown(c)} |" for c in own]
+        else:
+            rows = [
+                "| case | comparisons | " + " | ".join(f"{n} seeds" for n in SEEDS) + " |",
+                "|---|--:" + "|--:" * 4 + "|",
+            ]
+            for case, m in dict.fromkeys((cell.case, cell.comparisons) for cell in own):
+                values = [shown(cell) for cell in own if (cell.case, cell.comparisons) == (case, m)]
+                rows.append(f"| {case} | {m} | {' | '.join(values)} |")
+        blocks.append("\n".join(rows))
+    return "\n\n".join(blocks)
+
+
+def shown(cell: Cell) -> str:
+    """Return the rate of a cell, bold where it misses its bound."""
+    return f"{cell.rate:.3f}" if cell.holds() else f"**{cell.rate:.3f}**"
+
+
+def read_cells(path: Path = RESULTS) -> list[Cell]:
+    """Return the cells of a file of results."""
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [Cell(**{**cell, "bound": tuple(cell["bound"])}) for cell in found]
+
+
+def with_tables(page: str, cells: list[Cell]) -> str:
+    """Return the text of a page with the tables between the markers."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{tables(cells)}\n\n{END}{rest.partition(END)[2]}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the simulations; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a tenth of the replications, nothing written")
+    quick = parser.parse_args(argv).quick
+    start = time.process_time()
+
+    def progress(cell: Cell) -> None:
+        mark = "" if cell.holds(3.0 if quick else 0.0) else "  MISSED"
+        print(f"{cell.part:10s} {cell.rate:.3f}  {cell.case}, {cell.seeds}, {cell.comparisons}{mark}", flush=True)
+
+    cells = measured(quick, progress)
+    missed = [cell for cell in cells if not cell.holds(3.0 if quick else 0.0)]
+    if not quick:
+        seconds = round(time.process_time() - start)
+        write_json(RESULTS, {"processor_seconds": seconds, "cells": [dataclasses.asdict(cell) for cell in cells]})
+        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), cells), encoding="utf-8")
+    print(f"{len(cells) - len(missed)} of {len(cells)} bounds hold ({time.process_time() - start:.0f} s)")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

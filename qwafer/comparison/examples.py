@@ -34,7 +34,7 @@ def example_interval(
     With theta_s the difference in seed s and theta_s(-i) that without example i, the influence of example i is
     u_si = (n_s - 1) (mean_j theta_s(-j) - theta_s(-i)) / n_s; the influences of an example, or of a lot where lots are
     known, are summed over seeds, u_c = sum_s sum_{i in c} u_si / S, and the interval is
-    mean theta_s +- t_{0.975, C-1} sqrt(C / (C - 1) sum_c u_c^2): the jackknife of clusters (Efron 1981), which counts
+    mean theta_s +- t_{0.975, C-1} sqrt(sum_c u_c^2): the jackknife of clusters (Efron 1981), which counts
     an example that several seeds test once.
 
     None for metrics without influences of examples, fewer than two common seeds' outputs, or two clusters.
@@ -72,6 +72,8 @@ def example_interval(
         groups = first.groups.get("test")
         grouped = grouped and groups is not None
         keys = ids if groups is None else groups
+        own = len(np.unique(keys))
+        influence *= math.sqrt(own / max(own - 1, 1))  # they add up to 0 within each seed
         for key, value in zip(keys.tolist(), influence.tolist(), strict=True):
             total[key] = total.get(key, 0.0) + value
         estimates.append(estimate)
@@ -79,7 +81,7 @@ def example_interval(
     if not estimates or count < 3:
         return None
     u = np.fromiter(total.values(), np.float64, count) / len(estimates)
-    spread = math.sqrt(count / (count - 1) * float(np.sum((u - u.mean()) ** 2)))
+    spread = math.sqrt(float(np.sum(u**2)))
     half = float(stats.t.isf(0.025, count - 1)) * spread
     mean = float(np.mean(estimates))
     return ExampleInterval(mean, mean - half, mean + half, count, "lots" if grouped else "examples")

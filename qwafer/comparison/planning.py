@@ -8,7 +8,7 @@ import numpy as np
 from qwafer._checks import check_interval, check_positive_int
 from qwafer._errors import InputError
 from qwafer.comparison.design import FEWEST_SEEDS, Design
-from qwafer.comparison.statistics import ALPHA, check_margin
+from qwafer.comparison.statistics import ALPHA, check_margin, equivalence_level
 from qwafer.experiment import MARGIN
 
 MOST_SEEDS = 1000
@@ -89,8 +89,8 @@ def simulated_power(
     n_rejected = np.cumprod(rejected, axis=1).sum(axis=1)
     step = np.argmax(order == 0, axis=1)
     levels = ALPHA / (n_comparisons - np.minimum(step, n_rejected))
-    half = stats.t.isf(levels / 2, n - 1) * sds
-    equivalent = np.abs(means) + half <= margin
+    levels = np.minimum(levels, 1 - equivalence_level(n_comparisons))
+    equivalent = np.abs(means) + stats.t.isf(levels / 2, n - 1) * sds <= margin
     if effect == 0:
         return float(equivalent.mean())
     return float(((step < n_rejected) & (means > 0) & ~equivalent).mean())

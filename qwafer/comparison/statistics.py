@@ -163,7 +163,8 @@ class Comparison:
     """Interval of the mean difference at `level`, which inverts the test that decides; None with fewer than six
     seeds."""
     level: float | None
-    """Confidence level of `interval`: at least 95%, and higher as Holm's step asks among several comparisons."""
+    """Confidence level of `interval`: at least 95%, and higher as Holm's step or equivalence asks among several
+    comparisons."""
     p: float | None
     """Two-sided p of the paired t test under the design's overlap."""
     p_holm: float | None
@@ -202,8 +203,8 @@ def compare_arms(
     arms.
 
     A seed enters a comparison only where both arms have a finite value; the others are listed as dropped. Holm's
-    correction counts the comparisons that have at least two seeds. The verdict is `equivalent` where the interval lies
-    within +-`margin` (two one-sided tests, Schuirmann 1987), else better or worse where it excludes 0, else undecided.
+    correction counts the comparisons that have at least two seeds. The verdict is `equivalent` where the interval, at
+    no less than `equivalence_level`, lies within +-`margin`, else better or worse where it excludes 0, else undecided.
     `unconverged[arm]` are the seeds whose training had not converged.
 
     Raises InputError without such an arm, or for a margin that is not positive.
@@ -225,6 +226,10 @@ def compare_arms(
         if draft.p is not None and draft.mean is not None and draft.sd is not None:
             p_holm, level, n = next(adjusted), next(levels), len(draft.seeds)
             interval = paired_t_interval(draft.mean, draft.sd, n, design.overlap, level)
+            wide = max(level, equivalence_level(draft.n_comparisons))
+            wider = paired_t_interval(draft.mean, draft.sd, n, design.overlap, wide)
+            if p_holm > ALPHA or _within(wider, margin):
+                level, interval = wide, wider
             shown = n >= FEWEST_SEEDS
             draft = dataclasses.replace(
                 draft, p_holm=p_holm, level=level if shown else None, interval=interval if shown else None
@@ -232,6 +237,19 @@ def compare_arms(
         verdict, sentence = _judge(draft, higher_is_better)
         finished.append(dataclasses.replace(draft, verdict=verdict, sentence=sentence))
     return finished
+
+
+def equivalence_level(n_comparisons: int, alpha: float = ALPHA) -> float:
+    """Return 1 - 2 alpha / m, the least level of the intervals that show equivalence among m comparisons.
+
+    Each of 2 m one-sided tests is at alpha / m (Schuirmann 1987, with Bonferroni's correction): Holm's steps go by how
+    far the arms lie from 0, so that the arm left with the shortest interval is the one that happens to lie nearest.
+    """
+    return 1 - 2 * alpha / n_comparisons
+
+
+def _within(interval: tuple[float, float], margin: float) -> bool:
+    return -margin <= interval[0] and interval[1] <= margin
 
 
 def check_margin(margin: float) -> None:
@@ -329,7 +347,7 @@ def _judge(c: Comparison, higher_is_better: bool) -> tuple[str, str]:
     p_name = "p" if c.n_comparisons == 1 else "Holm-adjusted p"
     measured = f"{effect} [{low:+.4g}, {high:+.4g}]"
     margin = f"{c.margin:g}"
-    if -c.margin <= low and high <= c.margin:
+    if _within(c.interval, c.margin) and c.level >= equivalence_level(c.n_comparisons):
         verdict, why = "equivalent", f"the interval lies within the margin of {margin}"
     elif c.p_holm <= ALPHA:
         verdict = "better" if (c.mean > 0) == higher_is_better else "worse"
