@@ -172,6 +172,15 @@ def test_the_trust_table_does_not_depend_on_the_labels_of_the_test_split() -> No
     assert tables[0].counts()["fail"] == 0
 
 
+def test_arms_of_different_splits_share_their_data_in_the_trust_table() -> None:
+    data = feature_set(300, 6, 1, signal=2.0, groups=np.array([f"lot{i // 10}" for i in range(300)]))
+    content = linear_config()
+    lots = dataclasses.replace(content, data=DataConfig(task="multilabel", split_by="group"))
+    table = trust_table({"content": content, "lots": lots}, {"content": data, "lots": data})
+    report = next(report for report in table.reports if report.name == "digests")
+    assert report.verdict == "pass"
+
+
 def test_halves_of_validation_are_disjoint_and_share_every_combination_of_labels() -> None:
     data = dataclasses.replace(given_split(), content_ids=np.array([f"map{i // 2}" for i in range(400)]))
     config, rest = without_test(linear_config(), data, 0)

@@ -238,7 +238,9 @@ def _data_reports(
 
 def _as_asked(run: RunResult, config: RunConfig, prepared: Prepared) -> RunResult:
     """Return `run` with the configuration and the digests that it has with its test split."""
-    digests = dataclasses.replace(run.digests, data=prepared.data_digest, split=prepared.split.digest)
+    digests = dataclasses.replace(
+        run.digests, data=prepared.data_digest, split=prepared.split.digest, source=prepared.source_digest
+    )
     return dataclasses.replace(run, config=config.to_dict(), digests=digests)
 
 
