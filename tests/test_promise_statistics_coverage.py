@@ -49,3 +49,43 @@ def test_equivalence_is_not_found_by_looking_at_more_arms():
 def test_an_arm_within_the_margin_is_equivalent_among_others():
     rng = np.random.default_rng(0)
     assert verdicts(0.01 * rng.standard_normal((4, 20)), 0.1) == ["equivalent"] * 4
+
+
+def test_splits_drawn_anew_err_no_more_than_one_split(coverage):
+    """Near chance, where the correction of Nadeau and Bengio errs in one in ten."""
+    design = (coverage.NEAR_CHANCE, coverage.BY_SEED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coverage, "DESIGNS", (design,))
+        cells = list(coverage.verdict_errors(600))
+    assert {(c.seeds, c.comparisons) for c in cells} == {(n, m) for n in (6, 8, 10, 20) for m in (1, 4)}
+    assert all(cell.holds(3.0) for cell in cells), cells
+    assert max(cell.rate for cell in cells) > 0.01  # the arms are trained, and the test is not vacuous
+
+
+def test_an_uncorrected_test_is_caught(coverage):
+    """The simulation sees what it is for: without the overlap, equal arms differ in a fifth of the experiments."""
+    false = 0
+    for values in coverage.trained_values(coverage.NEAR_CHANCE, coverage.BY_SEED, 200, 0):
+        (found,) = coverage.compared(values[:2, :8], coverage.FIXED)
+        false += found.verdict in ("better", "worse")
+    assert false / 200 > 0.15
+
+
+@pytest.mark.parametrize("part", ["interval_coverage", "false_equivalents"])
+def test_bounds_hold_with_few_replications(coverage, part):
+    cells = list(getattr(coverage, part)(100))
+    assert [cell for cell in cells if not cell.holds(3.5)] == []
+
+
+def test_a_bound_that_is_missed_is_seen(coverage):
+    assert not coverage.Cell("errors", "", 6, 1, 0.09, (0.0, 0.06), 1000).holds(3.0)
+    assert coverage.Cell("errors", "", 6, 1, 0.07, (0.0, 0.06), 1000).holds(3.0)
+    assert coverage.shown(coverage.Cell("errors", "", 6, 1, 0.07, (0.0, 0.06), 1000)) == "**0.070**"
+
+
+def test_the_page_shows_the_results(coverage):
+    """The tables of docs/statistics.md are those of the committed results, and no bound is missed in them."""
+    page, cells = coverage.PAGE.read_text(encoding="utf-8"), coverage.read_cells()
+    assert coverage.with_tables(page, cells) == page
+    assert {cell.part for cell in cells} == set(coverage.PARTS)
+    assert [cell for cell in cells if not cell.holds()] == []
