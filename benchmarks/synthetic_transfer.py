@@ -3,8 +3,8 @@
     python benchmarks/synthetic_transfer.py MixedWM38.npz WM-811K.npz [--n 10000] [--seeds 3] [--out DIR]
 
 Spatial features; heads `linear` and `mlp`, trained on synthetic maps and scored on the test split of the same draw and
-on every map of each real file. "told apart" is the ROC-AUC of ridge regression between synthetic and real features, each
-half of the examples scored by the other. Two minutes on one core.
+on every map of each real file. "told apart" is the ROC-AUC of ridge regression between synthetic and real features,
+each half of the examples scored by the other. Two minutes on one core.
 """
 
 import argparse

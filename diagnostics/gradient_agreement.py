@@ -27,9 +27,9 @@ def main(argv: list[str] | None = None) -> int:
 
         subject = circuit_subject(spec_of(arguments, arguments.readout, arguments.outputs), arguments.engine)
         reports = probe_gradients(gather(subject, points=arguments.points, seed=arguments.seed))
-        print(f"{'group':>10} {'own values':>12} {'reference':>12} {'mixed':>12} {'tolerance':>12}")
+        print(f"{'group':>10} {'own values':>12} {'reference':>12} {'random sums':>12} {'tolerance':>12}")
         for group, row in reports[-1].numbers.get("groups", {}).items():
-            columns = (row["own values"], row.get("reference", float("nan")), row["dense cotangent"], row["tolerance"])
+            columns = (row["own values"], row.get("reference", float("nan")), row["random sums"], row["tolerance"])
             print(f"{group:>10} " + " ".join(f"{value:12.2e}" for value in columns))
         return reports
 

@@ -110,9 +110,9 @@ def _run(arguments: argparse.Namespace) -> int:
         if search is not None and name in BENCHES:  # the features of maps are known only now
             check_searched(search, {arm: record.digest for arm, record in summary.data.items()})
         save_record(results / f"{name}.json", result_of(summary, timings, search))
-        if real:
-            write_tables()
-    if not real:
+    if real:
+        write_tables()  # at the end: a page that differs from its revision would mark the runs of the next experiment
+    else:
         write_text(out / "README.md", table_text(results) + "\n")
         print(f"on synthetic maps: {out / 'README.md'} and {results}, nothing in {HERE}")
     return 0

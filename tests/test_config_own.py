@@ -1,5 +1,6 @@
 """Heads, circuits, engines and losses of one's own: by name from TOML, from `--set` and from Python."""
 
+import dataclasses
 import importlib
 import json
 import shutil
@@ -166,7 +167,9 @@ def test_from_python_through_plain_data_to_a_run(place):
         assert plain["objective"]["loss"] == f"{place}:Brier"
         assert RunConfig.from_dict(plain) == config
         result = train(config, features(), seed=1)
-        assert RunConfig.from_dict(result.config) == config
+        ran = RunConfig.from_dict(result.config)
+        assert ran.data.source == "given"  # features were given, whatever the configuration says
+        assert dataclasses.replace(ran, data=config.data) == config
         assert result.epochs_run == 1
     assert classical.to_dict()["head"] == {
         "name": f"{place}:Wide",

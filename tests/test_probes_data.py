@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 
 from qwafer import engines
-from qwafer._errors import InputError
 from qwafer.circuits import LayeredOptions
 from qwafer.config import DataConfig, RunConfig
 from qwafer.data import Split, make_split
-from qwafer.execution import LocalProcesses, Progress
 from qwafer.features import FeatureSet
-from qwafer.heads import LinearOptions, QuantumOptions
+from qwafer.heads import QuantumOptions
 from qwafer.objective import SamplingConfig
 from qwafer.probes import (
     ProbedData,
@@ -35,10 +33,7 @@ from qwafer.probes import (
 )
 from qwafer.probes.data.controls import linear_fit
 from qwafer.probes.pairing import program_fingerprint
-from qwafer.probes.scores.nulls import NullRow, _report, null_configs, run_nulls, trigonometric_features
 from qwafer.probes.scores.stall import stall_level
-from qwafer.reports.document import to_markdown
-from qwafer.reports.trust import nulls_table
 from qwafer.training import InitialScores, RunResult, train
 from tests.factories import feature_set, training_options
 
@@ -313,72 +308,6 @@ def test_arms_that_do_not_differ_and_digests_that_do(tiny_run: RunResult) -> Non
     drawn = dataclasses.replace(tiny_run, digests=dataclasses.replace(tiny_run.digests, parameters=parameters))
     assert "initial circuit.ansatz" in digests_agree({"a": {0: tiny_run}, "b": {0: drawn}}).headline
     assert digests_agree({"a": {0: tiny_run}}).verdict == "skip"
-
-
-def test_trigonometric_features_span_the_encoding() -> None:
-    angles = np.random.default_rng(0).uniform(-2, 2, (200, 2))
-    features = trigonometric_features(angles)
-    assert features.shape == (200, 8)
-    x, y = angles.T
-    expected = np.stack([np.cos(x), np.sin(x), np.cos(y), np.sin(y), np.cos(x) * np.cos(y), np.sin(x) * np.sin(y)], 1)
-    np.testing.assert_allclose(features[:, [0, 1, 2, 3, 4, 7]], expected)
-    # A circuit's value is linear in them, with a constant.
-    from qwafer.circuits import CircuitSpec
-    from qwafer.probes.circuit.linear import spec_values
-
-    spec = CircuitSpec(2, 2)
-    value = spec_values(spec, {"ansatz": np.random.default_rng(1).normal(size=(2, 2, 3))}, angles)
-    design = np.column_stack([features, np.ones(200)])
-    fitted = design @ np.linalg.lstsq(design, value, rcond=None)[0]
-    np.testing.assert_allclose(fitted, value, atol=1e-10)
-    assert trigonometric_features(angles, degree=2).shape == (200, 24)
-    assert trigonometric_features(np.zeros((3, 8))).shape == (3, 16 + 28 * 4)
-
-
-def test_null_configurations_are_what_they_say() -> None:
-    config = tiny_config()
-    configs = null_configs(config, n_features=6, n_labels=1, n_parameters=33)
-    assert configs["separable"].circuit.ansatz == "separable"
-    assert configs["frozen random"].training.lr_mult_circuit == 0
-    assert configs["linear probe"].head == LinearOptions()
-    assert configs["mlp"].head.hidden == 4  # 4 (6 + 1 + 1) + 1 = 33 parameters
-    with pytest.raises(InputError, match="quantum to have nulls"):
-        null_configs(RunConfig(head=LinearOptions()), 6, 1, 7)
-
-
-def test_nulls_are_judged_by_paired_intervals() -> None:
-    head = NullRow("head", 10, (0.9, 0.9), 0.9)
-    beaten = NullRow("linear probe", 7, (0.5, 0.5), 0.5, 0.4, 0.3, 0.5)
-    level = NullRow("mlp", 9, (0.9, 0.9), 0.9, 0.0, -0.1, 0.1)
-    assert _report([head, beaten], "roc_auc", 2).verdict == "pass"
-    report = _report([head, beaten, level], "roc_auc", 2)
-    assert report.verdict == "warn"
-    assert "not shown to beat mlp" in report.headline
-    assert "| mlp | 9 | 0.9000 | +0.0000 | [-0.1000, +0.1000] |" in to_markdown([nulls_table(report)])
-
-
-def test_nulls_are_trained_under_the_same_budget() -> None:
-    calls: list[Progress] = []
-    config = tiny_config(training=training_options(epochs=10, batch_size=64, learning_rate=0.1))
-    report = run_nulls(config, features(), (0, 1), progress=calls.append)
-    rows = {row["name"]: row for row in report.numbers["rows"]}
-    assert set(rows) == {"head", "separable", "frozen random", "linear probe", "trigonometric", "mlp"}
-    assert [state.done for state in calls] == list(range(12))
-    assert {state.text for state in calls} == {f"{name}, seed {seed}" for name in rows for seed in (0, 1)}
-    assert {state.total for state in calls} == {12}
-    assert rows["linear probe"]["n_parameters"] == 7
-    # The label is linear in the features: the linear probe must find it, and no head of two wires can beat it.
-    assert rows["linear probe"]["mean"] > 0.8
-    assert report.verdict == "warn"
-    again = train(dataclasses.replace(config, head=LinearOptions(), circuit=None, engine=None), features(), 1)
-    assert rows["linear probe"]["values"][1] == pytest.approx(again.test.macro["roc_auc"])
-    with LocalProcesses(2) as executor:  # the executor changes no bit
-        elsewhere = run_nulls(config, features(), (0, 1), executor=executor)
-    assert elsewhere == report
-    with pytest.raises(InputError, match="`metric` must be one of"):
-        run_nulls(tiny_config(), features(), (0,), metric="accuracies")
-    with pytest.raises(InputError, match="`seeds` must be between 1"):
-        run_nulls(tiny_config(), features(), ())
 
 
 def test_split_is_used_as_given() -> None:

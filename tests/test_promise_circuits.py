@@ -205,9 +205,8 @@ def test_inert_parameters_are_told_from_effective_ones() -> None:
     for readout in ("mean_z", "mean_z_readout", "z_vec"):
         spec = CircuitSpec(3, 2, readout=readout)
         masks, reasons = inert(spec) or {}, inert_by_structure(spec) or {}
-        assert {(group, index) for group in masks for index in zip(*np.nonzero(masks[group]), strict=True)} == set(
-            reasons
-        )
+        numbered = {(group, index) for group, mask in masks.items() for index in np.ndindex(*mask.shape) if mask[index]}
+        assert numbered == set(reasons)
 
 
 def test_a_head_counts_its_effective_parameters() -> None:
@@ -215,11 +214,9 @@ def test_a_head_counts_its_effective_parameters() -> None:
     layers = LayeredOptions(n_qubits=4, n_layers=4, entanglement="all", readout="mean_z_readout")
     head = make.make_head(dataclasses.replace(CONFIG, circuit=layers), features, 8, 0)
     assert head.effective() == head.count()["trainable"] - 8 * 4  # the last RZ of every readout and wire
-    blind = LayeredOptions(n_qubits=3, n_layers=1, ansatz="separable", encoding="rz", readout="bloch")
-    assert make.make_head(dataclasses.replace(CONFIG, circuit=blind), features, 9, 0).effective() is not None
-    # Without a layer, Z does not see the phases of the encoding: the whole projection does nothing.
+    # Without a layer, <Z> is 0 whatever the phases of the encoding: bias and alpha are all there is.
     blind = LayeredOptions(n_qubits=3, n_layers=0, encoding="rz", readout="z_vec")
-    assert make.make_head(dataclasses.replace(CONFIG, circuit=blind), features, 2, 0).effective() == 2 * 3 + 2 + 1
+    assert make.make_head(dataclasses.replace(CONFIG, circuit=blind), features, 2, 0).effective() == 2 + 1
     for options in (LinearOptions(), MlpOptions(hidden=3)):
         classical = dataclasses.replace(CONFIG, head=options, circuit=None, engine=None)
         head = make.make_head(classical, features, 2, 0)
@@ -273,8 +270,9 @@ def alarms(seeds: Iterable[int], batch: int = 64) -> dict[int, list[str]]:
         reports = {report.name: report for report in probe_gradients(gather(subject, seed=seed))}
         if red(reports):
             found[seed] = [f"{name}: {reports[name].headline}" for name in red(reports)]
-        jax.clear_caches()
-        compiled.jitted.cache_clear()
+        if seed % 25 == 24:  # or a thousand programs are kept
+            jax.clear_caches()
+            compiled.jitted.cache_clear()
     return found
 
 

@@ -1,6 +1,7 @@
 """Probes of data that must see planted leaks and stay silent on sound data, the ledger of test reads, encodings."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from qwafer._errors import InputError
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.data import make_split, read_maps, synthetic_maps
 from qwafer.data.maps import check_maps
+from qwafer.data.synthetic import CANNOT_SHOW
 from qwafer.execution import make_executor
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
@@ -24,6 +26,8 @@ from qwafer.studies.ablation import Outcome, run_experiment
 from qwafer.sweeps.ledger import examples_digest, note_test_reads, read_ledger
 from qwafer.training import prepare
 from tests.factories import feature_set
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def table(n: int = 1500, d: int = 12, k: int = 2, seed: int = 0, **changes: Any) -> ProbedData:
@@ -166,6 +170,15 @@ def test_the_trust_table_does_not_depend_on_the_labels_of_the_test_split() -> No
         tables.append(trust_table(arms, dict.fromkeys(arms, data)))
     assert tables[0].sections == tables[1].sections
     assert tables[0].counts()["fail"] == 0
+
+
+def test_arms_of_different_splits_share_their_data_in_the_trust_table() -> None:
+    data = feature_set(300, 6, 1, signal=2.0, groups=np.array([f"lot{i // 10}" for i in range(300)]))
+    content = linear_config()
+    lots = dataclasses.replace(content, data=DataConfig(task="multilabel", split_by="group"))
+    table = trust_table({"content": content, "lots": lots}, {"content": data, "lots": data})
+    report = next(report for report in table.reports if report.name == "digests")
+    assert report.verdict == "pass"
 
 
 def test_halves_of_validation_are_disjoint_and_share_every_combination_of_labels() -> None:
@@ -318,6 +331,48 @@ def test_maps_with_passing_dies_in_every_corner_are_refused() -> None:
         check_maps(maps, "a file")
     maps[:2, 0, 0] = 0
     check_maps(maps, "a file")  # half of them are not a majority
+
+
+def test_the_figures_of_that_warning_are_those_of_the_benchmark() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "synthetic_transfer.json").read_text())
+    real = [by_data[name] for by_data in results["roc_auc"].values() for name in ("mixedwm38", "wm811k")]
+    for label in ("Scratch", "Edge-Loc"):
+        found = [by_label[label] for by_label in real]
+        assert f"{min(found):.2f} to {max(found):.2f} on real {label}" in CANNOT_SHOW
+    apart = results["told_apart"].values()
+    assert f"{min(apart):.2f} to {max(apart):.2f}" in " ".join(CANNOT_SHOW.split())
+
+
+def warnings_of(tmp_path: Path, data: DataConfig, name: str = "x") -> str:
+    design = experiment(tmp_path, name, (0,))
+    design = dataclasses.replace(
+        design, arms={arm: dataclasses.replace(config, data=data) for arm, config in design.arms.items()}
+    )
+    done = run_experiment(design, tmp_path / "runs" / name, executor=make_executor("serial", 1), descriptive=True)
+    assert all(warning in done.report.read_text() for warning in done.summary.warnings)
+    return " ".join(done.summary.warnings)
+
+
+def test_data_with_lots_that_are_split_by_content_are_a_warning(tmp_path: Path) -> None:
+    lots = np.array([f"lot{i // 4}" for i in range(120)])
+    path = tmp_path / "lots.npz"
+    feature_set(120, 4, 1, groups=lots).save(path)
+    source = DataConfig(source=str(path), task="multilabel")
+    said = "lots of which training holds wafers, too"
+    assert said in warnings_of(tmp_path, source, "content")
+    assert said not in warnings_of(tmp_path, dataclasses.replace(source, split_by="group"), "group")
+
+
+def test_a_report_on_synthetic_maps_says_what_it_cannot_show(tmp_path: Path) -> None:
+    said = "the maps are synthetic"
+    source = DataConfig(source="synthetic", task="Edge-Ring", n_maps=100)
+    text = warnings_of(tmp_path, source, "drawn")
+    assert said in text
+    assert "benchmarks/synthetic_transfer.py" in text
+    (extracted,) = (tmp_path / "runs" / "drawn" / "features").glob("*.npz")
+    assert said in warnings_of(tmp_path, DataConfig(source=str(extracted), task="Edge-Ring"), "features")
+    feature_set(120, 4, 1).save(tmp_path / "other.npz")
+    assert said not in warnings_of(tmp_path, DataConfig(source=str(tmp_path / "other.npz"), task="L0"), "other")
 
 
 @pytest.mark.slow

@@ -9,21 +9,24 @@ import pytest
 
 from qwafer import engines
 from qwafer.circuits import LayeredOptions
+from qwafer.comparison import caveats, signs
+from qwafer.comparison.signs import SIGNS
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
+from qwafer.evaluation import evaluate
 from qwafer.features import FeatureSet
 from qwafer.heads import QuantumHead, predict_logits
 from qwafer.heads import _predict as predict_module
 from qwafer.objective import SamplingConfig, batches, make_sampler
 from qwafer.objective import options as losses
 from qwafer.probes.run.execution import probe_claims
-from qwafer.probes.run.model import Model, OwnLoss
+from qwafer.probes.run.model import Model, OwnLoss, why_not
 from qwafer.probes.run.replay import planned, schedule
 from qwafer.probes.suite import probe_run
 from qwafer.training import RunResult, _judge, _optimizer, _step, _train, _validation, make_schedule, train
 from qwafer.training._prepare import Prepared
 from tests.factories import feature_set, head_options, loss_options
 
-T = TrainingConfig(epochs=3, batch_size=32, max_doublings=0)
+T = TrainingConfig(epochs=3, batch_size=32, max_doublings=0, learning_rate=0.05)
 LINEAR = RunConfig(head=head_options("linear"), training=T)
 QUANTUM = RunConfig(
     head=head_options(), circuit=LayeredOptions(n_qubits=2, n_layers=1), engine=engines.get("xla"), training=T
@@ -37,7 +40,7 @@ LR_MULT = dataclasses.replace(LINEAR, training=dataclasses.replace(T, lr_mult_pr
 
 @pytest.fixture(scope="module")
 def data():
-    return feature_set(500, 6, 3, signal=2.0)
+    return feature_set(800, 6, 3, signal=2.0)
 
 
 def forget():
@@ -298,7 +301,7 @@ def test_a_run_from_a_file_is_probed_without_its_predictor(data, tmp_path):
     assert reports == dict.fromkeys(
         ("run data", "run scores", "checkpoint", "preprocessing", "training replay"), "pass"
     )
-    other = feature_set(500, 6, 3, signal=2.0, seed=1)
+    other = feature_set(800, 6, 3, signal=2.0, seed=1)
     assert {"run data"} <= failing(loaded, other).keys()
 
 
@@ -306,8 +309,11 @@ def test_what_cannot_be_executed_again_says_why(data):
     run = train(RunConfig(head=head_options("tree")), data, 0)
     (skipped,) = (report for report in probe_claims(run, data) if report.verdict == "skip")
     assert skipped.headline == "cannot be executed again: it trains itself"
-    own = dataclasses.replace(LINEAR, objective=loss_options("tests.thirdparty:Hinge")) if False else None
-    assert own is None
+    wide = dataclasses.replace(QUANTUM, circuit=LayeredOptions(n_qubits=9, n_layers=1))
+    assert why_not(wide, 2) == "9 wires are more than 8"
+    shots = dataclasses.replace(QUANTUM, engine=engines.get("catalyst", shots=100))
+    assert why_not(shots, 2) == "finite shots are random"
+    assert why_not(QUANTUM, 2) is None
 
 
 def test_the_trust_table_holds_the_claims(data):
@@ -412,9 +418,7 @@ def sound_configs():
             fixed_num_batches=pick(None, None, 5),
         )
         balanced = bool(rng.integers(2)) and head != "quantum"
-        loss = pick(*LOSSES[:4]) if not balanced else pick(LOSSES[0], loss_options("roc_auc"))
-        if balanced:
-            loss = pick(loss_options("bce"), loss_options("roc_auc"))
+        loss = pick(loss_options("bce"), loss_options("roc_auc")) if balanced else pick(*LOSSES[:4])
         task = "L0" if balanced else "multilabel"
         data = DataConfig(task=task, limit=pick(None, 200), split_by=pick("content", "group"), split_seed=pick(None, 3))
         sections = {"training": training, "objective": loss, "data": data}
@@ -444,6 +448,7 @@ def sound_configs():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_sound_runs_raise_no_false_alarm():
     groups = np.array([f"lot {i % 40}" for i in range(300)])
     alarms = {}
@@ -453,3 +458,70 @@ def test_sound_runs_raise_no_false_alarm():
         if found:
             alarms[number] = found
     assert not alarms
+
+
+def run_with(run, **outputs):
+    return dataclasses.replace(run, outputs={**run.outputs, **outputs})
+
+
+def test_every_sign_is_seen_where_it_is_planted_and_nowhere_else(data):
+    sound = train(dataclasses.replace(QUANTUM, training=dataclasses.replace(T, epochs=6)), data, 0)
+    rng = np.random.default_rng(0)
+    clear = {f"{part}_logits": 6.0 * sound.labels[part] + rng.random(sound.labels[part].shape) for part in sound.labels}
+    sound = run_with(sound, **clear)
+    assert not any(sign(sound) for _, sign in SIGNS)
+    labels, logits = sound.labels["test"], sound.logits["test"]
+    names = sound.label_names
+
+    def judged(test):
+        return evaluate(test, labels, label_names=names, thresholds=sound.val.thresholds)
+
+    flipped = dataclasses.replace(sound, test=judged(-logits))
+    assert [text.split()[0] for text in signs.inverted(flipped)] == list(names)
+    constant = dataclasses.replace(sound, test=judged(np.zeros_like(logits)))
+    assert signs.constant(constant) == list(names)
+    assert not signs.inverted(constant)
+    path = sound.curves["alpha"]
+    crossing = dataclasses.replace(
+        sound, curves={**sound.curves, "alpha": [[-row[0]] * 3 for row in path[:-1]] + path[-1:]}
+    )
+    assert signs.alpha_sign(crossing) == ["crossed zero"]
+    negative = dataclasses.replace(sound, curves={**sound.curves, "alpha": [[-1.0] * 3] * len(path)})
+    assert signs.alpha_sign(negative) == ["negative"]
+    truth = np.repeat([1, 1, 0], [15, 15, 30])[:, None].repeat(3, axis=1)  # two cuts of one F1 on validation
+    torn = np.repeat([1.0, -1.0, 0.0], [15, 15, 30])[:, None] + 1e-3 * rng.random((60, 3))
+    fragile = run_with(sound, val_labels=truth, val_logits=torn, test_logits=labels.astype(np.float64))
+    assert signs.fragile(fragile) == list(names)
+
+
+@pytest.mark.parametrize(("pos_weight", "level"), [(None, 0.1733), ("3", None)])
+def test_a_stalled_focal_arm_is_told_from_its_curves(data, pos_weight, level):
+    """The level is that of the real loss at logits 0, weights included."""
+    from qwafer.objective import make_objective
+
+    focal = loss_options("focal", pos_weight=pos_weight)
+    config = dataclasses.replace(QUANTUM, objective=focal, training=dataclasses.replace(T, learning_rate=1e-6))
+    config = dataclasses.replace(config, head=head_options(alpha_init=0.01))
+    run = train(config, data, 0)
+    assert signs.stalled(run)
+    zeros = jnp.zeros(run.labels["val"].shape)
+    objective = make_objective(focal, run.labels["val"])
+    value = float(objective(zeros, jnp.asarray(run.labels["val"]), jnp.ones(len(zeros))))
+    assert focal.level_at_zero(run.labels["val"]) == pytest.approx(value, rel=1e-6)
+    if level is not None:
+        assert value == pytest.approx(level, abs=1e-4)
+    bce = dataclasses.replace(config, objective=loss_options("bce"), training=dataclasses.replace(T, learning_rate=0.1))
+    assert not signs.stalled(train(bce, data, 0))
+
+
+def test_the_warnings_of_a_comparison_name_the_stalled_arm(data):
+    focal = dataclasses.replace(LINEAR, objective=loss_options("focal"), head=head_options("linear", standardize=False))
+    focal = dataclasses.replace(focal, training=dataclasses.replace(T, learning_rate=1e-6))
+    faint = dataclasses.replace(data, features=data.features * np.float32(1e-3))
+    runs = {
+        "linear": {seed: train(LINEAR, data, seed) for seed in (0, 1)},
+        "stalled": {seed: train(focal, faint, seed) for seed in (0, 1)},
+    }
+    found = caveats._signs(runs)
+    assert any(text.startswith("stalled: training ended in a stall") and "2 of 2 runs" in text for text in found)
+    assert not any(text.startswith("linear: training ended") for text in found)

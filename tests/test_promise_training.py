@@ -9,15 +9,21 @@ import pytest
 from qwafer import InputError
 from qwafer._io import digest
 from qwafer._records import to_json
+from qwafer.circuits import CircuitSpec
+from qwafer.comparison import check_design
 from qwafer.config import RunConfig, TrainingConfig
 from qwafer.execution import Threads
 from qwafer.experiment import load_experiment, with_seeds
 from qwafer.features import FeatureSet, SourceFacts
-from qwafer.heads import LinearOptions, MlpOptions, TreeOptions
+from qwafer.heads import LinearOptions, MlpOptions, TreeOptions, TrigonometricOptions, trigonometric_features
 from qwafer.overrides import effective_options, no_effect, with_options
+from qwafer.probes.circuit.linear import spec_values
 from qwafer.probes.pairing import program_fingerprint
-from qwafer.studies import run_benchmark, run_experiment
-from qwafer.training import RunResult, has_converged, make_schedule, train
+from qwafer.reports.document import to_markdown
+from qwafer.reports.trust import nulls_table
+from qwafer.studies import null_experiment, nulls_report, run_benchmark, run_experiment, run_nulls
+from qwafer.studies.nulls import RATES, search_rates
+from qwafer.training import RunResult, has_converged, make_schedule, prepare, train
 
 
 def features(n=160, seed=0, noise=0.3, **more):
@@ -444,3 +450,94 @@ def test_the_report_of_a_benchmark_prints_what_was_expected_first(words, tmp_pat
         assert ".** Level." in report
     assert "bound to lose" not in found[0]
     assert "**Noted afterwards (" in found[1]
+
+
+# The nulls are an experiment as any other (point 11).
+
+
+def quantum(**options):
+    small = {"data.task": "a", "circuit.n_qubits": 2, "circuit.n_layers": 1, "engine.name": "xla", **options}
+    return with_options(RunConfig(), {"training.epochs": 4, "training.batch_size": 32, **small})
+
+
+def test_nulls_are_what_they_say():
+    experiment = null_experiment(quantum(), features(), {"linear": 0.03})
+    arms = experiment.arms
+    assert list(arms) == ["head", "separable", "frozen_random", "linear", "trigonometric", "mlp"]
+    assert experiment.baseline == "head"
+    assert arms["separable"].circuit.ansatz == "separable"
+    assert arms["frozen_random"].training.lr_mult_circuit == 0
+    assert arms["linear"].head == LinearOptions()
+    assert arms["linear"].training.learning_rate == 0.03
+    assert arms["trigonometric"].head == TrigonometricOptions(n_angles=2)
+    # 12 + 2 of the projection, 6 angles, 6 of the readout, bias and alpha: 28 = about 3 (6 + 1 + 1) + 1.
+    assert arms["mlp"].head.hidden == 3
+    check_design(experiment)
+
+
+def test_a_null_that_is_the_head_itself_is_left_out():
+    alone = null_experiment(quantum(**{"circuit.ansatz": "separable"}), features())
+    assert "separable" not in alone.arms
+    one_wire = null_experiment(quantum(**{"circuit.n_qubits": 1}), features())
+    assert "separable" not in one_wire.arms
+
+
+def test_only_quantum_heads_have_nulls():
+    with pytest.raises(InputError, match=r"`head\.name` must be quantum to have nulls, got linear"):
+        null_experiment(RunConfig(head=LinearOptions()), features())
+
+
+@pytest.mark.parametrize(("n", "degree"), [(1, 1), (2, 1), (2, 2), (3, 1)])
+def test_the_surrogate_spans_what_its_circuit_computes(n, degree):
+    spec = CircuitSpec(n_qubits=n, n_layers=degree, reupload=degree > 1, readout="mean_z", dtype="float64")
+    rng = np.random.default_rng(0)
+    angles = rng.uniform(-np.pi, np.pi, (200, n))
+    values = spec_values(spec, {"ansatz": rng.normal(size=(degree, n, 3))}, angles)
+    products = np.asarray(trigonometric_features(angles, degree))
+    assert products.shape == (200, (2 * degree + 1) ** n - 1)
+    design = np.column_stack([products, np.ones(200)])
+    np.testing.assert_allclose(design @ np.linalg.lstsq(design, values, rcond=None)[0], values, atol=1e-10)
+    assert trigonometric_features(np.zeros((3, 8))).shape == (3, 16 + 28 * 4)
+
+
+def test_the_surrogate_learns_what_a_linear_head_cannot():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 2)).astype(np.float32)
+    labels = (x[:, :1] * x[:, 1:] > 0).astype(np.uint8)
+    data = FeatureSet(x, labels, ("a",), np.array([f"m{i}" for i in range(300)]), {})
+    options = {"epochs": 10, "learning_rate": 0.05, "batch_size": 32, "max_doublings": 0}
+    surrogate = run(head=TrigonometricOptions(n_angles=2), data=data, **options)
+    linear = run(head=LinearOptions(), data=data, **options)
+    assert surrogate.test.macro["roc_auc"] > 0.9 > 0.7 > linear.test.macro["roc_auc"]
+
+
+def test_every_arm_has_the_learning_rate_that_is_best_for_it(tmp_path):
+    arms = {name: RunConfig(head=head, training=TrainingConfig(epochs=1, max_doublings=0, batch_size=32)) for name, head
+            in (("linear", LinearOptions()), ("mlp", MlpOptions(hidden=4)))}  # fmt: skip
+    rates = search_rates(arms, features(), tmp_path, 6, "test.loss", Threads())
+    for arm in arms:
+        trials = {rate: RunResult.load(tmp_path / arm / f"{rate:g}.json") for rate in RATES}
+        assert rates[arm] == min(RATES, key=lambda rate: trials[rate].val.macro["loss"])
+        assert {rate: trial.config["training"]["learning_rate"] for rate, trial in trials.items()} == {
+            rate: rate for rate in RATES
+        }
+    seen = FeatureSet.load(tmp_path / "features.npz")
+    held = prepare(arms["linear"], features(), 6)
+    test_ids = set(held.data.content_ids[held.split.test])
+    assert not test_ids & set(seen.content_ids), "no trial sees the test split of its seed"
+
+
+@pytest.mark.slow
+def test_nulls_end_in_a_verdict_of_their_experiment(tmp_path):
+    data = features()  # the labels are linear in the features: no circuit can beat the linear head
+    outcome = run_nulls(quantum(), data, tmp_path, executor=Threads())
+    report = nulls_report(outcome.summary)
+    verdicts = {c.arm: c.verdict for c in outcome.summary.comparisons}
+    assert verdicts["linear"] != "worse"
+    assert report.verdict == "warn"
+    assert f"linear ({outcome.summary.arms['linear'].mean:.4f}: {verdicts['linear']})" in report.headline
+    assert "| linear |" in to_markdown([nulls_table(report)])
+    again = run_nulls(quantum(), data, tmp_path, executor=Threads())
+    assert again.n_done == 0
+    with pytest.raises(InputError, match="holds the nulls on other data"):
+        run_nulls(quantum(), features(seed=1), tmp_path)

@@ -5,6 +5,7 @@ lie outside every light cone, or act on a state that they leave alone.
 import functools
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,6 @@ ZERO = 1e-10
 """A derivative below this is zero: rounding is 1e-14, and what matters is of the order of 2^-n at a random point."""
 
 
-@functools.lru_cache(maxsize=64)
 def inert(circuit: Circuit) -> Mapping[str, np.ndarray] | None:
     """Return which weights, and which `inputs`, no output depends on: a Boolean array by group; None above 12 wires.
 
@@ -26,8 +26,12 @@ def inert(circuit: Circuit) -> Mapping[str, np.ndarray] | None:
     point, so that exact derivatives at two random points tell. They are those of the definition
     (`statevector.jacobian`): nothing is compiled, and the answer is kept by circuit.
     """
-    if circuit.n_qubits > MOST_QUBITS:
-        return None
+    key: Any = circuit  # hashable, as `Circuit` asks
+    return None if circuit.n_qubits > MOST_QUBITS else _inert(key)
+
+
+@functools.lru_cache(maxsize=64)
+def _inert(circuit: Any) -> Mapping[str, np.ndarray]:
     generator = np.random.default_rng(0)
     shapes = {**circuit.weight_shapes(), INPUTS: (circuit.n_inputs,)}
     largest = {group: np.zeros(shape) for group, shape in shapes.items()}

@@ -78,8 +78,10 @@ def _sweep(
     for op in reversed(gates):
         if op.source:
             turned = _apply_word(state, n, op.wires, op.gate.generator or "")
-            found[op.source][(slice(None), outputs, *op.index)] += np.sum(costate.conj() * turned, axis=-1).imag.T
-            entries = op.gate.entries(-sources[op.source][(..., *op.index)])
+            place: Any = (slice(None), outputs, *op.index)
+            found[op.source][place] += np.sum(costate.conj() * turned, axis=-1).imag.T
+            place = (..., *op.index)
+            entries = op.gate.entries(-sources[op.source][place])
         else:
             entries = np.asarray(op.gate.fixed).conj().T.tolist()
         state, costate = (_apply(part, n, op.wires, entries, np) for part in (state, costate))

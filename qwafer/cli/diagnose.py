@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from qwafer.engines.catalyst.stack import StackFact
+    from qwafer.execution import OnProgress
+    from qwafer.experiment import Experiment
+    from qwafer.features import FeatureSet
     from qwafer.probes import TrustTable
 
 COLORS = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
@@ -36,7 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="write report.md, report.json and figures there; with --stack: stack.md and stack.json",
     )
     parser.add_argument(
-        "--thorough", action="store_true", help="more samples, full trainings, and the nulls over 5 seeds: minutes"
+        "--thorough",
+        action="store_true",
+        help="more samples, full trainings, and the nulls of the baseline as an experiment of 6 seeds (in DIR/nulls): "
+        "minutes to hours",
     )
     parser.add_argument(
         "--stack",
@@ -64,24 +71,49 @@ def _experiment(arguments: argparse.Namespace) -> int:
     from qwafer._process import configure_jax
 
     configure_jax()
+    from qwafer.heads import QuantumOptions
     from qwafer.probes import trust_table
     from qwafer.sweeps.sources import load_features
 
     with progress_bar(quiet=arguments.quiet) as progress:
+        data = load_features({arm: config.data for arm, config in experiment.arms.items()}, progress=progress)
         table = trust_table(
             experiment.arms,
-            load_features({arm: config.data for arm, config in experiment.arms.items()}, progress=progress),
+            data,
             baseline=experiment.baseline,
             seed=seed,
             thorough=arguments.thorough,
             progress=progress,
         )
+        if arguments.thorough and isinstance(experiment.arms[experiment.baseline].head, QuantumOptions):
+            table = _with_nulls(table, experiment, data[experiment.baseline], seed, arguments.out, progress)
     _print(table, experiment.title or experiment.name)
     if arguments.out is not None:
         from qwafer.reports.trust import write_documents
 
         print(f"report: {write_documents(table, arguments.out)}")
     return 1 if table.verdict == "fail" else 0
+
+
+def _with_nulls(
+    table: "TrustTable",
+    experiment: "Experiment",
+    data: "FeatureSet",
+    seed: int,
+    out: str | None,
+    progress: "OnProgress | None",
+) -> "TrustTable":
+    """Return the table with the nulls of the baseline, run on the examples that are not of the seed's test split."""
+    from qwafer.probes.data.held import without_test
+    from qwafer.probes.trust import Section
+    from qwafer.studies.nulls import nulls_report, run_nulls
+
+    config, held = without_test(experiment.arms[experiment.baseline], data, seed)
+    with tempfile.TemporaryDirectory(prefix="qwafer-nulls-") as temporary:
+        folder = Path(temporary if out is None else out) / "nulls"
+        outcome = run_nulls(config, held, folder, progress=progress)
+    section = Section("nulls", (nulls_report(outcome.summary),))
+    return dataclasses.replace(table, sections=(*table.sections, section))
 
 
 def _stack(arguments: argparse.Namespace) -> int:

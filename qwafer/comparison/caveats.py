@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from qwafer.comparison.pairing import INPUTS, Pairing
+from qwafer.comparison.signs import SIGNS
 from qwafer.execution import Failure
 from qwafer.experiment import Experiment
 from qwafer.sweeps.directory import DirectoryRecord, SweepResults, seeds_text
@@ -24,6 +25,7 @@ def collect_warnings(
         *_identical(experiment, identical),
         *_unpaired(pairing),
         *_dead(results),
+        *_signs(results),
         *_degenerate(results),
         *_epochs(results),
         *_mixed(results),
@@ -77,6 +79,19 @@ def _dead(results: Runs) -> list[str]:
                 seeds = [seed for seed, curve in curves.items() if curve.size and not curve.any()]
                 if seeds:
                     found.append(f"{arm}: {group} {sign} in {_of(seeds, runs)}: it is dead, and does not learn.")
+    return found
+
+
+def _signs(results: Runs) -> list[str]:
+    """The signs of `comparison.signs`, one sentence per arm and sign, with the commonest of what was seen."""
+    found = []
+    for arm, runs in results.items():
+        for meaning, sign in SIGNS:
+            seen = {seed: what for seed, result in runs.items() if (what := sign(result))}
+            if seen:
+                common = Counter(what for every in seen.values() for what in every).most_common(3)
+                details = ", ".join(what for what, _ in common)
+                found.append(f"{arm}: {meaning} ({details}; {_of([*seen], runs)}).")
     return found
 
 

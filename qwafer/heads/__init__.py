@@ -13,6 +13,7 @@ from qwafer.heads.options import MlpOptions as MlpOptions
 from qwafer.heads.options import QuantumOptions as QuantumOptions
 from qwafer.heads.options import TrainedHead as TrainedHead
 from qwafer.heads.options import TreeOptions as TreeOptions
+from qwafer.heads.options import TrigonometricOptions as TrigonometricOptions
 
 if TYPE_CHECKING:
     from qwafer.heads._base import Head as Head
@@ -27,5 +28,7 @@ if TYPE_CHECKING:
     from qwafer.heads._projection import principal_axes as principal_axes
     from qwafer.heads._quantum import QuantumHead as QuantumHead
     from qwafer.heads._tree import FittedTree as FittedTree
+    from qwafer.heads._trigonometric import TrigonometricHead as TrigonometricHead
+    from qwafer.heads._trigonometric import trigonometric_features as trigonometric_features
 
 __getattr__, __dir__ = lazy_attributes(globals())

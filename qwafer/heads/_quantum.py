@@ -39,7 +39,7 @@ class QuantumHead(Head):
         """Return the circuit's inputs (batch, n_inputs), angles in radians, of `features` (batch, D)."""
         x = self.standardized(features)
         z = x @ self._array("projection.weight") + self._array("projection.bias")[None, :]
-        return self.angle_scale * ANGLE_MAPS[self.angle_map](z)
+        return to_angles(z, self.angle_map, self.angle_scale)
 
     def circuit_weights(self) -> dict[str, Array]:
         """Return the weights that the engine's program takes, by the names of `Circuit.weight_shapes`."""
@@ -87,6 +87,11 @@ class QuantumHead(Head):
 
     def _array(self, name: str) -> Array:
         return self.params[name] if name in self.params else self.buffers[name]
+
+
+def to_angles(z: Float[Array, "batch n"], angle_map: str, angle_scale: float) -> Float[Array, "batch n"]:
+    """Return the angles in radians of projected features z: `angle_scale` times the map called `angle_map`."""
+    return angle_scale * ANGLE_MAPS[angle_map](z)
 
 
 def parameter_of(spec: Circuit, weight: str) -> str:

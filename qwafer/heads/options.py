@@ -62,6 +62,7 @@ HEADS: Registry[Any] = Registry(
         "quantum": "qwafer.heads.options:QuantumOptions",
         "linear": "qwafer.heads.options:LinearOptions",
         "mlp": "qwafer.heads.options:MlpOptions",
+        "trigonometric": "qwafer.heads.options:TrigonometricOptions",
         "tree": "qwafer.heads.options:TreeOptions",
     },
 )
@@ -191,6 +192,42 @@ class MlpOptions(_Classical):
         from qwafer.heads._classical import mlp_head
 
         return mlp_head(self, inputs)
+
+
+@dataclass(frozen=True)
+class TrigonometricOptions(_Classical):
+    """A linear map of products of cosines and sines of learned angles: the surrogate of a circuit that encodes each
+    angle `degree` times by a Pauli rotation; see `TrigonometricHead`.
+    """
+
+    standardize: bool = True
+    """Shift and scale each feature by its mean and standard deviation on the training split."""
+    n_angles: int = 4
+    """Angles; the inputs of the circuit that it stands for."""
+    degree: int = 1
+    """Greatest frequency of an angle."""
+    angle_map: str = "tanh"
+    """As in `QuantumOptions`."""
+    angle_scale: float = 1.5707963267948966
+    """As in `QuantumOptions`, radians."""
+
+    sections: ClassVar[tuple[str, ...]] = LOOP
+    determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "initial projection": (*_WIDTH, "n_angles"),
+        "initial projection.output": (*_LABELS, "n_angles", "degree"),
+    }
+
+    def __post_init__(self) -> None:
+        check_positive_int("head.n_angles", self.n_angles)
+        check_positive_int("head.degree", self.degree)
+        check_choice("head.angle_map", self.angle_map, ("tanh", "atan", "linear"))
+        check_interval("head.angle_scale", self.angle_scale, 0, 100, open_low=True)
+
+    def make(self, inputs: "HeadInputs") -> "Head":
+        """Return the untrained `TrigonometricHead`."""
+        from qwafer.heads._trigonometric import trigonometric_head
+
+        return trigonometric_head(self, inputs)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What is minimised and over which batches, as options: losses and sampling. JAX is imported when a loss is called."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -105,6 +106,19 @@ class PerLabelLoss:
         """Return sum_i w_i loss_i / sum_i w_i; see `Loss`."""
         return _mean(weights, self.per_example(logits, labels, constants))
 
+    def level_at_zero(self, labels: "np.ndarray") -> float | None:
+        """Return the loss of logits that are all 0 on labels (N, n_labels), where a run may stall; None where it is not
+        known.
+        """
+        return None
+
+    def _level(self, labels: "np.ndarray", gamma: float) -> float:
+        """Return (1/2)^gamma log 2, times the mean weight of the labels' terms."""
+        constants = self.constants(labels)
+        positive = (1 - self.label_smoothing) * labels.mean(axis=0) + self.label_smoothing / 2
+        weight = constants["class_weight"] * (constants["pos_weight"] * positive + 1 - positive)
+        return float(0.5**gamma * math.log(2) * weight.mean())
+
     def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
         """Return why `option` has no effect, as a clause; None where it has one."""
         if option == "effective_beta" and "effective" not in (self.pos_weight, self.class_weights):
@@ -121,6 +135,10 @@ class Bce(PerLabelLoss):
         from qwafer.objective import losses
 
         return losses.binary_cross_entropy(logits, labels, pos_weight)
+
+    def level_at_zero(self, labels: "np.ndarray") -> float | None:
+        """Return log 2, weighted as the labels are."""
+        return self._level(labels, 0.0)
 
 
 @dataclass(frozen=True)
@@ -141,6 +159,10 @@ class Focal(PerLabelLoss):
         from qwafer.objective import losses
 
         return losses.focal(logits, labels, self.focal_gamma, pos_weight)
+
+    def level_at_zero(self, labels: "np.ndarray") -> float | None:
+        """Return (1/2)^gamma log 2, weighted as the labels are: 0.1733 for gamma = 2."""
+        return self._level(labels, self.focal_gamma)
 
 
 @dataclass(frozen=True)

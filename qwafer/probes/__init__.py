@@ -1,5 +1,6 @@
 """Questions asked of a circuit, a head or a data set before it is trusted. Every probe returns a frozen `Report`."""
 
+from qwafer.evaluation.stall import StallWatch as StallWatch
 from qwafer.probes.circuit.dimension import effective_dimension as effective_dimension
 from qwafer.probes.circuit.dimension import fisher_report as fisher_report
 from qwafer.probes.circuit.evidence import Evidence as Evidence
@@ -38,8 +39,6 @@ from qwafer.probes.scores.logits import score_range as score_range
 from qwafer.probes.scores.logits import score_sign as score_sign
 from qwafer.probes.scores.logits import score_spread as score_spread
 from qwafer.probes.scores.logits import threshold_fragility as threshold_fragility
-from qwafer.probes.scores.nulls import run_nulls as run_nulls
-from qwafer.probes.scores.stall import StallWatch as StallWatch
 from qwafer.probes.scores.stall import focal_stall as focal_stall
 from qwafer.probes.suite import probe_circuit as probe_circuit
 from qwafer.probes.suite import probe_run as probe_run

@@ -12,14 +12,12 @@ from qwafer._errors import InputError
 from qwafer.config import RunConfig
 from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
-from qwafer.heads import QuantumOptions
 from qwafer.probes import pairing
 from qwafer.probes.circuit.subject import Start, Subject
 from qwafer.probes.data import controls
 from qwafer.probes.data.held import held_out
 from qwafer.probes.data.probed import probe_data
 from qwafer.probes.report import Report, Verdict, merge, worst
-from qwafer.probes.scores.nulls import NULLS, run_nulls
 from qwafer.probes.suite import head_fit, probe_circuit, probe_run, probed_data, run_subject
 from qwafer.training import ParameterCount, Prepared, RunResult, prepare, train
 
@@ -31,8 +29,6 @@ QUICK_PERMUTATIONS = 3
 """Trainings on permuted labels."""
 THOROUGH_PERMUTATIONS = 20
 """The same of a thorough table."""
-NULL_SEEDS = 5
-"""Seeds of the nulls of a thorough table."""
 
 Announce = Callable[[str], None]
 """Called with what comes next."""
@@ -43,7 +39,7 @@ class Section:
     """The reports on one matter."""
 
     title: str
-    """`gradients and circuit`, `scores`, `data`, `pairing`, `nulls`."""
+    """`gradients and circuit`, `scores`, `data`, `pairing`; `nulls` where a verb ran them, too."""
     reports: tuple[Report, ...]
     """In the order in which they ran."""
 
@@ -61,7 +57,7 @@ class TrustSubject:
     seed: int
     """Of split, initial values, batches and random points."""
     thorough: bool
-    """Whether arms were trained as configured, with nulls."""
+    """Whether arms were trained as configured."""
     n_examples: int
     """Examples under the task of the baseline."""
     n_features: int
@@ -116,7 +112,7 @@ def trust_table(
     What is probed are the programs that the arms train and evaluate with; programs that several arms share are probed
     once, where each of these arms starts. The reports of different circuits, and of the arms' heads, are
     merged into one line per probe, with the worst verdict. Scores are those of a short training of each arm (at most 5
-    epochs of 100 batches; `thorough` trains as configured, takes more samples, and trains the nulls over 5 seeds).
+    epochs of 100 batches; `thorough` trains as configured and takes more samples).
     Data are probed as the baseline sees them.
 
     The labels of the test split are not read: one half of validation chooses checkpoints and thresholds, the other is
@@ -127,13 +123,13 @@ def trust_table(
         data: features of each arm, before the task is applied.
         baseline: the arm that the others are compared with; the first by default.
         seed: of split, initial values, batches and random points.
-        thorough: more samples, and nulls.
+        thorough: more samples.
         progress: called before each step.
     """
     if not arms:
         raise InputError("`arms` must hold at least one configuration")
     baseline = baseline or next(iter(arms))
-    total = _count_steps(arms, baseline, thorough=thorough)
+    total = _count_steps(arms)
     steps = itertools.count()
 
     def announce(text: str) -> None:
@@ -165,13 +161,6 @@ def trust_table(
         Section("data", tuple(data_reports)),
         Section("pairing", tuple(pairing_reports)),
     ]
-    if thorough and isinstance(arms[baseline].head, QuantumOptions):
-        null = run_nulls(
-            *held[baseline],
-            range(seed, seed + NULL_SEEDS),
-            progress=lambda state: announce(f"null {state.text}"),
-        )
-        sections.append(Section("nulls", (null,)))
     return TrustTable(
         tuple(sections),
         TrustSubject(
@@ -189,14 +178,10 @@ def trust_table(
     )
 
 
-def _count_steps(arms: Mapping[str, RunConfig], baseline: str, *, thorough: bool) -> int:
+def _count_steps(arms: Mapping[str, RunConfig]) -> int:
     """Return how many steps `trust_table` takes for these arms."""
     circuits = {(_programs_of(config), config.data.task) for config in arms.values() if config.circuit is not None}
-    nulls = 0
-    if thorough and isinstance(arms[baseline].head, QuantumOptions):
-        separable = getattr(arms[baseline].circuit, "ansatz", "") == "separable"
-        nulls = NULL_SEEDS * (len(NULLS) + (0 if separable else 1))
-    return 2 * len(circuits) + len(arms) + 2 + nulls
+    return 2 * len(circuits) + len(arms) + 2
 
 
 def _circuit_reports(
@@ -253,7 +238,9 @@ def _data_reports(
 
 def _as_asked(run: RunResult, config: RunConfig, prepared: Prepared) -> RunResult:
     """Return `run` with the configuration and the digests that it has with its test split."""
-    digests = dataclasses.replace(run.digests, data=prepared.data_digest, split=prepared.split.digest)
+    digests = dataclasses.replace(
+        run.digests, data=prepared.data_digest, split=prepared.split.digest, source=prepared.source_digest
+    )
     return dataclasses.replace(run, config=config.to_dict(), digests=digests)
 
 

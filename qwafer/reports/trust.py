@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qwafer._io import write_text
-from qwafer._records import from_json, save_record
+from qwafer._records import save_record
 from qwafer.probes.report import Report
-from qwafer.probes.scores.nulls import NullRow
 from qwafer.probes.trust import TrustSubject, TrustTable
 from qwafer.reports.document import Block, Heading, Images, Paragraph, Table, to_markdown
 from qwafer.reports.figures import Drawn
 from qwafer.reports.figures.probes import draw_reports
-from qwafer.reports.format import format_difference, format_number, format_range, format_spread
+from qwafer.reports.format import MISSING, format_difference, format_interval, format_number
 
 MARKS = {"pass": "pass", "warn": "**warn**", "fail": "**FAIL**", "skip": "skip"}
 
@@ -48,12 +47,12 @@ def document_blocks(table: TrustTable, figures: Sequence[Drawn] = ()) -> list[Bl
 
 
 def nulls_table(report: Report) -> Table:
-    """Return the table of a report of `run_nulls`: the head, and what each null is behind it."""
+    """Return the table of a report on nulls: how far each null is from the head, and the verdict."""
     rows = []
-    for row in (from_json(NullRow, entry) for entry in report.numbers.get("rows", [])):
-        difference = (format_difference(row.difference), format_range(row.low, row.high, signed=True))
-        rows.append((row.name, format_number(row.n_parameters), format_spread(row.mean, None), *difference))
-    return Table(("head", "parameters", "mean", "head - null", "95% interval"), rows)
+    for arm, mean, interval, p, verdict in report.numbers.get("comparisons", []):
+        ends = MISSING if interval is None else format_interval(*interval)
+        rows.append((arm, format_difference(mean), ends, format_number(p, 3), verdict))
+    return Table(("null", "null - head", "interval", "p (Holm)", "verdict"), rows)
 
 
 def _subject(subject: TrustSubject) -> Paragraph:

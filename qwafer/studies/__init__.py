@@ -1,6 +1,9 @@
-"""Whole studies: an ablation or a benchmark from its experiment to its report."""
+"""Whole studies: an ablation, a benchmark or the nulls of a head, from its experiment to its report."""
 
 from qwafer.studies.ablation import Outcome as Outcome
 from qwafer.studies.ablation import run_experiment as run_experiment
 from qwafer.studies.benchmark import Benchmark as Benchmark
 from qwafer.studies.benchmark import run_benchmark as run_benchmark
+from qwafer.studies.nulls import null_experiment as null_experiment
+from qwafer.studies.nulls import nulls_report as nulls_report
+from qwafer.studies.nulls import run_nulls as run_nulls

@@ -12,6 +12,7 @@ from qwafer.config import DataConfig, RunConfig
 from qwafer.data import Split, make_fold, make_split
 from qwafer.data.source import SYNTHETIC
 from qwafer.data.splits import PARTS
+from qwafer.data.synthetic import CANNOT_SHOW
 from qwafer.features import FeatureSet
 
 
@@ -116,8 +117,22 @@ def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
             f"the training split of the task {config.data.task} holds only {only} examples ({len(train_labels)}): "
             "use more data, or another task or split"
         )
-    notes = (*notes, *split.notes)
+    notes = (*_data_notes(data, split), *notes, *split.notes)
     return Prepared(data, split, data.digest(), notes, config.objective.exclusive, source_digest, by_group)
+
+
+def _data_notes(data: FeatureSet, split: Split) -> tuple[str, ...]:
+    """Return what a reader must know of the maps themselves: lots on both sides of the split, synthetic maps."""
+    notes = []
+    if data.groups is not None and np.isin(data.groups[split.test], data.groups[split.train]).any():
+        notes.append(
+            "the data have lots, and the test split has maps of lots of which training holds wafers, too: the score on "
+            "new lots may be lower, which data.split_by = group shows"
+        )
+    source = data.provenance.get("data")
+    if isinstance(source, dict) and str(source.get("source", "")).startswith("synthetic ("):
+        notes.append(CANNOT_SHOW)
+    return tuple(notes)
 
 
 def _given(data: FeatureSet) -> Split:

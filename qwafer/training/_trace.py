@@ -47,7 +47,7 @@ class Trace:
     """Standardisation, frozen projection, frozen alpha, by name, float64."""
 
 
-class _Enough(Exception):
+class _EnoughError(Exception):
     """Enough steps of an epoch were taken."""
 
 
@@ -66,7 +66,7 @@ def first_steps(config: RunConfig, prepared: Prepared, seed: int, count: int) ->
         for i in range(int(start), int(stop)):
             index = sum(step.epoch == run.epoch + 1 for step in taken)
             if index == count:
-                raise _Enough
+                raise _EnoughError
             after, totals = take(head, objective, state, batch, key, np.int32(i), np.int32(i + 1))
             taken.append(_step(run.epoch + 1, index, state, after))
             run.state = state = after
@@ -76,7 +76,7 @@ def first_steps(config: RunConfig, prepared: Prepared, seed: int, count: int) ->
     run.steps = watched
     for epoch in range(min(2, config.training.stage_ends[-1])):
         run.epoch = epoch
-        with contextlib.suppress(_Enough):
+        with contextlib.suppress(_EnoughError):
             run._train_epoch()
     return Trace(tuple(taken), _arrays(run.head.buffers))
 

@@ -94,7 +94,8 @@ class Evidence:
         if circuit is None or self.subject.bloch is None:
             return None
         if self.agrees(point):
-            return np.asarray(bloch_vectors(states(circuit, point.weights, point.inputs), circuit.n_qubits))
+            exact = bloch_vectors(states(circuit, point.weights, point.inputs), circuit.n_qubits)
+            return np.broadcast_to(exact, (len(point.inputs), circuit.n_qubits, 3))  # a circuit need not use its inputs
         weights = {group: jnp.asarray(value) for group, value in point.weights.items()}
         found = np.asarray(self.subject.bloch(weights, jnp.asarray(point.inputs)), np.float64)
         return found.reshape(len(point.inputs), circuit.n_qubits, 3)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
 from qwafer._io import digest, hash_texts, key_seed
 from qwafer.config import RunConfig
@@ -20,8 +20,10 @@ SCORE_TOLERANCE = 1e-3
 """Of the spread of a logit."""
 STATISTICS_TOLERANCE = 1e-3
 """Of a standard deviation."""
-PARTS_SIGMAS, PARTS_GAP = 5.0, 0.1
-"""Validation and test disagree where an AUC differs by both of these."""
+PARTS_GAP = 0.1
+"""Least gap of a ROC-AUC between validation and test that is looked at."""
+PARTS_ALARM = 5e-5
+"""Of runs without a fault, the share in which some label's gap is called significant, at most."""
 
 
 def limited(config: RunConfig, data: FeatureSet, seed: int) -> np.ndarray:
@@ -193,7 +195,7 @@ def scores(run: RunResult, config: RunConfig, features: np.ndarray, arrays: Arra
 
 
 def checkpoint(run: RunResult, config: RunConfig, train_labels: np.ndarray) -> Report:
-    """Report whether the checkpoint is the best on validation, and its scores those that its epoch was recorded with."""
+    """Report whether the checkpoint is the best on validation, and its scores those recorded with its epoch."""
     epochs = [int(epoch) for epoch in run.curves.get("epoch", ())]
     name, question = "checkpoint", "Is the checkpoint the best on validation?"
     objective = config.training.val_objective
@@ -233,11 +235,11 @@ def checkpoint(run: RunResult, config: RunConfig, train_labels: np.ndarray) -> R
 def parts_agree(run: RunResult, trained: tuple[np.ndarray, np.ndarray], *, random_split: bool) -> Report:
     """Report labels whose ROC-AUC on validation is far from that on test: shuffled or swapped labels look like that.
 
-    The gap must exceed 0.1 and five standard errors of Hanley and McNeil (1982) at the pooled AUC. `trained` holds
-    logits and labels of training examples, which tell which of the two is at fault. A split by lot or time may differ
-    in kind between its parts: there it warns.
+    The gap must exceed 0.1 and be significant at 5e-5 over all labels (Bonferroni), by the standard error of Hanley and
+    McNeil (1982) at the pooled AUC. `trained` holds logits and labels of training examples, which tell which of the two
+    is at fault. A split by lot or time may differ in kind between its parts: there it warns.
     """
-    found, rows = [], {}
+    found, rows, sigmas = [], {}, float(norm.isf(PARTS_ALARM / 2 / len(run.label_names)))
     for k, name in enumerate(run.label_names):
         values, errors = {}, {}
         pairs = {part: (run.logits[part], run.labels[part]) for part in ("val", "test")} | {"train": trained}
@@ -248,11 +250,13 @@ def parts_agree(run: RunResult, trained: tuple[np.ndarray, np.ndarray], *, rando
         rows[name] = values
         if np.isnan(values["val"]) or np.isnan(values["test"]):
             continue
-        a = float(np.clip((values["val"] + values["test"]) / 2, 0.5, 0.99))
+        size = {part: len(run.labels[part]) for part in n}
+        pooled = sum(values[part] * size[part] for part in n) / sum(size.values())
+        a = float(np.clip(pooled, 0.5, 0.99))
         for part, up in n.items():
             errors[part] = _standard_error(a, up, len(run.labels[part]) - up)
         gap = values["val"] - values["test"]
-        if abs(gap) > max(PARTS_GAP, PARTS_SIGMAS * float(np.hypot(errors["val"], errors["test"]))):
+        if abs(gap) > max(PARTS_GAP, sigmas * float(np.hypot(errors["val"], errors["test"]))):
             odd = max(("val", "test"), key=lambda part: abs(values[part] - values["train"]))
             found.append(
                 f"{name}: ROC-AUC {values['train']:.3f} on training, {values['val']:.3f} on validation, "
@@ -264,7 +268,7 @@ def parts_agree(run: RunResult, trained: tuple[np.ndarray, np.ndarray], *, rando
         verdict="pass" if not found else "fail" if random_split else "warn",
         headline="; ".join(found[:2]) or f"{len(rows)} labels rank alike on validation and test",
         numbers={"roc_auc": rows},
-        tolerance=f"ROC-AUC of validation and test apart by {PARTS_GAP} and {PARTS_SIGMAS:.0f} standard errors: fail, "
+        tolerance=f"ROC-AUC of validation and test apart by {PARTS_GAP} and {sigmas:.1f} standard errors: fail, "
         "or warn where the split is by lot, by time or came with the data",
         meaning="Thresholds and checkpoints were tuned on labels that do not belong to their examples.",
         remedy="Compare labels and order of the examples of that part with their source.",
@@ -272,7 +276,7 @@ def parts_agree(run: RunResult, trained: tuple[np.ndarray, np.ndarray], *, rando
 
 
 def auc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the Mann-Whitney ROC-AUC of scores (N,) by mid-ranks; NaN where a class is absent or a score not finite."""
+    """Return the ROC-AUC of scores (N,) by mid-ranks; NaN where a class is absent or a score not finite."""
     up = int(truth.sum())
     down = len(truth) - up
     if not up or not down or not np.isfinite(scores).all():

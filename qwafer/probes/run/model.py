@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from qwafer.circuits import CircuitSpec
+from qwafer.circuits.statevector import bloch_vectors, states, values
 from qwafer.config import RunConfig
 from qwafer.heads import LinearOptions, MlpOptions, QuantumOptions
 from qwafer.objective import Asymmetric, Bce, Focal, RocAuc, Softmax
-from qwafer.probes.circuit.statevector import bloch_vectors, states, values
 
 Arrays = Mapping[str, np.ndarray]
 Slope = Callable[[np.ndarray], np.ndarray]
@@ -27,7 +27,7 @@ STEP = 1e-4
 
 
 def why_not(config: RunConfig, n_labels: int) -> str | None:
-    """Return why the head, circuit, engine or loss of `config` cannot be executed again, as a clause; None if it can."""
+    """Return why head, circuit, engine or loss of `config` cannot be executed again, as a clause; None if they can."""
     if type(config.head) not in (QuantumOptions, LinearOptions, MlpOptions):
         return f"head {config.name('head')} is not a built-in head of the loop"
     if type(config.objective) not in (Bce, Focal, Asymmetric, Softmax, RocAuc):
@@ -101,7 +101,7 @@ class Model:
         """
         if self.config.circuit is None:
             return self._classical_gradient(arrays, x, slope, keep)
-        spec, n = self.spec, self.spec.n_qubits
+        n = self.spec.n_qubits
         z = self._projected(arrays, x)
         angles, ansatz = self._angles(z), arrays["circuit.ansatz"]
         bloch = self._bloch(ansatz, angles)
@@ -121,15 +121,17 @@ class Model:
             found[name] = np.einsum("kic,kicp->kip", dmatrix, derivative).reshape(arrays[name].shape)
         dbloch = np.einsum("bk,kic->bic", ds, matrix)
 
-        def along(shifted: Callable[[float], np.ndarray]) -> np.ndarray:
-            return np.sum((shifted(STEP) - shifted(-STEP)) * dbloch, axis=(-2, -1)) / (2 * STEP)  # (P, B)
+        def along(d_ansatz: Any, d_angles: Any) -> np.ndarray:
+            ahead = self._bloch(ansatz + STEP * d_ansatz, angles + STEP * d_angles)
+            behind = self._bloch(ansatz - STEP * d_ansatz, angles - STEP * d_angles)
+            return np.asarray(np.sum((ahead - behind) * dbloch, axis=(-2, -1)) / (2 * STEP))  # (P, B)
 
         flat = np.eye(ansatz.size).reshape(ansatz.size, 1, *ansatz.shape)
         chunk = max(1, AMPLITUDES // (len(x) << n))
         pieces = [flat[start : start + chunk] for start in range(0, len(flat), chunk)]
-        columns = [along(lambda h, e=e: self._bloch(ansatz + h * e, angles)).sum(axis=1) for e in pieces]
+        columns = [along(e, 0.0).sum(axis=1) for e in pieces]
         found["circuit.ansatz"] = np.concatenate([*columns, np.zeros(0)]).reshape(ansatz.shape)
-        inputs = [along(lambda h, e=e: self._bloch(ansatz, angles + h * e)) for e in np.eye(n)[:, None, None, :]]
+        inputs = [along(0.0, e) for e in np.eye(n)[:, None, None, :]]
         dz = np.concatenate(inputs).T * self._angle_slope(z)
         found["projection.weight"], found["projection.bias"] = x.T @ dz, dz.sum(axis=0)
         return found
@@ -139,17 +141,17 @@ class Model:
 
     def _angles(self, z: np.ndarray) -> np.ndarray:
         head = self.config.head
-        bounded = {"tanh": np.tanh, "atan": lambda z: 2 / np.pi * np.arctan(z), "linear": lambda z: z}
-        return head.angle_scale * bounded[head.angle_map](z)
+        if head.angle_map == "linear":
+            return np.asarray(head.angle_scale * z)
+        return np.asarray(head.angle_scale * (np.tanh(z) if head.angle_map == "tanh" else 2 / np.pi * np.arctan(z)))
 
     def _angle_slope(self, z: np.ndarray) -> np.ndarray:
         head = self.config.head
-        slopes = {
-            "tanh": lambda z: 1 / np.cosh(np.clip(z, -300, 300)) ** 2,
-            "atan": lambda z: 2 / np.pi / (1 + z**2),
-            "linear": np.ones_like,
-        }
-        return head.angle_scale * slopes[head.angle_map](z)
+        if head.angle_map == "linear":
+            return np.full_like(z, head.angle_scale)
+        return np.asarray(
+            head.angle_scale * (1 - np.tanh(z) ** 2 if head.angle_map == "tanh" else 2 / np.pi / (1 + z**2))
+        )
 
     def _bloch(self, ansatz: np.ndarray, angles: np.ndarray) -> np.ndarray:
         spec = self.spec

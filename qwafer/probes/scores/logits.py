@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from qwafer.comparison.signs import SIGN_SIGMAS
 from qwafer.evaluation import roc_auc, tune_thresholds
 from qwafer.evaluation.degeneracy import rate_reasons, score_reasons
+from qwafer.evaluation.fragility import FRAGILE_F1
 from qwafer.evaluation.metrics import f1
 from qwafer.probes.circuit.linear import effective_rank, numerical_rank
 from qwafer.probes.report import Report, Verdict
@@ -16,10 +18,6 @@ LEAST_RANGE = 0.02
 """Of the readout's range of 2, at least this share must be reached between the 1st and the 99th percentile."""
 LINEAR_R2 = 0.999
 """A score whose variance an affine function of the features explains to this degree is that function."""
-SIGN_SIGMAS = 4.0
-"""An AUC so many standard deviations of the null below 0.5 is an inverted ranking."""
-FRAGILE_F1 = 0.1
-"""A spread of F1 (5th to 95th percentile over tuned thresholds) above this is fragile."""
 
 
 def score_spread(
