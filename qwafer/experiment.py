@@ -15,7 +15,7 @@ from qwafer._checks import check_interval, nearest
 from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._process import DEFAULT_EXPERIMENT as DEFAULT_EXPERIMENT
-from qwafer.config import RunConfig, thing_class
+from qwafer.config import DataConfig, RunConfig, thing_class
 from qwafer.features import SourceFacts
 from qwafer.heads.options import HEADS
 from qwafer.overrides import (
@@ -120,6 +120,8 @@ def config_digest(config: RunConfig) -> str:
     """Return the digest of a run's configuration, without the place of its data: a file may move."""
     options = flat_config(config)
     synthetic = options.pop("data.source") == "synthetic"
+    if not synthetic:  # the generator did not run, and a run's record has nothing of it
+        options |= {f"data.{name}": getattr(DataConfig(), name) for name in ("n_maps", "seed")}
     return digest(options, synthetic)
 
 

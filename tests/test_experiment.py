@@ -280,6 +280,7 @@ def test_every_option_has_an_effect_somewhere():
             {"head.name": "linear"},
             {"head.name": "mlp"},
             {"head.name": "tree"},
+            {"head.name": "trigonometric"},
             {"engine.name": "xla"},
             {"data.task": "any", "sampling.balanced": True},
             {"objective.loss": "focal", "objective.focal_gamma": 2.0},
