@@ -166,7 +166,7 @@ class Comparison:
     """Confidence level of `interval`: at least 95%, and higher as Holm's step or equivalence asks among several
     comparisons."""
     p: float | None
-    """Two-sided p of the paired t test under the design's overlap."""
+    """Two-sided p of the paired t test under the design's overlap; None with fewer than six seeds, as for the rest."""
     p_holm: float | None
     """The same, Holm-adjusted over all comparisons of the experiment: the verdict rests on it."""
     sign_flip_p: float | None
@@ -183,7 +183,7 @@ class Comparison:
     """By arm, how many of its runs had not converged."""
     verdict: str
     """`better`, `worse`, `equivalent`, `undecided`; or why there is none: `too few seeds`, `not converged`,
-    `collapsed`, `identical`, `no data`."""
+    `collapsed`, `identical`, `no spread`, `no data`."""
     sentence: str
     """The verdict in words, and what it is about."""
 
@@ -231,9 +231,8 @@ def compare_arms(
             if p_holm > ALPHA or _within(wider, margin):
                 level, interval = wide, wider
             shown = n >= FEWEST_SEEDS
-            draft = dataclasses.replace(
-                draft, p_holm=p_holm, level=level if shown else None, interval=interval if shown else None
-            )
+            decided = {"p_holm": p_holm, "level": level, "interval": interval}
+            draft = dataclasses.replace(draft, **decided if shown else {"p": None})  # type: ignore[arg-type]
         verdict, sentence = _judge(draft, higher_is_better)
         finished.append(dataclasses.replace(draft, verdict=verdict, sentence=sentence))
     return finished
@@ -319,13 +318,23 @@ def _judge(c: Comparison, higher_is_better: bool) -> tuple[str, str]:
     """Return the verdict and its sentence."""
     n = len(c.seeds)
     if c.mean is None:
-        return "no data", f"{c.arm} against {c.baseline}: no seed has both runs, so nothing can be said."
-    over = f"over {n} seed{'s' if n > 1 else ''}"
+        return (
+            "no data",
+            f"{c.arm} against {c.baseline}: no seed has both runs with a defined {c.metric}, so nothing can be said.",
+        )
+    planned = n + len(c.dropped_seeds)
+    over = f"over {n} seed{'s' if n > 1 else ''}" if planned == n else f"over {n} of {planned} seeds"
     effect = f"{c.metric} of {c.arm} differs from {c.baseline} by {c.mean:+.4g} {over}"
     if not any(c.differences):
         return "identical", f"{c.metric} of {c.arm} equals {c.baseline} exactly {over}."
     if n < FEWEST_SEEDS or c.interval is None or c.p_holm is None or c.level is None:
         return "too few seeds", f"{effect}: too few seeds for a verdict, which takes at least {FEWEST_SEEDS}."
+    if c.sd == 0:
+        return (
+            "no spread",
+            f"{effect}, and by the same in every one of them: the seeds repeat one result, so that there is nothing to "
+            "test it against, and no verdict.",
+        )
     late = [f"{count} of {n} runs of {arm}" for arm, count in c.not_converged.items() if count > MOST_UNCONVERGED * n]
     if late:
         return (
