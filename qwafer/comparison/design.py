@@ -1,9 +1,10 @@
 """What the runs of a sweep repeat, and therefore what a verdict on them can be about."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qwafer._errors import InputError
+from qwafer.comparison.metrics import undefined_metric
 from qwafer.config import DataConfig
 from qwafer.experiment import Experiment
 from qwafer.features import SourceFacts
@@ -80,6 +81,41 @@ def check_design(experiment: Experiment) -> None:
         )
 
 
+def check_comparable(experiment: Experiment) -> None:
+    """Raise InputError where the arms could not be compared whatever their runs give, so that it is known before
+    anything runs: labels of different tasks, a metric that an arm does not have, or splits of different kinds.
+    """
+    base = experiment.baseline
+    first = experiment.arms[base]
+    fixed = planned_design(first.data, experiment.facts.get(base)).kind == "fixed split"
+    for arm, config in experiment.arms.items():
+        data, facts = config.data, experiment.facts.get(arm)
+        why = undefined_metric(experiment.metric, exclusive=config.objective.exclusive)
+        if why is not None:
+            raise InputError(f"`metric` = {experiment.metric} is not defined in arm {arm}: {why}")
+        if data.task != first.data.task:
+            raise InputError(
+                f"the arms {base} and {arm} cannot be compared: data.task is {first.data.task} and {data.task}, and "
+                "metrics of different labels are no difference between arms"
+            )
+        if config.objective.exclusive != first.objective.exclusive and experiment.metric == "test.loss":
+            raise InputError(
+                f"the arms {base} and {arm} cannot be compared on test.loss: it is the cross-entropy of all classes "
+                "in one and the mean over labels in the other"
+            )
+        brought = facts is not None and facts.brings_split
+        if data.limit is not None and data.split_seed is None and (brought or data.split_by == "time"):
+            raise InputError(
+                f"`data.limit` in arm {arm} draws other examples for each seed from a split that stays, which no "
+                "verdict allows for: fix what it draws with data.split_seed"
+            )
+        if (planned_design(data, facts).kind == "fixed split") != fixed:
+            raise InputError(
+                f"the arms {base} and {arm} cannot be compared: one has the same split with every seed, the other a "
+                "new one; give all arms one split (data.split_seed) or each seed its own"
+            )
+
+
 def design_of(experiment: Experiment, runs: Runs) -> Design:
     """Return the design that the digests of the runs prove.
 
@@ -87,6 +123,8 @@ def design_of(experiment: Experiment, runs: Runs) -> Design:
     """
     baseline = experiment.baseline
     planned = planned_design(experiment.arms[baseline].data, experiment.facts.get(baseline))
+    every = [planned_design(config.data, experiment.facts.get(arm)) for arm, config in experiment.arms.items()]
+    planned = replace(planned, overlap=max(design.overlap for design in every))
     splits = [_distinct(by_seed) for by_seed in runs.values() if len(by_seed) > 1]
     if not splits:
         return planned

@@ -37,7 +37,8 @@ def example_interval(
     mean theta_s +- t_{0.975, C-1} sqrt(sum_c u_c^2): the jackknife of clusters (Efron 1981), which counts
     an example that several seeds test once.
 
-    None for metrics without influences of examples, fewer than two common seeds' outputs, or two clusters.
+    None for metrics without influences of examples, arms of different labels or decisions, fewer than two common seeds'
+    outputs, or two clusters.
     """
     from scipy import stats
 
@@ -54,6 +55,8 @@ def example_interval(
         ids = first.ids.get("test")
         other = second.ids.get("test")
         if ids is None or other is None or not np.array_equal(ids, other):
+            return None
+        if first.exclusive != second.exclusive or not np.array_equal(first.labels["test"], second.labels["test"]):
             return None
         limits = [run.test.thresholds if tuned else None for run in (first, second)]
         estimate, left_out = jackknife_difference(
