@@ -8,6 +8,7 @@ import pytest
 
 from qwafer._errors import InputError
 from qwafer.comparison import check_comparable, design_of, example_interval, planned_design
+from qwafer.comparison.design import paired_designs
 from qwafer.comparison.runs import check_same_data
 from qwafer.comparison.statistics import compare_arms
 from qwafer.config import DataConfig
@@ -90,6 +91,20 @@ def test_the_overlap_of_a_design_is_the_largest_of_its_arms(make):
     experiment = make("data.train_fraction = 0.3")
     assert design_of(experiment, {}).overlap == planned_design(DataConfig(train_fraction=0.3)).overlap
     assert design_of(experiment, {}).overlap > planned_design(DataConfig()).overlap
+
+
+def test_a_verdict_between_splits_by_lot_and_by_example_names_both(make):
+    """It spoke of the baseline's split alone."""
+    experiment = make('data.split_by = "group"', groups=np.array([f"lot {i % 12}" for i in range(120)]))
+    design = design_of(experiment, {})
+    designs = paired_designs(experiment, design)
+    assert "over splits by example or lot, " in designs["b"].about
+    assert "over splits by example, " in designs["a"].about
+    values = {arm: {seed: offset + 0.01 * seed**2 for seed in range(8)} for arm, offset in (("a", 0.5), ("b", 0.6))}
+    values["b"][0] += 0.01
+    options = {"baseline": "a", "metric": "test.roc_auc", "seeds": range(8), "designs": designs}
+    (found,) = compare_arms(values, design=design, **options)
+    assert found.sentence.startswith("On data like these, over splits by example or lot, initial values and batches")
 
 
 def test_an_interval_over_examples_needs_one_kind_of_labels_and_decisions(make, tmp_path):

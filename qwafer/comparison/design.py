@@ -29,14 +29,14 @@ class Design:
     """The part of the variance of the mean that more seeds do not take away, in units of sigma^2: 0 for a fixed split,
     else `resampling_overlap`."""
     unit: str = "examples"
-    """What is split: `examples`, or `lots` as a whole."""
+    """What is split: `examples`, or `lots` as a whole; `examples or lots` where two arms differ in it."""
 
     @property
     def about(self) -> str:
         """What a verdict is about, as the start of a sentence."""
         if self.kind == "fixed split":
             return "On this one split, over initial values and batches"
-        return f"On data like these, over splits by {self.unit[:-1]}, initial values and batches"
+        return f"On data like these, over splits by {_singular(self.unit)}, initial values and batches"
 
     @property
     def limits(self) -> str:
@@ -124,7 +124,8 @@ def design_of(experiment: Experiment, runs: Runs) -> Design:
     baseline = experiment.baseline
     planned = planned_design(experiment.arms[baseline].data, experiment.facts.get(baseline))
     every = [planned_design(config.data, experiment.facts.get(arm)) for arm, config in experiment.arms.items()]
-    planned = replace(planned, overlap=max(design.overlap for design in every))
+    unit = " or ".join(sorted({design.unit for design in every}))
+    planned = replace(planned, overlap=max(design.overlap for design in every), unit=unit)
     splits = [_distinct(by_seed) for by_seed in runs.values() if len(by_seed) > 1]
     if not splits:
         return planned
@@ -139,6 +140,24 @@ def design_of(experiment: Experiment, runs: Runs) -> Design:
             "the seeds have different splits though the options fix one: the runs are not of one experiment"
         )
     return planned
+
+
+def paired_designs(experiment: Experiment, design: Design) -> dict[str, Design]:
+    """Return by arm the design of its comparison with the baseline, where `design` is that of the whole: of what is
+    split in the two of them, with the larger of their overlaps.
+    """
+    planned = {arm: planned_design(config.data, experiment.facts.get(arm)) for arm, config in experiment.arms.items()}
+    base = planned[experiment.baseline]
+    found = {}
+    for arm, own in planned.items():
+        overlap = max(own.overlap, base.overlap) if design.overlap else 0.0
+        unit = " or ".join(sorted({own.unit, base.unit}))
+        found[arm] = replace(design, overlap=overlap, unit=unit)
+    return found
+
+
+def _singular(unit: str) -> str:
+    return " or ".join(part.removesuffix("s") for part in unit.split(" or "))
 
 
 def _distinct(by_seed: Mapping[int, object]) -> tuple[int, int]:

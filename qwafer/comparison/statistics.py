@@ -198,6 +198,7 @@ def compare_arms(
     higher_is_better: bool = True,
     margin: float = MARGIN,
     unconverged: Mapping[str, Collection[int]] | None = None,
+    designs: Mapping[str, Design] | None = None,
 ) -> list[Comparison]:
     """Compare every arm with `baseline` on the metric of its runs, `values[arm][seed]`, and correct for the number of
     arms.
@@ -205,16 +206,17 @@ def compare_arms(
     A seed enters a comparison only where both arms have a finite value; the others are listed as dropped. Holm's
     correction counts the comparisons that have at least two seeds. The verdict is `equivalent` where the interval, at
     no less than `equivalence_level`, lies within +-`margin`, else better or worse where it excludes 0, else undecided.
-    `unconverged[arm]` are the seeds whose training had not converged.
+    `unconverged[arm]` are the seeds whose training had not converged; `designs` are those of single arms against the
+    baseline, where they are not `design`.
 
     Raises InputError without such an arm, or for a margin that is not positive.
     """
     if baseline not in values:
         raise InputError(f"`baseline` must be one of the arms {', '.join(values)}, got {baseline!r}")
     check_margin(margin)
-    unconverged = unconverged or {}
+    unconverged, designs = unconverged or {}, designs or {}
     drafts = [
-        _describe(values, arm, baseline, metric, seeds, design, higher_is_better, margin, unconverged)
+        _describe(values, arm, baseline, metric, seeds, designs.get(arm, design), higher_is_better, margin, unconverged)
         for arm in values
         if arm != baseline
     ]
@@ -225,14 +227,14 @@ def compare_arms(
         draft = dataclasses.replace(draft, n_comparisons=max(1, len(p_values)))
         if draft.p is not None and draft.mean is not None and draft.sd is not None:
             p_holm, level, n = next(adjusted), next(levels), len(draft.seeds)
-            interval = paired_t_interval(draft.mean, draft.sd, n, design.overlap, level)
+            interval = paired_t_interval(draft.mean, draft.sd, n, draft.design.overlap, level)
             wide = max(level, equivalence_level(draft.n_comparisons))
-            wider = paired_t_interval(draft.mean, draft.sd, n, design.overlap, wide)
+            wider = paired_t_interval(draft.mean, draft.sd, n, draft.design.overlap, wide)
             if p_holm > ALPHA or _within(wider, margin):
                 level, interval = wide, wider
             shown = n >= FEWEST_SEEDS
             decided = {"p_holm": p_holm, "level": level, "interval": interval}
-            draft = dataclasses.replace(draft, **decided if shown else {"p": None})  # type: ignore[arg-type]
+            draft = dataclasses.replace(draft, **decided if shown else {"p": None})
         verdict, sentence = _judge(draft, higher_is_better)
         finished.append(dataclasses.replace(draft, verdict=verdict, sentence=sentence))
     return finished
