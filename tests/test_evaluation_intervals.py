@@ -9,9 +9,17 @@ from sklearn import metrics as sk
 
 from qwafer import InputError
 from qwafer._records import from_json, to_json
-from qwafer.evaluation import Interval, bca_interval, bca_mean_interval, bca_metric_differences, bca_metrics, evaluate
+from qwafer.evaluation import Interval, bca_metric_differences, bca_metrics, evaluate
 from qwafer.evaluation import intervals as module
+from qwafer.evaluation.intervals import bca_from_replicates, resample_indices
 from qwafer.evaluation.metric_intervals import METRICS, _statistics
+
+
+def bca(values, statistic=np.mean, *, n_resamples=999, seed=0, level=0.95):
+    """The interval of a statistic of `values` from its replicates and leave-one-out values."""
+    rows = np.concatenate(list(resample_indices(len(values), n_resamples, seed)))
+    left_out = np.array([statistic(np.delete(values, i), axis=-1) for i in range(len(values))])
+    return bca_from_replicates(statistic(values, axis=-1), statistic(values[rows], axis=-1), left_out, level)
 
 
 def scipy_interval(values, statistic, seed, n_resamples=999, level=0.95):
@@ -32,7 +40,7 @@ def scipy_interval(values, statistic, seed, n_resamples=999, level=0.95):
 def test_the_interval_of_a_mean_is_that_of_scipy(draw, n, level):
     rng = np.random.default_rng(n)
     values = rng.integers(0, 4, n).astype(float) if draw == "integers" else getattr(rng, draw)(size=n)
-    own = bca_mean_interval(values, n_resamples=999, seed=5, level=level)
+    own = bca(values, seed=5, level=level)
     expected = scipy_interval(values, np.mean, 5, level=level)
     np.testing.assert_allclose([own.low, own.high, own.standard_error], expected, rtol=1e-12)
     assert own.estimate == values.mean()
@@ -42,55 +50,32 @@ def test_the_interval_of_a_mean_is_that_of_scipy(draw, n, level):
 @pytest.mark.parametrize("statistic", [np.median, np.std, stats.skew])
 def test_the_interval_of_a_function_is_that_of_scipy(statistic):
     values = np.random.default_rng(1).gamma(2, size=40)
-    own = bca_interval(values, statistic, n_resamples=999, seed=7)
+    own = bca(values, statistic, seed=7)
     np.testing.assert_allclose(
         [own.low, own.high, own.standard_error], scipy_interval(values, statistic, 7), rtol=1e-12
     )
 
 
 def test_chunks_do_not_change_a_number(monkeypatch):
-    values = np.random.default_rng(1).normal(size=50)
     logits, labels = data(0)
-    whole = bca_interval(values, np.median, n_resamples=500), bca_metrics(logits, labels, n_resamples=100)
+    whole = bca_metrics(logits, labels, n_resamples=100)
     monkeypatch.setattr(module, "_CHUNK", 333)
-    assert (bca_interval(values, np.median, n_resamples=500), bca_metrics(logits, labels, n_resamples=100)) == whole
+    assert bca_metrics(logits, labels, n_resamples=100) == whole
 
 
-def test_coverage_of_the_mean_of_eight_skewed_differences():
-    # Eight exponential values are too few for nominal coverage; a wrong sign of the correction would show as far less.
-    rng = np.random.default_rng(0)
-    hits = 0
-    for seed in range(300):
-        own = bca_mean_interval(rng.exponential(size=8), n_resamples=1000, seed=seed)
-        hits += own.low <= 1 <= own.high
-    assert 0.80 <= hits / 300 <= 0.95
-
-
-@pytest.mark.parametrize(
-    ("values", "reason"),
-    [
-        (np.full(8, 0.1), "equal"),
-        (np.array([3.0]), "one observation"),
-        (np.array([1.0, np.nan, 2.0]), "not finite"),
-        (np.array([np.inf, 1.0]), "not finite"),
-    ],
-)
-def test_degenerate_data_are_marked_and_warn_nothing(values, reason):
-    own = bca_mean_interval(values)
+def test_degenerate_data_are_marked_and_survive_json():
+    own = bca(np.full(8, 0.1))
     assert own.degenerate
-    assert reason in own.reason
-    if reason == "equal":
-        assert (own.low, own.high, own.estimate, own.standard_error) == (np.mean(values),) * 3 + (0.0,)
-    else:
-        assert np.isnan([own.low, own.high]).all()
-    text = json.dumps(to_json(own), allow_nan=False)
-    assert json.dumps(to_json(from_json(Interval, json.loads(text)))) == text
+    assert (own.low, own.high) == (own.estimate,) * 2
+    undefined = bca_from_replicates(np.nan, np.full(9, np.nan), np.full(8, np.nan))
+    assert undefined.degenerate
+    for interval in (own, undefined):
+        text = json.dumps(to_json(interval), allow_nan=False)
+        assert json.dumps(to_json(from_json(Interval, json.loads(text)))) == text
 
 
 def test_a_statistic_outside_its_bootstrap_distribution_has_no_interval():
-    own = bca_interval(
-        np.arange(20.0), lambda x, axis: np.max(x, axis=axis) + (x.shape[-1] != 19) * (x.ndim == 1), seed=0
-    )
+    own = bca(np.arange(20.0), lambda x, axis: np.max(x, axis=axis) + (x.shape[-1] != 19) * (x.ndim == 1))
     assert np.isnan([own.low, own.high]).all()
     assert "outside" in own.reason
 
@@ -209,8 +194,6 @@ def test_degenerate_metrics_are_marked_and_warn_nothing():
         (lambda x, y: bca_metrics(x, y, n_resamples=0), "n_resamples"),
         (lambda x, y: bca_metrics(x, y, thresholds=[0.0]), "thresholds"),
         (lambda x, y: bca_metrics(x, y[:, 0], thresholds=np.zeros(3), exclusive=True), "no effect"),
-        (lambda x, y: bca_interval(np.zeros((2, 2))), "shape"),
-        (lambda x, y: bca_interval(np.zeros(2), "median"), "statistic"),
     ],
 )
 def test_bad_options_are_refused(call, word):

@@ -66,7 +66,7 @@ def resampling_overlap(trained: float, tested: float) -> float:
     rho = cov/(var - cov) of the differences of two seeds. Of the noise of the test examples alone, each set a sample
     without replacement of the same data, it is g/(1 - g); of that of the training examples alone, f/(1 - f). The
     harmonic mean of the two is what simulation shows where both matter, in the worst case near chance; the g/f of
-    Nadeau and Bengio (2003) allows for the first only, and errs in up to 11% instead of 5% (docs/statistics.md).
+    Nadeau and Bengio (2003) allows for the first only, and errs in up to 10% instead of 5% (docs/statistics.md).
     """
     return 2 / ((1 - tested) / tested + (1 - trained) / trained)
 

@@ -34,8 +34,10 @@ def example_interval(
     With theta_s the difference in seed s and theta_s(-i) that without example i, the influence of example i is
     u_si = (n_s - 1) (mean_j theta_s(-j) - theta_s(-i)) / n_s; the influences of an example, or of a lot where lots are
     known, are summed over seeds, u_c = sum_s sum_{i in c} u_si / S, and the interval is
-    mean theta_s +- t_{0.975, C-1} sqrt(sum_c u_c^2): the jackknife of clusters (Efron 1981), which counts
-    an example that several seeds test once.
+    mean theta_s +- t_{0.975, D} sqrt(sum_c u_c^2): the jackknife of clusters (Efron 1981), which counts an
+    example that several seeds test once. The influences of a seed that tests C_s clusters, which add up to 0, are
+    larger by sqrt(C_s / (C_s - 1)), and D = (sum_c k_c^2)^2 / sum_c k_c^4 - 1 for clusters that k_c seeds test
+    (Satterthwaite 1946).
 
     None for metrics without influences of examples, arms of different labels or decisions, fewer than two common seeds'
     outputs, or two clusters.
@@ -48,6 +50,7 @@ def example_interval(
     if part != "test" or base not in METRICS:
         return None
     total: dict[object, float] = {}
+    times: dict[object, int] = {}
     estimates = []
     grouped = True
     for seed in sorted(arm.keys() & baseline.keys()):
@@ -79,12 +82,16 @@ def example_interval(
         influence *= math.sqrt(own / max(own - 1, 1))  # they add up to 0 within each seed
         for key, value in zip(keys.tolist(), influence.tolist(), strict=True):
             total[key] = total.get(key, 0.0) + value
+        for key in set(keys.tolist()):
+            times[key] = times.get(key, 0) + 1
         estimates.append(estimate)
     count = len(total)
     if not estimates or count < 3:
         return None
     u = np.fromiter(total.values(), np.float64, count) / len(estimates)
     spread = math.sqrt(float(np.sum(u**2)))
-    half = float(stats.t.isf(0.025, count - 1)) * spread
+    weight = np.fromiter(times.values(), np.float64, count)
+    degrees = max(1.0, float(np.sum(weight**2) ** 2 / np.sum(weight**4)) - 1)
+    half = float(stats.t.isf(0.025, degrees)) * spread
     mean = float(np.mean(estimates))
     return ExampleInterval(mean, mean - half, mean + half, count, "lots" if grouped else "examples")

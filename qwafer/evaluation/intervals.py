@@ -1,14 +1,12 @@
 """BCa bootstrap intervals (Efron 1987): bias-corrected and accelerated, equal to SciPy's on the same resamples."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from qwafer._checks import check_interval, check_positive_int
-from qwafer._errors import InputError
 from qwafer.evaluation.metrics import Floats
 
 _CHUNK = 1 << 21  # resampled values held at once: bounds the memory, does not change a number
@@ -34,55 +32,6 @@ class Interval:
     """Whether the interval is undefined, has no width, or rests on fewer resamples than drawn."""
     reason: str
     """Why; empty where nothing is wrong."""
-
-
-def bca_interval(
-    values: ArrayLike,
-    statistic: str | Callable[..., Any] = "mean",
-    *,
-    level: float = 0.95,
-    n_resamples: int = 10_000,
-    seed: int | np.random.Generator = 0,
-) -> Interval:
-    """Return the BCa interval of a statistic of `values` (n,), the observations that are drawn with replacement.
-
-    `statistic` is `mean` or a function of (samples (..., n), axis) that returns one number per sample. With the bias
-    correction z0 = Phi^-1(P*(theta* < theta) + P*(theta* = theta) / 2) and the acceleration a = sum U^3 / (6 (sum
-    U^2)^1.5) of the jackknife, U_i = mean(theta_(.)) - theta_(i), the ends are the quantiles Phi(z0 + (z0 + z) / (1 - a
-    (z0 + z))) of theta*, z = Phi^-1((1 -+ level) / 2).
-
-    Indices come from `numpy.random.default_rng(seed)` as in `scipy.stats.bootstrap`, so both give the same interval.
-    Constant values give an interval of no width; values that are not finite, or fewer than two, give NaN; both are
-    marked, and nothing warns. Source: Efron 1987, JASA 82, 171; Efron and Tibshirani 1993, section 14.3.
-    """
-    data = np.asarray(values, np.float64)
-    if data.ndim != 1 or data.size == 0:
-        raise InputError(f"`values` must have shape (n,) with n at least 1, got {data.shape}")
-    check_options(level, n_resamples)
-    if statistic != "mean" and not callable(statistic):
-        raise InputError(f"`statistic` must be mean or a function, got {statistic!r}")
-    compute: Callable[..., Any] = np.mean if statistic == "mean" else statistic  # type: ignore[assignment]
-    n = len(data)
-    finite = bool(np.isfinite(data).all())
-    estimate = float(compute(data, axis=-1)) if finite else np.nan
-    if n < 2 or not finite:
-        reason = "one observation has no spread" if finite else "observations are not finite"
-        return Interval(estimate, np.nan, np.nan, level, n_resamples, np.nan, True, reason)
-    if np.ptp(data) == 0:
-        return Interval(estimate, estimate, estimate, level, n_resamples, 0.0, True, "all observations are equal")
-    replicates = np.concatenate([compute(data[rows], axis=-1) for rows in resample_indices(n, n_resamples, seed)])
-    if statistic == "mean":
-        left_out = (data.sum() - data) / (n - 1)
-    else:
-        left_out = np.concatenate([compute(_without(data, part), axis=-1) for part in _chunks(n, n)])
-    return bca_from_replicates(estimate, replicates, left_out, level)
-
-
-def bca_mean_interval(
-    values: ArrayLike, *, level: float = 0.95, n_resamples: int = 10_000, seed: int | np.random.Generator = 0
-) -> Interval:
-    """Return the BCa interval of the mean of `values` (n,), such as paired differences of seeds; see `bca_interval`."""
-    return bca_interval(values, "mean", level=level, n_resamples=n_resamples, seed=seed)
 
 
 def bca_from_replicates(estimate: float, replicates: Floats, jackknife: Floats, level: float = 0.95) -> Interval:
@@ -149,9 +98,3 @@ def _chunks(rows: int, width: int) -> Iterator[range]:
     size = max(1, _CHUNK // width)
     for start in range(0, rows, size):
         yield range(start, min(start + size, rows))
-
-
-def _without(data: Floats, part: range) -> Floats:
-    """Return the samples (len(part), n - 1) that leave out one observation each."""
-    columns = np.arange(len(data) - 1)
-    return data[columns + (columns >= np.asarray(part)[:, None])]

@@ -50,7 +50,7 @@ def bca_metrics(
 
     `logits`, `labels` (N, K); the first three are macro averages over the classes that the resample defines, as in
     `evaluate`. F1 and exact match are of l > `thresholds` ((K,), default 0), or of the arg max with `exclusive`. All
-    metrics share the same resamples. Degenerate data give marked intervals, see `bca_interval`; InputError is for
+    metrics share the same resamples. Degenerate data give marked intervals, see `Interval`; InputError is for
     arrays of wrong shape and unknown metrics.
     """
     check_options(level, n_resamples)
