@@ -15,7 +15,7 @@ from qwafer._checks import check_interval, nearest
 from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._process import DEFAULT_EXPERIMENT as DEFAULT_EXPERIMENT
-from qwafer.config import RunConfig, thing_class
+from qwafer.config import DataConfig, RunConfig, thing_class
 from qwafer.features import SourceFacts
 from qwafer.heads.options import HEADS
 from qwafer.overrides import (
@@ -117,9 +117,14 @@ class Experiment:
 
 
 def config_digest(config: RunConfig) -> str:
-    """Return the digest of a run's configuration, without the place of its data: a file may move."""
+    """Return the digest of a run's configuration, without the place of its data: a file may move.
+
+    Options of the generator count as unset where it does not run, as results leave them out (`written_config`).
+    """
     options = flat_config(config)
     synthetic = options.pop("data.source") == "synthetic"
+    if not synthetic:
+        options |= {"data.n_maps": DataConfig().n_maps, "data.seed": DataConfig().seed}
     return digest(options, synthetic)
 
 

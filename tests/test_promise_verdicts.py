@@ -227,3 +227,18 @@ def test_an_arm_in_which_the_seed_changes_nothing_is_one_run(make, tmp_path):
     runs = outcome.results.results["a"]
     (said,) = _repeated({"a": dict.fromkeys(seeds, runs[0]), "b": runs})
     assert said.startswith("a: all 2 runs measured the same to the last bit")
+
+
+def test_runs_on_features_are_read_again_where_the_file_describes_synthetic_maps(make, tmp_path):
+    """Results leave out the generator's options, and their digest did not: every run was lost after its training."""
+    experiment = make()
+    data = dataclasses.replace(experiment.arms["a"].data, n_maps=300, seed=3)
+    arms = {arm: dataclasses.replace(config, data=data) for arm, config in experiment.arms.items()}
+    outcome = run_experiment(
+        dataclasses.replace(experiment, arms=arms, seeds=(0,)),
+        tmp_path / "out",
+        executor=make_executor("serial", 1),
+        descriptive=True,
+    )
+    assert outcome.n_failed == 0
+    assert experiment.digest() == dataclasses.replace(experiment, arms=arms).digest()
