@@ -117,11 +117,14 @@ class Experiment:
 
 
 def config_digest(config: RunConfig) -> str:
-    """Return the digest of a run's configuration, without the place of its data: a file may move."""
+    """Return the digest of a run's configuration, without the place of its data: a file may move.
+
+    Options of the generator count as unset where it does not run, as results leave them out (`written_config`).
+    """
     options = flat_config(config)
     synthetic = options.pop("data.source") == "synthetic"
-    if not synthetic:  # the generator did not run, and a run's record has nothing of it
-        options |= {f"data.{name}": getattr(DataConfig(), name) for name in ("n_maps", "seed")}
+    if not synthetic:
+        options |= {"data.n_maps": DataConfig().n_maps, "data.seed": DataConfig().seed}
     return digest(options, synthetic)
 
 

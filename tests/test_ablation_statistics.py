@@ -195,7 +195,7 @@ def test_too_few_seeds():
     c = compare([0.9, 0.91, 0.9, 0.92, 0.9])
     assert c.verdict == "too few seeds"
     assert "at least 6" in c.sentence
-    assert (c.interval, c.level) == (None, None)
+    assert (c.interval, c.level, c.p, c.p_holm) == (None, None, None, None)
     assert compare([0.9]).verdict == "too few seeds"
     assert compare([0.9]).sd is None
     assert compare([0.9, 0.91, 0.9, 0.92, 0.9, 0.93]).verdict == "better"
@@ -236,9 +236,11 @@ def test_identical_values():
 
 
 def test_equal_differences():
+    """One run repeated eight times was "better (p = 0)"."""
     c = compare([0.6] * 8, [0.5] * 8)
     assert c.sd == 0
-    assert c.verdict == "better"
+    assert c.verdict == "no spread"
+    assert "the seeds repeat one result" in c.sentence
 
 
 def test_seeds_without_both_runs_are_dropped_and_listed():

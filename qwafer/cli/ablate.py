@@ -71,10 +71,18 @@ def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from qwafer.comparison import FEWEST_SEEDS, check_design, check_metric, detectable_effect, planned_design
+    from qwafer.comparison import (
+        FEWEST_SEEDS,
+        check_comparable,
+        check_design,
+        check_metric,
+        detectable_effect,
+        planned_design,
+    )
     from qwafer.sweeps import OutputDirectory, seeds_text
 
     check_metric(experiment.metric)
+    check_comparable(experiment)
     if not descriptive:
         check_design(experiment)
     directory = OutputDirectory(out)

@@ -43,10 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from qwafer.comparison import check_metric, plan_seeds, planned_design
+    from qwafer.comparison import check_comparable, check_metric, plan_seeds, planned_design
 
     experiment = experiment_of(arguments)
     check_metric(experiment.metric)
+    check_comparable(experiment)
     baseline = experiment.baseline
     design = planned_design(experiment.arms[baseline].data, experiment.facts.get(baseline))
     plans = [

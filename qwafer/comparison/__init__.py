@@ -7,6 +7,7 @@ from qwafer.comparison.analysis import threshold_variants as threshold_variants
 from qwafer.comparison.caveats import collect_warnings as collect_warnings
 from qwafer.comparison.design import FEWEST_SEEDS as FEWEST_SEEDS
 from qwafer.comparison.design import Design as Design
+from qwafer.comparison.design import check_comparable as check_comparable
 from qwafer.comparison.design import check_design as check_design
 from qwafer.comparison.design import design_of as design_of
 from qwafer.comparison.design import planned_design as planned_design

@@ -23,6 +23,7 @@ def collect_warnings(
     return (
         *_failed(sweep.failures),
         *_identical(experiment, identical),
+        *_repeated(results),
         *_unpaired(pairing),
         *_dead(results),
         *_signs(results),
@@ -43,7 +44,7 @@ def _failed(failures: Mapping[str, Mapping[int, Failure]]) -> list[str]:
         for error, seeds in by_error.items():
             found.append(
                 f"{arm}: {_runs(len(seeds))} failed (seed {seeds_text(seeds)}) and left out of every comparison: "
-                f"{error}."
+                f"{error.rstrip('.')}."
             )
     return found
 
@@ -58,6 +59,16 @@ def _identical(experiment: Experiment, identical: Sequence[tuple[str, str]]) -> 
             f"({', '.join(options)}) had no effect on anything measured."
         )
     return found
+
+
+def _repeated(results: Runs) -> list[str]:
+    """Arms in which the seed changes nothing, as of a contender without chance on one split."""
+    return [
+        f"{arm}: all {len(runs)} runs measured the same to the last bit: the seed changes nothing in it, and they are "
+        "one run."
+        for arm, runs in results.items()
+        if len(runs) > 1 and len({run.fingerprint() for run in runs.values()}) == 1
+    ]
 
 
 def _unpaired(pairing: Pairing) -> list[str]:

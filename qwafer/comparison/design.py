@@ -1,9 +1,10 @@
 """What the runs of a sweep repeat, and therefore what a verdict on them can be about."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qwafer._errors import InputError
+from qwafer.comparison.metrics import undefined_metric
 from qwafer.config import DataConfig
 from qwafer.experiment import Experiment
 from qwafer.features import SourceFacts
@@ -28,14 +29,14 @@ class Design:
     """The part of the variance of the mean that more seeds do not take away, in units of sigma^2: 0 for a fixed split,
     else `resampling_overlap`."""
     unit: str = "examples"
-    """What is split: `examples`, or `lots` as a whole."""
+    """What is split: `examples`, or `lots` as a whole; `examples or lots` where two arms differ in it."""
 
     @property
     def about(self) -> str:
         """What a verdict is about, as the start of a sentence."""
         if self.kind == "fixed split":
             return "On this one split, over initial values and batches"
-        return f"On data like these, over splits by {self.unit[:-1]}, initial values and batches"
+        return f"On data like these, over splits by {_singular(self.unit)}, initial values and batches"
 
     @property
     def limits(self) -> str:
@@ -80,6 +81,41 @@ def check_design(experiment: Experiment) -> None:
         )
 
 
+def check_comparable(experiment: Experiment) -> None:
+    """Raise InputError where the arms could not be compared whatever their runs give, so that it is known before
+    anything runs: labels of different tasks, a metric that an arm does not have, or splits of different kinds.
+    """
+    base = experiment.baseline
+    first = experiment.arms[base]
+    fixed = planned_design(first.data, experiment.facts.get(base)).kind == "fixed split"
+    for arm, config in experiment.arms.items():
+        data, facts = config.data, experiment.facts.get(arm)
+        why = undefined_metric(experiment.metric, exclusive=config.objective.exclusive)
+        if why is not None:
+            raise InputError(f"`metric` = {experiment.metric} is not defined in arm {arm}: {why}")
+        if data.task != first.data.task:
+            raise InputError(
+                f"the arms {base} and {arm} cannot be compared: data.task is {first.data.task} and {data.task}, and "
+                "metrics of different labels are no difference between arms"
+            )
+        if config.objective.exclusive != first.objective.exclusive and experiment.metric == "test.loss":
+            raise InputError(
+                f"the arms {base} and {arm} cannot be compared on test.loss: it is the cross-entropy of all classes "
+                "in one and the mean over labels in the other"
+            )
+        brought = facts is not None and facts.brings_split
+        if data.limit is not None and data.split_seed is None and (brought or data.split_by == "time"):
+            raise InputError(
+                f"`data.limit` in arm {arm} draws other examples for each seed from a split that stays, which no "
+                "verdict allows for: fix what it draws with data.split_seed"
+            )
+        if (planned_design(data, facts).kind == "fixed split") != fixed:
+            raise InputError(
+                f"the arms {base} and {arm} cannot be compared: one has the same split with every seed, the other a "
+                "new one; give all arms one split (data.split_seed) or each seed its own"
+            )
+
+
 def design_of(experiment: Experiment, runs: Runs) -> Design:
     """Return the design that the digests of the runs prove.
 
@@ -87,6 +123,9 @@ def design_of(experiment: Experiment, runs: Runs) -> Design:
     """
     baseline = experiment.baseline
     planned = planned_design(experiment.arms[baseline].data, experiment.facts.get(baseline))
+    every = [planned_design(config.data, experiment.facts.get(arm)) for arm, config in experiment.arms.items()]
+    unit = " or ".join(sorted({design.unit for design in every}))
+    planned = replace(planned, overlap=max(design.overlap for design in every), unit=unit)
     splits = [_distinct(by_seed) for by_seed in runs.values() if len(by_seed) > 1]
     if not splits:
         return planned
@@ -101,6 +140,24 @@ def design_of(experiment: Experiment, runs: Runs) -> Design:
             "the seeds have different splits though the options fix one: the runs are not of one experiment"
         )
     return planned
+
+
+def paired_designs(experiment: Experiment, design: Design) -> dict[str, Design]:
+    """Return by arm the design of its comparison with the baseline, where `design` is that of the whole: of what is
+    split in the two of them, with the larger of their overlaps.
+    """
+    planned = {arm: planned_design(config.data, experiment.facts.get(arm)) for arm, config in experiment.arms.items()}
+    base = planned[experiment.baseline]
+    found = {}
+    for arm, own in planned.items():
+        overlap = max(own.overlap, base.overlap) if design.overlap else 0.0
+        unit = " or ".join(sorted({own.unit, base.unit}))
+        found[arm] = replace(design, overlap=overlap, unit=unit)
+    return found
+
+
+def _singular(unit: str) -> str:
+    return " or ".join(part.removesuffix("s") for part in unit.split(" or "))
 
 
 def _distinct(by_seed: Mapping[int, object]) -> tuple[int, int]:

@@ -39,7 +39,8 @@ def example_interval(
     larger by sqrt(C_s / (C_s - 1)), and D = (sum_c k_c^2)^2 / sum_c k_c^4 - 1 for clusters that k_c seeds test
     (Satterthwaite 1946).
 
-    None for metrics without influences of examples, fewer than two common seeds' outputs, or two clusters.
+    None for metrics without influences of examples, arms of different labels or decisions, fewer than two common seeds'
+    outputs, or two clusters.
     """
     from scipy import stats
 
@@ -57,6 +58,8 @@ def example_interval(
         ids = first.ids.get("test")
         other = second.ids.get("test")
         if ids is None or other is None or not np.array_equal(ids, other):
+            return None
+        if first.exclusive != second.exclusive or not np.array_equal(first.labels["test"], second.labels["test"]):
             return None
         limits = [run.test.thresholds if tuned else None for run in (first, second)]
         estimate, left_out = jackknife_difference(

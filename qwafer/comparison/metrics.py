@@ -64,6 +64,8 @@ METRICS = {
     )
 }
 """By name, in the order of reports."""
+EXCLUSIVE = ("accuracy", "top_label_ece")
+"""Metrics that exclusive classes alone have."""
 
 
 def check_metric(metric: str) -> None:
@@ -81,6 +83,18 @@ def check_metric(metric: str) -> None:
     if metric not in known:
         hint = nearest(metric if "." in metric else f"test.{metric}", known)
         raise InputError(f"`metric` must be test. and one of {', '.join(METRICS)}, got {metric!r}{hint}")
+
+
+def undefined_metric(metric: str, *, exclusive: bool) -> str | None:
+    """Return why no run has `metric` (PART.NAME), as a clause, with exclusive classes or without; None where runs have
+    it.
+    """
+    name = metric.partition(".")[2]
+    if exclusive and METRICS[name].decided_on:
+        return "the largest logit decides exclusive classes, so that no threshold is tuned"
+    if not exclusive and name in EXCLUSIVE:
+        return "it is that of exclusive classes, and these labels are each on their own"
+    return None
 
 
 def metric_value(run: Scored, metric: str) -> float | None:

@@ -166,7 +166,7 @@ class Comparison:
     """Confidence level of `interval`: at least 95%, and higher as Holm's step or equivalence asks among several
     comparisons."""
     p: float | None
-    """Two-sided p of the paired t test under the design's overlap."""
+    """Two-sided p of the paired t test under the design's overlap; None with fewer than six seeds, as for the rest."""
     p_holm: float | None
     """The same, Holm-adjusted over all comparisons of the experiment: the verdict rests on it."""
     sign_flip_p: float | None
@@ -183,7 +183,7 @@ class Comparison:
     """By arm, how many of its runs had not converged."""
     verdict: str
     """`better`, `worse`, `equivalent`, `undecided`; or why there is none: `too few seeds`, `not converged`,
-    `collapsed`, `identical`, `no data`."""
+    `collapsed`, `identical`, `no spread`, `no data`."""
     sentence: str
     """The verdict in words, and what it is about."""
 
@@ -198,6 +198,7 @@ def compare_arms(
     higher_is_better: bool = True,
     margin: float = MARGIN,
     unconverged: Mapping[str, Collection[int]] | None = None,
+    designs: Mapping[str, Design] | None = None,
 ) -> list[Comparison]:
     """Compare every arm with `baseline` on the metric of its runs, `values[arm][seed]`, and correct for the number of
     arms.
@@ -205,16 +206,17 @@ def compare_arms(
     A seed enters a comparison only where both arms have a finite value; the others are listed as dropped. Holm's
     correction counts the comparisons that have at least two seeds. The verdict is `equivalent` where the interval, at
     no less than `equivalence_level`, lies within +-`margin`, else better or worse where it excludes 0, else undecided.
-    `unconverged[arm]` are the seeds whose training had not converged.
+    `unconverged[arm]` are the seeds whose training had not converged; `designs` are those of single arms against the
+    baseline, where they are not `design`.
 
     Raises InputError without such an arm, or for a margin that is not positive.
     """
     if baseline not in values:
         raise InputError(f"`baseline` must be one of the arms {', '.join(values)}, got {baseline!r}")
     check_margin(margin)
-    unconverged = unconverged or {}
+    unconverged, designs = unconverged or {}, designs or {}
     drafts = [
-        _describe(values, arm, baseline, metric, seeds, design, higher_is_better, margin, unconverged)
+        _describe(values, arm, baseline, metric, seeds, designs.get(arm, design), higher_is_better, margin, unconverged)
         for arm in values
         if arm != baseline
     ]
@@ -225,15 +227,14 @@ def compare_arms(
         draft = dataclasses.replace(draft, n_comparisons=max(1, len(p_values)))
         if draft.p is not None and draft.mean is not None and draft.sd is not None:
             p_holm, level, n = next(adjusted), next(levels), len(draft.seeds)
-            interval = paired_t_interval(draft.mean, draft.sd, n, design.overlap, level)
+            interval = paired_t_interval(draft.mean, draft.sd, n, draft.design.overlap, level)
             wide = max(level, equivalence_level(draft.n_comparisons))
-            wider = paired_t_interval(draft.mean, draft.sd, n, design.overlap, wide)
+            wider = paired_t_interval(draft.mean, draft.sd, n, draft.design.overlap, wide)
             if p_holm > ALPHA or _within(wider, margin):
                 level, interval = wide, wider
             shown = n >= FEWEST_SEEDS
-            draft = dataclasses.replace(
-                draft, p_holm=p_holm, level=level if shown else None, interval=interval if shown else None
-            )
+            decided = {"p_holm": p_holm, "level": level, "interval": interval}
+            draft = dataclasses.replace(draft, **decided if shown else {"p": None})
         verdict, sentence = _judge(draft, higher_is_better)
         finished.append(dataclasses.replace(draft, verdict=verdict, sentence=sentence))
     return finished
@@ -319,13 +320,23 @@ def _judge(c: Comparison, higher_is_better: bool) -> tuple[str, str]:
     """Return the verdict and its sentence."""
     n = len(c.seeds)
     if c.mean is None:
-        return "no data", f"{c.arm} against {c.baseline}: no seed has both runs, so nothing can be said."
-    over = f"over {n} seed{'s' if n > 1 else ''}"
+        return (
+            "no data",
+            f"{c.arm} against {c.baseline}: no seed has both runs with a defined {c.metric}, so nothing can be said.",
+        )
+    planned = n + len(c.dropped_seeds)
+    over = f"over {n} seed{'s' if n > 1 else ''}" if planned == n else f"over {n} of {planned} seeds"
     effect = f"{c.metric} of {c.arm} differs from {c.baseline} by {c.mean:+.4g} {over}"
     if not any(c.differences):
         return "identical", f"{c.metric} of {c.arm} equals {c.baseline} exactly {over}."
     if n < FEWEST_SEEDS or c.interval is None or c.p_holm is None or c.level is None:
         return "too few seeds", f"{effect}: too few seeds for a verdict, which takes at least {FEWEST_SEEDS}."
+    if c.sd == 0:
+        return (
+            "no spread",
+            f"{effect}, and by the same in every one of them: the seeds repeat one result, so that there is nothing to "
+            "test it against, and no verdict.",
+        )
     late = [f"{count} of {n} runs of {arm}" for arm, count in c.not_converged.items() if count > MOST_UNCONVERGED * n]
     if late:
         return (

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from qwafer.comparison.caveats import collect_warnings
-from qwafer.comparison.design import FEWEST_SEEDS, Design, design_of
+from qwafer.comparison.design import FEWEST_SEEDS, Design, design_of, paired_designs
 from qwafer.comparison.examples import ExampleInterval, example_interval
 from qwafer.comparison.metrics import SCORED_PARTS, higher_is_better, metric_value
 from qwafer.comparison.pairing import Pairing, check_pairing, identical_arms
@@ -182,6 +182,7 @@ def summarize(
         higher_is_better=upwards,
         margin=experiment.margin,
         unconverged=unconverged_seeds(sweep.results),
+        designs=paired_designs(experiment, design),
     )
     n = min((len(c.seeds) for c in comparisons), default=0)
     examples = {

@@ -46,7 +46,7 @@ def report_blocks(
     `draw_head` drew.
     """
     first = next(iter(records.values()))
-    seed = first.seed
+    seed = _shown(records)
     learning: list[Block] = [Heading("Learning"), Images([shared["learning"]])] if "learning" in shared else []
     warned: Block = Items(list(warnings)) if warnings else Paragraph("None.")
     blocks: list[Block] = [
@@ -58,7 +58,7 @@ def report_blocks(
         Paragraph(
             "Mean ± standard deviation over seeds: the spread of training"
             + (", initial values and batches on one split" if _one_split(records) else ", initial values and splits")
-            + f". Intervals over examples: BCa bootstrap of the test examples of seed {seed}, the trained head and its "
+            + f". Intervals over examples: BCa bootstrap of the test examples of {seed}, the trained head and its "
             "thresholds held fixed. The two say different things, and neither contains the other."
         ),
         Images([shared[name] for name in ("trade_off", "average_precision") if name in shared]),
@@ -73,7 +73,7 @@ def report_blocks(
         Heading("Calibration"),
         tables.calibration_table(records),
         Paragraph(
-            f"Fitted on validation, read on test, seed {seed}. Temperature scaling changes no ranking and no decision "
+            f"Fitted on validation, read on test, {seed}. Temperature scaling changes no ranking and no decision "
             "at p = 0.5. A dagger counts labels that could not be fitted or stopped at a bound."
         ),
         Heading("Classes"),
@@ -91,15 +91,26 @@ def _one_split(records: tables.Records) -> bool:
     return len({run.digests.split for record in records.values() for run in record.runs.values()}) == 1
 
 
+def _shown(records: tables.Records) -> str:
+    """Return which seed single runs are shown of."""
+    seeds = {head: record.seed for head, record in records.items()}
+    if len(set(seeds.values())) == 1:
+        return f"seed {next(iter(seeds.values()))}"
+    return f"the first seed of each head ({', '.join(f'{head} {seed}' for head, seed in seeds.items())})"
+
+
 def _foundation(experiment: Experiment, records: tables.Records) -> str:
     first = next(iter(records.values()))
+    counts = {head: len(record.runs) for head, record in records.items()}
+    seeds = ", ".join(f"{head} {count}" for head, count in counts.items())
+    seeds = str(len(first.runs)) if len(set(counts.values())) == 1 else seeds
     features = "; ".join(dict.fromkeys(_source_text(record.source) for record in records.values()))
     return (
         f"**Heads**: {', '.join(records)}, under the same splits, seeds and batches; baseline {experiment.baseline}. "
         f"**Features**: {features}. **Labels**: {len(first.label_names)} "
         f"({'exclusive classes' if first.exclusive else 'each on its own'}). **Test**: "
         f"{first.first.test.n_examples:,} examples, read once per run; validation ({first.first.val.n_examples:,}) "
-        f"picked checkpoints, thresholds and calibration. **Seeds**: {len(first.runs)}."
+        f"picked checkpoints, thresholds and calibration. **Seeds**: {seeds}."
     )
 
 
@@ -174,7 +185,7 @@ def _thresholds(records: tables.Records, costs: Sequence[float]) -> list[Block]:
     tn, fp, fn, tp = (f"{cost:g}" for cost in costs)
     blocks.append(
         Paragraph(
-            f"One threshold per label, tuned on validation, read on test, seed {first.seed}. Costs per decision: "
+            f"One threshold per label, tuned on validation, read on test, {_shown(records)}. Costs per decision: "
             f"true negative {tn}, false positive {fp}, false negative {fn}, true positive {tp}; the mean is over "
             "examples and labels. A dagger counts labels where tuning means nothing: their threshold is p = 0.5. The "
             "thresholds themselves are in `bench_HEAD.json`."
@@ -187,8 +198,13 @@ def _classes(records: tables.Records) -> list[Block]:
     blocks: list[Block] = []
     for head, record in records.items():
         blocks += [Heading(head, 3), tables.class_table(record)]
-    seed = next(iter(records.values())).seed
-    return [*blocks, Paragraph(f"Seed {seed}. A dagger marks classes whose thresholded metrics cannot be trusted.")]
+    shown = _shown(records)
+    return [
+        *blocks,
+        Paragraph(
+            f"{shown[0].upper()}{shown[1:]}. A dagger marks classes whose thresholded metrics cannot be trusted."
+        ),
+    ]
 
 
 def _rests_on(records: tables.Records) -> list[Block]:

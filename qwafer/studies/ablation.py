@@ -6,7 +6,7 @@ from pathlib import Path
 
 from qwafer._errors import InputError
 from qwafer._records import save_record
-from qwafer.comparison.design import check_design
+from qwafer.comparison.design import check_comparable, check_design
 from qwafer.comparison.metrics import check_metric
 from qwafer.comparison.summary import Summary, sum_timings, summarize
 from qwafer.execution import Event, Executor, Failure, Job, LocalProcesses, OnProgress, Tally
@@ -62,6 +62,7 @@ def run_experiment(
             are.
     """
     check_metric(experiment.metric)
+    check_comparable(experiment)
     if not descriptive:
         check_design(experiment)
     report = progress or (lambda _: None)
@@ -77,6 +78,7 @@ def run_experiment(
         records = {arm: source.record for arm, source in sources.items()}
         directory.check_owner(experiment, records)
         before = directory.read(experiment)
+        directory.check_data(before, records)
         todo = before.pending
         with LocalProcesses(jobs) if executor is None else executor as running:
             _check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)

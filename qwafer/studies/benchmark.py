@@ -9,11 +9,11 @@ from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._records import from_json, load_record, save_record
-from qwafer.comparison import check_design, design_of, unconverged_seeds
+from qwafer.comparison import check_comparable, check_design, check_metric, design_of, unconverged_seeds
 from qwafer.comparison.analysis import DEFAULT_COSTS, RunAnalysis, analyse, cost_matrix
 from qwafer.comparison.differences import Differences, example_differences, seed_differences
 from qwafer.comparison.record import FeatureSource, HeadRecord, head_record
-from qwafer.comparison.runs import check_complete, check_same_examples
+from qwafer.comparison.runs import check_complete, check_same_data, check_same_examples, common_seed_first
 from qwafer.execution import Executor, Job, LocalProcesses, OnProgress, Progress, run_all
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
@@ -65,6 +65,9 @@ def run_benchmark(
     Raises InputError for data or options that do not allow it.
     """
     check_positive_int("jobs", jobs)
+    check_metric(experiment.metric)
+    check_comparable(experiment)
+    check_same_data(experiment)
     if not descriptive:
         check_design(experiment)
     cost_matrix(costs)
@@ -80,11 +83,17 @@ def run_benchmark(
         progress=report,
     )
     outcome = run_experiment(
-        resolved.experiment, out / "sweep", executor=executor, descriptive=True, progress=report, store_all=True
+        resolved.experiment,
+        out / "sweep",
+        executor=executor,
+        descriptive=True,
+        progress=report,
+        store_all=True,
+        beside=out,
     )
     directory = OutputDirectory(out / "sweep")
     check_complete(outcome.results)
-    runs = outcome.results.results
+    runs = common_seed_first(outcome.results.results)
     check_same_examples(runs)
     timings = _timings(resolved, directory, runs, out / "timing", executor, report)
     return _report(resolved, runs, timings, out, outcome, costs, jobs, n_resamples, report)

@@ -118,7 +118,7 @@ def run_nulls(
     with running:
         rates = search_rates(experiment.arms, data, out / "search", max(seeds) + 1, metric, running, progress)
     experiment = null_experiment(config, data, rates, seeds=seeds, metric=metric, margin=margin)
-    return run_experiment(experiment, out / "sweep", executor=running, progress=progress)
+    return run_experiment(experiment, out / "sweep", executor=running, progress=progress, beside=out)
 
 
 def search_rates(

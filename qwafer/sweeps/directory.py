@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from qwafer._errors import InputError, RecordError
+from qwafer._errors import InputError, PairingError, RecordError
 from qwafer._io import jsonable
 from qwafer._records import load_record, save_record
 from qwafer.config import RunConfig
@@ -187,6 +187,18 @@ class OutputDirectory:
                     sweep.results[arm][seed] = result
             self._check_copies(arm, sweep.results[arm])
         return sweep
+
+    def check_data(self, sweep: SweepResults, data: Mapping[str, SourceRecord]) -> None:
+        """Raise PairingError where a run was made on other features than those of `data`, by arm."""
+        for arm, runs in sweep.results.items():
+            here = data[arm].digest
+            for seed, run in runs.items():
+                there = run.digests.source
+                if here and there and there != here:
+                    raise PairingError(
+                        f"{self.run_path(arm, seed)} was made on different data ({there}) than this experiment's "
+                        f"({here}): delete it, and the run is done again"
+                    )
 
     def _load(self, experiment: Experiment, arm: str, seed: int) -> RunResult | None:
         """Return the complete run of `arm` and `seed`; None where there is none, or it is damaged or of another

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,9 +31,12 @@ class TestReads:
     digest: str
     """`Experiment.digest`."""
     runs: int
-    """Complete runs on the data, each of which read the test split once."""
+    """Runs that were completed on the data, each of which read the test split once; those that were deleted since
+    count, too."""
     first: str
     """Day of the first of them, YYYY-MM-DD, UTC."""
+    directory: str = ""
+    """Name of the output directory that they lie in; the same experiment in another one is counted apart."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,13 @@ class Ledger:
         found = []
         for key in dict.fromkeys(keys.values()):
             reads = self.data.get(key, ())
-            listed = ", ".join(f"{read.name} ({read.runs} run{'s' if read.runs != 1 else ''})" for read in reads)
-            count = f"{len(reads)} experiment{'s' if len(reads) != 1 else ''}"
+            names = [(read.name, read.digest) for read in reads]
+            listed = ", ".join(
+                f"{read.name}{f' in {read.directory}' if names.count(name) > 1 and read.directory else ''} "
+                f"({read.runs} run{'s' if read.runs != 1 else ''})"
+                for read, name in zip(reads, names, strict=True)
+            )
+            count = f"{len(set(names))} experiment{'s' if len(set(names)) != 1 else ''}"
             found.append(
                 f"The test split of these data ({key}) has been read by {count} from this folder: {listed or 'none'}"
                 + ("; choosing between them after seeing results is selection." if len(reads) > 1 else ".")
@@ -108,13 +116,28 @@ def _note(out: str | Path, experiment: Experiment, keys: Mapping[str, str], runs
         data = dict(ledger.data)
         for key in dict.fromkeys(keys.values()):
             count = sum(runs.get(arm, 0) for arm, own in keys.items() if own == key)
-            new = TestReads(experiment.name, experiment.digest(), count, datetime.now(UTC).date().isoformat())
-            reads = {(read.name, read.digest): read for read in data.get(key, ())}
-            known = reads.get((new.name, new.digest))
-            reads[new.name, new.digest] = new if known is None else replace(known, runs=max(known.runs, count))
-            data[key] = tuple(read for read in reads.values() if read.runs)
+            today = datetime.now(UTC).date().isoformat()
+            new = TestReads(experiment.name, experiment.digest(), count, today, Path(out).resolve().name)
+            reads = list(data.get(key, ()))
+            place = _place(reads, new)
+            if place is None:
+                reads.append(new)
+            else:
+                reads[place] = replace(reads[place], runs=max(reads[place].runs, count), directory=new.directory)
+            data[key] = tuple(read for read in reads if read.runs)
         if data != ledger.data:
             save_record(ledger_path(out), Ledger(data))
+
+
+def _place(reads: Sequence[TestReads], new: TestReads) -> int | None:
+    """Return the place of the entry of the same experiment and directory, or of one of an earlier version, which named
+    no directory; None where there is none.
+    """
+    for directory in (new.directory, ""):
+        for place, read in enumerate(reads):
+            if (read.name, read.digest, read.directory) == (new.name, new.digest, directory):
+                return place
+    return None
 
 
 class TestSplitReads:
@@ -132,8 +155,21 @@ class TestSplitReads:
             if source.path not in known:
                 known[source.path] = examples_digest(source.path)
         self.keys = {arm: known[source.path] for arm, source in sources.items()}
+        self._count_deleted()
         if any(self.runs.values()):
             note_test_reads(out, experiment, self.keys, self.runs)
+
+    def _count_deleted(self) -> None:
+        """Count runs that the ledger knows and that are not there any more: done again, they read once more."""
+        own = TestReads(self.experiment.name, self.experiment.digest(), 0, "", Path(self.out).resolve().name)
+        ledger = read_ledger(self.out)
+        for key in dict.fromkeys(self.keys.values()):
+            reads = ledger.data.get(key, ())
+            place = _place(reads, own)
+            arms = [arm for arm, other in self.keys.items() if other == key]
+            complete = sum(self.runs.get(arm, 0) for arm in arms)
+            if place is not None and reads[place].runs > complete:
+                self.runs[arms[0]] = self.runs.get(arms[0], 0) + reads[place].runs - complete
 
     def note(self, arm: str) -> None:
         """Note one more complete run."""
