@@ -46,7 +46,7 @@ def probe_claims(run: RunResult, data: FeatureSet) -> list[Report]:
         return [*reports, Report("training replay", question, "skip", f"cannot be executed again: {reason}")]
     trace = first_steps(config, prepared, run.seed, STEPS, run.epochs_run)
     before = {**trace.buffers, **trace.steps[0].before} if trace.steps else None
-    x = own(features[split.val])
+    x = own(features[run.rows["val"]])
     initial = None if before is None else Model(config, labels.shape[1]).logits(before, np.asarray(x, np.float64))
     reports.append(claims.checkpoint(run, config, train_labels, initial))
     reports.append(claims.preprocessing(config, train_features, trace.buffers if arrays is None else arrays))
