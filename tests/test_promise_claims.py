@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qwafer import InputError
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.evaluation import metrics
 from qwafer.features import FeatureSet
@@ -265,3 +266,43 @@ def test_batches_without_a_pair_are_no_alarm():
     config = dataclasses.replace(PLAIN, objective=loss_options("roc_auc"), training=training)
     for seed in range(3):
         assert failing(train(config, data, seed), data) == {}
+
+
+def test_an_impatient_run_that_has_hardly_left_has_not_converged():
+    data = feature_set(300, 6, 3, signal=1.0)
+    for patience in (1, 2):
+        slow = {"epochs": 40, "learning_rate": 1e-3, "early_stopping": patience}
+        run = train(having(**slow), data, 0)
+        longer = train(having(**{**slow, "epochs": 160, "early_stopping": None}), data, 0)
+        assert run.epochs_run < 10
+        assert longer.val.macro["roc_auc"] > run.val.macro["roc_auc"] + 0.1, "there was more to learn"
+        assert run.converged is False
+        assert failing(run, data) == {}
+
+
+@pytest.mark.parametrize("damage", ["record", "state", "all of it"])
+def test_a_damaged_checkpoint_costs_the_epochs_since_the_one_before(damage, data, tmp_path):
+    config = having(epochs=4, checkpoint_every_epochs=2)
+    whole = train(config, data, 0, directory=tmp_path)
+    newest = tmp_path / "checkpoints" / "4"
+    for path in newest.rglob("*"):
+        if path.is_file() and (damage == "all of it" or path.relative_to(newest).parts[0] == damage):
+            path.write_bytes(b"")
+    for _ in range(2):  # the damaged one is written anew
+        assert train(config, data, 0, directory=tmp_path).fingerprint() == whole.fingerprint()
+
+
+def test_checkpoints_that_cannot_be_read_at_all_are_refused_in_one_sentence(data, tmp_path):
+    config = having(epochs=2, checkpoint_every_epochs=2)
+    train(config, data, 0, directory=tmp_path)
+    for path in (tmp_path / "checkpoints" / "2").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(InputError, match="no checkpoint that can be read: delete it"):
+        train(config, data, 0, directory=tmp_path)
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused_in_one_sentence(data, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="cannot hold checkpoints"):
+        train(PLAIN, data, 0, directory=tmp_path / "out")

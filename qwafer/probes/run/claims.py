@@ -427,7 +427,8 @@ def ending(run: RunResult, config: RunConfig) -> list[str]:
     last = options.stage_ends[-1] if end is None else end
     if run.epochs_run != last:
         faults.append(f"training ended after epoch {run.epochs_run}, and by its curves and options after {last}")
-    own_word = bool(stopped) or _arrived(epochs, losses, values, run, options)
+    # Where early stopping has judged the objective, the loss alone is left to judge.
+    own_word = _arrived(epochs, losses, np.full_like(values, np.nan) if stopped else values, run, options)
     if run.converged is not own_word:
         faults.append(
             f"the run says that it has {'' if run.converged else 'not '}converged, and its curves say "
