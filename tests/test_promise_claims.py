@@ -158,7 +158,18 @@ def own_lots(patch):
     patch.setattr(_prepare.Prepared, "groups", lambda self, part: np.arange(len(getattr(self.split, part))))
 
 
+def digest_of(name):
+    def plant(patch):
+        real = _train._Run._digests
+        digests = lambda self: dataclasses.replace(real(self), **{name: "0" * 16})  # noqa: E731
+        patch.setattr(_train._Run, "_digests", digests)
+
+    return plant
+
+
 FAULTS = [
+    (digest_of("source"), PLAIN, "run data"),
+    (digest_of("split"), PLAIN, "run data"),
     (average_not_corrected, AVERAGED, "training replay"),
     (average_not_evaluated, AVERAGED, "training replay"),
     (nothing_learned_after(0.7), PLAIN, "training replay"),

@@ -99,6 +99,10 @@ def run_data(run: RunResult, config: RunConfig, data: FeatureSet, split: Split) 
         shared = len(set(content[parts[one]].tolist()) & set(content[parts[other]].tolist()))
         if shared:
             faults.append(f"{shared} examples are both in {one} and in {other}")
+    if run.digests.source and run.digests.source != data.digest():
+        faults.append("the digest of the data is not theirs")
+    if run.digests.split != split.digest:
+        faults.append("the digest of the split is not its own")
     if run.n_examples and run.n_examples != {name: len(part) for name, part in parts.items()}:
         faults.append("the numbers of examples are not those of the parts")
     faults += [*split_faults(config, data, run.seed, split), *seed_faults(config, data, run.seed, split)]
