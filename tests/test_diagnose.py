@@ -57,7 +57,7 @@ def test_small_experiment_passes_and_is_written(tmp_path: Path, capsys: pytest.C
     assert reports["sensitivity"].verdict == "warn"
     assert reports["ineffective options"].verdict == "pass"
     assert set(reports["sensitivity"].numbers) == {"mean_z", "mean_z_readout"}
-    assert len(reports) == 36
+    assert len(reports) == 37
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert "| sensitivity | **warn** |" in markdown
     for line in markdown.splitlines():

@@ -10,6 +10,7 @@ import numpy as np
 from qwafer._errors import InputError
 from qwafer.circuits import CircuitSpec
 from qwafer.config import RunConfig
+from qwafer.evaluation.exclusive import one_vs_rest_logits
 from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import LinearOptions, QuantumHead
@@ -183,11 +184,12 @@ def probe_run(run: RunResult, data: FeatureSet, *, seed: int = 0) -> list[Report
     test = {"logits": outputs["test_logits"], "labels": outputs["test_labels"]}
     val = {"logits": outputs["val_logits"], "labels": outputs["val_labels"]}
     gamma = getattr(config.objective, "focal_gamma", 0.0)
+    ranks = one_vs_rest_logits(test["logits"]) if run.exclusive else test["logits"]
     reports = [
-        scores.score_spread(test["logits"], test["labels"], run.predictor.thresholds, names),
-        scores.score_sign(test["logits"], test["labels"], run.curves.get("alpha", ()), names),
+        scores.score_spread(ranks, test["labels"], run.predictor.thresholds or None, names, exclusive=run.exclusive),
+        scores.score_sign(ranks, test["labels"], run.curves.get("alpha", ()), names),
         stall.focal_stall(run.curves, gamma, level=stall_level_of(prepared, config)),
-        scores.threshold_fragility(val, test, names, seed=seed),
+        _undecided() if run.exclusive else scores.threshold_fragility(val, test, names, seed=seed),
     ]
     if not isinstance(config.head, LinearOptions):
         reports.insert(3, scores.linear_equality(logits, held, run.predictor.logits(fitted), fitted))
@@ -201,6 +203,14 @@ def probe_run(run: RunResult, data: FeatureSet, *, seed: int = 0) -> list[Report
             jacobian, gram = _jacobian_and_gram(head, head.spec, shown)
             reports.append(scores.output_rank(jacobian, gram=gram))
     return [*reports, *probe_claims(run, data)]
+
+
+def _undecided() -> Report:
+    """Return the report of exclusive classes on thresholds: they have none."""
+    question = "How much does test F1 depend on the threshold that validation happened to give?"
+    return Report(
+        "threshold fragility", question, "skip", "exclusive classes have no thresholds: the largest logit decides"
+    )
 
 
 def stall_level_of(prepared: Prepared, config: RunConfig) -> float:

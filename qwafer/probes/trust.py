@@ -18,6 +18,7 @@ from qwafer.probes.data import controls
 from qwafer.probes.data.held import held_out
 from qwafer.probes.data.probed import probe_data
 from qwafer.probes.report import Report, Verdict, merge, worst
+from qwafer.probes.run.claims import split_as_stated
 from qwafer.probes.suite import head_fit, probe_circuit, probe_run, probed_data, run_subject
 from qwafer.training import ParameterCount, Prepared, RunResult, prepare, train
 
@@ -152,6 +153,8 @@ def trust_table(
     data_reports = _data_reports(
         prepared[baseline], *held[baseline], stratified=stratified, seed=seed, thorough=thorough
     )
+    own_split = prepared[baseline].split
+    data_reports.insert(1, split_as_stated(short[baseline], data[baseline], seed, own_split))
     announce("pairing")
     as_asked = {arm: _as_asked(run, short[arm], prepared[arm]) for arm, run in runs.items()}
     pairing_reports = _pairing_reports(arms, as_asked, data, baseline, seed)

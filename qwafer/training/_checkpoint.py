@@ -30,7 +30,10 @@ class Checkpoints:
         self._identity = canonical_json(identity)
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True, enable_async_checkpointing=False)
         self._directory = Path(directory).resolve() / "checkpoints"
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
+        except OSError as error:
+            raise InputError(f"{self._directory} cannot hold checkpoints ({error})") from error
 
     def save(self, epoch: int, tree: Any, record: dict[str, Any]) -> None:
         """Write the checkpoint of `epoch`; a second one of the same epoch is not written."""
@@ -43,14 +46,31 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def latest(self, tree: Any) -> tuple[int, Any, dict[str, Any]] | None:
-        """Return epoch, pytree (of the structure of `tree`) and record of the newest checkpoint, or None if there is
-        none.
+        """Return epoch, pytree (of the structure of `tree`) and record of the newest checkpoint that can be read, or
+        None if there is none; those that cannot are deleted, so that the run writes them anew.
 
-        Raises InputError where it belongs to another run.
+        Raises InputError where it belongs to another run, or where there are checkpoints and none can be read.
         """
-        epoch = self._manager.latest_step()
-        if epoch is None:
-            return None
+        damaged = []
+        for epoch in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self._read(epoch, tree)
+            except InputError:
+                raise
+            except Exception:  # what orbax and its stores raise for a damaged file has no common class
+                damaged.append(epoch)
+                continue
+            for other in damaged:
+                self._manager.delete(other)
+            return found
+        if damaged:
+            raise InputError(
+                f"{self._directory} holds no checkpoint that can be read: delete it, and the run begins anew"
+            )
+        return None
+
+    def _read(self, epoch: int, tree: Any) -> tuple[int, Any, dict[str, Any]]:
+        """Return the checkpoint of `epoch`; see `latest`."""
         restore = self._ocp.args
         record = self._manager.restore(epoch, args=restore.Composite(record=restore.JsonRestore()))["record"]
         if record.pop("identity") != self._identity:

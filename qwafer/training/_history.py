@@ -77,15 +77,19 @@ class History:
         return self.diverged or (config.early_stopping is not None and self.since_best >= config.early_stopping)
 
     def converged(self, config: TrainingConfig) -> bool:
-        """Return whether the run so far has converged, by `has_converged` or by early stopping of its own rule."""
+        """Return whether the run so far has converged, by `has_converged`.
+
+        Early stopping says of the objective alone that it does not improve any more, and for as long as its patience:
+        the validation loss must have arrived, too, or an impatient run that has hardly left would have converged.
+        """
         if self.diverged:
             return False
-        if self.stopped(config) and self.best_epoch > 0:
-            return True
         sign = -1.0 if config.val_objective == "loss" else 1.0
         values = [sign * value for value in self.curves[f"val_{config.val_objective}"]]
         initial = math.inf if self.initial is None else self.initial.loss
         losses, tolerance = self.curves["val_loss"], config.convergence_tolerance
+        if self.stopped(config) and self.best_epoch > 0:
+            values = [math.nan] * len(values)
         return has_converged(self.curves["epoch"], losses, values, tolerance, initial)
 
     def append(

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from qwafer.config import RunConfig
+from qwafer.training import _train
 from qwafer.training._prepare import Prepared
 from qwafer.training._step import State, Totals
-from qwafer.training._train import _Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,22 +42,26 @@ class Trace:
     """The first steps of a run, and the frozen arrays of its head."""
 
     steps: tuple[Step, ...]
-    """`count` steps of the first epoch, then as many of the second."""
+    """`count` steps of the first epoch, then as many of the second; then those around the end of each stage."""
     buffers: dict[str, np.ndarray]
     """Standardisation, frozen projection, frozen alpha, by name, float64."""
+    evaluated: dict[str, np.ndarray]
+    """The parameters that are evaluated after the last of `steps`, float64."""
 
 
 class _EnoughError(Exception):
     """Enough steps of an epoch were taken."""
 
 
-def first_steps(config: RunConfig, prepared: Prepared, seed: int, count: int) -> Trace:
-    """Return `count` steps at the start of epoch 1 and of epoch 2, taken by the training path itself.
+def first_steps(config: RunConfig, prepared: Prepared, seed: int, count: int, epochs: int = 0) -> Trace:
+    """Return `count` steps at the start of epoch 1 and of epoch 2, taken by the training path itself, and one on either
+    side of the end of each stage up to epoch `epochs`.
 
     The second epoch starts where the steps of the first ended. Fewer steps where an epoch has fewer, and one epoch
-    where training has one.
+    where training has one. At the end of a stage parameters and moments are still those of the first steps, while the
+    steps are counted as in the run: what depends on the count, as the schedule does, is seen at work there.
     """
-    run = _Run(config, prepared, seed, None)
+    run = _train._Run(config, prepared, seed, None)
     take = run.steps
     taken: list[Step] = []
 
@@ -78,7 +82,28 @@ def first_steps(config: RunConfig, prepared: Prepared, seed: int, count: int) ->
         run.epoch = epoch
         with contextlib.suppress(_EnoughError):
             run._train_epoch()
-    return Trace(tuple(taken), _arrays(run.head.buffers))
+    per_epoch = run.sampler.n_batches
+    for end in (end for end in config.training.stage_ends if end <= epochs):
+        for number in (end * per_epoch - 1, end * per_epoch):
+            if int(run.state.step) <= number < epochs * per_epoch:
+                run.state = _counted(run.state, number)
+                epoch, i = number // per_epoch + 1, number % per_epoch
+                rest = run.head, run.objective, run.state, run._batch(epoch), run.key
+                after, _ = take(*rest, np.int32(i), np.int32(i + 1))
+                taken.append(_step(epoch, i, run.state, after))
+                run.state = after
+    evaluated = _train.evaluated_parameters(config.training, run.state)
+    return Trace(tuple(taken), _arrays(run.head.buffers), _arrays(evaluated))
+
+
+def _counted(state: State, number: int) -> State:
+    """Return `state` with every count of steps, the optimiser's among them, set to `number`."""
+
+    def leaf(value: Any) -> Any:
+        counts = jax.numpy.issubdtype(value.dtype, jax.numpy.integer) and value.ndim == 0
+        return jax.numpy.full_like(value, number) if counts else value
+
+    return jax.tree.map(leaf, state)
 
 
 def _step(epoch: int, index: int, before: State, after: State) -> Step:

@@ -126,8 +126,8 @@ class RunResult:
     epochs_run: int
     """Epochs trained."""
     converged: bool | None
-    """Whether training went on until a doubling did not pay (`has_converged`) or early stopping ended it; None where
-    nothing is trained in epochs."""
+    """Whether training went on until a doubling did not pay (`has_converged`), or early stopping ended it and the
+    validation loss had arrived, too; None where nothing is trained in epochs."""
     curves: dict[str, list[Any]]
     """One entry per evaluation of each of `CURVES` and `GROUP_CURVES` that the head has."""
     digests: Digests

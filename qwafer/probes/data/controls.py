@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from qwafer._errors import InputError
 from qwafer.data import Split, make_split
 from qwafer.evaluation import roc_auc
 from qwafer.probes.data.probed import ProbedData, auc_error, ridge_scores
@@ -93,8 +94,12 @@ def split_by_origin(data: ProbedData, fit: Fit = linear_fit, *, seed: int = 0) -
     if data.groups is None and data.times is None:
         return Report(name, question, "skip", "the data have neither lots nor times")
     by = "group" if data.groups is not None else "time"
+    try:
+        by_origin = _resplit(data, by, seed)
+    except InputError as refusal:
+        return Report(name, question, "skip", f"these examples cannot be split by {by}: {refusal}")
     random_auc, random_error = _macro_auc(_resplit(data, "content", seed), fit)
-    origin_auc, origin_error = _macro_auc(_resplit(data, by, seed), fit)
+    origin_auc, origin_error = _macro_auc(by_origin, fit)
     drop, error = random_auc - origin_auc, float(np.hypot(random_error, origin_error))
     return Report(
         name=name,

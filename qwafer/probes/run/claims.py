@@ -7,19 +7,29 @@ import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import norm, rankdata
 
+from qwafer._errors import InputError
 from qwafer._io import digest, hash_texts, key_seed
-from qwafer.config import RunConfig
+from qwafer.config import RunConfig, TrainingConfig
 from qwafer.data import Split
+from qwafer.evaluation import Evaluation
 from qwafer.features import FeatureSet
 from qwafer.probes.report import Report
 from qwafer.probes.run.model import Arrays, Model, OwnLoss, Statistics
 from qwafer.probes.run.replay import planned
-from qwafer.training import RunResult
+from qwafer.training import RunResult, prepare
 
 SCORE_TOLERANCE = 1e-3
 """Of the spread of a logit."""
 STATISTICS_TOLERANCE = 1e-3
 """Of a standard deviation."""
+SIZE_UNITS, SIZE_SHARE = 3, 0.1
+"""A part may be off by so many of the largest unit that stays together, or by so much of all rows."""
+FEW_UNITS = 20
+"""Distinct maps, or lots, below which two seeds may well draw one split."""
+TOLD_APART = 1e-4
+"""Range of the logits below which rounding ranks them."""
+INITIAL_AUC = 0.05
+"""Of a ROC-AUC before the first step, where rounding may decide ties."""
 PARTS_GAP = 0.1
 """Least gap of a ROC-AUC between validation and test that is looked at."""
 PARTS_ALARM = 5e-5
@@ -67,6 +77,14 @@ def run_data(run: RunResult, config: RunConfig, data: FeatureSet, split: Split) 
         ids = run.ids.get(part)
         if ids is not None and not np.array_equal(ids, hash_texts(content[parts[part]])):
             faults.append(f"the content ids of {part} are not those of its rows")
+        lots = run.groups.get(part)
+        known = None if data.groups is None else hash_texts(data.groups[rows][parts[part]]).view(np.int64)
+        if lots is None or known is None:
+            same = lots is None and known is None
+        else:
+            same = np.array_equal(lots, known)
+        if not same:
+            faults.append(f"the lots of {part} are not those of its rows")
         if run.labels[part].shape != labels[parts[part]].shape:
             faults.append(f"the labels of {part} have another shape than those of the data")
         else:
@@ -81,8 +99,13 @@ def run_data(run: RunResult, config: RunConfig, data: FeatureSet, split: Split) 
         shared = len(set(content[parts[one]].tolist()) & set(content[parts[other]].tolist()))
         if shared:
             faults.append(f"{shared} examples are both in {one} and in {other}")
+    if run.digests.source and run.digests.source != data.digest():
+        faults.append("the digest of the data is not theirs")
+    if run.digests.split != split.digest:
+        faults.append("the digest of the split is not its own")
     if run.n_examples and run.n_examples != {name: len(part) for name, part in parts.items()}:
         faults.append("the numbers of examples are not those of the parts")
+    faults += [*split_faults(config, data, run.seed, split), *seed_faults(config, data, run.seed, split)]
     if data.split is not None and any((data.split[rows][part] != name).any() for name, part in parts.items()):
         faults.append("the split is not the one that came with the data")
     if config.trained_by_loop and run.digests.batches:
@@ -103,6 +126,119 @@ def run_data(run: RunResult, config: RunConfig, data: FeatureSet, split: Split) 
         meaning="Metrics speak of other examples, labels or patterns than the report says.",
         remedy="Look for an order that was applied to one of features, labels and names alone.",
     )
+
+
+def split_faults(config: RunConfig, data: FeatureSet, seed: int, split: Split) -> list[str]:
+    """Return what of `split` is not as the options state, for `data` before limit and task: lots or time that its parts
+    share, the sizes of its parts, the seed.
+
+    Sizes are those of whole units (identical maps, lots): a part may be off by the largest of them, or by a tenth.
+    """
+    options = config.data
+    faults: list[str] = []
+    if data.split is not None:
+        return faults
+    rows = limited(config, data, seed)
+    parts = {name: getattr(split, name) for name in ("train", "val", "test")}
+    content = np.unique(data.content_ids[rows], return_inverse=True)[1]
+    unit = content
+    if options.split_by == "group":
+        if data.groups is None:
+            return ["the split is by lot, and the data have no lots"]
+        lots = data.groups[rows]
+        unit = np.unique(lots, return_inverse=True)[1]
+        for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+            shared = np.intersect1d(lots[parts[one]], lots[parts[other]])
+            if len(shared):
+                faults.append(f"the split is by lot, and {len(shared)} lots are both in {one} and in {other}")
+    if options.split_by == "time":
+        if data.times is None:
+            return ["the split is by time, and the data have no times"]
+        newest = np.full(content.max() + 1, -np.inf)
+        np.maximum.at(newest, content, data.times[rows])
+        times = newest[content]
+        for one, other in (("train", "val"), ("val", "test")):
+            if times[parts[one]].max() > times[parts[other]].min():
+                faults.append(f"the split is by time, and {one} has maps that are newer than some of {other}")
+    test = 1 - options.train_fraction - options.val_fraction if options.n_folds is None else 1 / options.n_folds
+    if len(np.unique(np.stack([content, unit]), axis=1).T) > content.max() + 1:
+        return faults  # lots that share a map stay together, and how large they become is not known here
+    stated = {"train": options.trained_fraction, "val": options.val_fraction, "test": test}
+    largest = int(np.bincount(unit).max())
+    for name, fraction in stated.items():
+        off = abs(len(parts[name]) - fraction * len(rows))
+        if off > max(SIZE_UNITS * largest, SIZE_SHARE * len(rows)):
+            faults.append(
+                f"{name} has {len(parts[name]) / len(rows):.0%} of the rows, and the options say {fraction:.0%}"
+            )
+    return faults
+
+
+def split_as_stated(config: RunConfig, data: FeatureSet, seed: int, split: Split) -> Report:
+    """Report whether `split` is as the options state, for `data` before limit and task; see `split_faults`."""
+    faults = [*split_faults(config, data, seed, split), *seed_faults(config, data, seed, split)]
+    name, question = "split as stated", "Does the split keep lots, time, sizes and seeds apart as the options state?"
+    if data.split is not None:
+        return Report(name, question, "skip", "the data bring their own split")
+    return Report(
+        name=name,
+        question=question,
+        verdict="fail" if faults else "pass",
+        headline="; ".join(faults[:2]) or f"parts by {config.data.split_by}, of the sizes stated",
+        numbers={"faults": faults},
+        tolerance="fail: a lot in two parts, training newer than test, a part that is far from its size, one test part "
+        "for all seeds",
+        meaning="The verdict is about another split than its sentence says.",
+        remedy="Compare `Prepared.split` with data.split_by, the fractions and the seed.",
+    )
+
+
+def seed_faults(config: RunConfig, data: FeatureSet, seed: int, split: Split) -> list[str]:
+    """Return whether the test part does not depend on the seed as the options state: folds of one partition share no
+    row, and other seeds draw other parts. Of few units, which may be drawn alike, nothing is asked.
+    """
+    options = config.data
+    if data.split is not None or options.split_by == "time" or options.split_seed is not None:
+        return []
+    names = data.content_ids if options.split_by == "content" else data.groups
+    if names is None or len(np.unique(names)) < FEW_UNITS or len(split.test) < 2:
+        return []
+    if options.n_folds is None:
+        others = [seed + 1, seed + 2]
+    else:
+        first = seed - seed % options.n_folds
+        others = [first + (seed + 1) % options.n_folds]
+    try:
+        found = [prepare(config, data, other) for other in others]
+    except InputError:
+        return []
+    if options.n_folds is not None:
+        shared = len(np.intersect1d(split.test, found[0].split.test))
+        return [f"{shared} rows are tested by two folds of one partition"] if shared else []
+    own = data.content_ids[limited(config, data, seed)[split.test]]
+    same = all(np.array_equal(np.sort(own), np.sort(p.data.content_ids[p.split.test])) for p in found)
+    return ["every seed has the same test part, though the options draw one per seed"] if same else []
+
+
+def initial_fault(run: RunResult, loss: float | None, logits: np.ndarray, labels: np.ndarray) -> list[str]:
+    """Return in what the scores before the first step differ from those of the initial parameters, whose loss and
+    logits (N, n_labels) on validation are given.
+    """
+    if run.initial is None:
+        return []
+    ranks = _odds(logits) if run.val.exclusive else logits
+    aucs = [auc(ranks[:, k], labels[:, k] > 0) for k in range(labels.shape[1])]
+    defined = [value for value in aucs if not np.isnan(value)]
+    own = float(np.mean(defined)) if defined else float("nan")
+    faults = []
+    if loss is not None and not np.isclose(run.initial.loss, loss, rtol=1e-2, atol=1e-4):
+        faults.append(f"validation loss before the first step is said to be {run.initial.loss:.4g}, and is {loss:.4g}")
+    told_apart = float(np.ptp(logits, axis=0).min()) > TOLD_APART
+    if told_apart and not np.isclose(run.initial.roc_auc, own, atol=INITIAL_AUC, equal_nan=True):
+        faults.append(
+            f"validation ROC-AUC before the first step is said to be {run.initial.roc_auc:.3f}, not {own:.3f}"
+        )
+    return faults
 
 
 def preprocessing(config: RunConfig, train: np.ndarray, arrays: Arrays) -> Report:
@@ -168,6 +304,9 @@ def scores(run: RunResult, config: RunConfig, features: np.ndarray, arrays: Arra
         aucs = np.array([auc(ranks[:, k], labels[:, k]) for k in range(logits.shape[1])])
         if not np.allclose(aucs, evaluation.per_class["roc_auc"], atol=1e-9, equal_nan=True):
             faults.append(f"the ROC-AUC of {part} is not that of its logits")
+        faults += [
+            f"the {name} of {part} is not that of its logits" for name in _wrong_metrics(evaluation, ranks, labels)
+        ]
         cuts = evaluation.thresholds
         if cuts is not None:
             own_f1 = [_f1(logits[:, k] > cuts[k], labels[:, k]) for k in range(len(cuts))]
@@ -175,6 +314,7 @@ def scores(run: RunResult, config: RunConfig, features: np.ndarray, arrays: Arra
                 faults.append(f"the tuned F1 of {part} is not that of its logits at the thresholds")
             if cuts != run.val.thresholds:
                 faults.append(f"the thresholds of {part} are not those of validation")
+    faults += [*_predictor_faults(run), *_prediction_faults(run, config, features)]
     if run.val.thresholds is not None:
         for k, cut in enumerate(run.val.thresholds):
             best = best_cuts(run.logits["val"][:, k].astype(np.float64), run.labels["val"][:, k] > 0)
@@ -194,7 +334,132 @@ def scores(run: RunResult, config: RunConfig, features: np.ndarray, arrays: Arra
     )
 
 
-def checkpoint(run: RunResult, config: RunConfig, train_labels: np.ndarray) -> Report:
+def _wrong_metrics(evaluation: Evaluation, ranks: np.ndarray, truth: np.ndarray) -> list[str]:
+    """Return the names of metrics that scores (N, K), logits of a class against the rest, and their truth do not give,
+    and of averages that are not the mean over the labels for which they are defined.
+    """
+    if not np.isfinite(ranks).all():
+        return []
+    probability = np.exp(-np.logaddexp(0, -ranks))
+    own = {
+        "average_precision": [_average_precision(ranks[:, k], truth[:, k]) for k in range(ranks.shape[1])],
+        "brier": ((probability - truth) ** 2).mean(axis=0),
+        "loss": (np.logaddexp(0, ranks) - truth * ranks).mean(axis=0),
+        "separation": [
+            ranks[up, k].mean() - ranks[~up, k].mean() if 0 < up.sum() < len(up) else np.nan
+            for k, up in enumerate(truth.T)
+        ],
+    }
+    claimed, wrong = evaluation.per_class, []
+    for name, values in own.items():
+        if not np.allclose(values, claimed[name], rtol=1e-7, atol=1e-9, equal_nan=True):
+            wrong.append(name)
+    for name, values in claimed.items():
+        given = np.asarray(values, np.float64)[~np.isnan(values)]
+        mean = float(given.mean()) if len(given) else float("nan")
+        if evaluation.exclusive and name == "loss":
+            continue  # there it is the cross-entropy of all classes
+        if not np.isclose(mean, evaluation.macro[name], rtol=1e-9, atol=1e-9, equal_nan=True):
+            wrong.append(f"mean {name}")
+    return wrong
+
+
+def _average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean, over positives, of the precision among the scores at least as high."""
+    if not truth.any():
+        return float("nan")
+    at_least, hits = (len(s) - np.searchsorted(np.sort(s), scores[truth], side="left") for s in (scores, scores[truth]))
+    return float((hits / at_least).mean())
+
+
+def _predictor_faults(run: RunResult) -> list[str]:
+    """Return in what the predictor that is handed out differs from the run: names, thresholds, logits, numbers."""
+    predictor = run.predictor
+    faults: list[str] = []
+    if predictor is None:
+        return faults
+    if predictor.label_names != run.label_names:
+        faults.append("the predictor calls its labels otherwise than the run")
+    if predictor.thresholds != (run.val.thresholds or ()):
+        faults.append("the thresholds of the predictor are not those of the run")
+    params = getattr(predictor.head, "params", None)
+    if isinstance(params, dict) and run.n_parameters.trainable is not None:
+        count = sum(int(np.size(value)) for value in params.values())
+        if count != run.n_parameters.trainable:
+            faults.append(f"the head has {count} trainable numbers, the run says {run.n_parameters.trainable}")
+    return faults
+
+
+def _prediction_faults(run: RunResult, config: RunConfig, features: np.ndarray) -> list[str]:
+    """Return in what the logits that the predictor gives for the rows of validation and test, among `features` (N, D),
+    differ from those of the run; nothing is asked of finite shots.
+    """
+    if run.predictor is None or getattr(config.engine, "shots", None) is not None:
+        return []
+    faults = []
+    for part in ("val", "test"):
+        chosen = np.unique(np.linspace(0, len(run.rows[part]) - 1, 512).astype(int))
+        found, stored = run.predictor.logits(features[run.rows[part][chosen]]), run.logits[part][chosen]
+        if not np.allclose(found, stored, rtol=SCORE_TOLERANCE, atol=SCORE_TOLERANCE, equal_nan=True):
+            faults.append(f"the predictor gives other logits for {part} than the run")
+    return faults
+
+
+def ending(run: RunResult, config: RunConfig) -> list[str]:
+    """Return what of the end of a run, and of its word on convergence, its curves and options do not give."""
+    options = config.training
+    epochs = [int(epoch) for epoch in run.curves.get("epoch", ())]
+    losses = np.asarray(run.curve("val_loss"), np.float64)
+    if not epochs or run.initial is None or not np.isfinite([*losses, *run.curve("train_loss")]).all():
+        return []
+    curve = np.asarray(run.curve(f"val_{options.val_objective}"), np.float64)
+    values = -curve if options.val_objective == "loss" else curve
+    if epochs != [epoch for epoch in options.evaluation_epochs if epoch <= run.epochs_run]:
+        return ["the evaluations are not at the epochs that the options state"]
+    stopped, end = None, None
+    for count in range(1, len(epochs) + 1):
+        own, patience = values[:count], options.early_stopping
+        known = np.where(np.isnan(own), -np.inf, own)
+        waited = count - 1 - int(known.argmax()) if np.isfinite(known).any() else count
+        if patience is not None and waited >= patience:
+            stopped, end = bool(np.isfinite(known).any()), epochs[count - 1]
+            break
+        if epochs[count - 1] in options.stage_ends and _arrived(epochs[:count], losses[:count], own, run, options):
+            end = epochs[count - 1]
+            break
+    faults = []
+    last = options.stage_ends[-1] if end is None else end
+    if run.epochs_run != last:
+        faults.append(f"training ended after epoch {run.epochs_run}, and by its curves and options after {last}")
+    # Where early stopping has judged the objective, the loss alone is left to judge.
+    own_word = _arrived(epochs, losses, np.full_like(values, np.nan) if stopped else values, run, options)
+    if run.converged is not own_word:
+        faults.append(
+            f"the run says that it has {'' if run.converged else 'not '}converged, and its curves say "
+            f"that it has {'' if own_word else 'not'}".rstrip()
+        )
+    return faults
+
+
+def _arrived(
+    epochs: Sequence[int], losses: np.ndarray, values: np.ndarray, run: RunResult, options: TrainingConfig
+) -> bool:
+    """Return whether the second half of the epochs paid too little, by loss and objective, to go on."""
+    late = np.array([2 * epoch > epochs[-1] for epoch in epochs])
+    if len(epochs) < 4 or late.all() or run.initial is None:
+        return False
+    early_loss, gain = losses[~late].min(), losses[~late].min() - losses[late].min()
+    slack = options.convergence_tolerance * abs(early_loss)
+    paid = gain > 10 * slack or (gain > slack and gain > (run.initial.loss - losses[late].min()) / 4)
+    if paid or np.isnan(values).any():
+        return not paid
+    best = values[~late].max()
+    return bool(values[late].max() <= best + options.convergence_tolerance * max(1.0, abs(best)))
+
+
+def checkpoint(
+    run: RunResult, config: RunConfig, train_labels: np.ndarray, initial: np.ndarray | None = None
+) -> Report:
     """Report whether the checkpoint is the best on validation, and its scores those recorded with its epoch."""
     epochs = [int(epoch) for epoch in run.curves.get("epoch", ())]
     name, question = "checkpoint", "Is the checkpoint the best on validation?"
@@ -220,6 +485,10 @@ def checkpoint(run: RunResult, config: RunConfig, train_labels: np.ndarray) -> R
     recorded = run.curve("val_loss")[place]
     if loss is not None and not np.isclose(recorded, loss, rtol=1e-3, atol=1e-6, equal_nan=True):
         faults.append(f"validation loss was {recorded:.5f} when the checkpoint was picked, its logits give {loss:.5f}")
+    faults += ending(run, config)
+    if initial is not None:
+        before = OwnLoss(config.objective, train_labels).value(initial, labels.astype(np.float64))
+        faults += initial_fault(run, before, initial, labels)
     return Report(
         name=name,
         question=question,

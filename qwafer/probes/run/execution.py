@@ -6,7 +6,7 @@ from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
 from qwafer.probes.report import Report
 from qwafer.probes.run import claims
-from qwafer.probes.run.model import Statistics, why_not
+from qwafer.probes.run.model import Model, Statistics, why_not
 from qwafer.probes.run.replay import STEPS, replay
 from qwafer.training import RunResult, prepare
 from qwafer.training._trace import first_steps
@@ -44,7 +44,10 @@ def probe_claims(run: RunResult, data: FeatureSet) -> list[Report]:
     if reason is not None:
         question = "Does training take the steps that the configuration states?"
         return [*reports, Report("training replay", question, "skip", f"cannot be executed again: {reason}")]
-    trace = first_steps(config, prepared, run.seed, STEPS)
-    reports.append(claims.checkpoint(run, config, train_labels))
+    trace = first_steps(config, prepared, run.seed, STEPS, run.epochs_run)
+    before = {**trace.buffers, **trace.steps[0].before} if trace.steps else None
+    x = own(features[run.rows["val"]])
+    initial = None if before is None else Model(config, labels.shape[1]).logits(before, np.asarray(x, np.float64))
+    reports.append(claims.checkpoint(run, config, train_labels, initial))
     reports.append(claims.preprocessing(config, train_features, trace.buffers if arrays is None else arrays))
     return [*reports, replay(run, config, train_features, train_labels, trace)]

@@ -1,7 +1,7 @@
 """Training once more: the first steps of the training path against own batches, losses, gradients and AdamW."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,13 @@ from qwafer.training import RunResult
 from qwafer.training._trace import Step, Trace
 
 STEPS = 4
-"""Steps of each of the first two epochs that are taken again."""
+"""Steps of each of the first two epochs that are taken again, beside one on either side of the end of each stage."""
 GRADIENT_TOLERANCE = 5e-3
 """Of the largest entry of a parameter's gradient."""
 SMALL = 1e-4
 """Of the largest entry of the whole gradient: what a parameter of a nearly vanishing gradient may be off by."""
+MOMENT_ROUNDING = 2e-6
+"""Of the first moment, from whose change the gradient is read: its rounding, where the gradient itself is nothing."""
 UPDATE_TOLERANCE = 1e-3
 """Of the learning rate."""
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -56,7 +58,8 @@ def replay(run: RunResult, config: RunConfig, features: np.ndarray, labels: np.n
             seen = (first_after - BETAS[0] * first) / (1 - BETAS[0])
             scale = float(np.abs(value).max(initial=0)) * clip
             off = float(np.abs(seen - clip * value).max(initial=0))
-            allowed = GRADIENT_TOLERANCE * scale + SMALL * largest + 1e-12
+            rounding = MOMENT_ROUNDING * float(np.abs(first).max(initial=0))
+            allowed = GRADIENT_TOLERANCE * scale + SMALL * largest + rounding + 1e-12
             squares = np.abs(second_after - BETAS[1] * second - (1 - BETAS[1]) * seen**2).max(initial=0)
             worst = max(worst, off / allowed)
             place = f"step {step.index + 1} of epoch {step.epoch}"
@@ -82,11 +85,12 @@ def replay(run: RunResult, config: RunConfig, features: np.ndarray, labels: np.n
                 own = d * value + (1 - d) * step.after[name]
                 if not np.allclose(own, step.average_after[name], rtol=1e-5, atol=1e-6):
                     faults.append(f"step {step.number + 1}: the moving average of {name} is not the one of decay {d}")
+    faults += _evaluated(options, steps[-1], trace.evaluated) if steps else []
     return Report(
         name="training replay",
         question="Does training take the steps that the configuration states?",
         verdict="fail" if faults else "pass",
-        headline=faults[0] if faults else f"{len(steps)} steps of epochs 1 and 2 computed again, all agree",
+        headline=faults[0] if faults else f"{len(steps)} steps of epochs {_listed(steps)} computed again, all agree",
         numbers={"steps": len(steps), "largest_error": worst, "faults": faults[:20]},
         tolerance=f"fail: a gradient off by {GRADIENT_TOLERANCE:.1%} of its largest entry, or an update by "
         f"{UPDATE_TOLERANCE:.1%} of the learning rate",
@@ -153,6 +157,26 @@ def _adamw(
     mean, square = (moment / (1 - beta ** (step.number + 1)) for moment, beta in zip(moments, BETAS, strict=True))
     move = mean / (np.sqrt(square) + EPSILON) + decay * step.before[name]
     return np.asarray(step.before[name] - rate * getattr(options, f"lr_mult_{_group(name)}") * move)
+
+
+def _evaluated(options: TrainingConfig, last: Step, found: Mapping[str, np.ndarray]) -> list[str]:
+    """Return what is wrong with the parameters that are evaluated after the `last` step: those after it, or their
+    moving average, divided by the weight that its steps have in it.
+    """
+    faults = []
+    for name, value in last.after.items():
+        own = value
+        if options.ema_decay is not None:
+            own = last.average_after[name] / (1 - options.ema_decay ** (last.number + 1))
+        if not np.allclose(own, found[name], rtol=1e-4, atol=1e-6):
+            what = "the moving average, corrected for its start at 0" if options.ema_decay else "those after the step"
+            faults.append(f"the parameters that are evaluated ({name}) are not {what}")
+    return faults
+
+
+def _listed(steps: Sequence[Step]) -> str:
+    epochs = sorted({step.epoch for step in steps})
+    return ", ".join(map(str, epochs[:-1])) + (" and " if epochs[1:] else "") + str(epochs[-1])
 
 
 def _same_start(run: RunResult, config: RunConfig, steps: Sequence[Step]) -> bool:

@@ -25,37 +25,47 @@ def score_spread(
     labels: Float[np.ndarray, "N K"],
     thresholds: Sequence[float] | None = None,
     label_names: Sequence[str] = (),
+    *,
+    exclusive: bool = False,
 ) -> Report:
     """Report whether the scores are constant, not finite, or predict (almost) everything or nothing positive.
 
     Constant or non-finite scores fail; an extreme predicted-positive rate at `thresholds` (logit units; 0 by default)
-    warns: ranking metrics stay valid, thresholded ones do not.
+    warns: ranking metrics stay valid, thresholded ones do not. Of `exclusive` classes the largest logit is predicted. A
+    single example is skipped: its scores cannot differ.
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels) > 0
+    title, question = "score spread", "Do the scores differ, and are some examples predicted positive and some not?"
+    if len(logits) < 2:
+        return Report(title, question, "skip", f"{len(logits)} held-out example is too few to tell")
     names = _names(label_names, logits.shape[1])
     cuts = np.zeros(logits.shape[1]) if thresholds is None else np.asarray(thresholds, np.float64)
+    if exclusive:
+        predicted, rule = logits.argmax(axis=1)[:, None] == np.arange(logits.shape[1]), "the largest logit"
+    else:
+        predicted, rule = logits > cuts, "its threshold"
     collapsed, extreme, rows = [], [], {}
     for k, name in enumerate(names):
         reasons = [reason for reason in score_reasons(logits[:, k], labels[:, k]) if reason.startswith("scores")]
-        rate = float(np.mean(logits[:, k] > cuts[k]))
+        rate = float(np.mean(predicted[:, k]))
         if reasons:
             collapsed.append(f"{name}: {reasons[0]}")
-        elif rate_reasons(rate, labels[:, k], "its threshold"):
+        elif rate_reasons(rate, labels[:, k], rule):
             extreme.append(f"{name}: {rate:.2%} predicted positive, {labels[:, k].mean():.2%} are")
         finite = logits[np.isfinite(logits[:, k]), k]
         rows[name] = {
             "std": float(finite.std()) if finite.size else None,
             "range": float(np.ptp(finite)) if finite.size else None,
             "predicted_positive_rate": rate,
-            "threshold": float(cuts[k]),
+            "threshold": None if exclusive else float(cuts[k]),
             "degenerate": bool(reasons),
         }
     verdict: Verdict = "fail" if collapsed else "warn" if extreme else "pass"
     smallest = min((row["std"] or 0.0 for row in rows.values()), default=0.0)
     headline = "; ".join(collapsed or extreme) or f"smallest standard deviation of a logit {smallest:.3g}"
     return Report(
-        name="score spread",
-        question="Do the scores differ between examples, and are some predicted positive and some not?",
+        name=title,
+        question=question,
         verdict=verdict,
         headline=headline,
         numbers={"labels": rows},
@@ -190,7 +200,8 @@ def score_sign(
     """Report whether the ranking is inverted: AUC of the scores against that of the negated ones, and alpha's path.
 
     `alpha` holds the alpha of each label at each evaluation. An AUC four standard deviations below 0.5 (Mann-Whitney
-    null, sigma^2 = (n + 1) / (12 n_pos n_neg)) fails; an alpha that crossed zero in training, or ended below it, warns.
+    null, sigma^2 = (n + 1) / (12 n_pos n_neg)) fails; an alpha that crossed zero in training, or ended below it, warns,
+    and so does a label of which the examples hold one class alone: no AUC says anything of it.
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels) > 0
     names = _names(label_names, logits.shape[1])
@@ -199,6 +210,7 @@ def score_sign(
     n_neg = len(labels) - n_pos
     sigma = np.sqrt((len(labels) + 1) / (12.0 * np.maximum(n_pos * n_neg, 1)))
     inverted = [k for k in range(len(names)) if auc[k] < 0.5 - SIGN_SIGMAS * sigma[k]]
+    unscored = [name for name, up, down in zip(names, n_pos, n_neg, strict=True) if not up or not down]
     path = np.asarray(alpha, np.float64).reshape(len(alpha), -1) if len(alpha) else np.zeros((0, 0))
     crossed = [k for k in range(path.shape[1]) if np.ptp(np.sign(path[:, k])) > 0]
     negative = [k for k in range(path.shape[1]) if path[-1, k] < 0]
@@ -219,13 +231,18 @@ def score_sign(
         verdict = "warn"
         what = "crossed zero in training" if crossed else "is negative"
         headline = f"alpha {what}: {path[0, k]:.3g} to {path[-1, k]:.3g}, AUC {auc[min(k, len(auc) - 1)]:.3f}"
+    elif unscored:
+        verdict = "warn"
+        listed = ", ".join(unscored[:3]) + (f" and {len(unscored) - 3} more" if len(unscored) > 3 else "")
+        headline = f"{listed}: one class alone among {len(labels)} held-out examples, so that nothing ranks them"
     return Report(
         name="score sign",
         question="Do positives score higher than negatives, and did alpha keep its sign?",
         verdict=verdict,
         headline=headline,
-        numbers={"roc_auc": auc, "roc_auc_negated": 1 - auc, "sigma": sigma, "alpha": path},
-        tolerance=f"fail: AUC below 0.5 - {SIGN_SIGMAS:.0f} sigma; warn: alpha crosses zero or is negative",
+        numbers={"roc_auc": auc, "roc_auc_negated": 1 - auc, "sigma": sigma, "alpha": path, "unscored": unscored},
+        tolerance=f"fail: AUC below 0.5 - {SIGN_SIGMAS:.0f} sigma; warn: alpha crosses zero or is negative, or a label "
+        "has one class alone",
         meaning="A negative alpha flips every logit: the ranking is inverted while the loss may still look reasonable.",
         remedy="Use head.alpha_mode = softplus (alpha > 0), or freeze alpha; check the labels' meaning.",
     )
