@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -78,7 +77,7 @@ class Experiment:
                 f"{nearest(self.baseline, self.arms)}"
             )
         check_seeds(self.seeds)
-        check_interval("margin", self.margin, 0, math.inf, open_low=True, open_high=True)
+        check_interval("margin", self.margin, 0, 0.5, open_low=True)
         for arm in self.arms:
             if not ARM_NAME.fullmatch(arm):
                 raise InputError(

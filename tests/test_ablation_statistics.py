@@ -185,7 +185,7 @@ def test_a_negligible_difference_is_equivalent():
     assert c.verdict == "equivalent"
 
 
-@pytest.mark.parametrize("margin", [0, -0.1, math.nan, math.inf])
+@pytest.mark.parametrize("margin", [0, -0.1, 0.51, math.nan, math.inf])
 def test_margin_must_be_positive(margin):
     with pytest.raises(InputError, match="margin"):
         compare([0.5, 0.6], margin=margin)

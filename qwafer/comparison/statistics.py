@@ -33,7 +33,7 @@ MOST_UNCONVERGED = 0.25
 
 COLLAPSE = 8.0
 """A run has collapsed where its metric is worse than its arm's median by more than so many robust standard deviations
-(1.4826 median |x - median|) and by more than five margins."""
+(1.4826 median |x - median|) and by more than 0.05."""
 
 
 def paired_t_p(mean: float, sd: float, n: int, overlap: float = 0.0) -> float:
@@ -254,8 +254,8 @@ def _within(interval: tuple[float, float], margin: float) -> bool:
 
 
 def check_margin(margin: float) -> None:
-    """Raise InputError unless `margin` is positive."""
-    check_interval("margin", margin, 0, math.inf, open_low=True, open_high=True)
+    """Raise InputError unless `margin` lies in (0, 0.5]: beyond that, anything would be equivalent."""
+    check_interval("margin", margin, 0, 0.5, open_low=True)
 
 
 def _describe(
@@ -279,7 +279,7 @@ def _describe(
         sd = 0.0  # equal differences up to rounding
     sides = {arm: [a for a, _ in kept.values()], baseline: [b for _, b in kept.values()]}
     sign = 1 if higher_is_better else -1
-    collapsed = {name: _collapsed(tuple(kept), sign * np.array(found), margin) for name, found in sides.items()}
+    collapsed = {name: _collapsed(tuple(kept), sign * np.array(found)) for name, found in sides.items()}
     return Comparison(
         arm=arm,
         baseline=baseline,
@@ -307,13 +307,13 @@ def _describe(
     )
 
 
-def _collapsed(seeds: tuple[int, ...], values: np.ndarray, margin: float) -> tuple[int, ...]:
+def _collapsed(seeds: tuple[int, ...], values: np.ndarray) -> tuple[int, ...]:
     """Return the seeds whose value, larger being better, lies far below the median of all."""
     if len(seeds) < FEWEST_SEEDS:
         return ()
     below = np.median(values) - values
     robust_sd = 1.4826 * float(np.median(np.abs(below)))
-    return tuple(seed for seed, gap in zip(seeds, below, strict=True) if gap > max(COLLAPSE * robust_sd, 5 * margin))
+    return tuple(seed for seed, gap in zip(seeds, below, strict=True) if gap > max(COLLAPSE * robust_sd, 0.05))
 
 
 def _judge(c: Comparison, higher_is_better: bool) -> tuple[str, str]:
