@@ -48,6 +48,8 @@ ERROR, COVERED, POWER_OFF = 0.06, 0.93, 0.05
 """Most errors of a verdict and least coverage of an interval (nominal 0.05 and 0.95); most that a power is off."""
 NEGLIGIBLE = 1e-6
 """A margin that no difference of equals comes under, so that every verdict of a difference counts as an error."""
+UNIT = 0.01
+"""The standard deviation of differences over seeds where a margin has a part, which is at most 0.5."""
 FIXED = Design("fixed split", 0.0)
 POOL = 20
 """Sets of 20 splits that the replications take in turns: drawing them takes longer than training."""
@@ -310,7 +312,7 @@ def interval_coverage(replications: int) -> Iterator[Cell]:
 
 def false_equivalents(replications: int) -> Iterator[Cell]:
     """Yield how often at least one arm at the margin's edge is called equivalent."""
-    margin = 5.0
+    margin = 5.0  # in standard deviations
     for model in MODELS:
         if model.least_coverage < COVERED:
             continue
@@ -320,7 +322,9 @@ def false_equivalents(replications: int) -> Iterator[Cell]:
                 false = 0
                 for _ in range(replications):
                     values = model.values(np.full(m, margin), n, rng)
-                    false += any(c.verdict == "equivalent" for c in compared(values, model.design, margin))
+                    false += any(
+                        c.verdict == "equivalent" for c in compared(UNIT * values, model.design, UNIT * margin)
+                    )
                 case = f"{named(model.design)}, differences {model.name}"
                 yield Cell("equivalent", case, n, m, false / replications, (0.0, ERROR), replications)
 
@@ -331,7 +335,7 @@ def planned_power(replications: int) -> Iterator[Cell]:
     for design, effect, margin in cases:
         draw = np.random.default_rng(3).standard_normal
         for m in COMPARISONS:
-            plan = plan_seeds(effect, 1.0, design=design, n_comparisons=m, margin=margin)
+            plan = plan_seeds(UNIT * effect, UNIT, design=design, n_comparisons=m, margin=UNIT * margin)
             assert plan.seeds is not None
             right = 0
             for _ in range(replications):
@@ -339,7 +343,7 @@ def planned_power(replications: int) -> Iterator[Cell]:
                 noise = draw((m + 1, plan.seeds)) + math.sqrt(design.overlap) * draw((m + 1, 1))
                 truth = np.zeros((m + 1, 1))
                 truth[1] = effect
-                first = compared(truth + noise / math.sqrt(2), design, margin)[0]
+                first = compared(UNIT * (truth + noise / math.sqrt(2)), design, UNIT * margin)[0]
                 right += first.verdict == ("better" if effect else "equivalent")
             case = f"{named(design)}, " + (
                 f"a difference of {effect:g} sd" if effect else f"equality within {margin:g} sd"

@@ -42,7 +42,7 @@ def test_equivalence_is_not_found_by_looking_at_more_arms():
     The arm that Holm leaves with the 95% interval is the one whose estimate happens to lie nearest 0.
     """
     rng = np.random.default_rng(0)
-    false = sum("equivalent" in verdicts(1 + rng.standard_normal((4, 20)), 1.0) for _ in range(2000))
+    false = sum("equivalent" in verdicts(0.01 * (1 + rng.standard_normal((4, 20))), 0.01) for _ in range(2000))
     assert false / 2000 < 0.05 + 3 * 0.005
 
 
