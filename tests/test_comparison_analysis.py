@@ -60,6 +60,7 @@ def head_run(seed=0, n=(90, 160), k=4, *, exclusive=False, logits=None, labels=N
         initial=None,
         best_epoch=0,
         epochs_run=0,
+        converged=None,
         curves={},
         digests=Digests("d", "s"),
         n_parameters=ParameterCount(trainable=10, frozen=0, total=10),

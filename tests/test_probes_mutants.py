@@ -250,7 +250,8 @@ SCORE_MUTANTS = {
 def test_score_mutants(mutant: str, sound: tuple[FeatureSet, RunResult]) -> None:
     name, words = SCORE_MUTANTS[mutant]
     reports = probe_run(mutated_run(sound[1], mutant), sound[0])
-    assert red(reports) == [name]
+    # An edited run is also not what its own parameters and curves say.
+    assert [found for found in red(reports) if found not in ("run scores", "checkpoint")] == [name]
     assert words in next(report for report in reports if report.name == name).headline
 
 

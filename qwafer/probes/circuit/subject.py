@@ -139,7 +139,7 @@ class Subject:
 
     def filled(self, inputs: Any, count: int, seed: int, name: str) -> Float[np.ndarray, "count n_inputs"]:
         """Return the first `count` of `inputs` (N, n_inputs), and as many uniform over a turn as are missing."""
-        own = np.asarray(inputs, np.float64).reshape(-1, self.n_inputs)[:count]
+        own = np.asarray(inputs, np.float64).reshape(len(inputs), self.n_inputs)[:count]
         generator = np.random.default_rng(key_seed(seed, name))
         return np.concatenate([own, generator.uniform(-np.pi, np.pi, (count - len(own), self.n_inputs))])
 
