@@ -1,6 +1,6 @@
 """What the runs of a sweep repeat, and therefore what a verdict on them can be about."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from qwafer._errors import InputError
@@ -8,7 +8,7 @@ from qwafer.comparison.metrics import undefined_metric
 from qwafer.config import DataConfig
 from qwafer.experiment import Experiment
 from qwafer.features import SourceFacts
-from qwafer.training.result import Runs
+from qwafer.training.result import RunResult, Runs
 
 FEWEST_SEEDS = 6
 """Below so many seeds there is no verdict and no interval: they would rest on normality, which so few cannot show."""
@@ -87,7 +87,7 @@ def check_comparable(experiment: Experiment) -> None:
     """
     base = experiment.baseline
     first = experiment.arms[base]
-    fixed = planned_design(first.data, experiment.facts.get(base)).kind == "fixed split"
+    planned = _planned(experiment)
     for arm, config in experiment.arms.items():
         data, facts = config.data, experiment.facts.get(arm)
         why = undefined_metric(experiment.metric, exclusive=config.objective.exclusive)
@@ -109,7 +109,7 @@ def check_comparable(experiment: Experiment) -> None:
                 f"`data.limit` in arm {arm} draws other examples for each seed from a split that stays, which no "
                 "verdict allows for: fix what it draws with data.split_seed"
             )
-        if (planned_design(data, facts).kind == "fixed split") != fixed:
+        if (planned[arm].kind == "fixed split") != (planned[base].kind == "fixed split"):
             raise InputError(
                 f"the arms {base} and {arm} cannot be compared: one has the same split with every seed, the other a "
                 "new one; give all arms one split (data.split_seed) or each seed its own"
@@ -121,11 +121,8 @@ def design_of(experiment: Experiment, runs: Runs) -> Design:
 
     Raises InputError where some seeds share a split and others do not, so that no one statement covers them.
     """
-    baseline = experiment.baseline
-    planned = planned_design(experiment.arms[baseline].data, experiment.facts.get(baseline))
-    every = [planned_design(config.data, experiment.facts.get(arm)) for arm, config in experiment.arms.items()]
-    unit = " or ".join(sorted({design.unit for design in every}))
-    planned = replace(planned, overlap=max(design.overlap for design in every), unit=unit)
+    every = _planned(experiment)
+    planned = _joined(every[experiment.baseline], every.values())
     splits = [_distinct(by_seed) for by_seed in runs.values() if len(by_seed) > 1]
     if not splits:
         return planned
@@ -146,19 +143,26 @@ def paired_designs(experiment: Experiment, design: Design) -> dict[str, Design]:
     """Return by arm the design of its comparison with the baseline, where `design` is that of the whole: of what is
     split in the two of them, with the larger of their overlaps.
     """
-    planned = {arm: planned_design(config.data, experiment.facts.get(arm)) for arm, config in experiment.arms.items()}
-    base = planned[experiment.baseline]
-    found = {}
-    for arm, own in planned.items():
-        overlap = max(own.overlap, base.overlap) if design.overlap else 0.0
-        unit = " or ".join(sorted({own.unit, base.unit}))
-        found[arm] = replace(design, overlap=overlap, unit=unit)
-    return found
+    planned = _planned(experiment)
+    found = {arm: _joined(design, (own, planned[experiment.baseline])) for arm, own in planned.items()}
+    return found if design.overlap else {arm: replace(joined, overlap=0.0) for arm, joined in found.items()}
+
+
+def _planned(experiment: Experiment) -> dict[str, Design]:
+    """Return the design that the runs of each arm will have."""
+    return {arm: planned_design(config.data, experiment.facts.get(arm)) for arm, config in experiment.arms.items()}
+
+
+def _joined(design: Design, others: Collection[Design]) -> Design:
+    """Return `design` with the largest overlap of `others`, and all that they split."""
+    unit = " or ".join(sorted({other.unit for other in others}))
+    return replace(design, overlap=max(other.overlap for other in others), unit=unit)
 
 
 def _singular(unit: str) -> str:
     return " or ".join(part.removesuffix("s") for part in unit.split(" or "))
 
 
-def _distinct(by_seed: Mapping[int, object]) -> tuple[int, int]:
-    return len({run.digests.split for run in by_seed.values()}), len(by_seed)  # type: ignore[attr-defined]
+def _distinct(by_seed: Mapping[int, RunResult]) -> tuple[int, int]:
+    """Return the number of different splits, and that of runs."""
+    return len({run.digests.split for run in by_seed.values()}), len(by_seed)

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from qwafer.heads.options import MlpOptions
 
 
-class LinearHead(Head):
+class ClassicalHead(Head):
+    """A head without a circuit, in which every trainable parameter has an effect."""
+
+    def effective(self) -> int:
+        """Return the number of trainable parameters: every one has an effect."""
+        return self.count()["trainable"]
+
+
+class LinearHead(ClassicalHead):
     """l = W^T x + b on standardised features x: logistic regression, (D + 1) n_labels parameters."""
 
     def logits(
@@ -31,12 +39,8 @@ class LinearHead(Head):
         x = self.standardized(features)
         return x @ self.params["projection.linear.weight"] + self.params["projection.linear.bias"][None, :]
 
-    def effective(self) -> int:
-        """Return the number of trainable parameters: every one has an effect."""
-        return self.count()["trainable"]
 
-
-class MlpHead(Head):
+class MlpHead(ClassicalHead):
     """l = V^T relu(W^T x + b) + c on standardised features x, with inverted dropout on the hidden units in training."""
 
     dropout: float = eqx.field(static=True)
@@ -59,10 +63,6 @@ class MlpHead(Head):
             keep = jax.random.bernoulli(key, 1 - self.dropout, hidden.shape)
             hidden = jnp.where(keep, hidden / (1 - self.dropout), jnp.zeros_like(hidden))
         return hidden @ p["projection.output.weight"] + p["projection.output.bias"][None, :]
-
-    def effective(self) -> int:
-        """Return the number of trainable parameters: every one has an effect."""
-        return self.count()["trainable"]
 
 
 def linear_head(inputs: HeadInputs) -> LinearHead:

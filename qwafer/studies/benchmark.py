@@ -9,7 +9,7 @@ from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._records import from_json, load_record, save_record
-from qwafer.comparison import check_comparable, check_design, check_metric, design_of, unconverged_seeds
+from qwafer.comparison import check_comparable, check_design, check_metric, unconverged_seeds
 from qwafer.comparison.analysis import DEFAULT_COSTS, RunAnalysis, analyse, cost_matrix
 from qwafer.comparison.differences import Differences, example_differences, seed_differences
 from qwafer.comparison.record import FeatureSource, HeadRecord, head_record
@@ -150,7 +150,7 @@ def _report(
             experiment.baseline,
             experiment.seeds,
             exclusive=exclusive,
-            design=design_of(experiment, runs),
+            design=outcome.summary.design,
             margin=experiment.margin,
             unconverged=unconverged_seeds(runs),
         ),
