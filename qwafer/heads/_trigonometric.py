@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qwafer.engines import Program
-from qwafer.heads._base import Head, HeadInputs, draw
+from qwafer.heads._base import HeadInputs, draw
+from qwafer.heads._classical import ClassicalHead
 from qwafer.heads._quantum import to_angles
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ MAX_MONOMIALS = 1024
 """Above so many products of trigonometric features, only products of two angles are taken."""
 
 
-class TrigonometricHead(Head):
+class TrigonometricHead(ClassicalHead):
     """l = V^T T(angles(W^T x + b)) + c on standardised features x; T are the `trigonometric_features`."""
 
     degree: int = eqx.field(static=True)
