@@ -18,7 +18,7 @@ from qwafer.probes.data import controls
 from qwafer.probes.data.held import held_out
 from qwafer.probes.data.probed import probe_data
 from qwafer.probes.report import Report, Verdict, merge, worst
-from qwafer.probes.run.claims import split_as_stated
+from qwafer.probes.run.inputs import split_as_stated
 from qwafer.probes.suite import head_fit, probe_circuit, probe_run, probed_data, run_subject
 from qwafer.training import ParameterCount, Prepared, RunResult, prepare, train
 

@@ -5,7 +5,7 @@ import numpy as np
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
 from qwafer.probes.report import Report
-from qwafer.probes.run import claims
+from qwafer.probes.run import claims, inputs
 from qwafer.probes.run.model import Model, Statistics, why_not
 from qwafer.probes.run.replay import STEPS, replay
 from qwafer.training import RunResult, prepare
@@ -25,10 +25,10 @@ def probe_claims(run: RunResult, data: FeatureSet) -> list[Report]:
     """
     config = RunConfig.from_dict(run.config)
     prepared = prepare(config, data, run.seed)
-    split, rows = prepared.split, claims.limited(config, data, run.seed)
-    features, labels = data.features[rows], claims.task_labels(config, data)[0][rows]
+    split, rows = prepared.split, inputs.limited(config, data, run.seed)
+    features, labels = data.features[rows], inputs.task_labels(config, data)[0][rows]
     train_features, train_labels = features[split.train], labels[split.train]
-    reports = [claims.run_data(run, config, data, split)]
+    reports = [inputs.run_data(run, config, data, split)]
     reason = why_not(config, len(run.label_names)) if config.trained_by_loop else "it trains itself"
     arrays = None
     if reason is None and run.predictor is not None:
@@ -49,5 +49,5 @@ def probe_claims(run: RunResult, data: FeatureSet) -> list[Report]:
     x = own(features[run.rows["val"]])
     initial = None if before is None else Model(config, labels.shape[1]).logits(before, np.asarray(x, np.float64))
     reports.append(claims.checkpoint(run, config, train_labels, initial))
-    reports.append(claims.preprocessing(config, train_features, trace.buffers if arrays is None else arrays))
+    reports.append(inputs.preprocessing(config, train_features, trace.buffers if arrays is None else arrays))
     return [*reports, replay(run, config, train_features, train_labels, trace)]
