@@ -1,6 +1,7 @@
 """A run that was interrupted and resumed equals the unbroken one, bit for bit."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from qwafer.config import DataConfig, RunConfig
 from qwafer.features import FeatureSet
 from qwafer.heads import MlpOptions
 from qwafer.training import Checkpoints, train
+from qwafer.training._history import History
 from tests.factories import training_options
 
 
@@ -106,3 +108,21 @@ def test_checkpoints_hold_what_they_were_given(tmp_path):
     assert np.isnan(written["values"][1])
     assert written["values"][2] == -np.inf
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+def test_remembering_a_run_between_epochs_costs_the_same_however_long_it_is():
+    history = History(
+        curves={"epoch": list(range(10_000)), "val_loss": [[0.5, 0.25]] * 10_000}, batches=["ab"] * 10_000
+    )
+    tracemalloc.start()
+    record = history.snapshot()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000, "a copy of the curves after every epoch makes the time of a run quadratic in its epochs"
+    for values in history.curves.values():
+        values.append(values[-1])
+    history.curves["alpha"] = [1.0]
+    history.batches.append("cd")
+    found = record()
+    assert found["curves"] == {"epoch": list(range(10_000)), "val_loss": [[0.5, 0.25]] * 10_000}
+    assert found["batches"] == ["ab"] * 10_000

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,13 +50,24 @@ class History:
     sums: Sums = field(default_factory=Sums)
     seconds: dict[str, float] = field(default_factory=lambda: {"compile": 0.0, "training": 0.0, "evaluation": 0.0})
 
-    def record(self) -> dict[str, Any]:
-        """Return a copy of everything as plain JSON data, from which `from_record` restores the same floats."""
-        return dataclasses.asdict(self)
+    def snapshot(self) -> Callable[[], dict[str, Any]]:
+        """Return what gives everything as it is now, whenever it is called, as plain JSON data for `from_record`.
+
+        Curves and batches only grow, so that their lengths say where they stood: a copy after every epoch would make
+        the time of a run quadratic in its epochs.
+        """
+        lengths, n_batches = {name: len(values) for name, values in self.curves.items()}, len(self.batches)
+        rest = dataclasses.asdict(dataclasses.replace(self, curves={}, batches=[]))
+
+        def record() -> dict[str, Any]:
+            curves = {name: self.curves[name][:length] for name, length in lengths.items()}
+            return {**rest, "curves": curves, "batches": self.batches[:n_batches]}
+
+        return record
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "History":
-        """Return the history that `record` wrote."""
+        """Return the history of a `snapshot`, with the same floats."""
         initial = record["initial"] and InitialScores(**record["initial"])
         return cls(**{**record, "sums": Sums(**record["sums"]), "initial": initial})
 

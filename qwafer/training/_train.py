@@ -119,7 +119,7 @@ class _Run:
         self.epoch = 0
         self.state: State = initial_state(options, self.stage_steps, self.head)
         self.best: dict[str, jax.Array] = self.state.params
-        self.settled: tuple[int, Any, dict[str, Any]] | None = None
+        self.settled: tuple[int, Any, Callable[[], dict[str, Any]]] | None = None
         self.checkpoints: Checkpoints | None = None
         if directory is not None:
             digests = {"data": prepared.data_digest, "split": prepared.split.digest}
@@ -214,12 +214,13 @@ class _Run:
 
     def _settle(self) -> None:
         """Remember the run as it is between two epochs: what an interrupt, wherever it strikes, leaves on disk."""
-        self.settled = (self.epoch, (self.state, self.best), self.history.record())
+        self.settled = (self.epoch, (self.state, self.best), self.history.snapshot())
 
     def save_checkpoint(self) -> None:
         """Write the last whole epoch to the directory, if there is one of both."""
         if self.checkpoints is not None and self.settled is not None:
-            self.checkpoints.save(*self.settled)
+            epoch, tree, record = self.settled
+            self.checkpoints.save(epoch, tree, record())
 
     def resume(self) -> None:
         """Continue from the newest checkpoint in the directory, if there is one."""
