@@ -19,4 +19,4 @@ class PairingError(InputError):
 
 
 class RecordError(InputError):
-    """A stored run that contradicts itself: its file was edited, copied over another, or lost its logits."""
+    """A stored file that is not what was written: damaged, edited, copied over another, or without its logits."""

@@ -1,38 +1,158 @@
-"""Atomic files, canonical JSON, digests and named random keys."""
+"""Atomic files, what to do with damaged ones, canonical JSON, digests and named random keys."""
 
 import contextlib
+import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+import shutil
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+from qwafer._errors import InputError
+
+T = TypeVar("T")
+
+TEMPORARY = ".qwafer-"
+"""How the name of a file begins that is being written: `.qwafer-XXXXXXXX-NAME` becomes `NAME`."""
+DAMAGED = ".damaged"
+"""What follows the name of a file that was set aside."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is removed.
 
-    The content is flushed to disk before the rename, so that a reader sees the old file or the whole new one.
+    File and folder are flushed to disk, so that a reader sees the old file or the whole new one, after a loss of power,
+    too. What killed writes of `path` have left goes first. The error of a full disk names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    remove_temporaries(path.parent, path.name)
+
+    def create() -> Path:
+        new = path.with_name(f"{TEMPORARY}{os.urandom(4).hex()}-{path.name}")
+        os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+        return new
+
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        with held(create) as temporary:
+            try:
+                yield temporary
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        _flush_folder(path.parent)
+    except OSError as error:
+        if is_full(error):
+            error.filename = str(path)
+        raise
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether the disk is full, or a limit on the size of files or the user's quota is reached."""
+    return error.errno in _FULL
+
+
+@contextlib.contextmanager
+def held(create: Callable[[], Path]) -> Iterator[Path]:
+    """Yield the temporary file or folder that `create` made, locked, so that `remove_abandoned` leaves it alone.
+
+    The operating system releases the lock of a process that dies.
+    """
+    while True:
+        path = create()
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if path.exists():  # else another process took it, before the lock, for abandoned
+                yield path
+                return
+        finally:
+            os.close(descriptor)
+
+
+def remove_abandoned(paths: Iterable[Path]) -> None:
+    """Remove those of `paths`, files or folders that `held` has made, whose process is gone."""
+    for path in list(paths):
+        with contextlib.suppress(OSError):  # held, or removed by another process
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def remove_temporaries(folder: Path, name: str | None = None) -> None:
+    """Remove what killed writes of the file `name` have left in `folder`; of any file, in folders within it, too, if
+    none.
+    """
+    if name is None:
+        remove_abandoned(folder.rglob(f"{TEMPORARY}????????-*"))
+    else:
+        remove_abandoned(folder.glob(f"{TEMPORARY}????????-{glob.escape(name)}"))
+
+
+def read_or_set_aside(
+    read: Callable[[Path], T], path: Path, *beside: Path, damage: type[InputError] = InputError
+) -> T | None:
+    """Return `read(path)`; None where there is no such file, or where it is damaged: then it is set aside.
+
+    That is, where `read` raises `damage`, the file is renamed `NAME.damaged`, with those of `beside` that are there,
+    and a `UserWarning` says so: whoever calls makes it again. Only for files of a folder that the caller holds.
+    """
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except damage as error:
+        aside = [_set_aside(each) for each in (path, *beside) if each.exists()]
+        warnings.warn(f"{error}; it was set aside as {aside[0].name}, and is made again", UserWarning, stacklevel=2)
+        return None
+
+
+def npz_damage(path: Path) -> str | None:
+    """Return what is damaged in the NPZ at `path`, in words; None where every array is what was written.
+
+    An NPZ is a zip archive, which holds a CRC-32 of each array; reading an array checks it, too.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # what zipfile and zlib raise for damaged bytes has no common class
+        return str(error) or type(error).__name__
+    return None if bad is None else f"the checksum of {bad} differs"
+
+
+def _set_aside(path: Path) -> Path:
+    names = (f"{path.name}{DAMAGED}{number}" for number in ("", *(f"-{i}" for i in range(2, 1000))))
+    aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    path.rename(aside)
+    return aside
+
+
+def _flush_folder(folder: Path) -> None:
+    """Write the names in `folder` to disk: a rename is kept there."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system that cannot
+            os.fsync(descriptor)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """Records: frozen dataclasses inside, one JSON form each where a file is written or read.
 
 A record that is the root of a file names its form in a class variable `SCHEMA = "qwafer/<what>/<version>"`, which is
-written first and checked on reading. Tuples become lists, keys texts, NaN and infinities null; reading gives them back
+written first and checked on reading; `checksum`, over everything else, is written last and checked as well. Tuples become lists, keys texts, NaN and infinities null; reading gives them back
 by the types of the fields, null as NaN where a field is a float. A field with the
 metadata `IN_MEMORY` has no part in it.
 """
@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qwafer._errors import InputError
-from qwafer._io import jsonable, write_json
+from qwafer._errors import InputError, RecordError
+from qwafer._io import digest, jsonable, write_json
 
 T = TypeVar("T")
 
 IN_MEMORY = {"in_memory": True}
 """Metadata of a field that is not written; it needs a default."""
+CHECKSUM = "checksum"
+"""The entry of a file that `sealed` adds."""
 
 
 def to_json(record: Any) -> dict[str, Any]:
@@ -47,22 +49,37 @@ def from_json(cls: type[T], data: Any, where: str = "the record") -> T:
         raise InputError(f"{where} does not hold a {cls.__name__}: {'; '.join(_reasons(error))}") from error
 
 
+def sealed(form: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON form with its checksum: `digest` of all other entries."""
+    return {**form, CHECKSUM: digest(form)}
+
+
+def unsealed(form: Any, where: str) -> Any:
+    """Return what was `sealed`, and as it is what was not; raise RecordError where the checksum is that of another."""
+    if not isinstance(form, Mapping) or CHECKSUM not in form:
+        return form
+    content = {name: value for name, value in form.items() if name != CHECKSUM}
+    if digest(content) != form[CHECKSUM]:
+        raise RecordError(f"{where} is damaged: its content is not what was written (its checksum differs)")
+    return content
+
+
 def save_record(path: str | Path, record: Any) -> None:
-    """Write the JSON form of `record` to `path`, atomically."""
-    write_json(path, to_json(record))
+    """Write the JSON form of `record`, with its checksum, to `path`, atomically."""
+    write_json(path, sealed(to_json(record)))
 
 
 def load_record(cls: type[T], path: str | Path) -> T:
-    """Return the record at `path`; raise InputError for a file that does not hold one."""
-    return from_json(cls, read_json(path), str(path))
+    """Return the record at `path`; raise InputError for a file that does not hold one, RecordError for a damaged one."""
+    return from_json(cls, unsealed(read_json(path), str(path)), str(path))
 
 
 def read_json(path: str | Path) -> Any:
-    """Return the plain data of a JSON file; raise InputError where it is not valid JSON."""
+    """Return the plain data of a JSON file; raise RecordError where it is not valid JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path} is not valid JSON: {error}") from error
 
 
 def _reasons(error: BaseException) -> list[str]:

@@ -151,6 +151,13 @@ class FeatureSet:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
 
+    @staticmethod
+    def wrote(path: str | Path) -> bool:
+        """Return whether `save` wrote the file at `path`, be it whole or damaged: it begins so, or it is empty."""
+        with Path(path).open("rb") as file:
+            head = file.read(42)
+        return not head or (head.startswith(b"PK") and head[30:] == b"features.npy")
+
     @classmethod
     def load(cls, path: str | Path) -> "FeatureSet":
         """Return the set saved at `path`; raise `InputError`, in one sentence, for anything that does not fit."""

@@ -1,7 +1,6 @@
 """Extraction: wafer maps through a frozen backbone, once, into a `FeatureSet`."""
 
 import contextlib
-import errno
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from qwafer._checks import check_positive_int
-from qwafer._errors import InputError
-from qwafer._io import canonical_json, digest, jsonable
+from qwafer._errors import InputError, RecordError
+from qwafer._io import canonical_json, digest, is_full, jsonable, npz_damage, read_or_set_aside
 from qwafer.backbones.base import Extractor, Features, available_cores
 from qwafer.backbones.chunks import ChunkStore, difference
 from qwafer.backbones.registry import extractor
@@ -23,7 +22,6 @@ from qwafer.execution.threads import Threads
 from qwafer.features import FeatureSet
 
 DEFAULT_BATCH = 1024
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def extract(
@@ -61,11 +59,11 @@ def extract(
     out = Path(out)
     backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
     record = provenance(maps, backbone)
-    if is_complete(out, record):
-        return FeatureSet.load(out)
-
     first, inverse = _distinct(maps)
     store = ChunkStore(out.with_name(out.name + ".parts"), record, len(first))
+    if is_complete(out, record):
+        store.remove_finished()
+        return FeatureSet.load(out)
     step = -(-batch // backbone.compute_batch) * backbone.compute_batch
     with _space_on(out, store), store.opened():
         gaps = store.missing(step)
@@ -119,19 +117,31 @@ def provenance(maps: WaferMaps, backbone: Extractor) -> dict[str, Any]:
 
 
 def is_complete(out: str | Path, record: dict[str, Any]) -> bool:
-    """Return whether `out` holds the features of `record` already; raise InputError if it holds anything else."""
+    """Return whether `out` holds the features of `record` already.
+
+    A damaged feature file is set aside with a warning; raises InputError for anything else that is in the way.
+    """
     out = Path(out)
-    if not out.exists():
+    found = read_or_set_aside(_provenance_of, out, damage=RecordError)
+    if found is None:
         return False
-    try:
-        found = FeatureSet.load(out).provenance
-    except InputError as error:
-        raise InputError(f"{out} exists and is not a feature file: choose another output ({error})") from error
     if canonical_json(found) != canonical_json(record):
         raise InputError(
             f"{out} exists and holds other features ({difference(found, record)}): delete it, or choose another output"
         )
     return True
+
+
+def _provenance_of(out: Path) -> dict[str, Any]:
+    """Return the provenance of the feature file `out`; raise RecordError where `FeatureSet.save` wrote it, and it is
+    damaged.
+    """
+    try:
+        return FeatureSet.load(out).provenance
+    except InputError as error:
+        if FeatureSet.wrote(out) and npz_damage(out) is not None:
+            raise RecordError(str(error)) from error
+        raise InputError(f"{out} exists and is not a feature file: choose another output ({error})") from error
 
 
 def _rows(backbone: Extractor, maps: Sequence[np.ndarray], executor: Executor, tell: Callable[[int], None]) -> Features:
@@ -207,7 +217,7 @@ def _space_on(out: Path, store: ChunkStore) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if not is_full(error):
             raise
         raise InputError(
             f"the disk of {out} is full: make space and run the same command again, which resumes {store.folder}"

@@ -112,12 +112,13 @@ def _run(arguments: argparse.Namespace) -> int:
         dtype=arguments.dtype,
         channels=arguments.channels,
     )
-    if is_complete(arguments.out, provenance(found, backbone)):
-        print(f"{arguments.out} is complete: nothing to do")
-        return 0
+    complete = is_complete(arguments.out, provenance(found, backbone))
     batch = DEFAULT_BATCH if arguments.batch is None else arguments.batch
     with progress_bar(quiet=arguments.quiet) as progress:
         result = extract(found, backbone, arguments.out, batch=batch, jobs=arguments.jobs, progress=progress)
+    if complete:
+        print(f"{arguments.out} is complete: nothing to do")
+        return 0
     n_maps, n_features = result.features.shape
     print(f"{arguments.out}: {n_maps} maps x {n_features} features, backbone {name}")
     return 0

@@ -5,13 +5,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from qwafer._errors import InputError
-from qwafer._io import digest
+from qwafer._io import digest, read_or_set_aside
 from qwafer._records import load_record, save_record
 from qwafer.data.files import load_npz
 from qwafer.experiment import Experiment
@@ -83,18 +83,8 @@ def read_ledger(out: str | Path) -> Ledger:
 
     One that cannot be read is set aside, as `test-reads.json.damaged`, with a `UserWarning`.
     """
-    path = ledger_path(out)
-    if not path.exists():
-        return Ledger({})
-    try:
-        return load_record(Ledger, path)
-    except (OSError, InputError, UnicodeDecodeError) as error:
-        aside = path.with_name(f"{LEDGER}.damaged")
-        warnings.warn(
-            f"{error}; it was set aside as {aside.name}, and the count starts anew", UserWarning, stacklevel=2
-        )
-        path.replace(aside)
-        return Ledger({})
+    found = read_or_set_aside(partial(load_record, Ledger), ledger_path(out))
+    return Ledger({}) if found is None else found
 
 
 def note_test_reads(out: str | Path, experiment: Experiment, keys: Mapping[str, str], runs: Mapping[str, int]) -> None:

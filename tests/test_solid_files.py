@@ -1,0 +1,233 @@
+"""Files under kills and damage: what is written is whole or absent, what is damaged is named and made again, and nothing
+is deleted that is not the library's own.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qwafer import InputError
+from qwafer._io import atomic_path, write_json, write_text
+from qwafer.backbones import Extractor, extract, features_from_maps
+from qwafer.data import synthetic_maps
+from qwafer.features import FeatureSet
+from tests.factories import feature_set
+
+ROOT = Path(__file__).resolve().parents[1]
+
+KILLED_AT = """
+import os, signal, sys
+name, count, real = {name!r}, {count}, os.fsync
+def fsync(descriptor):  # the moment between the last byte and the rename
+    global count
+    path = os.readlink(f"/proc/self/fd/{{descriptor}}")
+    if path.endswith(name) or name in path:
+        count -= 1
+        if count == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    real(descriptor)
+os.fsync = fsync
+"""
+
+
+def killed_at(name: str, code: str, cwd: Path, count: int = 1) -> None:
+    """Run `code` in a process that dies while it writes the `count`-th file whose path contains `name`."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT.format(name=name, count=count) + code],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "GIT_DIR": os.devnull},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -9, f"{name} was never written: {done.stderr}"
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    """Flip one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 16
+    path.write_bytes(content)
+
+
+def hidden(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in folder.rglob(".*") if path.name != ".lock"]
+
+
+def sums(maps: Any) -> np.ndarray:
+    return np.array([[m.sum(), m.shape[0], m[::2].sum()] for m in maps], np.float32)
+
+
+def tiny() -> Extractor:
+    return Extractor("tiny", 8, {"dtype": "float32", "weights": None}, sums)
+
+
+MAPS = synthetic_maps(300, seed=1)
+FEATURES = features_from_maps(MAPS, tiny()).features
+EXTRACT = "from tests.test_solid_files import *\nextract(MAPS, tiny(), 'f.npz', batch=128, jobs=1)"
+
+
+@pytest.mark.parametrize(("name", "count"), [("000000128-000000256", 1), ("manifest.json", 1), ("-f.npz", 1)])
+def test_an_extraction_killed_while_it_writes_resumes(name: str, count: int, tmp_path: Path) -> None:
+    killed_at(name, EXTRACT, tmp_path, count)
+    assert hidden(tmp_path), "the temporary of the killed write"
+    found = extract(MAPS, tiny(), tmp_path / "f.npz", batch=64)
+    np.testing.assert_array_equal(found.features, FEATURES)
+    assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
+
+
+def parts(tmp_path: Path, n: int = 2) -> Path:
+    """Return the folder of an extraction that was interrupted after `n` chunks."""
+
+    def stop(progress):
+        if progress.done > n * 64:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(MAPS, tiny(), tmp_path / "f.npz", batch=64, progress=stop)
+    return tmp_path / "f.npz.parts"
+
+
+def test_stray_files_among_the_chunks_are_no_chunks(tmp_path: Path) -> None:
+    folder = parts(tmp_path)
+    for name in ("a-b.npy", ".000000128-000000192.npy.abcdefgh.npy", "notes-2.npy", "000000128-x.npz"):
+        (folder / name).write_bytes(b"mine")
+    np.save(folder / "000000064-000000300.npy", np.ones((236, 88), np.float32))
+    found = extract(MAPS, tiny(), tmp_path / "f.npz")
+    np.testing.assert_array_equal(found.features, FEATURES)
+    assert (folder / "notes-2.npy").read_bytes() == b"mine", "what is not the library's own stays"
+
+
+def test_a_file_of_the_shape_of_a_chunk_is_set_aside(tmp_path: Path) -> None:
+    folder = parts(tmp_path)
+    chunk = sorted(folder.glob("0*"))[0]
+    stray = folder / chunk.name.replace("000000000-000000064", "000000200-000000264")
+    stray.write_bytes(chunk.read_bytes())
+    with pytest.warns(UserWarning, match=r"000000200-000000264.*set aside"):
+        found = extract(MAPS, tiny(), tmp_path / "f.npz")
+    np.testing.assert_array_equal(found.features, FEATURES)
+
+
+def test_a_flipped_bit_in_a_chunk_or_a_manifest_is_found_and_computed_again(tmp_path: Path) -> None:
+    folder = parts(tmp_path)
+    flip(sorted(folder.glob("0*"))[1])
+    flip(folder / "manifest.json", 0.7)
+    with pytest.warns(UserWarning) as said:
+        found = extract(MAPS, tiny(), tmp_path / "f.npz")
+    assert [("manifest" in str(w.message), "set aside" in str(w.message)) for w in said] == [
+        (True, True),
+        (False, True),
+    ]
+    np.testing.assert_array_equal(found.features, FEATURES)
+
+
+def test_a_folder_that_the_extraction_did_not_make_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "f.npz.parts"
+    folder.mkdir()
+    (folder / "features.npy").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"f\.npz\.parts holds other things \(features\.npy\)"):
+        extract(MAPS, tiny(), tmp_path / "f.npz")
+    assert (folder / "features.npy").read_bytes() == b"mine"
+
+
+def test_a_kill_while_the_chunks_are_removed_leaves_nothing_for_the_next_call(tmp_path: Path) -> None:
+    folder = parts(tmp_path)
+    features_from_maps(MAPS, tiny()).save(tmp_path / "f.npz")
+    extract(MAPS, tiny(), tmp_path / "f.npz")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_a_damaged_feature_file_is_set_aside_and_made_again(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "f.npz"
+    extract(MAPS, tiny(), path)
+    whole = path.read_bytes()
+    path.write_bytes({"flip": whole, "cut": whole[:-500], "empty": b""}[damage])
+    if damage == "flip":
+        flip(path, 0.3)
+    with pytest.raises(InputError, match=r"f\.npz"):
+        FeatureSet.load(path)
+    with pytest.warns(UserWarning, match=r"f\.npz\.damaged"):
+        extract(MAPS, tiny(), path)
+    assert path.read_bytes() == whole
+    other = tmp_path / "other.npz"
+    other.write_bytes(b"the work of years")
+    with pytest.raises(InputError, match="not a feature file"):
+        extract(MAPS, tiny(), other)
+    assert other.read_bytes() == b"the work of years"
+
+
+def test_a_killed_write_leaves_the_old_file_and_the_next_write_removes_its_temporary(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.json", "old")
+    write_text(tmp_path / "b.json", "old")
+    for name in ("a.json", "b.json"):
+        killed_at(name, f"from qwafer._io import write_text; write_text('{name}', 'new')", tmp_path)
+        assert (tmp_path / name).read_text() == "old"
+    assert len(hidden(tmp_path)) == 2
+    with atomic_path(tmp_path / "b.json") as temporary:
+        temporary.write_text("half")
+        write_text(tmp_path / "a.json", "new")
+        write_text(tmp_path / "b.json", "of another writer")  # takes away what nobody holds, and nothing else
+        assert hidden(tmp_path) == [temporary.name]
+    assert (tmp_path / "b.json").read_text() == "half"
+    assert hidden(tmp_path) == []
+
+
+def test_the_folder_is_flushed_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = []
+    real = os.fsync
+
+    def spy(descriptor):
+        flushed.append((os.path.samestat(os.fstat(descriptor), tmp_path.stat()), (tmp_path / "x").exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    write_json(tmp_path / "x", {})
+    assert flushed == [(False, False), (True, True)]
+
+
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+"""
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "from tests.factories import feature_set; feature_set(3000).save('deep/f.npz')",
+        "from qwafer._io import write_text; write_text('deep/f.npz', 'x' * 50_000)",
+    ],
+)
+def test_a_full_disk_names_the_file(write: str, tmp_path: Path) -> None:
+    verb = f"from qwafer._process import run_verb\ndef body():\n    {write}\n    return 0\nraise SystemExit(run_verb(body))"
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED + verb],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "error: File too large: deep/f.npz\n"
+    assert hidden(tmp_path) == []
+
+
+def test_every_flipped_bit_of_a_feature_file_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "f.npz"
+    whole = feature_set(20, d=3)
+    whole.save(path)
+    content = path.read_bytes()
+    for place in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            found = FeatureSet.load(path)
+        except InputError:
+            continue
+        assert (found.digest(), found.provenance) == (whole.digest(), whole.provenance)
