@@ -1,9 +1,9 @@
 """Records: frozen dataclasses inside, one JSON form each where a file is written or read.
 
 A record that is the root of a file names its form in a class variable `SCHEMA = "qwafer/<what>/<version>"`, which is
-written first and checked on reading; `checksum`, over everything else, is written last and checked as well. Tuples become lists, keys texts, NaN and infinities null; reading gives them back
-by the types of the fields, null as NaN where a field is a float. A field with the
-metadata `IN_MEMORY` has no part in it.
+written first and checked on reading; a `checksum` over everything else is written last and checked as well. Tuples
+become lists, keys texts, NaN and infinities null; reading gives them back by the types of the fields, null as NaN where
+a field is a float. A field with the metadata `IN_MEMORY` has no part in it.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ def save_record(path: str | Path, record: Any) -> None:
 
 
 def load_record(cls: type[T], path: str | Path) -> T:
-    """Return the record at `path`; raise InputError for a file that does not hold one, RecordError for a damaged one."""
+    """Return the record at `path`; raise RecordError for a damaged file, InputError for one that holds no such record."""
     return from_json(cls, unsealed(read_json(path), str(path)), str(path))
 
 

@@ -1,5 +1,5 @@
-"""Files under kills and damage: what is written is whole or absent, what is damaged is named and made again, and nothing
-is deleted that is not the library's own.
+"""Files under kills and damage: what is written is whole or absent, what is damaged is named and made again, and what is
+not the library's own is not deleted.
 """
 
 import os
@@ -116,12 +116,9 @@ def test_a_flipped_bit_in_a_chunk_or_a_manifest_is_found_and_computed_again(tmp_
     folder = parts(tmp_path)
     flip(sorted(folder.glob("0*"))[1])
     flip(folder / "manifest.json", 0.7)
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="set aside") as said:
         found = extract(MAPS, tiny(), tmp_path / "f.npz")
-    assert [("manifest" in str(w.message), "set aside" in str(w.message)) for w in said] == [
-        (True, True),
-        (False, True),
-    ]
+    assert ["manifest" in str(warning.message) for warning in said] == [True, False]
     np.testing.assert_array_equal(found.features, FEATURES)
 
 
@@ -204,7 +201,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     ],
 )
 def test_a_full_disk_names_the_file(write: str, tmp_path: Path) -> None:
-    verb = f"from qwafer._process import run_verb\ndef body():\n    {write}\n    return 0\nraise SystemExit(run_verb(body))"
+    body = f"def body():\n    {write}\n    return 0\n"
+    verb = f"from qwafer._process import run_verb\n{body}raise SystemExit(run_verb(body))"
     done = subprocess.run(
         [sys.executable, "-c", LIMITED + verb],
         cwd=tmp_path,

@@ -115,7 +115,7 @@ class ChunkStore:
         assert match is not None
         start, stop = int(match[1]), int(match[2])
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 rows, origin = archive["rows"], archive["origin"].item()
         except OSError:
             raise
