@@ -70,7 +70,7 @@ def save_record(path: str | Path, record: Any) -> None:
 
 
 def load_record(cls: type[T], path: str | Path) -> T:
-    """Return the record at `path`; raise RecordError for a damaged file, InputError for one that holds no such record."""
+    """Return the record at `path`; raise RecordError for a damaged file, InputError for one that holds another."""
     return from_json(cls, unsealed(read_json(path), str(path)), str(path))
 
 

@@ -204,10 +204,14 @@ def test_options_that_do_not_fit(
     assert not list(tmp_path.iterdir())
 
 
-def test_damaged_weights_are_one_sentence(weights: Path, tmp_path: Path) -> None:
+def test_damaged_weights_are_made_again_and_those_of_others_left_alone(weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
-    path.write_bytes(weights.read_bytes()[:500])
-    with pytest.raises(InputError, match=r"w\.safetensors"):
+    path.write_bytes(weights.read_bytes()[:2000])
+    with pytest.warns(UserWarning, match=r"w\.safetensors is truncated.*set aside"):
+        OPTIONS.train(MAPS, path)
+    np.testing.assert_equal(read_checkpoint(path).state, read_checkpoint(weights).state)
+    path.write_bytes(b"not weights")
+    with pytest.raises(InputError, match=r"w\.safetensors is in the way"):
         OPTIONS.train(MAPS, path)
     safetensors.numpy.save_file({"a": np.zeros(2, np.float32)}, path)
     with pytest.raises(InputError, match="other weights"):

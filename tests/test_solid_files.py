@@ -1,10 +1,11 @@
-"""Files under kills and damage: what is written is whole or absent, what is damaged is named and made again, and what is
-not the library's own is not deleted.
+"""Files under kills and damage: what is written is whole or absent, what is damaged is named and made again, and
+what is not the library's own is not deleted.
 """
 
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 
 from qwafer import InputError
-from qwafer._io import atomic_path, write_json, write_text
+from qwafer._io import atomic_path, file_sha256, write_json, write_text
 from qwafer.backbones import Extractor, extract, features_from_maps
+from qwafer.backbones.checkpoints import read_checkpoint
 from qwafer.data import synthetic_maps
 from qwafer.features import FeatureSet
+from qwafer.training import Checkpoints
 from tests.factories import feature_set
+from tests.torch_writer import save_torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -229,3 +233,71 @@ def test_every_flipped_bit_of_a_feature_file_is_refused_or_changes_nothing(tmp_p
         except InputError:
             continue
         assert (found.digest(), found.provenance) == (whole.digest(), whole.provenance)
+
+
+def test_a_flipped_bit_in_converted_weights_is_found_and_they_are_converted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QWAFER_CACHE", str(tmp_path / "cache"))
+    state = {"a.weight": np.arange(200, dtype=np.float32).reshape(20, 10)}
+    path = save_torch(state, tmp_path / "w.pth", legacy=False)
+    first = read_checkpoint(path).state["a.weight"]
+    (converted,) = (tmp_path / "cache" / "weights").iterdir()
+    flip(converted, 0.8)
+    with pytest.warns(UserWarning, match="damaged.*set aside"):
+        again = read_checkpoint(path).state["a.weight"]
+    np.testing.assert_array_equal(again, first)
+    other = save_torch({"a.weight": np.ones((20, 10), np.float32)}, tmp_path / "other.pth", legacy=False)
+    read_checkpoint(other)
+    mine = (tmp_path / "cache" / "weights") / f"{file_sha256(path)}.safetensors"
+    mine.write_bytes((mine.parent / f"{file_sha256(other)}.safetensors").read_bytes())
+    with pytest.warns(UserWarning, match="made from the checkpoint of its name"):
+        again = read_checkpoint(path).state["a.weight"]
+    np.testing.assert_array_equal(again, first)
+
+
+CNN = """
+import jax
+jax.config.update("jax_enable_x64", True)
+from tests.test_solid_files import *
+from qwafer.networks.wafercnn import WaferCNN
+WaferCNN(seed=3, epochs=2, batch_size=8).train(MAPS.take(np.arange(24)), "w.safetensors")
+"""
+
+
+def test_the_training_of_a_network_resumes_bit_for_bit_after_a_kill(tmp_path: Path) -> None:
+    from qwafer.networks.wafercnn import WaferCNN
+
+    options, maps = WaferCNN(seed=3, epochs=2, batch_size=8), MAPS.take(np.arange(24))
+    whole = options.train(maps, tmp_path / "whole.safetensors")
+    killed_at("epoch-000002", CNN, tmp_path)
+    seen = []
+    resumed = options.train(maps, tmp_path / "w.safetensors", lambda p: seen.append(p.done / p.total))
+    assert min(seen) > 0.5
+    np.testing.assert_equal(read_checkpoint(resumed).state, read_checkpoint(whole).state)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w.safetensors", "whole.safetensors"]
+
+
+@pytest.mark.parametrize("place", [0.02, 0.2, 0.4, 0.6, 0.8, 0.98])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(place: float, tmp_path: Path) -> None:
+    tree = {"a": np.arange(300, dtype=np.float32), "b": np.int32(4)}
+    checkpoints = Checkpoints(tmp_path, {"seed": 1})
+    for epoch in (1, 2, 3):
+        checkpoints.save(epoch, {"a": tree["a"] + epoch, "b": tree["b"]}, {"epoch": epoch, "text": "x" * 300})
+    newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
+    for file in [newest] if newest.is_file() else [path for path in newest.rglob("*") if path.is_file()]:
+        flip(file, place)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        epoch, found, record = Checkpoints(tmp_path, {"seed": 1}).latest(tree)
+    assert epoch == record["epoch"] == (2 if said else 3)
+    np.testing.assert_array_equal(found["a"], tree["a"] + epoch)
+
+
+def test_checkpoints_of_which_none_can_be_read_are_set_aside(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, {"seed": 1})
+    checkpoints.save(1, {"a": np.ones(3)}, {})
+    for file in [path for path in tmp_path.rglob("*") if path.is_file()]:
+        file.write_bytes(file.read_bytes()[:20])
+    with pytest.warns(UserWarning, match="set aside"):
+        assert Checkpoints(tmp_path, {"seed": 1}).latest({"a": np.ones(3)}) is None

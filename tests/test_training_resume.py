@@ -65,11 +65,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(every, tmp_path):
     unbroken = train(chosen, features(), seed=1)
     train(chosen, features(), seed=1, directory=tmp_path)
     # A kill after epoch 4 leaves the checkpoints up to there.
-    for path in (tmp_path / "checkpoints").iterdir():
-        if path.name == "5":
-            for file in sorted(path.rglob("*"), reverse=True):
-                file.rmdir() if file.is_dir() else file.unlink()
-            path.rmdir()
+    (tmp_path / "checkpoints" / "epoch-000005.npz").unlink()
     resumed = train(chosen, features(), seed=1, directory=tmp_path)
     assert substance(resumed) == substance(unbroken)
     complete = train(chosen, features(), seed=1, directory=tmp_path)
@@ -99,7 +95,6 @@ def test_checkpoints_hold_what_they_were_given(tmp_path):
     for epoch in (1, 2, 3):
         checkpoints.save(epoch, tree, record)
     epoch, found, written = checkpoints.latest(tree)
-    checkpoints.close()
     assert epoch == 3
     np.testing.assert_array_equal(found["a"], tree["a"])
     assert found["b"][0].dtype == np.int32

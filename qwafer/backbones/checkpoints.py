@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from qwafer._errors import CapabilityError, InputError
-from qwafer._io import atomic_path, file_sha256, key_seed
+from qwafer._errors import CapabilityError, InputError, RecordError
+from qwafer._io import atomic_path, digest, file_sha256, key_seed, read_or_set_aside
 from qwafer._process import cache_folder
 from qwafer.backbones.keys import Shapes, State
 from qwafer.backbones.torch_files import read_torch_file
 
 _CONTAINERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 _PREFIXES = ("module.", "model.")
-_SOURCE = "source_sha256"
+_SOURCE, CHECKSUM = "source_sha256", "checksum"
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     sha256 = file_sha256(path)
     record = {"file": path.name, "sha256": sha256}
     if _is_safetensors(path):
-        return Checkpoint(_plain(_read_safetensors(path), path), record)
+        return Checkpoint(_plain(read_tensors(path)[0], path), record)
     converted = cache_folder("weights") / f"{sha256}.safetensors"
-    if converted.is_file():
-        return Checkpoint(_read_safetensors(converted), record)
+    kept = read_or_set_aside(partial(read_tensors, source=sha256), converted)
+    if kept is not None:
+        return Checkpoint(kept[0], record)
     state = _plain(_tensors(read_torch_file(path), path), path)
     _keep(state, converted, sha256)
     return Checkpoint(state, record)
@@ -137,11 +139,38 @@ def _is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def write_tensors(path: str | Path, state: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write `state` and `metadata`, with the checksum of both, to `path` as safetensors, atomically."""
+    tensors = {key: np.asarray(value, order="C") for key, value in state.items()}
+    sealed = {**metadata, CHECKSUM: _checksum(tensors, metadata)}
+    with atomic_path(path) as temporary:
+        safetensors.numpy.save_file(tensors, temporary, metadata=sealed)
+
+
+def read_tensors(path: str | Path, source: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file, of anybody's.
+
+    Raises RecordError for a damaged one: not in that format, not what `write_tensors` wrote, or, where `source` is
+    given, not made from a file of that SHA-256.
+    """
     try:
-        return dict(safetensors.numpy.load_file(path))
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is truncated or damaged ({error})") from error
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is not a dict
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{path} is truncated or damaged ({error})") from error
+    checksum = metadata.pop(CHECKSUM, None)
+    if checksum is not None and checksum != _checksum(tensors, metadata):
+        raise RecordError(f"{path} is damaged: its tensors are not those that were written (their checksum differs)")
+    if source is not None and (checksum is None or metadata.get(_SOURCE) != source):
+        raise RecordError(f"{path} is damaged: it does not say that it was made from the checkpoint of its name")
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """Return the digest of tensors of any dtype, and of metadata."""
+    parts = (part for key in sorted(tensors) for part in (key, np.atleast_1d(tensors[key])))
+    return digest(dict(metadata), *parts)
 
 
 def _tensors(loaded: Any, path: Path) -> dict[str, np.ndarray]:
@@ -171,9 +200,7 @@ def _plain(state: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
 
 def _keep(state: dict[str, np.ndarray], target: Path, sha256: str) -> None:
     try:
-        with atomic_path(target) as temporary:
-            arrays = {key: np.asarray(value, order="C") for key, value in state.items()}
-            safetensors.numpy.save_file(arrays, temporary, metadata={_SOURCE: sha256})
+        write_tensors(target, state, {_SOURCE: sha256})
     except (OSError, safetensors.SafetensorError) as error:
         warnings.warn(
             f"the converted weights could not be kept in {target.parent} ({error}); set QWAFER_CACHE to a "

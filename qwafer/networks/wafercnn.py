@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import safetensors
-import safetensors.numpy
 from jax import lax
 from jaxtyping import Array, Float
 
+from qwafer._checkpoints import Checkpoints, remove_checkpoints
 from qwafer._checks import check_choice, check_interval, check_positive_int
-from qwafer._errors import InputError
-from qwafer._io import atomic_path, canonical_json, jsonable, key_seed
+from qwafer._errors import InputError, RecordError
+from qwafer._io import canonical_json, jsonable, key_seed, read_or_set_aside
 from qwafer.backbones import Extractor
+from qwafer.backbones.checkpoints import read_tensors, write_tensors
 from qwafer.backbones.layers import Images, global_mean
 from qwafer.backbones.trained import id_tensors
 from qwafer.data import Split, WaferMaps, make_split
@@ -31,6 +31,8 @@ RECORD = "qwafer_training"
 EPS = 1e-5
 MOMENTUM = 0.05
 """Weight of a batch in the running mean and variance."""
+STREAMS = ("batches", "augmentation")
+"""Random streams that go on from epoch to epoch."""
 Step = Callable[..., tuple[Any, Any, Any]]
 
 
@@ -67,7 +69,9 @@ class WaferCNN:
         digest of the split and the content ids of its training and validation maps, so that features carry the split
         along.
 
-        A `path` that holds weights of the same training is returned as it is; one of another is refused.
+        A `path` that holds weights of the same training is returned as it is; one of another is refused, one that is
+        damaged is set aside with a warning. Every epoch leaves a checkpoint in `PATH.parts`, from which a killed
+        training resumes, bit for bit; they go when the weights are there.
 
         Raises:
             InputError: a file that is in the way, or data that cannot be split.
@@ -78,13 +82,15 @@ class WaferCNN:
         )
         data = {"source": maps.source, "sha256": maps.sha256}
         record = jsonable({"options": asdict(self), "data": data, "split": split.digest, "labels": maps.label_names})
-        if path.exists():
-            if canonical_json(training_record(path)) != canonical_json(record):
-                raise InputError(f"{path} exists and holds other weights: delete it, or choose another path")
-            return path
-        state = _fit(maps, split, self, progress) | id_tensors(split, maps.content_ids)
-        with atomic_path(path) as temporary:
-            safetensors.numpy.save_file(state, temporary, metadata={RECORD: json.dumps(record)})
+        parts = path.with_name(f"{path.name}.parts")
+        found = read_or_set_aside(_record_of, path, damage=RecordError)
+        if found is None:
+            checkpoints = Checkpoints(parts, record)
+            state = _fit(maps, split, self, progress, checkpoints) | id_tensors(split, maps.content_ids)
+            write_tensors(path, state, {RECORD: json.dumps(record)})
+        elif canonical_json(found.get(RECORD)) != canonical_json(record):
+            raise InputError(f"{path} exists and holds other weights: delete it, or choose another path")
+        remove_checkpoints(parts)
         return path
 
     def extractor(self, weights: str | Path, dtype: str | None = None) -> Extractor:
@@ -92,17 +98,29 @@ class WaferCNN:
         return FROZEN(weights, dtype=dtype)
 
 
-def training_record(path: Path) -> dict[str, Any] | None:
-    """Return what `path` says about its training; None for a file that says nothing."""
+def _record_of(path: Path) -> dict[str, Any]:
+    """Return what `path` says about its training, under `RECORD`; nothing for weights that say nothing.
+
+    Raises RecordError where `WaferCNN.train` wrote the file, and it is damaged.
+    """
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a safetensors file, or a damaged one ({error})") from error
-    return json.loads(metadata[RECORD]) if RECORD in metadata else None
+        metadata = read_tensors(path)[1]
+        return {RECORD: json.loads(metadata[RECORD])} if RECORD in metadata else {}
+    except InputError as error:
+        with path.open("rb") as file:
+            head = file.read(4096)
+        if not head or RECORD.encode() in head:
+            raise
+        raise InputError(f"{path} is in the way of the weights ({error}): choose another path") from error
 
 
-def _fit(maps: WaferMaps, split: Split, options: WaferCNN, progress: OnProgress | None) -> dict[str, np.ndarray]:
+def _fit(
+    maps: WaferMaps,
+    split: Split,
+    options: WaferCNN,
+    progress: OnProgress | None,
+    checkpoints: Checkpoints | None = None,
+) -> dict[str, np.ndarray]:
     """Return the checkpoint, in torch's layouts, of a WaferCNN that is trained on `split.train`."""
     codes = WaferImages().codes([maps.maps[i] for i in split.train])
     labels = maps.labels[split.train].astype(np.float32)
@@ -112,18 +130,26 @@ def _fit(maps: WaferMaps, split: Split, options: WaferCNN, progress: OnProgress 
     parameters = _initial(options.seed, labels.shape[1])
     statistics = [(jnp.zeros(n, jnp.float32), jnp.ones(n, jnp.float32)) for n in CHANNELS]
     moments = optimizer.init(parameters)
-    order = np.random.default_rng(key_seed(options.seed, "wafercnn/batches"))
-    turns = np.random.default_rng(key_seed(options.seed, "wafercnn/augmentation"))
-    done = 0
-    for _ in range(options.epochs):
-        shuffled = order.permutation(len(codes))
+    streams = {name: np.random.default_rng(key_seed(options.seed, f"wafercnn/{name}")) for name in STREAMS}
+    first = 0
+    found = checkpoints and checkpoints.latest((parameters, statistics, moments))
+    if found:
+        first, (parameters, statistics, moments), states = found
+        for name, stream in streams.items():
+            stream.bit_generator.state = states[name]
+    done = len(codes) // size * first
+    for epoch in range(first, options.epochs):
+        shuffled = streams["batches"].permutation(len(codes))
         for start in range(0, len(codes) - size + 1, size):
             rows = shuffled[start : start + size]
-            batch = augmented(codes[rows], turns)
+            batch = augmented(codes[rows], streams["augmentation"])
             parameters, statistics, moments = step(parameters, statistics, moments, batch, labels[rows])
             done += 1
             if progress is not None:
                 progress(Progress("training", done * size, steps * size, text="wafercnn"))
+        if checkpoints:
+            states = {name: stream.bit_generator.state for name, stream in streams.items()}
+            checkpoints.save(epoch + 1, (parameters, statistics, moments), states)
     return _state(parameters, statistics)
 
 

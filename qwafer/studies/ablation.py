@@ -77,7 +77,7 @@ def run_experiment(
         )
         records = {arm: source.record for arm, source in sources.items()}
         directory.check_owner(experiment, records)
-        before = directory.read(experiment)
+        before = directory.read(experiment, repair=True, heads=store_all)
         directory.check_data(before, records)
         todo = before.pending
         with LocalProcesses(jobs) if executor is None else executor as running:
@@ -87,6 +87,7 @@ def run_experiment(
             reads = TestSplitReads(out if beside is None else beside, experiment, sources, complete)
             _do_runs(experiment, directory, sources, todo, running, report, reads, store_all=store_all)
         results = directory.read(experiment, before)
+        directory.tidy(results)
         said = reads.sentences()
         summary, path = conclude(experiment, directory.path, results, record, said)
     return Outcome(summary, results, path, len(todo), len(results.pending), said)
@@ -166,7 +167,7 @@ def _do_runs(
         if event.failure is not None:
             directory.write_failure(arm, seed, event.failure)
         if event.kind == "done":
-            directory.error_path(arm, seed).unlink(missing_ok=True)
+            directory.forget(arm, seed)
             reads.note(arm)
         tally(event)
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from qwafer._checks import check_positive_int
-from qwafer._errors import InputError
-from qwafer._io import digest
+from qwafer._io import digest, read_or_set_aside
 from qwafer._records import from_json, load_record, save_record
 from qwafer.comparison import check_comparable, check_design, check_metric, unconverged_seeds
 from qwafer.comparison.analysis import DEFAULT_COSTS, RunAnalysis, analyse, cost_matrix
@@ -104,23 +104,26 @@ def _timings(
 ) -> dict[str, InferenceTiming]:
     """Return the timing of every head's first run, measured where it is not there, one head at a time."""
     found: dict[str, tuple[Path, Job]] = {}
+    timings: dict[str, InferenceTiming] = {}
     for head, by_seed in runs.items():
         seed, run = next(iter(by_seed.items()))
         config, predictor = resolved.experiment.arms[head], predictor_path(directory.run_path(head, seed))
-        if config.trained_by_loop and not predictor.is_file():
-            raise InputError(f"{predictor} is missing: delete {directory.run_path(head, seed)} to redo the run")
         payload = {**run_payload(config, resolved.files[head], seed), "predictor": str(predictor.resolve())}
         path = folder / f"{head}-{seed}-{digest(run.logits['test'])}.json"
         found[head] = path, Job(f"timing of {head}", TIME, payload, fresh=True)
-    waiting = {head: job for head, (path, job) in found.items() if not path.is_file()}
+        timing = read_or_set_aside(partial(load_record, InferenceTiming), path)
+        if timing is not None:
+            timings[head] = timing
+    waiting = {head: job for head, (_, job) in found.items() if head not in timings}
     with executor:
         for done, (head, job) in enumerate(waiting.items()):
             report(Progress("timing", done, len(waiting), text=head))
-            (timing,) = run_all(executor, [job]).values()  # one call for each: nothing else runs meanwhile
-            save_record(found[head][0], from_json(InferenceTiming, timing))
+            (measured,) = run_all(executor, [job]).values()  # one call for each: nothing else runs meanwhile
+            timings[head] = from_json(InferenceTiming, measured)
+            save_record(found[head][0], timings[head])
     if waiting:
         report(Progress("timing", len(waiting), len(waiting)))
-    return {head: load_record(InferenceTiming, path) for head, (path, _) in found.items()}
+    return {head: timings[head] for head in found}
 
 
 def _report(

@@ -2,13 +2,15 @@
 
 import contextlib
 import datetime
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from qwafer._checkpoints import remove_checkpoints
 from qwafer._errors import InputError, PairingError, RecordError
-from qwafer._io import jsonable
+from qwafer._io import DAMAGED, TEMPORARY, jsonable, npz_damage, read_or_set_aside, remove_temporaries
 from qwafer._records import load_record, save_record
 from qwafer.config import RunConfig
 from qwafer.execution import Failure
@@ -16,7 +18,7 @@ from qwafer.experiment import Experiment, config_digest
 from qwafer.sweeps.sources import SourceRecord
 from qwafer.training import RunResult
 
-LOCK = ".lock"
+LOCK, RECORD = ".lock", "experiment.json"
 FEATURES = "features"
 """Folder of features that the experiment extracted itself."""
 NOT_DONE = Failure("Missing", "the run was not done")
@@ -75,7 +77,8 @@ class OutputDirectory:
     """`OUT/experiment.json` says which experiment and which data the directory belongs to; `OUT/runs/ARM/seed-S.json`
     are runs.
 
-    Nothing is written before `claim`, and everything is written atomically.
+    Nothing is written before `claim`, and everything is written atomically. What is damaged is set aside by who holds
+    the directory (`locked`), and refused or passed over by who only reads it.
     """
 
     def __init__(self, path: str | Path):
@@ -96,18 +99,15 @@ class OutputDirectory:
         return self.path / "checkpoints" / arm / f"seed-{seed}"
 
     def record(self) -> DirectoryRecord | None:
-        """Return what `experiment.json` says; None where nothing was claimed yet.
+        """Return what `experiment.json` says; None where nothing was claimed yet, or it is damaged.
 
         Raises InputError where the directory is not qwafer's, or of another version.
         """
-        file = self.path / "experiment.json"
+        file = self.path / RECORD
         if not file.exists():
-            foreign = sorted(
-                entry.name
-                for entry in (self.path.iterdir() if self.path.exists() else ())
-                if entry.name not in (LOCK, FEATURES) and not entry.name.startswith(".experiment.json.")
-            )
-            if foreign:
+            names = sorted(entry.name for entry in (self.path.iterdir() if self.path.exists() else ()))
+            foreign = [name for name in names if name not in (LOCK, FEATURES) and not name.startswith(TEMPORARY)]
+            if foreign and RECORD + DAMAGED not in names:
                 raise InputError(
                     f"{self.path} holds other things ({', '.join(foreign[:3])}) and no experiment: choose an empty or "
                     "new output directory"
@@ -118,6 +118,10 @@ class OutputDirectory:
             if set(record.data) != set(record.arms):
                 raise InputError(f"{file} does not hold a DirectoryRecord: `data` and `arms` name different arms")
             return record
+        except RecordError as error:
+            if (self.path / LOCK).exists():
+                return None  # a directory of qwafer's: `locked` sets the file aside
+            raise InputError(f"{error}; choose another output directory") from error
         except InputError as error:
             raise InputError(f"{error}; choose another output directory") from error
 
@@ -171,21 +175,27 @@ class OutputDirectory:
             notes=notes,
         )
         if record != known:
-            save_record(self.path / "experiment.json", record)
+            save_record(self.path / RECORD, record)
         return record
 
-    def read(self, experiment: Experiment, known: SweepResults | None = None) -> SweepResults:
-        """Return every run of the experiment; the complete ones of `known`, read before, are not read again."""
+    def read(
+        self, experiment: Experiment, known: SweepResults | None = None, *, repair: bool = False, heads: bool = False
+    ) -> SweepResults:
+        """Return every run of the experiment; the complete ones of `known`, read before, are not read again.
+
+        With `repair`, for who holds the directory, a file that is not what was saved there is set aside with a warning,
+        and its run counts as not done; without, a run that cannot be read counts as not done, too, and one that
+        contradicts itself is refused with RecordError. With `heads`, a trained head must be there as well.
+        """
         sweep = SweepResults({arm: {} for arm in experiment.arms}, {arm: {} for arm in experiment.arms})
         for arm in experiment.arms:
             for seed in experiment.seeds:
                 result = known and known.results[arm].get(seed)
-                result = result or self._load(experiment, arm, seed)
+                result = result or self._run(experiment, arm, seed, sweep.results[arm], repair=repair, heads=heads)
                 if result is None:
-                    sweep.failures[arm][seed] = self._failure(arm, seed) or NOT_DONE
+                    sweep.failures[arm][seed] = self._failure(arm, seed, repair=repair) or NOT_DONE
                 else:
                     sweep.results[arm][seed] = result
-            self._check_copies(arm, sweep.results[arm])
         return sweep
 
     def check_data(self, sweep: SweepResults, data: Mapping[str, SourceRecord]) -> None:
@@ -200,41 +210,49 @@ class OutputDirectory:
                         f"({here}): delete it, and the run is done again"
                     )
 
-    def _load(self, experiment: Experiment, arm: str, seed: int) -> RunResult | None:
-        """Return the complete run of `arm` and `seed`; None where there is none, or it is damaged or of another
-        configuration.
-
-        Raises RecordError for a run that is not what was saved there.
-        """
+    def _run(
+        self,
+        experiment: Experiment,
+        arm: str,
+        seed: int,
+        earlier: Mapping[int, RunResult],
+        *,
+        repair: bool,
+        heads: bool,
+    ) -> RunResult | None:
+        """Return the complete run of `arm` and `seed`, or None; see `read`."""
         path = self.run_path(arm, seed)
-        try:
+        head = predictor_path(path)
+
+        def load(path: Path) -> RunResult:
             result = RunResult.load(path)
-            digest = config_digest(RunConfig.from_dict(result.config))
+            if result.seed != seed:
+                raise RecordError(f"{path} holds the run of seed {result.seed}: delete it, and the run is done again")
+            if not _is_of(result, experiment.arms[arm]):
+                raise InputError(f"{path} is the run of another configuration")
+            _check_copy(path, result, earlier)
+            if heads and experiment.arms[arm].trained_by_loop:
+                damage = npz_damage(head) if head.is_file() else "it is missing"
+                if damage is not None:
+                    raise RecordError(f"{head} is damaged ({damage})")
+            return result
+
+        if repair:
+            return read_or_set_aside(load, path, path.with_suffix(".npz"), head)
+        try:
+            return load(path)
         except RecordError:
             raise
-        except (OSError, InputError, TypeError, AttributeError):
+        except (OSError, InputError):
             return None  # what cannot be read is not complete: the run is done again
-        if result.seed != seed:
-            raise RecordError(f"{path} holds the run of seed {result.seed}: delete it, and the run is done again")
-        return result if digest == config_digest(experiment.arms[arm]) else None
 
-    def _check_copies(self, arm: str, results: Mapping[int, RunResult]) -> None:
-        """Raise RecordError where two seeds of an arm hold one run: equal to the last bit, the seconds that it took
-        included.
-        """
-        seen: dict[tuple[Any, ...], int] = {}
-        for seed, result in results.items():
-            first = seen.setdefault((result.timings, result.fingerprint()), seed)
-            if first != seed and result.same_outputs(results[first]):
-                raise RecordError(
-                    f"{self.run_path(arm, seed)} is a copy of the run of seed {first}: delete it, and the run is done "
-                    "again"
-                )
-
-    def _failure(self, arm: str, seed: int) -> Failure | None:
+    def _failure(self, arm: str, seed: int, *, repair: bool) -> Failure | None:
         """Return what became of a failed run; None where nothing is known, or its file is damaged."""
+        path, load = self.error_path(arm, seed), functools.partial(load_record, Failure)
+        if repair:
+            return read_or_set_aside(load, path)
         try:
-            return load_record(Failure, self.error_path(arm, seed))
+            return load(path)
         except (OSError, InputError):
             return None
 
@@ -242,11 +260,26 @@ class OutputDirectory:
         """Record a failed run."""
         save_record(self.error_path(arm, seed), failure)
 
+    def forget(self, arm: str, seed: int) -> None:
+        """Remove what a complete run does not need any more: its checkpoints, and the record of a failure before."""
+        self.error_path(arm, seed).unlink(missing_ok=True)
+        remove_checkpoints(self.checkpoint_path(arm, seed))
+
+    def tidy(self, sweep: SweepResults) -> None:
+        """Remove what no run needs any more, once none is running: see `forget`."""
+        for arm, runs in sweep.results.items():
+            for seed in runs:
+                self.forget(arm, seed)
+        for folder in (*(self.path / "checkpoints" / arm for arm in sweep.results), self.path / "checkpoints"):
+            with contextlib.suppress(OSError):  # not empty, or not there
+                folder.rmdir()
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the directory for one sweep at a time, and leave none behind that is empty.
 
-        The operating system releases the lock of a process that dies.
+        What killed writes have left is removed, a damaged `experiment.json` set aside with a warning. The operating
+        system releases the lock of a process that dies.
         """
         import fcntl
 
@@ -260,12 +293,31 @@ class OutputDirectory:
                 raise InputError(
                     f"another sweep is running in {self.path}: wait for it, or choose another --out"
                 ) from error
+            remove_temporaries(self.path)
+            read_or_set_aside(functools.partial(load_record, DirectoryRecord), self.path / RECORD, damage=RecordError)
             try:
                 yield
             finally:
                 if new and [entry.name for entry in self.path.iterdir()] == [LOCK]:
                     lock.unlink()
                     self.path.rmdir()
+
+
+def _is_of(result: RunResult, config: RunConfig) -> bool:
+    """Return whether a run was made with `config`."""
+    try:
+        return config_digest(RunConfig.from_dict(result.config)) == config_digest(config)
+    except (InputError, TypeError, AttributeError):  # options of another version
+        return False
+
+
+def _check_copy(path: Path, result: RunResult, earlier: Mapping[int, RunResult]) -> None:
+    """Raise RecordError where `result` is the run of another seed: equal to the last bit, the seconds that it took
+    included.
+    """
+    for seed, other in earlier.items():
+        if result.timings == other.timings and result.same_outputs(other):
+            raise RecordError(f"{path} is a copy of the run of seed {seed}: delete it, and the run is done again")
 
 
 def _difference(record: DirectoryRecord, experiment: Experiment) -> str:

@@ -1,6 +1,6 @@
 """One run from features to a result: the loop, the optimiser, checkpoints, `RunResult`."""
 
-from qwafer.training._checkpoint import Checkpoints as Checkpoints
+from qwafer._checkpoints import Checkpoints as Checkpoints
 from qwafer.training._convergence import has_converged as has_converged
 from qwafer.training._environment import Environment as Environment
 from qwafer.training._environment import Host as Host

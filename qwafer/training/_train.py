@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qwafer._checkpoints import Checkpoints
 from qwafer._checks import check_positive_int
 from qwafer._io import digest, key_seed
 from qwafer.config import RunConfig
@@ -18,7 +19,6 @@ from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import Head, predict_logits
 from qwafer.objective import Batches, Objective, Sampler, batches_digest, make_objective, make_sampler, order_digest
-from qwafer.training._checkpoint import Checkpoints
 from qwafer.training._contender import fit_contender
 from qwafer.training._environment import environment
 from qwafer.training._history import History
@@ -86,8 +86,6 @@ def train(
     except KeyboardInterrupt:
         run.save_checkpoint()
         raise
-    finally:
-        run.close()
 
 
 class _Run:
@@ -231,11 +229,6 @@ class _Run:
             self.history = History.from_record(record)
             self.history.seconds["compile"] += spent
             self._settle()
-
-    def close(self) -> None:
-        """Release the checkpoints."""
-        if self.checkpoints is not None:
-            self.checkpoints.close()
 
     def result(self, begin: float) -> RunResult:
         """Evaluate the best checkpoint on validation and, for the only time, on test."""
