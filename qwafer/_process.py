@@ -49,8 +49,9 @@ def enable_xla_cache(directory: str | Path | None = None) -> Path | None:
 
     The directory is `directory`, else the environment variable QWAFER_XLA_CACHE, else `cache_folder("xla")`; `off`
     turns the cache off and returns None. A directory that cannot be written turns it off as well: it only saves time.
-    It is cut back to `XLA_CACHE_BYTES` here, oldest files first. Catalyst's own programs and jitted functions with host
-    callbacks have no cache on disk.
+    One that was empty, and so is marked as qwafer's with a `CACHEDIR.TAG`, is cut back to `XLA_CACHE_BYTES` here,
+    oldest files first; a folder of anything else is used and never cut back. Catalyst's own programs and jitted
+    functions with host callbacks have no cache on disk.
     """
     import jax
 
@@ -65,9 +66,21 @@ def enable_xla_cache(directory: str | Path | None = None) -> Path | None:
         path = path if writable else None
     jax.config.update("jax_compilation_cache_dir", None if path is None else str(path))
     if path is not None:
-        prune(path, XLA_CACHE_BYTES)
+        if _is_own_cache(path, default=path == cache_folder("xla")):
+            prune(path, XLA_CACHE_BYTES)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     return path
+
+
+def _is_own_cache(path: Path, *, default: bool) -> bool:
+    """Return whether the folder holds XLA's cache alone, by its mark; mark it if it is empty, or the default one."""
+    mark = path / "CACHEDIR.TAG"
+    try:
+        if default or not any(path.iterdir()):
+            mark.write_text(CACHE_TAG)
+        return mark.read_text() == CACHE_TAG
+    except OSError:
+        return False
 
 
 def cache_folder(name: str) -> Path:
@@ -112,6 +125,12 @@ def worker_environment(threads: int = 1, base: Mapping[str, str] | None = None) 
 XLA_CACHE_BYTES = 512 << 20
 """What the cache of compiled XLA programs may hold on disk."""
 
+CACHE_TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# What XLA has compiled for qwafer, which removes the oldest of it (bford.info/cachedir).\n"
+)
+"""What marks a folder as such a cache, for qwafer and for programs that make backups."""
+
 GLIBC_TUNABLES = "glibc.malloc.tcache_max=65536:glibc.malloc.tcache_count=2000"
 """Blocks of up to 64 KiB (the states of 12 qubits) are kept by the thread that freed them instead of going back."""
 
@@ -143,11 +162,11 @@ def allocator_in_use(maps: Path = Path("/proc/self/maps")) -> str:
 
 
 def prune(directory: Path, limit: int) -> None:
-    """Remove the oldest files of `directory` until the rest takes at most `limit` bytes."""
+    """Remove the oldest entries of XLA's cache, `NAME-cache`, until the rest takes at most `limit` bytes."""
     entries = []
     for entry in os.scandir(directory):
         with contextlib.suppress(FileNotFoundError):  # another process prunes as well
-            if entry.is_file():
+            if entry.is_file(follow_symlinks=False) and entry.name.endswith(("-cache", "-atime")):
                 entries.append((entry.stat().st_mtime, entry.stat().st_size, entry.path))
     total = sum(size for _, size, _ in entries)
     for _, size, path in sorted(entries):

@@ -436,7 +436,7 @@ def test_arms_of_different_examples_have_files_of_their_own():
     assert len(set(keys)) == 5
 
 
-@pytest.mark.parametrize("verb", ["ablate", "bench", "diagnose", "extract"])
+@pytest.mark.parametrize("verb", ["ablate", "bench", "diagnose", "extract", "verify"])
 def test_help_is_light(verb):
     """Nothing heavy is imported before the arguments are parsed."""
     heavy = ["jax", "numpy", "scipy", "pandas", "sklearn", "matplotlib", "rich", "optax", "pennylane", "catalyst"]

@@ -107,13 +107,13 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path: Path) -> None:
 
 
 def test_pruning_removes_the_oldest_first(tmp_path: Path) -> None:
-    for age, name in enumerate(("new", "old", "oldest")):
+    for age, name in enumerate(("new-cache", "old-cache", "oldest-cache", "notes.txt")):
         (tmp_path / name).write_bytes(bytes(100))
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
     prune(tmp_path, 250)
-    assert {path.name for path in tmp_path.iterdir()} == {"new", "old"}
+    assert {path.name for path in tmp_path.iterdir()} == {"new-cache", "old-cache", "notes.txt"}
     prune(tmp_path, 0)
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
 
 
 def test_one_rule_for_folders_of_what_can_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,23 +2,33 @@
 what is not the library's own is not deleted.
 """
 
+import dataclasses
+import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
-from qwafer import InputError
+from qwafer import InputError, _process
 from qwafer._io import atomic_path, file_sha256, write_json, write_text
+from qwafer.ablate import main as ablate_main
 from qwafer.backbones import Extractor, extract, features_from_maps
 from qwafer.backbones.checkpoints import read_checkpoint
 from qwafer.data import synthetic_maps
+from qwafer.execution import Threads
+from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet
+from qwafer.studies import run_experiment, verify
+from qwafer.sweeps import OutputDirectory
 from qwafer.training import Checkpoints
+from qwafer.verify import main as verify_main
 from tests.factories import feature_set
 from tests.torch_writer import save_torch
 
@@ -301,3 +311,174 @@ def test_checkpoints_of_which_none_can_be_read_are_set_aside(tmp_path: Path) -> 
         file.write_bytes(file.read_bytes()[:20])
     with pytest.warns(UserWarning, match="set aside"):
         assert Checkpoints(tmp_path, {"seed": 1}).latest({"a": np.ones(3)}) is None
+
+
+@pytest.fixture
+def jax_cache():
+    """Put JAX's setting back, for the tests that follow."""
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_a_folder_given_for_the_xla_cache_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jax_cache: None
+) -> None:
+    monkeypatch.setattr(_process, "XLA_CACHE_BYTES", 50)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("thesis.tex", "jit_mine-0123-cache"):
+        (mine / name).write_bytes(bytes(100))
+    assert _process.enable_xla_cache(mine) == mine
+    assert len(list(mine.iterdir())) == 2
+    own = tmp_path / "own"
+    for names in ((), ("thesis.tex", "jit_f-0123-cache")):
+        for name in names:
+            (own / name).write_bytes(bytes(100))
+        assert _process.enable_xla_cache(own) == own
+    assert {path.name for path in own.iterdir()} == {"CACHEDIR.TAG", "thesis.tex"}
+
+
+INTERRUPTED = """
+import os, signal
+import numpy as np
+from catalyst.compiler import Compiler
+Compiler.run = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
+from qwafer import engines
+from qwafer.circuits import CircuitSpec
+engines.get("catalyst").program(CircuitSpec(1, 1), 2, gradient=False)
+"""
+
+
+def test_a_killed_compilation_of_catalyst_leaves_nothing_for_long(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], env=environment, capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    assert list(tmp_path.iterdir()), "what the compiler had begun"
+    keep = tmp_path / "states_of_mine"
+    keep.mkdir()
+    code = "from qwafer.engines.catalyst.runtime import workspace; print(len(list(workspace().parent.iterdir())))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n"
+    assert list(tmp_path.iterdir()) == [keep]
+
+
+TOML = """
+seeds = 2
+[data]
+n_maps = 120
+task = "any"
+[training]
+epochs = 2
+max_doublings = 0
+checkpoint_every_epochs = 1
+batch_size = 32
+[arms.linear]
+head = "linear"
+[arms.mlp]
+head.name = "mlp"
+head.hidden = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An experiment, and its whole output directory."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "e.toml").write_text(TOML)
+    experiment = load_experiment(folder / "e.toml")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GIT_DIR", os.devnull)
+        run_experiment(experiment, folder / "out", executor=Threads(1), descriptive=True)
+        yield experiment, folder
+
+
+def test_a_complete_sweep_leaves_no_checkpoints_and_no_temporaries(sweep: Any) -> None:
+    _, folder = sweep
+    assert not (folder / "out" / "checkpoints").exists()
+    assert hidden(folder / "out") == []
+
+
+def test_half_of_all_files_damaged_in_turn_are_named_and_made_again(
+    sweep: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment, folder = sweep
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    assert verify_main([str(out)]) == 0
+    stored = sorted(path for path in out.rglob("*") if path.suffix in (".json", ".npz"))
+    assert len(stored) == 12  # eight of runs; features, experiment, summary, timings
+    hurt = [flip, lambda path: path.write_bytes(path.read_bytes()[:-9]), lambda path: path.write_bytes(b"")]
+    for turn in (0, 1):
+        chosen = stored[turn::2]
+        for i, path in enumerate(chosen):
+            hurt[i % 3](path)
+        capsys.readouterr()
+        assert verify_main([str(out)]) == 1
+        said = capsys.readouterr().out
+        for path in chosen:
+            assert str(path) in said
+        with pytest.warns(UserWarning, match="set aside"):
+            run_experiment(experiment, out, executor=Threads(1), descriptive=True)
+        assert verify_main([str(out)]) == 0
+        assert (out / "summary.json").read_bytes() == (folder / "out" / "summary.json").read_bytes()
+    assert len(list(out.rglob("*.damaged*"))) >= 10
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "\x00", ""])
+def test_a_damaged_failure_record_is_set_aside(sweep: Any, text: str, tmp_path: Path) -> None:
+    experiment, folder = sweep
+    shutil.copytree(folder / "out", tmp_path / "out")
+    directory = OutputDirectory(tmp_path / "out")
+    directory.run_path("mlp", 1).unlink()
+    directory.error_path("mlp", 1).write_text(text)
+    with directory.locked(), pytest.warns(UserWarning, match=r"seed-1\.error\.json\.damaged"):
+        assert directory.read(experiment, repair=True).pending == [("mlp", 1)]
+
+
+def test_a_dry_run_renames_nothing(sweep: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, folder = sweep
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    flip(out / "experiment.json")
+    (out / "runs/mlp/seed-1.npz").write_bytes(b"")
+    before = sorted(out.rglob("*"))
+    assert ablate_main([str(folder / "e.toml"), "--out", str(out), "--dry-run", "--descriptive"]) == 0
+    assert "1 of 4 runs to do" in capsys.readouterr().out
+    assert sorted(out.rglob("*")) == before
+
+
+def test_the_runs_of_another_configuration_are_never_written_over(sweep: Any, tmp_path: Path) -> None:
+    experiment, folder = sweep
+    shutil.copytree(folder / "out", tmp_path / "out")
+    directory = OutputDirectory(tmp_path / "out")
+    mlp = experiment.arms["mlp"]
+    other = dataclasses.replace(mlp, training=dataclasses.replace(mlp.training, batch_size=16))
+    changed = dataclasses.replace(experiment, arms={**experiment.arms, "mlp": other})
+    with directory.locked(), pytest.warns(UserWarning, match="another configuration.*set aside"):
+        assert directory.read(changed, repair=True).pending == [("mlp", 0), ("mlp", 1)]
+
+
+def test_verify_of_nothing_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify_main([str(tmp_path / "absent")]) == 2
+    (tmp_path / "notes.txt").write_text("mine")
+    assert verify_main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+@pytest.mark.parametrize("place", np.linspace(0.02, 0.98, 13))
+def test_a_flipped_bit_in_a_record_is_found(sweep: Any, place: float, tmp_path: Path) -> None:
+    _, folder = sweep
+    for name in ("summary.json", "timings.json", "runs/mlp/seed-0.json", "runs/mlp/seed-0.npz"):
+        for beside in (name, name.replace(".json", ".npz"), name.replace(".npz", ".json")):
+            if (folder / "out" / beside).exists():
+                (tmp_path / beside).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(folder / "out" / beside, tmp_path / beside)
+        path = tmp_path / name
+        before = path.read_bytes()
+        flip(path, place)
+        found = verify(path)
+        if not found.damaged and path.suffix == ".json":
+            assert json.loads(path.read_text()) == json.loads(before)
+        path.write_bytes(before)
+        assert verify(path).whole == (path,)

@@ -159,8 +159,9 @@ def read_tensors(path: str | Path, source: str | None = None) -> tuple[dict[str,
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is not a dict
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is truncated or damaged ({error})") from error
-    checksum = metadata.pop(CHECKSUM, None)
-    if checksum is not None and checksum != _checksum(tensors, metadata):
+    content = {key: value for key, value in metadata.items() if key != CHECKSUM}
+    checksum = metadata.get(CHECKSUM)
+    if checksum is not None and checksum != _checksum(tensors, content):
         raise RecordError(f"{path} is damaged: its tensors are not those that were written (their checksum differs)")
     if source is not None and (checksum is None or metadata.get(_SOURCE) != source):
         raise RecordError(f"{path} is damaged: it does not say that it was made from the checkpoint of its name")

@@ -7,3 +7,5 @@ from qwafer.studies.benchmark import run_benchmark as run_benchmark
 from qwafer.studies.nulls import null_experiment as null_experiment
 from qwafer.studies.nulls import nulls_report as nulls_report
 from qwafer.studies.nulls import run_nulls as run_nulls
+from qwafer.studies.verification import Verification as Verification
+from qwafer.studies.verification import verify as verify

@@ -1,12 +1,16 @@
 """Calling compiled Catalyst programs from the host: one lock, NumPy in and out, a seed per call, Ctrl-C deferred."""
 
+import atexit
+import contextlib
 import ctypes
 import functools
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from qwafer._errors import CapabilityError
+from qwafer._io import held, remove_abandoned
 
 LOCK = threading.RLock()
 """Held while a program is traced, compiled or executed: Catalyst's runtime has one context per process."""
@@ -36,7 +41,7 @@ class HostProgram:
 
         function.__annotations__ = {}  # Catalyst would read type hints as the signature to compile for
         self._buffers = [np.zeros(shape, dtype) for shape, dtype in arguments]
-        with LOCK:
+        with LOCK, _private_workspace():
             qjit = catalyst.qjit(function, seed=seed)
             try:
                 qjit.jit_compile(tuple(self._buffers))
@@ -75,6 +80,35 @@ class HostProgram:
                 return [_copied(getattr(self._results.contents, name), *rest) for name, *rest in self._outputs]
             finally:
                 self._library.teardown()  # frees the runtime's copy of the results
+
+
+@contextlib.contextmanager
+def _private_workspace() -> Iterator[None]:
+    """Let Catalyst compile in a folder of this process's own, which goes with the process, however that ends."""
+    from catalyst.utils.filesystem import WorkspaceManager
+
+    before = WorkspaceManager.tempdir
+    WorkspaceManager.tempdir = workspace()
+    try:
+        yield
+    finally:
+        WorkspaceManager.tempdir = before
+
+
+@functools.cache
+def workspace() -> Path:
+    """Return the folder in which this process compiles, and remove those of processes that were killed."""
+    parent, prefix = Path(tempfile.gettempdir()), "qwafer-catalyst-"
+    remove_abandoned(parent.glob(f"{prefix}*"))
+    holding = contextlib.ExitStack()
+    path = holding.enter_context(held(lambda: Path(tempfile.mkdtemp(prefix=prefix, dir=parent))))
+
+    def remove() -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        holding.close()
+
+    atexit.register(remove)
+    return path
 
 
 def _copied(descriptor: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

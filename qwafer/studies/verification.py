@@ -1,0 +1,107 @@
+"""`verify`: whether the files of a result directory, or a feature or model file, are what was written."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qwafer._errors import InputError, RecordError
+from qwafer._io import DAMAGED, TEMPORARY, npz_damage
+from qwafer._records import CHECKSUM, from_json, read_json, unsealed
+from qwafer.backbones.checkpoints import read_tensors
+from qwafer.comparison.differences import Differences
+from qwafer.comparison.record import HeadRecord
+from qwafer.comparison.summary import Summary, SweepTimings
+from qwafer.execution import Failure
+from qwafer.features import FeatureSet
+from qwafer.sweeps.directory import DirectoryRecord
+from qwafer.sweeps.inference import InferenceTiming
+from qwafer.sweeps.ledger import Ledger
+from qwafer.training import RunResult
+
+_RECORDS: Mapping[str, type[Any]] = {
+    record.SCHEMA: record
+    for record in (Summary, SweepTimings, HeadRecord, Differences, DirectoryRecord, InferenceTiming, Ledger)
+}
+_RUN = re.compile(r"seed-(\d+)\.json")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` has found."""
+
+    whole: tuple[Path, ...] = ()
+    """Files that are what was written."""
+    damaged: Mapping[Path, str] = field(default_factory=dict)
+    """Why a file is not, by path."""
+    unchecked: tuple[Path, ...] = ()
+    """Files without a checksum: reports and figures, which are drawn anew, and files of others."""
+
+
+def verify(path: str | Path) -> Verification:
+    """Return whether the files under the folder `path`, or the file, are what was written.
+
+    A run is read with its logits, and its digest and metrics are computed again; records, weights and arrays are
+    compared with their checksums. What was set aside before is passed over. Nothing is changed: the command that wrote
+    the folder sets aside what is damaged, and makes it again.
+
+    Raises InputError for a path that does not exist.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path")
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    whole: list[Path] = []
+    damaged: dict[Path, str] = {}
+    unchecked: list[Path] = []
+    for file in files:
+        if file.name.startswith(TEMPORARY) or DAMAGED in file.name:
+            continue
+        check = _CHECKS.get(file.suffix, _unknown)
+        try:
+            (whole if check(file) else unchecked).append(file)
+        except (InputError, OSError) as error:
+            damaged[file] = " ".join(str(error).split())
+    return Verification(tuple(whole), damaged, tuple(unchecked))
+
+
+def _json(path: Path) -> bool:
+    """Return whether the JSON file at `path` says what it must hold; raise InputError where it does not hold that."""
+    run = _RUN.fullmatch(path.name)
+    if run is not None:
+        result = RunResult.load(path)
+        if result.seed != int(run[1]):
+            raise RecordError(f"{path} holds the run of seed {result.seed}")
+        return True
+    form = read_json(path)
+    content = unsealed(form, str(path))
+    record = _RECORDS.get(str(form.get("schema"))) if isinstance(form, dict) else None
+    if path.name.endswith(".error.json"):
+        record = Failure
+    if record is not None:
+        from_json(record, content, str(path))
+    return record is not None or content is not form
+
+
+def _npz(path: Path) -> bool:
+    damage = npz_damage(path)
+    if damage is not None:
+        raise RecordError(f"{path} is damaged ({damage})")
+    if FeatureSet.wrote(path):
+        FeatureSet.load(path)
+    return True
+
+
+def _safetensors(path: Path) -> bool:
+    metadata = read_tensors(path)[1]
+    if CHECKSUM not in metadata and any(key.startswith("qwafer_") for key in metadata):
+        raise RecordError(f"{path} has lost its checksum, or an earlier version wrote it")
+    return CHECKSUM in metadata
+
+
+def _unknown(path: Path) -> bool:
+    return False
+
+
+_CHECKS: Mapping[str, Callable[[Path], bool]] = {".json": _json, ".npz": _npz, ".safetensors": _safetensors}
