@@ -83,6 +83,27 @@ def _is_own_cache(path: Path, *, default: bool) -> bool:
         return False
 
 
+def free_memory_maps(limit: int | None = None) -> bool:
+    """Let JAX forget what it has compiled where this process has half of the memory maps that it may have; return
+    whether it did.
+
+    A circuit's training compiles programs of about 500 memory maps, which JAX keeps as long as the process lives, and
+    Linux gives a process 65,530 (`limit`: `vm.max_map_count`): a loop over some 130 circuits would end with an error of
+    the allocator. What is needed again is compiled again, or comes from the cache on disk.
+    """
+    maps, most = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
+    try:
+        limit = int(most.read_text()) if limit is None else limit
+        if maps.read_bytes().count(b"\n") < limit // 2:
+            return False
+    except (OSError, ValueError):  # another system than Linux
+        return False
+    import jax
+
+    jax.clear_caches()
+    return True
+
+
 def cache_folder(name: str) -> Path:
     """Return the folder `name` of what can be made again: in `$QWAFER_CACHE`, else in `qwafer` of the user's caches.
 

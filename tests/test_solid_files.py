@@ -3,6 +3,7 @@ what is not the library's own is not deleted.
 """
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -482,3 +483,34 @@ def test_a_flipped_bit_in_a_record_is_found(sweep: Any, place: float, tmp_path: 
             assert json.loads(path.read_text()) == json.loads(before)
         path.write_bytes(before)
         assert verify(path).whole == (path,)
+
+
+def test_a_process_with_too_many_memory_maps_lets_go_of_what_was_compiled() -> None:
+    def maps() -> int:
+        gc.collect()
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+
+    before = maps()
+    kept = [jax.jit(lambda x, i=i: jax.numpy.tanh(x * i).sum()) for i in range(1, 12)]
+    values = [float(function(np.ones(3))) for function in kept]
+    compiled = maps()
+    assert compiled > before + 20
+    assert not _process.free_memory_maps()
+    assert _process.free_memory_maps(limit=compiled)
+    assert maps() < compiled - 20
+    assert [float(function(np.ones(3))) for function in kept] == values
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_each_kind_of_write_resumes_to_the_same_bytes(sweep: Any, tmp_path: Path) -> None:
+    experiment, folder = sweep
+    code = "import sys; from qwafer.ablate import main; sys.exit(main(sys.argv[1:]))"
+    argv = ["ablate", str(folder / "e.toml"), "--out", "out", "--executor", "serial", "--descriptive", "--quiet"]
+    kinds = ["experiment.json", "-epoch-", "seed-0.npz", "seed-0.json", "test-reads.json", "summary.json", "report.md"]
+    for kind in kinds:
+        killed_at(kind, f"sys.argv = {argv!r}\n{code}", tmp_path)
+        assert hidden(tmp_path), kind
+    run_experiment(experiment, tmp_path / "out", executor=Threads(1), descriptive=True)
+    assert hidden(tmp_path) == [".test-reads.json.lock"]
+    for name in ("summary.json", *(f"runs/{arm}/seed-{seed}.npz" for arm in experiment.arms for seed in (0, 1))):
+        assert (tmp_path / "out" / name).read_bytes() == (folder / "out" / name).read_bytes(), name

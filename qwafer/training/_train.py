@@ -13,6 +13,7 @@ import numpy as np
 from qwafer._checkpoints import Checkpoints
 from qwafer._checks import check_positive_int
 from qwafer._io import digest, key_seed
+from qwafer._process import free_memory_maps
 from qwafer.config import RunConfig
 from qwafer.engines import Program
 from qwafer.execution import OnProgress, Progress
@@ -73,6 +74,7 @@ def train(
         InputError: options, data or memory that do not allow the run; nothing is compiled by then.
     """
     begin = time.perf_counter()
+    free_memory_maps()
     check_positive_int("seed", seed, minimum=0)
     config = config if from_source else given_config(config, data)
     prepared = prepare(config, data, seed)
