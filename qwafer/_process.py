@@ -84,17 +84,17 @@ def _is_own_cache(path: Path, *, default: bool) -> bool:
 
 
 def free_memory_maps(limit: int | None = None) -> bool:
-    """Let JAX forget what it has compiled where this process has half of the memory maps that it may have; return
-    whether it did.
+    """Let JAX forget what it has compiled where this process has a quarter of the memory maps that it may have.
 
-    A circuit's training compiles programs of about 500 memory maps, which JAX keeps as long as the process lives, and
-    Linux gives a process 65,530 (`limit`: `vm.max_map_count`): a loop over some 130 circuits would end with an error of
-    the allocator. What is needed again is compiled again, or comes from the cache on disk.
+    Return whether it did. A circuit's training compiles programs of about 500 memory maps and 60 MB, which JAX keeps as
+    long as the process lives, and Linux gives a process 65,530 maps (`limit`: `vm.max_map_count`): a loop over some 130
+    circuits would end with an error of the allocator. What is needed again is compiled again, or comes from the cache
+    on disk.
     """
     maps, most = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
     try:
         limit = int(most.read_text()) if limit is None else limit
-        if maps.read_bytes().count(b"\n") < limit // 2:
+        if maps.read_bytes().count(b"\n") < limit // 4:
             return False
     except (OSError, ValueError):  # another system than Linux
         return False

@@ -14,6 +14,7 @@ from qwafer.comparison.record import HeadRecord
 from qwafer.data import read_maps
 from qwafer.features import FeatureSet
 from qwafer.reports.figures import Drawn
+from qwafer.studies import verify
 from qwafer.training import Predictor
 
 TOML = """
@@ -217,13 +218,18 @@ def test_options_of_maps_are_refused_with_features(done, work, capsys):
     assert "give it as --features" in capsys.readouterr().err
 
 
-def test_a_second_call_trains_and_times_nothing(done, work, monkeypatch):
+def without_figures(done, monkeypatch):
+    """Figures take most of the time, and are drawn anew by every call."""
     monkeypatch.setenv("GIT_DIR", os.devnull)
-    figure = Drawn(done / "figures" / "trade_off.png", "")  # figures take most of the time, and are drawn anew
+    figure = Drawn(done / "figures" / "trade_off.png", "")
     shared = {"trade_off": figure, "average_precision": figure}
     monkeypatch.setattr("qwafer.studies.benchmark.draw_head", lambda *_: {})
     monkeypatch.setattr("qwafer.studies.benchmark.draw_shared", lambda *_: shared)
     monkeypatch.setattr("qwafer.reports.ablation.write_figures", lambda *_: [])
+
+
+def test_a_second_call_trains_and_times_nothing(done, work, monkeypatch):
+    without_figures(done, monkeypatch)
     kept = [path for path in done.rglob("*.json") if "runs" in path.parts or "timing" in path.parts]
     before = {path: path.stat().st_mtime_ns for path in kept}
     records = {head: record(done, head) for head in HEADS}
@@ -232,6 +238,25 @@ def test_a_second_call_trains_and_times_nothing(done, work, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     for head in HEADS:
         assert to_json(record(done, head)) == to_json(records[head])
+
+
+def test_damaged_runs_heads_and_timings_are_set_aside_and_made_again(done, work, monkeypatch):
+    without_figures(done, monkeypatch)
+    (done / "sweep/runs/quantum/seed-0.head.npz").write_bytes(b"")
+    logits = done / "sweep/runs/linear/seed-1.npz"
+    before = stored(done, "linear", 1)
+    logits.write_bytes(logits.read_bytes()[:-30])
+    timing = next(path for path in (done / "timing").iterdir() if path.name.startswith("linear-"))
+    timing.write_text(timing.read_text()[:-30])
+    record = done / "sweep/experiment.json"
+    record.write_text(record.read_text()[:-30])
+    assert len(verify(done).damaged) >= 4
+    with pytest.warns(UserWarning, match="set aside") as said:
+        assert main(arguments(work)) == 0
+    text = " ".join(str(warning.message) for warning in said)
+    assert all(name in text for name in ("seed-0.json", "seed-1.json", timing.name, "experiment.json"))
+    assert not verify(done).damaged
+    np.testing.assert_equal(stored(done, "linear", 1), before)
 
 
 @pytest.mark.slow
