@@ -213,10 +213,11 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     [
         "from tests.factories import feature_set; feature_set(3000).save('deep/f.npz')",
         "from qwafer._io import write_text; write_text('deep/f.npz', 'x' * 50_000)",
+        "from qwafer.backbones.checkpoints import write_tensors; write_tensors('deep/f.npz', {'a': np.ones(9999)}, {})",
     ],
 )
 def test_a_full_disk_names_the_file(write: str, tmp_path: Path) -> None:
-    body = f"def body():\n    {write}\n    return 0\n"
+    body = f"import numpy as np\ndef body():\n    {write}\n    return 0\n"
     verb = f"from qwafer._process import run_verb\n{body}raise SystemExit(run_verb(body))"
     done = subprocess.run(
         [sys.executable, "-c", LIMITED + verb],

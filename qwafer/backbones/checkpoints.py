@@ -1,5 +1,7 @@
 """Checkpoints of backbones: read once, checked key by key, kept as safetensors with the sha256 of their source."""
 
+import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -144,7 +146,13 @@ def write_tensors(path: str | Path, state: Mapping[str, np.ndarray], metadata: M
     tensors = {key: np.asarray(value, order="C") for key, value in state.items()}
     sealed = {**metadata, CHECKSUM: _checksum(tensors, metadata)}
     with atomic_path(path) as temporary:
-        safetensors.numpy.save_file(tensors, temporary, metadata=sealed)
+        try:
+            safetensors.numpy.save_file(tensors, temporary, metadata=sealed)
+        except safetensors.SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))  # such as a full disk, which has a class of its own
+            if code is None:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
 def read_tensors(path: str | Path, source: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
