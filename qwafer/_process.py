@@ -76,7 +76,7 @@ def _is_own_cache(path: Path, *, default: bool) -> bool:
     """Return whether the folder holds XLA's cache alone, by its mark; mark it if it is empty, or the default one."""
     mark = path / "CACHEDIR.TAG"
     try:
-        if default or not any(path.iterdir()):
+        if not mark.exists() and (default or not any(path.iterdir())):
             mark.write_text(CACHE_TAG)
         return mark.read_text() == CACHE_TAG
     except OSError:

@@ -28,6 +28,7 @@ from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet
 from qwafer.studies import run_experiment, verify
 from qwafer.sweeps import OutputDirectory
+from qwafer.sweeps.ledger import read_ledger
 from qwafer.training import Checkpoints
 from qwafer.verify import main as verify_main
 from tests.factories import feature_set
@@ -459,6 +460,16 @@ def test_the_runs_of_another_configuration_are_never_written_over(sweep: Any, tm
     changed = dataclasses.replace(experiment, arms={**experiment.arms, "mlp": other})
     with directory.locked(), pytest.warns(UserWarning, match="another configuration.*set aside"):
         assert directory.read(changed, repair=True).pending == [("mlp", 0), ("mlp", 1)]
+
+
+def test_a_damaged_ledger_is_set_aside_each_time_under_a_name_of_its_own(sweep: Any, tmp_path: Path) -> None:
+    _, folder = sweep
+    for _ in range(2):
+        shutil.copy(folder / "test-reads.json", tmp_path / "test-reads.json")
+        flip(tmp_path / "test-reads.json")
+        with pytest.warns(UserWarning, match="set aside"):
+            assert not read_ledger(tmp_path / "out").data
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["test-reads.json.damaged", "test-reads.json.damaged-2"]
 
 
 def test_verify_of_nothing_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
