@@ -1,6 +1,7 @@
 """`FeatureSet`: the NPZ that joins the two halves of the library, features of maps in, heads on top."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ REQUIRED_KEYS = ("features", "labels", "label_names", "content_ids", "provenance
 OPTIONAL_KEYS = ("groups", "times", "exclusive", "split", "feature_names")
 NO_DEFECT_NAMES = ("none", "normal")
 """Class names, in lower case, that mean a wafer without a defect pattern."""
+CIRCUMSTANCES = ("data", "rows", "split", "unseen", "versions", "device", "compute_batch")
+"""Entries of a provenance that say of which examples features are, and where they were computed, but not how."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,29 +112,13 @@ class FeatureSet:
         `none` or `normal` is not a defect. A label's name: that label against the rest.
 
         Raises:
-            InputError: an unknown name, or a binary task of which only one class occurs.
+            InputError: see `check_task`.
         """
-        if name == "multilabel":
+        column = check_task(name, self.labels, self.label_names)
+        if column is None:
             return self
-        if name == "any":
-            defects = [k for k, label in enumerate(self.label_names) if label.casefold() not in NO_DEFECT_NAMES]
-            column = np.asarray(self.labels[:, defects].any(axis=1))
-            label = "defect"
-        elif name in self.label_names:
-            column = np.asarray(self.labels[:, self.label_names.index(name)] > 0)
-            label = name
-        else:
-            known = ("multilabel", "any", *self.label_names)
-            raise InputError(f"`task` must be one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
-        positives = int(column.sum())
-        if positives in (0, len(self)):
-            only = "positive" if positives else "negative"
-            raise InputError(
-                f"the task {name} has only {only} examples ({len(self)} of {len(self)}), and a binary task needs both "
-                f"classes; choose another task or other data"
-            )
-        labels = column.astype(np.uint8)[:, None]
-        return replace(self, labels=labels, label_names=(label,), exclusive=False)
+        label = "defect" if name == "any" else name
+        return replace(self, labels=column[:, None], label_names=(label,), exclusive=False)
 
     def save(self, path: str | Path) -> None:
         """Write the set to `path` as NPZ, atomically, without pickles; equal sets give equal bytes."""
@@ -175,7 +162,7 @@ class FeatureSet:
         names = arrays.get("feature_names")
         try:
             return cls(
-                features=_as_float32(features),
+                features=as_features(features),
                 labels=labels.astype(np.uint8),
                 label_names=tuple(arrays["label_names"].ravel().tolist()),
                 content_ids=arrays["content_ids"],
@@ -190,6 +177,47 @@ class FeatureSet:
             raise InputError(f"{path}: {error}") from error
 
 
+def fingerprint(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `provenance` says of how features are made, of whatever examples: the backbone, its weights by their
+    sha256, preprocessing, dtype and what else its record holds. Empty where it names no backbone.
+    """
+    if "backbone" not in provenance:
+        return {}
+    made = {name: value for name, value in provenance.items() if name not in CIRCUMSTANCES}
+    weights = made.get("weights")
+    if isinstance(weights, Mapping) and "sha256" in weights:  # a file may be called otherwise
+        made["weights"] = weights["sha256"]
+    return dict(jsonable(made))
+
+
+def check_task(name: str, labels: np.ndarray, label_names: Sequence[str]) -> np.ndarray | None:
+    """Return the column (N,) of the binary task `name`, 0 or 1, of labels (N, K); None for `multilabel`.
+
+    Raises:
+        InputError: no labels, an unknown name, or a binary task of which only one class occurs.
+    """
+    if not label_names:
+        raise InputError("these examples have no labels: they can be predicted, but not trained on")
+    if name == "multilabel":
+        return None
+    if name == "any":
+        defects = [k for k, label in enumerate(label_names) if label.casefold() not in NO_DEFECT_NAMES]
+        column = np.asarray(labels[:, defects].any(axis=1))
+    elif name in label_names:
+        column = np.asarray(labels[:, list(label_names).index(name)] > 0)
+    else:
+        known = ("multilabel", "any", *label_names)
+        raise InputError(f"`task` must be one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
+    positives = int(column.sum())
+    if positives in (0, len(column)):
+        only = "positive" if positives else "negative"
+        raise InputError(
+            f"the task {name} has only {only} examples ({len(column)} of {len(column)}), and a binary task needs both "
+            f"classes; choose another task or other data"
+        )
+    return column.astype(np.uint8)
+
+
 def from_table(table: DataTable, split: Split) -> FeatureSet:
     """Return the features of a table: its numbers, then each categorical column one-hot; `split` is recorded.
 
@@ -202,7 +230,7 @@ def from_table(table: DataTable, split: Split) -> FeatureSet:
     parts = split.parts()
     if len(parts) != len(table):
         raise InputError(f"the split has {len(parts)} rows, the table {len(table)}; make it from this table")
-    blocks = [_as_float32(table.numeric)]
+    blocks = [as_features(table.numeric)]
     names = list(table.numeric_names)
     categories: dict[str, list[str]] = {}
     unseen: dict[str, int] = {}
@@ -253,10 +281,19 @@ def check_finite(features: np.ndarray, names: tuple[str, ...] | None = None) -> 
         )
 
 
-def _as_float32(features: np.ndarray) -> np.ndarray:
-    """Convert to float32; what overflows there is caught as non-finite."""
+def as_features(features: Any) -> np.ndarray:
+    """Return `features`, real numbers of any type, as float32; what overflows there becomes infinite.
+
+    Raises InputError for what are not real numbers.
+    """
+    try:
+        array = np.asarray(features)
+    except ValueError as error:
+        raise InputError(f"`features` must be an array of numbers ({error})") from error
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise InputError(f"`features` must be real numbers, got {array.dtype}")
     with np.errstate(over="ignore"):
-        return np.asarray(features, dtype=np.float32)
+        return np.asarray(array, dtype=np.float32)
 
 
 def _provenance(array: np.ndarray) -> dict[str, Any]:

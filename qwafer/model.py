@@ -82,8 +82,8 @@ class Model:
                 backbone has no weights, or drawn ones.
 
         Raises:
-            InputError: a result that was read from a file and has no predictor, or a provenance that does not tell the
-                backbone.
+            InputError: a result that was read from a file and has no predictor, a provenance that does not tell the
+                backbone, or a backbone other than the one that made the features of the run.
         """
         if result.predictor is None:
             raise InputError("the result holds no trained head: take the one that `train` returns")
@@ -95,6 +95,7 @@ class Model:
             "digests": to_json(result.digests),
             "environment": to_json(result.environment),
         }
+        result.predictor.check_made_alike({"backbone": made.name, **made.record})
         record = {"name": made.name, **made.record} if isinstance(backbone, Extractor) else dict(backbone)
         return cls(made, result.predictor, {"backbone": record, "run": run})
 

@@ -83,10 +83,20 @@ def source_override(maps: str | None, features: str | None) -> list[str]:
     """Return the override that a verb's `--maps` or `--features` stands for; raise InputError for each other's file."""
     if features is not None:
         if source_facts(DataConfig(source=features)).kind != "features":
-            FeatureSet.load(features)  # says what is wrong with the file
+            raise _not_features(features)
         return [f"data.source={features}"]
     if maps is None:
         return []
     if source_facts(DataConfig(source=maps)).kind == "features":
         raise not_maps(maps)
     return [f"data.source={maps}"]
+
+
+def _not_features(source: str) -> InputError:
+    """Return what every verb says of anything else in the place of features."""
+    try:
+        reader = reader_of(source)
+        what = "a table" if reader == "edge_iiot" else "wafer maps"
+        return InputError(f"{source} holds {what}, not features: give it as --maps")
+    except InputError as error:
+        return error

@@ -169,7 +169,7 @@ def _checked(backbone: Extractor, rows: Features, n: int) -> Features:
     if not np.isfinite(rows).all():
         raise InputError(
             f"backbone {backbone.name} gives features that are not finite: its weights do not fit these maps, or "
-            f"dtype {backbone.record.get('dtype')} is too narrow for them"
+            f"dtype {backbone.record.get('dtype', 'float32')} is too narrow for them"
         )
     return rows
 

@@ -36,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_judging(parser)
     parser.add_argument("--out", metavar="DIR", help="output directory (runs/NAME of the experiment)")
     add_running(parser)
-    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and write nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="read the data, show what would be done, and write nothing"
+    )
     add_quiet(parser)
     return parser
 
@@ -80,6 +82,7 @@ def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
         planned_design,
     )
     from qwafer.sweeps import OutputDirectory, seeds_text
+    from qwafer.sweeps.sources import read_sources
 
     check_metric(experiment.metric)
     check_comparable(experiment)
@@ -87,6 +90,8 @@ def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
         check_design(experiment)
     directory = OutputDirectory(out)
     directory.check_owner(experiment)
+    for _ in read_sources({arm: config.data for arm, config in experiment.arms.items()}):
+        pass  # refuses what the run would refuse: a source that is none, a task that its labels do not have
     todo = directory.read(experiment).pending
     table = Table(title=experiment.title or experiment.name)
     for column in ("arm", "against the baseline", "complete", "to do"):

@@ -1,0 +1,226 @@
+"""The tool under attack: predictors, verbs before they run, experiments that grow, data of one's own."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+
+from qwafer import InputError
+from qwafer.ablate import main as ablate
+from qwafer.backbones import Extractor, features_from_maps
+from qwafer.bench import main as bench
+from qwafer.config import DataConfig, RunConfig
+from qwafer.data import synthetic_maps
+from qwafer.experiment import load_experiment, parse_seeds
+from qwafer.features import FeatureSet
+from qwafer.model import Model
+from qwafer.studies import run_experiment
+from qwafer.training import Predictor, prepare, train
+from tests.factories import head_options, training_options
+
+MAPS = synthetic_maps(80, seed=3)
+CONFIG = RunConfig(
+    data=DataConfig(task="any"), head=head_options("linear"), training=training_options(epochs=1, batch_size=16)
+)
+
+
+def doubled(name: str, weights: str, factor: float = 2.0) -> Extractor:
+    """A backbone of two features; what it is called and its weights are what tells it from others of that width."""
+
+    def features(maps):
+        return np.array([[(m == 2).mean() * factor, (m == 1).mean()] for m in maps], np.float32)
+
+    return Extractor(name, 16, {"weights": {"file": "w.pth", "sha256": weights}, "dtype": "float32"}, features)
+
+
+@pytest.fixture(scope="module")
+def own_features() -> FeatureSet:
+    return features_from_maps(MAPS, doubled("mine", "aa"))
+
+
+@pytest.fixture(scope="module")
+def predictor(own_features: FeatureSet) -> Predictor:
+    found = train(CONFIG, own_features, 0).predictor
+    assert found is not None
+    return found
+
+
+# Predictors
+
+
+def test_features_that_are_not_finite_are_refused(predictor, own_features):
+    """NaN gave `no defect` everywhere: it is above no threshold."""
+    for value in (np.nan, np.inf, 1e300):  # the last is beyond float32
+        features = own_features.features.astype(np.float64)
+        features[3, 1] = value
+        with pytest.raises(InputError, match=r"must be finite; 1 of 160 are not, the first is .* at row 3, column 1"):
+            predictor.logits(features)
+        with pytest.raises(InputError, match="must be finite"):
+            predictor.probabilities(features)
+
+
+def test_what_is_no_table_of_numbers_is_refused(predictor):
+    for features in (np.full((3, 2), "x"), np.full((3, 2), 1j), np.full((3, 2), None), [[1, 2], [3]]):
+        with pytest.raises(InputError, match="features"):
+            predictor.logits(features)
+    assert predictor.logits(np.zeros((0, 2))).shape == (0, 1)
+
+
+def test_bare_arrays_of_any_real_type_give_the_logits_of_their_features(predictor, own_features):
+    wanted = predictor.logits(own_features)
+    for kind in (np.float32, np.float64):
+        np.testing.assert_array_equal(predictor.logits(own_features.features.astype(kind)), wanted)
+    np.testing.assert_array_equal(predictor.logits(own_features.features.tolist()), wanted)
+
+
+def test_features_of_another_backbone_of_equal_width_are_refused(predictor, own_features, tmp_path):
+    others = {
+        "backbone is mine there and other here": doubled("other", "aa"),
+        "weights is aa there and bb here": doubled("mine", "bb", 3.0),
+    }
+    predictor.save(tmp_path / "h.npz")
+    for holder in (predictor, Predictor.load(tmp_path / "h.npz")):
+        for words, backbone in others.items():
+            features = features_from_maps(MAPS, backbone)
+            with pytest.raises(InputError, match=f"not those that the head was trained on: .*{words}"):
+                holder.logits(features)
+            assert np.isfinite(holder.logits(features.features)).all(), "a bare array says nothing of itself"
+        # The same backbone on other maps, with the file of its weights elsewhere, gives the same kind of features.
+        moved = doubled("mine", "aa")
+        moved.record["weights"]["file"] = "elsewhere.pth"
+        other_maps = features_from_maps(synthetic_maps(20, seed=9), dataclasses.replace(moved, compute_batch=8))
+        assert holder.logits(other_maps.take(np.arange(5))).shape == (5, 1)
+
+
+def test_a_model_is_of_the_backbone_that_made_its_features(own_features):
+    result = train(CONFIG, own_features, 0)
+    model = Model.from_run(result, doubled("mine", "aa"))
+    np.testing.assert_allclose(model.predict(MAPS).logits, result.predictor.logits(own_features), rtol=1e-5)
+    with pytest.raises(InputError, match=r"not those that the head was trained on: .*weights is aa there and bb here"):
+        Model.from_run(result, doubled("mine", "bb"))
+
+
+def test_a_models_backbone_that_gives_nan_is_an_error_and_no_decision(own_features):
+    result = train(CONFIG, own_features, 0)
+    broken = dataclasses.replace(doubled("mine", "aa"), features=lambda maps: np.full((len(maps), 2), np.nan, "f4"))
+    with pytest.raises(InputError, match="backbone mine gives features that are not finite"):
+        Model.from_run(result, broken).predict(MAPS)
+
+
+def test_an_extractor_with_an_empty_record_is_told_of_its_nan():
+    empty = Extractor("mine", 8, {}, lambda maps: np.full((len(maps), 3), np.nan, np.float32))
+    with pytest.raises(InputError, match="backbone mine gives features that are not finite"):
+        features_from_maps(MAPS, empty)
+
+
+# Verbs before they run
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> types.SimpleNamespace:
+    """Maps in a MixedWM38 file, their features, and a folder."""
+    folder = tmp_path_factory.mktemp("tool")
+    np.savez(folder / "maps.npz", arr_0=MAPS.maps, arr_1=MAPS.labels)
+    features_from_maps(MAPS).save(folder / "f.npz")
+    (folder / "README.md").write_text("# A page\n\nThat is not of wafer maps.\n")
+    return types.SimpleNamespace(folder=folder, maps=folder / "maps.npz", features=folder / "f.npz")
+
+
+def refused(verb, capsys, *arguments) -> str:
+    capsys.readouterr()
+    assert verb([*map(str, arguments)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(files, capsys, tmp_path):
+    dry = ("--dry-run", "--out", tmp_path / "out")
+    assert "is not a file of wafer maps" in refused(ablate, capsys, "--maps", files.folder / "README.md", *dry)
+    assert "absent.npz does not exist" in refused(ablate, capsys, "--maps", files.folder / "absent.npz", *dry)
+    for source in (("--maps", files.maps), ("--features", files.features), ("--maps", "synthetic")):
+        said = refused(ablate, capsys, *source, "--set", "data.task=Edge-Lock", *dry)
+        assert "`task` must be one of multilabel, any, Center" in said
+        assert "did you mean `Edge-Loc`?" in said
+        assert ablate([*map(str, source), *map(str, dry)]) == 0
+    only = FeatureSet.load(files.features)
+    dataclasses.replace(only, labels=np.zeros_like(only.labels)).save(tmp_path / "none.npz")
+    assert "has only negative examples" in refused(ablate, capsys, "--features", tmp_path / "none.npz", *dry)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_task_that_does_not_exist_is_refused_before_features_are_made(files, tmp_path, monkeypatch):
+    from qwafer import backbones
+
+    def never(*arguments, **options):
+        raise AssertionError("features were made")
+
+    monkeypatch.setattr(backbones, "extract", never)
+    experiment = load_experiment("mean_z_vs_readout", [f"data.source={files.maps}", "data.task=Nope"])
+    with pytest.raises(InputError, match="`task` must be one of"):
+        run_experiment(experiment, tmp_path / "out")
+
+
+def test_maps_in_the_place_of_features_are_told_where_they_go(files, capsys, tmp_path):
+    for verb in (ablate, bench):
+        said = refused(verb, capsys, "--features", files.maps, "--out", tmp_path / "out")
+        assert said.endswith("maps.npz holds wafer maps, not features: give it as --maps\n")
+    said = refused(ablate, capsys, "--features", "synthetic", "--out", tmp_path / "out")
+    assert "synthetic holds wafer maps, not features: give it as --maps" in said
+
+
+def test_features_in_the_place_of_maps_of_several_backbones_get_a_hint(files, capsys, tmp_path):
+    said = refused(bench, capsys, "wm811k", "--features", files.features, "--out", tmp_path / "out")
+    assert "`data.backbone` has no effect" in said
+    assert "give the maps instead (--maps)" in said
+
+
+MIXED = """
+seeds = 2
+[data]
+task = "any"
+[arms.quantum]
+head = "quantum"
+[arms.mlp]
+head.name = "mlp"
+head.hidden = 8
+[arms.tree]
+head.name = "tree"
+"""
+
+
+def test_options_that_an_arm_has_no_use_for_are_not_listed(tmp_path, capsys):
+    (tmp_path / "mixed.toml").write_text(MIXED)
+    experiment = load_experiment(tmp_path / "mixed.toml")
+    assert experiment.changes("mlp") == {
+        "head.name": "mlp",
+        "head.hidden": 8,
+        "head.dropout": 0.0,
+        "circuit": None,
+        "engine": None,
+    }
+    tree = experiment.changes("tree")
+    assert {name for name, value in tree.items() if value is None} >= {"circuit", "engine", "training", "sampling"}
+    assert not [name for name, value in tree.items() if value is None and "." in name and "head" not in name]
+    assert ablate([str(tmp_path / "mixed.toml"), "--dry-run", "--descriptive", "--out", str(tmp_path / "out")]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "circuit = none" in said
+    assert said.count("= none") < 10
+
+
+def test_an_empty_range_of_seeds_is_told_as_such():
+    for text in ("3:1", "3:3"):
+        with pytest.raises(InputError, match=rf"`seeds` = {text} holds no seed: a:b are the seeds from a to b - 1"):
+            parse_seeds(text)
+    assert parse_seeds("1:3") == (1, 2)
+
+
+def test_training_on_bare_arrays_says_how_to_make_features_of_them():
+    with pytest.raises(InputError, match=r"`data` must be a FeatureSet, got ndarray: .*FeatureSet.from_arrays\(X, y\)"):
+        train(RunConfig(), np.zeros((20, 3)), 0)
+    with pytest.raises(InputError, match=r"`data` must be a FeatureSet, got WaferMaps: .*features_from_maps"):
+        train(RunConfig(), MAPS, 0)
+    with pytest.raises(InputError, match="`data` must be a FeatureSet, got ndarray"):
+        prepare(RunConfig(), np.zeros((20, 3)), 0)
