@@ -94,13 +94,15 @@ class Experiment:
                 )
             seen[key] = arm
 
-    def digest(self) -> str:
-        """Return 16 hex digits of what defines the runs and their comparison: arms, baseline and metric.
+    def digest(self, among: Iterable[str] | None = None) -> str:
+        """Return 16 hex digits of what defines the runs and their comparison: arms (`among` these; all if none),
+        baseline and metric.
 
         Neither the seeds, which may be extended, nor the texts and the margin count, nor the place of the data (their
         own digest does).
         """
-        return digest({arm: config_digest(config) for arm, config in self.arms.items()}, self.baseline, self.metric)
+        arms = self.arms if among is None else among
+        return digest({arm: config_digest(self.arms[arm]) for arm in arms}, self.baseline, self.metric)
 
     def effective(self, arm: str) -> dict[str, Any]:
         """Return the options that have an effect in `arm`, by dotted name; see `effective_options`."""

@@ -1,7 +1,9 @@
 """The tool under attack: predictors, verbs before they run, experiments that grow, data of one's own."""
 
 import dataclasses
+import json
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +14,14 @@ from qwafer.backbones import Extractor, features_from_maps
 from qwafer.bench import main as bench
 from qwafer.config import DataConfig, RunConfig
 from qwafer.data import synthetic_maps
+from qwafer.execution import make_executor
 from qwafer.experiment import load_experiment, parse_seeds
 from qwafer.features import FeatureSet
 from qwafer.model import Model
 from qwafer.studies import run_experiment
+from qwafer.sweeps.directory import OutputDirectory
+from qwafer.sweeps.ledger import note_test_reads, read_ledger
+from qwafer.sweeps.sources import SourceRecord
 from qwafer.training import Predictor, prepare, train
 from tests.factories import head_options, training_options
 
@@ -224,3 +230,193 @@ def test_training_on_bare_arrays_says_how_to_make_features_of_them():
         train(RunConfig(), MAPS, 0)
     with pytest.raises(InputError, match="`data` must be a FeatureSet, got ndarray"):
         prepare(RunConfig(), np.zeros((20, 3)), 0)
+
+
+# Experiments that grow
+
+TWO = """
+title = "Heads"
+seeds = 2
+description = "Why."
+expected = "{expected}"
+[data]
+task = "any"
+[training]
+epochs = 1
+max_doublings = 0
+batch_size = 16
+[arms.linear]
+head = "linear"
+[arms.mlp]
+head.name = "mlp"
+head.hidden = {hidden}
+"""
+THIRD = """
+[arms.wide]
+head.name = "mlp"
+head.hidden = 9
+"""
+
+
+@dataclasses.dataclass
+class Sweep:
+    """An experiment's file, its data and its output directory, and the day of each call."""
+
+    folder: Path
+    features: Path
+    trained: dict
+    monkeypatch: pytest.MonkeyPatch
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def directory(self) -> OutputDirectory:
+        return OutputDirectory(self.out)
+
+    def load(self, *more: str, expected: str = "Level.", hidden: int = 4, seeds: int = 2, options: tuple = ()):
+        path = self.folder / "heads.toml"
+        path.write_text(TWO.format(expected=expected, hidden=hidden) + "".join(more))
+        experiment = load_experiment(path, [f"data.source={self.features}", *options])
+        return dataclasses.replace(experiment, seeds=tuple(range(seeds)))
+
+    def claim(self, day: str, *more: str, **changes):
+        """Claim the directory as a sweep does before its first run."""
+        self.monkeypatch.setattr("qwafer.sweeps.directory.today", lambda: day)
+        experiment = self.load(*more, **changes)
+        record = self.directory.claim(experiment, dict.fromkeys(experiment.arms, SourceRecord(digest="d")))
+        return experiment, record
+
+    def begin(self, day: str):
+        """Leave two arms behind, finished."""
+        experiment, record = self.claim(day)
+        for (arm, seed), result in self.trained.items():
+            result.save(self.directory.run_path(arm, seed))
+        return experiment, record
+
+    def run(self, day: str, *more: str, **changes):
+        self.monkeypatch.setattr("qwafer.sweeps.directory.today", lambda: day)
+        return run_experiment(self.load(*more, **changes), self.out, executor=serial(), descriptive=True)
+
+    def runs(self) -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted((self.out / "runs").rglob("*.json"))}
+
+
+WIDER = THIRD.replace("wide", "wider").replace("9", "11")
+
+
+def serial():
+    return make_executor("serial", 1)
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory):
+    """The four runs of two arms."""
+    path = tmp_path_factory.mktemp("heads") / "heads.toml"
+    path.write_text(TWO.format(expected="", hidden=4))
+    arms = load_experiment(path, [f"data.source={files.features}"]).arms
+    data = FeatureSet.load(files.features)
+    return {(arm, seed): train(arms[arm], data, seed, from_source=True) for arm in arms for seed in (0, 1)}
+
+
+@pytest.fixture
+def sweep(files, trained, tmp_path, monkeypatch) -> Sweep:
+    return Sweep(tmp_path, files.features, trained, monkeypatch)
+
+
+def test_an_arm_and_a_seed_join_a_finished_sweep(sweep):
+    sweep.run("2026-01-02", expected="Linear is enough.")
+    before = sweep.runs()
+    assert len(before) == 4
+    grown = sweep.run("2026-02-03", THIRD, expected="Width helps.", seeds=3)
+    assert grown.n_done == 5
+    assert {path: sweep.runs()[path] for path in before} == before, "what was there stays as it is"
+    assert [c.arm for c in grown.summary.comparisons] == ["mlp", "wide"]
+
+    record = sweep.directory.record()
+    (added,) = record.additions
+    assert (added.date, added.arms, added.seeds, added.runs) == ("2026-02-03", ("wide",), (2,), 4)
+    assert added.expected == "Width helps."
+    assert grown.summary.experiment.additions == (added,)
+    assert grown.summary.experiment.expected == "Linear is enough.", "what was expected first stays"
+    report = grown.report.read_text()
+    assert "**Expected (written before the first run, 2026-01-02).** Linear is enough." in report
+    assert "**Added 2026-02-03, when 4 runs were complete: arm wide, seed 2.** Expected then: Width helps." in report
+    assert "**wide** (added 2026-02-03)" in report
+    assert [w for w in grown.summary.warnings if "arm wide was added after results could be seen" in w]
+    assert [w for w in grown.summary.warnings if "seeds were added after results could be seen (2, then 3)" in w]
+    assert grown.test_reads[0].endswith("has been read by 1 experiment from this folder: heads (9 runs).")
+
+    sweep.monkeypatch.setattr("qwafer.sweeps.directory.today", lambda: "2026-05-06")
+    same = sweep.load(THIRD, expected="Width helps.", seeds=3)
+    assert sweep.directory.claim(same, record.data) == record, "another day's call adds nothing"
+
+
+def test_an_arm_joins_an_unfinished_sweep_and_one_after_another(sweep):
+    sweep.begin("2026-01-02")
+    sweep.directory.run_path("mlp", 1).unlink()
+    experiment, record = sweep.claim("2026-01-03", THIRD)
+    assert [(a.date, a.arms, a.seeds, a.runs) for a in record.additions] == [("2026-01-03", ("wide",), (), 3)]
+    assert sweep.directory.read(experiment).pending == [("wide", 0), ("mlp", 1), ("wide", 1)]
+    experiment, record = sweep.claim("2026-01-04", THIRD, WIDER, seeds=3)
+    assert [(a.date, a.arms, a.seeds, a.runs) for a in record.additions[1:]] == [("2026-01-04", ("wider",), (2,), 3)]
+    assert list(record.arms) == ["linear", "mlp", "wide", "wider"]
+    assert len(sweep.directory.read(experiment).pending) == 9
+
+
+@pytest.mark.parametrize("more", [(), (THIRD,)])
+def test_other_options_of_an_arm_that_has_runs_are_refused(sweep, more):
+    sweep.begin("2026-01-02")
+    for changes, said in (
+        ({"hidden": 5}, "head.hidden of arm mlp is 4 there, 5 here"),
+        ({"options": ("training.epochs=2",)}, "training.epochs of arm linear is 1 there, 2 here"),
+    ):
+        with pytest.raises(InputError, match=f"belongs to another experiment .{said}"):
+            sweep.directory.check_owner(sweep.load(*more, **changes))
+
+
+def test_an_arm_that_has_runs_cannot_be_left_out_nor_the_question_changed(sweep):
+    sweep.claim("2026-01-02", THIRD)
+    with pytest.raises(
+        InputError, match=r"arms linear, mlp, wide there, linear, mlp here: arms may join, but none may"
+    ):
+        sweep.claim("2026-01-03")
+    with pytest.raises(InputError, match=r"arms linear, mlp, wide there, linear, mlp, wider here: arms may join"):
+        sweep.claim("2026-01-03", WIDER)
+    grown = sweep.load(THIRD, WIDER)
+    for name, value in (("baseline", "mlp"), ("metric", "test.loss")):
+        with pytest.raises(InputError, match=f"belongs to another experiment .{name} "):
+            sweep.directory.check_owner(dataclasses.replace(grown, **{name: value}))
+
+
+def test_directories_from_before_arms_could_join_grow_too(sweep):
+    sweep.begin("2026-01-02")
+    file = sweep.out / "experiment.json"
+    record = json.loads(file.read_text())
+    assert record.pop("additions") == []
+    file.write_text(json.dumps(record))
+    _, grown = sweep.claim("2026-01-03", THIRD)
+    assert [(added.arms, added.runs) for added in grown.additions] == [(("wide",), 4)]
+
+
+def test_a_grown_experiment_stays_one_line_of_the_ledger(sweep):
+    small, _ = sweep.claim("2026-01-02")
+    note_test_reads(sweep.out, small, dict.fromkeys(small.arms, "0123"), {"linear": 2, "mlp": 2})
+    grown, record = sweep.claim("2026-01-03", THIRD)
+    joined = [added.joined for added in record.additions]
+    keys = dict.fromkeys(grown.arms, "0123")
+    note_test_reads(sweep.out, grown, keys, {"linear": 2, "mlp": 2, "wide": 1}, joined)
+    (reads,) = read_ledger(sweep.out).data.values()
+    assert [(read.name, read.runs, read.digest) for read in reads] == [("heads", 5, grown.digest())]
+    (said,) = read_ledger(sweep.out).sentences(keys)
+    assert said.endswith("has been read by 1 experiment from this folder: heads (5 runs).")
+
+
+def test_a_dry_run_of_a_grown_experiment_shows_what_is_there(sweep, capsys):
+    sweep.begin("2026-01-02")
+    sweep.load(THIRD)
+    arguments = [str(sweep.folder / "heads.toml"), "--features", str(sweep.features), "--out", str(sweep.out)]
+    assert ablate([*arguments, "--dry-run", "--descriptive"]) == 0
+    assert "2 of 6 runs to do" in capsys.readouterr().out
+    assert sweep.directory.record().additions == ()

@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m qwafer.ablate",
         description="Compare the arms of an experiment over seeds. Runs of one seed share the split, the batches and "
         "the initial values, so that they are compared in pairs. Complete runs are never done again: a killed command "
-        "resumes when it is given again, and more seeds extend it.",
+        "resumes when it is given again, and more arms or seeds extend it.",
         epilog="Exit status: 0 done, 1 no two runs could be compared, 2 bad input. Written to DIR: report.md, "
         "summary.json, timings.json, figures/, and runs/ARM/seed-S.json.",
     )
