@@ -235,27 +235,26 @@ def test_training_on_bare_arrays_says_how_to_make_features_of_them():
 # Experiments that grow
 
 TWO = """
-title = "Heads"
+title = "Trees"
 seeds = 2
 description = "Why."
 expected = "{expected}"
 [data]
 task = "any"
-[training]
-epochs = 1
-max_doublings = 0
-batch_size = 16
-[arms.linear]
-head = "linear"
-[arms.mlp]
-head.name = "mlp"
-head.hidden = {hidden}
+val_fraction = 0.1
+[arms.shallow]
+head.name = "tree"
+head.max_depth = 1
+[arms.deep]
+head.name = "tree"
+head.max_depth = {depth}
 """
 THIRD = """
-[arms.wide]
-head.name = "mlp"
-head.hidden = 9
+[arms.deeper]
+head.name = "tree"
+head.max_depth = 6
 """
+DEEPEST = THIRD.replace("deeper", "deepest").replace("6", "9")
 
 
 @dataclasses.dataclass
@@ -275,9 +274,9 @@ class Sweep:
     def directory(self) -> OutputDirectory:
         return OutputDirectory(self.out)
 
-    def load(self, *more: str, expected: str = "Level.", hidden: int = 4, seeds: int = 2, options: tuple = ()):
-        path = self.folder / "heads.toml"
-        path.write_text(TWO.format(expected=expected, hidden=hidden) + "".join(more))
+    def load(self, *more: str, expected: str = "Level.", depth: int = 4, seeds: int = 2, options: tuple = ()):
+        path = self.folder / "trees.toml"
+        path.write_text(TWO.format(expected=expected, depth=depth) + "".join(more))
         experiment = load_experiment(path, [f"data.source={self.features}", *options])
         return dataclasses.replace(experiment, seeds=tuple(range(seeds)))
 
@@ -303,9 +302,6 @@ class Sweep:
         return {str(path): path.read_bytes() for path in sorted((self.out / "runs").rglob("*.json"))}
 
 
-WIDER = THIRD.replace("wide", "wider").replace("9", "11")
-
-
 def serial():
     return make_executor("serial", 1)
 
@@ -313,8 +309,8 @@ def serial():
 @pytest.fixture(scope="module")
 def trained(files, tmp_path_factory):
     """The four runs of two arms."""
-    path = tmp_path_factory.mktemp("heads") / "heads.toml"
-    path.write_text(TWO.format(expected="", hidden=4))
+    path = tmp_path_factory.mktemp("trees") / "trees.toml"
+    path.write_text(TWO.format(expected="", depth=4))
     arms = load_experiment(path, [f"data.source={files.features}"]).arms
     data = FeatureSet.load(files.features)
     return {(arm, seed): train(arms[arm], data, seed, from_source=True) for arm in arms for seed in (0, 1)}
@@ -326,42 +322,42 @@ def sweep(files, trained, tmp_path, monkeypatch) -> Sweep:
 
 
 def test_an_arm_and_a_seed_join_a_finished_sweep(sweep):
-    sweep.run("2026-01-02", expected="Linear is enough.")
+    sweep.run("2026-01-02", expected="One cut is enough.")
     before = sweep.runs()
     assert len(before) == 4
-    grown = sweep.run("2026-02-03", THIRD, expected="Width helps.", seeds=3)
+    grown = sweep.run("2026-02-03", THIRD, expected="Depth helps.", seeds=3)
     assert grown.n_done == 5
     assert {path: sweep.runs()[path] for path in before} == before, "what was there stays as it is"
-    assert [c.arm for c in grown.summary.comparisons] == ["mlp", "wide"]
+    assert [c.arm for c in grown.summary.comparisons] == ["deep", "deeper"]
 
     record = sweep.directory.record()
     (added,) = record.additions
-    assert (added.date, added.arms, added.seeds, added.runs) == ("2026-02-03", ("wide",), (2,), 4)
-    assert added.expected == "Width helps."
+    assert (added.date, added.arms, added.seeds, added.runs) == ("2026-02-03", ("deeper",), (2,), 4)
+    assert added.expected == "Depth helps."
     assert grown.summary.experiment.additions == (added,)
-    assert grown.summary.experiment.expected == "Linear is enough.", "what was expected first stays"
+    assert grown.summary.experiment.expected == "One cut is enough.", "what was expected first stays"
     report = grown.report.read_text()
-    assert "**Expected (written before the first run, 2026-01-02).** Linear is enough." in report
-    assert "**Added 2026-02-03, when 4 runs were complete: arm wide, seed 2.** Expected then: Width helps." in report
-    assert "**wide** (added 2026-02-03)" in report
-    assert [w for w in grown.summary.warnings if "arm wide was added after results could be seen" in w]
+    assert "**Expected (written before the first run, 2026-01-02).** One cut is enough." in report
+    assert "**Added 2026-02-03, when 4 runs were complete: arm deeper, seed 2.** Expected then: Depth helps." in report
+    assert "**deeper** (added 2026-02-03)" in report
+    assert [w for w in grown.summary.warnings if "arm deeper was added after results could be seen" in w]
     assert [w for w in grown.summary.warnings if "seeds were added after results could be seen (2, then 3)" in w]
-    assert grown.test_reads[0].endswith("has been read by 1 experiment from this folder: heads (9 runs).")
+    assert grown.test_reads[0].endswith("has been read by 1 experiment from this folder: trees (9 runs).")
 
     sweep.monkeypatch.setattr("qwafer.sweeps.directory.today", lambda: "2026-05-06")
-    same = sweep.load(THIRD, expected="Width helps.", seeds=3)
+    same = sweep.load(THIRD, expected="Depth helps.", seeds=3)
     assert sweep.directory.claim(same, record.data) == record, "another day's call adds nothing"
 
 
 def test_an_arm_joins_an_unfinished_sweep_and_one_after_another(sweep):
     sweep.begin("2026-01-02")
-    sweep.directory.run_path("mlp", 1).unlink()
+    sweep.directory.run_path("deep", 1).unlink()
     experiment, record = sweep.claim("2026-01-03", THIRD)
-    assert [(a.date, a.arms, a.seeds, a.runs) for a in record.additions] == [("2026-01-03", ("wide",), (), 3)]
-    assert sweep.directory.read(experiment).pending == [("wide", 0), ("mlp", 1), ("wide", 1)]
-    experiment, record = sweep.claim("2026-01-04", THIRD, WIDER, seeds=3)
-    assert [(a.date, a.arms, a.seeds, a.runs) for a in record.additions[1:]] == [("2026-01-04", ("wider",), (2,), 3)]
-    assert list(record.arms) == ["linear", "mlp", "wide", "wider"]
+    assert [(a.date, a.arms, a.seeds, a.runs) for a in record.additions] == [("2026-01-03", ("deeper",), (), 3)]
+    assert sweep.directory.read(experiment).pending == [("deeper", 0), ("deep", 1), ("deeper", 1)]
+    experiment, record = sweep.claim("2026-01-04", THIRD, DEEPEST, seeds=3)
+    assert [(a.date, a.arms, a.seeds, a.runs) for a in record.additions[1:]] == [("2026-01-04", ("deepest",), (2,), 3)]
+    assert list(record.arms) == ["shallow", "deep", "deeper", "deepest"]
     assert len(sweep.directory.read(experiment).pending) == 9
 
 
@@ -369,8 +365,8 @@ def test_an_arm_joins_an_unfinished_sweep_and_one_after_another(sweep):
 def test_other_options_of_an_arm_that_has_runs_are_refused(sweep, more):
     sweep.begin("2026-01-02")
     for changes, said in (
-        ({"hidden": 5}, "head.hidden of arm mlp is 4 there, 5 here"),
-        ({"options": ("training.epochs=2",)}, "training.epochs of arm linear is 1 there, 2 here"),
+        ({"depth": 5}, "head.max_depth of arm deep is 4 there, 5 here"),
+        ({"options": ("data.val_fraction=0.2",)}, "data.val_fraction of arm shallow is 0.1 there, 0.2 here"),
     ):
         with pytest.raises(InputError, match=f"belongs to another experiment .{said}"):
             sweep.directory.check_owner(sweep.load(*more, **changes))
@@ -379,13 +375,15 @@ def test_other_options_of_an_arm_that_has_runs_are_refused(sweep, more):
 def test_an_arm_that_has_runs_cannot_be_left_out_nor_the_question_changed(sweep):
     sweep.claim("2026-01-02", THIRD)
     with pytest.raises(
-        InputError, match=r"arms linear, mlp, wide there, linear, mlp here: arms may join, but none may"
+        InputError, match=r"arms shallow, deep, deeper there, shallow, deep here: arms may join, but none may"
     ):
         sweep.claim("2026-01-03")
-    with pytest.raises(InputError, match=r"arms linear, mlp, wide there, linear, mlp, wider here: arms may join"):
-        sweep.claim("2026-01-03", WIDER)
-    grown = sweep.load(THIRD, WIDER)
-    for name, value in (("baseline", "mlp"), ("metric", "test.loss")):
+    with pytest.raises(
+        InputError, match=r"arms shallow, deep, deeper there, shallow, deep, deepest here: arms may join"
+    ):
+        sweep.claim("2026-01-03", DEEPEST)
+    grown = sweep.load(THIRD, DEEPEST)
+    for name, value in (("baseline", "deep"), ("metric", "test.loss")):
         with pytest.raises(InputError, match=f"belongs to another experiment .{name} "):
             sweep.directory.check_owner(dataclasses.replace(grown, **{name: value}))
 
@@ -397,26 +395,26 @@ def test_directories_from_before_arms_could_join_grow_too(sweep):
     assert record.pop("additions") == []
     file.write_text(json.dumps(record))
     _, grown = sweep.claim("2026-01-03", THIRD)
-    assert [(added.arms, added.runs) for added in grown.additions] == [(("wide",), 4)]
+    assert [(added.arms, added.runs) for added in grown.additions] == [(("deeper",), 4)]
 
 
 def test_a_grown_experiment_stays_one_line_of_the_ledger(sweep):
     small, _ = sweep.claim("2026-01-02")
-    note_test_reads(sweep.out, small, dict.fromkeys(small.arms, "0123"), {"linear": 2, "mlp": 2})
+    note_test_reads(sweep.out, small, dict.fromkeys(small.arms, "0123"), {"shallow": 2, "deep": 2})
     grown, record = sweep.claim("2026-01-03", THIRD)
     joined = [added.joined for added in record.additions]
     keys = dict.fromkeys(grown.arms, "0123")
-    note_test_reads(sweep.out, grown, keys, {"linear": 2, "mlp": 2, "wide": 1}, joined)
+    note_test_reads(sweep.out, grown, keys, {"shallow": 2, "deep": 2, "deeper": 1}, joined)
     (reads,) = read_ledger(sweep.out).data.values()
-    assert [(read.name, read.runs, read.digest) for read in reads] == [("heads", 5, grown.digest())]
+    assert [(read.name, read.runs, read.digest) for read in reads] == [("trees", 5, grown.digest())]
     (said,) = read_ledger(sweep.out).sentences(keys)
-    assert said.endswith("has been read by 1 experiment from this folder: heads (5 runs).")
+    assert said.endswith("has been read by 1 experiment from this folder: trees (5 runs).")
 
 
 def test_a_dry_run_of_a_grown_experiment_shows_what_is_there(sweep, capsys):
     sweep.begin("2026-01-02")
     sweep.load(THIRD)
-    arguments = [str(sweep.folder / "heads.toml"), "--features", str(sweep.features), "--out", str(sweep.out)]
+    arguments = [str(sweep.folder / "trees.toml"), "--features", str(sweep.features), "--out", str(sweep.out)]
     assert ablate([*arguments, "--dry-run", "--descriptive"]) == 0
     assert "2 of 6 runs to do" in capsys.readouterr().out
     assert sweep.directory.record().additions == ()
