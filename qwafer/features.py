@@ -11,10 +11,11 @@ import numpy as np
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, digest, jsonable
+from qwafer.data.arrays import as_labels, as_texts, as_times, ids_sha256, row_ids
 from qwafer.data.edge_iiot import DataTable
 from qwafer.data.files import load_npz
 from qwafer.data.maps import check_labels, check_rows
-from qwafer.data.splits import PARTS, Split
+from qwafer.data.splits import PARTS, Split, check_labelled
 
 REQUIRED_KEYS = ("features", "labels", "label_names", "content_ids", "provenance")
 OPTIONAL_KEYS = ("groups", "times", "exclusive", "split", "feature_names")
@@ -26,7 +27,8 @@ CIRCUMSTANCES = ("data", "rows", "split", "unseen", "versions", "device", "compu
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Features of N examples with their labels; read-only arrays, checked on construction.
+    """Features of N examples with their labels; read-only arrays, checked on construction. `from_arrays` makes one of
+    anybody's own arrays. Features without labels (K = 0) can be predicted, but not trained on.
 
     Raises `InputError` where a feature is not finite, or lengths, shapes or labels do not fit.
     """
@@ -57,8 +59,7 @@ class FeatureSet:
         object.__setattr__(self, "label_names", tuple(str(name) for name in self.label_names))
         if self.feature_names is not None:
             object.__setattr__(self, "feature_names", tuple(str(name) for name in self.feature_names))
-        if self.features.ndim != 2 or 0 in self.features.shape:
-            raise InputError(f"`features` must have shape (N, D), neither of them 0, got {self.features.shape}")
+        _check_shape(self.features)
         if self.features.dtype != np.float32:
             raise InputError(f"`features` must be float32, got {self.features.dtype}")
         n, width = self.features.shape
@@ -78,6 +79,64 @@ class FeatureSet:
                 view = array.view()
                 view.flags.writeable = False  # the digest is computed once
                 object.__setattr__(self, name, view)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        features: Any,
+        labels: Any = None,
+        *,
+        label_names: Sequence[str] | None = None,
+        exclusive: bool = False,
+        content_ids: Any = None,
+        groups: Any = None,
+        times: Any = None,
+        split: Any = None,
+        feature_names: Sequence[str] | None = None,
+        backbone: str = "arrays",
+    ) -> "FeatureSet":
+        """Return the feature set of anybody's own arrays: `FeatureSet.from_arrays(X, y)`.
+
+        Args:
+            features: (N, D) real numbers of any type, finite in float32.
+            labels: see `data.arrays.as_labels`; none: features without labels, to be predicted.
+            label_names: names of the labels, or of the classes.
+            exclusive: whether labels of 0 and 1 are exclusive classes.
+            content_ids: (N,) texts or whole numbers, equal for examples that no split may separate, such as two
+                pictures of one wafer; none: made from the rows, so that equal rows stay together.
+            groups: (N,) texts or whole numbers: the lot of each example.
+            times: (N,) finite numbers, in any unit that orders.
+            split: (N,) of `train`, `val` and `test`, where the features rest on a split.
+            feature_names: D names.
+            backbone: what made the features, in words; a head that was trained on them refuses those of another name.
+
+        Raises:
+            InputError: features that are not finite, or anything that does not fit.
+        """
+        values = as_features(features)
+        _check_shape(values)
+        n = len(values)
+        columns, names, classes = as_labels(labels, n, label_names, exclusive=exclusive)
+        ids = as_texts("content_ids", content_ids, n)
+        ids = row_ids(values) if ids is None else ids
+        if not isinstance(backbone, str) or not backbone:
+            raise InputError(f"`backbone` must be a text that says what made the features, got {backbone!r}")
+        return cls(
+            features=values,
+            labels=columns,
+            label_names=names,
+            content_ids=ids,
+            provenance={
+                "backbone": backbone,
+                "data": {"source": "arrays", "sha256": ids_sha256(ids), "n_rows": n},
+                "versions": {"numpy": np.__version__},
+            },
+            groups=as_texts("groups", groups, n),
+            times=as_times(times),
+            exclusive=classes,
+            split=as_texts("split", split, n),
+            feature_names=None if feature_names is None else tuple(feature_names),
+        )
 
     def __len__(self) -> int:
         return len(self.features)
@@ -125,7 +184,7 @@ class FeatureSet:
         arrays: dict[str, np.ndarray] = {
             "features": self.features,
             "labels": self.labels,
-            "label_names": np.array(self.label_names),
+            "label_names": np.array(self.label_names, np.str_),
             "content_ids": self.content_ids,
             "provenance": np.array(canonical_json(self.provenance)),
             "exclusive": np.array(self.exclusive),
@@ -196,8 +255,7 @@ def check_task(name: str, labels: np.ndarray, label_names: Sequence[str]) -> np.
     Raises:
         InputError: no labels, an unknown name, or a binary task of which only one class occurs.
     """
-    if not label_names:
-        raise InputError("these examples have no labels: they can be predicted, but not trained on")
+    check_labelled(labels)
     if name == "multilabel":
         return None
     if name == "any":
@@ -279,6 +337,12 @@ def check_finite(features: np.ndarray, names: tuple[str, ...] | None = None) -> 
             f"`features` must be finite; {bad} of {features.size} are not, the first is {features[first]} at row "
             f"{first[0]}, column {first[1]}{name}"
         )
+
+
+def _check_shape(features: np.ndarray) -> None:
+    """Raise InputError unless `features` has shape (N, D), neither of them 0."""
+    if features.ndim != 2 or 0 in features.shape:
+        raise InputError(f"`features` must have shape (N, D), neither of them 0, got {features.shape}")
 
 
 def as_features(features: Any) -> np.ndarray:

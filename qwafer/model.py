@@ -208,7 +208,7 @@ def _weights_sha256(name: str, options: Mapping[str, Any]) -> str | None:
 def _from_provenance(record: Mapping[str, Any]) -> Extractor:
     """Return the backbone of features with this provenance, where no weights are missing."""
     name, seed = record.get("backbone"), record.get("random_weights")
-    if not isinstance(name, str) or name == "table":
+    if not isinstance(name, str) or (name not in BACKBONES.names and ":" not in name):
         raise InputError(f"a model takes wafer maps, and the features are not those of a backbone but of {name}")
     if record.get("weights") and seed is None:
         raise InputError(f"the weights of backbone {name} are not in the provenance: give its Extractor")

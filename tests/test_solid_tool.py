@@ -1,27 +1,31 @@
 """The tool under attack: predictors, verbs before they run, experiments that grow, data of one's own."""
 
 import dataclasses
+import functools
 import json
+import re
 import types
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from qwafer import InputError
 from qwafer.ablate import main as ablate
-from qwafer.backbones import Extractor, features_from_maps
+from qwafer.backbones import Extractor, extract, extractor, features_from_maps
 from qwafer.bench import main as bench
 from qwafer.config import DataConfig, RunConfig
-from qwafer.data import synthetic_maps
+from qwafer.data import WaferMaps, make_split, synthetic_maps
 from qwafer.execution import make_executor
 from qwafer.experiment import load_experiment, parse_seeds
 from qwafer.features import FeatureSet
 from qwafer.model import Model
+from qwafer.networks import network
 from qwafer.studies import run_experiment
 from qwafer.sweeps.directory import OutputDirectory
 from qwafer.sweeps.ledger import note_test_reads, read_ledger
-from qwafer.sweeps.sources import SourceRecord
+from qwafer.sweeps.sources import SourceRecord, read_sources
 from qwafer.training import Predictor, prepare, train
 from tests.factories import head_options, training_options
 
@@ -418,3 +422,175 @@ def test_a_dry_run_of_a_grown_experiment_shows_what_is_there(sweep, capsys):
     assert ablate([*arguments, "--dry-run", "--descriptive"]) == 0
     assert "2 of 6 runs to do" in capsys.readouterr().out
     assert sweep.directory.record().additions == ()
+
+
+# Data of one's own
+
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 3))
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "float16", "longdouble", "int16", "bool", "bfloat16"])
+def test_arrays_of_any_real_type_become_features(kind):
+    array = X.astype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind)
+    data = FeatureSet.from_arrays(array, (X[:, 0] > 0).astype(int))
+    assert data.features.dtype == np.float32
+    np.testing.assert_array_equal(data.features, array.astype(np.float32))
+    assert (data.labels.shape, data.label_names, data.exclusive) == ((60, 1), ("label",), False)
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "names", "rows", "exclusive"),
+    [
+        ([0, 1, 1, 0], {}, ("label",), [[0], [1], [1], [0]], False),
+        ([False, True, True, False], {}, ("label",), [[0], [1], [1], [0]], False),
+        (np.array([0, 1, 1, 0], np.float16), {"label_names": ["ring"]}, ("ring",), [[0], [1], [1], [0]], False),
+        ([0, 1, 1, 0], {"label_names": ["none", "ring"]}, ("none", "ring"), [[1, 0], [0, 1], [0, 1], [1, 0]], True),
+        ([0, 1, 1, 0], {"exclusive": True}, ("0", "1"), [[1, 0], [0, 1], [0, 1], [1, 0]], True),
+        ([2, 0, 2, 0], {"label_names": "abc"}, ("a", "b", "c"), [[0, 0, 1], [1, 0, 0], [0, 0, 1], [1, 0, 0]], True),
+        ([7, -1, 7, 7], {}, ("-1", "7"), [[0, 1], [1, 0], [0, 1], [0, 1]], True),
+        (np.array(["b", "a", "b", "b"], object), {}, ("a", "b"), [[0, 1], [1, 0], [0, 1], [0, 1]], True),
+        ([[0, 1], [1, 1], [0, 0], [1, 0]], {}, ("label_0", "label_1"), [[0, 1], [1, 1], [0, 0], [1, 0]], False),
+        ([[0, 1], *[[1, 0]] * 3], {"exclusive": True}, ("label_0", "label_1"), [[0, 1], *[[1, 0]] * 3], True),
+    ],
+)  # fmt: skip
+def test_labels_as_they_come(labels, options, names, rows, exclusive):
+    data = FeatureSet.from_arrays(X[:4], labels, **options)
+    assert (data.label_names, data.labels.tolist(), data.exclusive) == (names, rows, exclusive)
+    maps = WaferMaps.from_arrays(MAPS.maps[:4], labels, **options)
+    assert (maps.label_names, maps.labels.tolist(), maps.exclusive) == (names, rows, exclusive)
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "said"),
+    [
+        ([0, 1, 2], {}, "`labels` must have 4 rows, one per example, got shape (3,)"),
+        ([0, 1, 2, np.nan], {}, "`labels` must be whole numbers, truth values or texts; row 3 is nan"),
+        ([0, 1, 2.5, 1], {}, "`labels` must be whole numbers, truth values or texts; row 2 is 2.5"),
+        (
+            [0, 1, 2, 3],
+            {"label_names": ["a", "b", "c"]},
+            "`labels` must lie in 0..2, for `label_names` names 3 classes",
+        ),
+        ([[0, 2], [1, 1], [0, 0], [1, 0]], {}, "must be 0 or 1"),
+        ([[1, 1], [1, 0], [0, 1], [1, 0]], {"exclusive": True}, "exactly one 1"),
+        ([[0, 1], [1, 1], [0, 0], [1, 0]], {"label_names": ["a"]}, "one column per label"),
+        ([1j, 0, 0, 0], {}, "must be whole numbers, truth values or texts, got complex128"),
+        (np.zeros((4, 2, 2)), {}, "`labels` must have shape (N,) or (N, K)"),
+        (["a", "b", "a", "b"], {"label_names": ["a", "c"]}, "`label_names` has no class b"),
+    ],
+)
+def test_labels_that_say_nothing_clear_are_refused(labels, options, said):
+    for make, data in ((FeatureSet.from_arrays, X[:4]), (WaferMaps.from_arrays, MAPS.maps[:4])):
+        with pytest.raises(InputError, match=re.escape(said)):
+            make(data, labels, **options)
+
+
+def test_what_cannot_be_features_is_refused():
+    for features, said in (
+        (X.astype(complex), "real numbers, got complex128"),
+        (np.where(X > 1, np.nan, X), "must be finite"),
+        (X * 1e300, "must be finite"),
+        (X[0], r"shape \(N, D\)"),
+        (X[:0], r"shape \(N, D\)"),
+    ):
+        with pytest.raises(InputError, match=said):
+            FeatureSet.from_arrays(features, np.zeros(len(features), int))
+
+
+def test_ids_are_made_from_the_rows_so_that_no_split_parts_equal_ones():
+    data = FeatureSet.from_arrays(np.concatenate([X, X]), np.tile((X[:, 0] > 0).astype(int), 2))
+    assert len(np.unique(data.content_ids)) == 60
+    np.testing.assert_array_equal(data.content_ids[:60], data.content_ids[60:])
+    split = make_split(data.labels, data.content_ids, seed=0)
+    parts = split.parts()
+    np.testing.assert_array_equal(parts[:60], parts[60:])
+    shuffled = FeatureSet.from_arrays(X[::-1], (X[::-1, 0] > 0).astype(int))
+    np.testing.assert_array_equal(shuffled.content_ids, data.content_ids[:60][::-1])
+    zeros = FeatureSet.from_arrays([[0.0, 1.0], [-0.0, 1.0]], [0, 1])
+    assert zeros.content_ids[0] == zeros.content_ids[1]
+    own = FeatureSet.from_arrays(X, X[:, 0] > 0, content_ids=np.arange(60))
+    assert own.content_ids.tolist() == [str(i) for i in range(60)]
+
+
+def test_features_of_arrays_train_are_stored_and_know_their_origin(tmp_path, predictor):
+    y = (X[:, 0] > 0).astype(int)
+    lots = np.arange(60) // 3
+    data = FeatureSet.from_arrays(X, y, groups=lots, times=lots, feature_names=["a", "b", "c"], backbone="resnet, mine")
+    data.save(tmp_path / "f.npz")
+    loaded = FeatureSet.load(tmp_path / "f.npz")
+    assert (loaded.digest(), loaded.provenance) == (data.digest(), data.provenance)
+    assert loaded.groups.tolist() == [str(lot) for lot in lots]
+    config = dataclasses.replace(CONFIG, data=DataConfig(task="label", split_by="group"))
+    result = train(config, data, 0)
+    assert result.provenance["backbone"] == result.config["data"]["backbone"] == "resnet, mine"
+    assert result.predictor.logits(FeatureSet.from_arrays(X[:5], backbone="resnet, mine")).shape == (5, 1)
+    with pytest.raises(InputError, match="backbone is resnet, mine there and another here"):
+        result.predictor.logits(FeatureSet.from_arrays(X, backbone="another"))
+    with pytest.raises(InputError, match="backbone is mine there and arrays here"):
+        predictor.logits(FeatureSet.from_arrays(X[:, :2]))
+    with pytest.raises(InputError, match="`groups` must be"):
+        FeatureSet.from_arrays(X, y, groups=lots[:5])
+
+
+def test_maps_without_labels_are_extracted_and_predicted_and_never_trained_on(tmp_path, own_features):
+    bare = WaferMaps.from_arrays(list(MAPS.maps[:30]))
+    assert (bare.labels.shape, bare.label_names) == ((30, 0), ())
+    np.testing.assert_array_equal(bare.content_ids, MAPS.content_ids[:30])
+    backbone = doubled("mine", "aa")
+    features = extract(bare, backbone, tmp_path / "f.npz")
+    np.testing.assert_array_equal(features.features, own_features.features[:30])
+    assert FeatureSet.load(tmp_path / "f.npz").digest() == features.digest()
+    result = train(CONFIG, own_features, 0)
+    assert Model.from_run(result, backbone).predict(bare).logits.shape == (30, 1)
+    np.testing.assert_array_equal(result.predictor.logits(features), result.predictor.logits(own_features)[:30])
+
+    no_labels = "have no labels: they can be predicted, but not trained on"
+    for refuse in (
+        lambda: train(CONFIG, features, 0),
+        lambda: features.task("any"),
+        lambda: make_split(bare.labels, bare.content_ids, seed=0),
+        lambda: network("wafercnn", epochs=1).train(bare, tmp_path / "w.safetensors"),
+        lambda: list(read_sources({"a": DataConfig(source=str(tmp_path / "f.npz"))})),
+    ):
+        with pytest.raises(InputError, match=no_labels):
+            refuse()
+
+
+def test_maps_as_they_come_are_checked():
+    ragged = [MAPS.maps[0], MAPS.maps[1][:40]]
+    assert isinstance(WaferMaps.from_arrays(ragged).maps, tuple)
+    assert WaferMaps.from_arrays(MAPS.maps[:2].astype(np.int64)).maps.dtype == np.uint8
+    assert WaferMaps.from_arrays(MAPS.maps[:2].astype(float), groups=[1, 2]).groups.tolist() == ["1", "2"]
+    for maps, said in (
+        ([], "holds no wafer maps"),
+        (MAPS.maps[:2] + 0.5, "whole numbers"),
+        (MAPS.maps[:2].astype(int) - 1, "0 .off the wafer"),
+        (MAPS.maps[:2].astype(int) + 256, "0 .off the wafer"),
+        (MAPS.maps[0], r"shape \(N, H, W\)"),
+    ):
+        with pytest.raises(InputError, match=said):
+            WaferMaps.from_arrays(maps)
+
+
+def rates(maps):
+    """A backbone: failing and passing rate."""
+    return [[(m == 2).mean(), (m == 1).mean()] for m in maps]
+
+
+def test_any_function_is_a_backbone(tmp_path):
+    features = features_from_maps(MAPS, rates)
+    np.testing.assert_allclose(features.features, rates(MAPS.maps), rtol=1e-6)
+    assert features.provenance["backbone"] == f"{__name__}:rates"
+    assert features.provenance == features_from_maps(MAPS, f"{__name__}:rates").provenance
+    result = train(CONFIG, features, 0)
+    Model.from_run(result, extractor(rates)).save(tmp_path / "m.safetensors")
+    assert Model.load(tmp_path / "m.safetensors").predict(MAPS.maps[:3]).logits.shape == (3, 1)
+    for backbone, said in (
+        (lambda maps: rates(maps), "define it in a module"),
+        (functools.partial(rates), "`backbone` must be a name, an Extractor or a function"),
+        (3, "`backbone` must be a name, an Extractor or a function"),
+    ):
+        with pytest.raises(InputError, match=said):
+            features_from_maps(MAPS, backbone)

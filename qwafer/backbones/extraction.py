@@ -16,7 +16,7 @@ from qwafer._errors import InputError
 from qwafer._io import canonical_json, digest, jsonable
 from qwafer.backbones.base import Extractor, Features, available_cores
 from qwafer.backbones.chunks import ChunkStore, difference
-from qwafer.backbones.registry import extractor
+from qwafer.backbones.registry import MapFunction, extractor
 from qwafer.data import WaferMaps
 from qwafer.execution.job import Event, Executor, Job, OnProgress, Progress
 from qwafer.execution.threads import Threads
@@ -28,7 +28,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def extract(
     maps: WaferMaps,
-    backbone: str | Extractor,
+    backbone: str | Extractor | MapFunction,
     out: str | Path,
     *,
     batch: int = DEFAULT_BATCH,
@@ -81,7 +81,7 @@ def extract(
 
 def features_from_maps(
     maps: WaferMaps,
-    backbone: str | Extractor = "spatial",
+    backbone: str | Extractor | MapFunction = "spatial",
     *,
     dtype: str | None = None,
     jobs: int | None = None,
