@@ -170,7 +170,7 @@ def check_labels(
             f"label; got {labels.shape}"
         )
     if len(set(label_names)) != len(label_names):
-        raise InputError(f"`label_names` of {source} must be distinct, got {label_names}")
+        raise InputError(f"`label_names` of {source} must be distinct names, got {label_names}")
     if labels.dtype != np.uint8:
         raise InputError(f"`labels` of {source} must be uint8, got {labels.dtype}")
     wrong = np.flatnonzero((labels > 1).any(axis=1))
