@@ -83,8 +83,8 @@ class Search:
         return {arm: self.winner(arm) for arm in dict.fromkeys(trial.arm for trial in self.trials)}
 
 
-CAPS = {"training.max_doublings": 2, "training.eval_every_epochs": 2}
-"""What every trial has other than the experiment, to save time: it trains for four times the first stage at most."""
+CAPS = {"training.max_doublings": 2, "training.eval_every_epochs": 2, "training.convergence_tolerance": 1e-3}
+"""What every trial has other than the experiment: it trains for four times the first stage at most, to save time."""
 
 
 def searched_digest(path: Path, options: Mapping[str, Sequence[str]]) -> str:
