@@ -11,7 +11,7 @@ import numpy as np
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, digest, jsonable
-from qwafer.data.arrays import as_labels, as_texts, as_times, ids_sha256, row_ids
+from qwafer.data.arrays import as_labels, as_texts, as_times, check_unmasked, ids_sha256, row_ids
 from qwafer.data.edge_iiot import DataTable
 from qwafer.data.files import load_npz
 from qwafer.data.maps import check_labels, check_rows
@@ -350,6 +350,7 @@ def as_features(features: Any) -> np.ndarray:
 
     Raises InputError for what are not real numbers.
     """
+    check_unmasked("features", features)
     try:
         array = np.asarray(features)
     except ValueError as error:

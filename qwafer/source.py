@@ -83,7 +83,7 @@ def source_override(maps: str | None, features: str | None) -> list[str]:
     """Return the override that a verb's `--maps` or `--features` stands for; raise InputError for each other's file."""
     if features is not None:
         if source_facts(DataConfig(source=features)).kind != "features":
-            raise _not_features(features)
+            _refuse_as_features(features)
         return [f"data.source={features}"]
     if maps is None:
         return []
@@ -92,11 +92,11 @@ def source_override(maps: str | None, features: str | None) -> list[str]:
     return [f"data.source={maps}"]
 
 
-def _not_features(source: str) -> InputError:
-    """Return what every verb says of anything else in the place of features."""
+def _refuse_as_features(source: str) -> None:
+    """Raise InputError for what stands in the place of features and is something else."""
     try:
-        reader = reader_of(source)
-        what = "a table" if reader == "edge_iiot" else "wafer maps"
-        return InputError(f"{source} holds {what}, not features: give it as --maps")
-    except InputError as error:
-        return error
+        what = "a table" if reader_of(source) == "edge_iiot" else "wafer maps"
+    except InputError:
+        FeatureSet.load(source)  # says what is wrong with the file
+        raise
+    raise InputError(f"{source} holds {what}, not features: give it as --maps")

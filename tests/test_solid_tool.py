@@ -177,6 +177,8 @@ def test_maps_in_the_place_of_features_are_told_where_they_go(files, capsys, tmp
     for verb in (ablate, bench):
         said = refused(verb, capsys, "--features", files.maps, "--out", tmp_path / "out")
         assert said.endswith("maps.npz holds wafer maps, not features: give it as --maps\n")
+    assert "is not a whole NPZ file" in refused(ablate, capsys, "--features", files.folder / "README.md")
+    assert "absent.npz does not exist" in refused(ablate, capsys, "--features", files.folder / "absent.npz")
     said = refused(ablate, capsys, "--features", "synthetic", "--out", tmp_path / "out")
     assert "synthetic holds wafer maps, not features: give it as --maps" in said
 
@@ -448,7 +450,7 @@ def test_arrays_of_any_real_type_become_features(kind):
         (np.array([0, 1, 1, 0], np.float16), {"label_names": ["ring"]}, ("ring",), [[0], [1], [1], [0]], False),
         ([0, 1, 1, 0], {"label_names": ["none", "ring"]}, ("none", "ring"), [[1, 0], [0, 1], [0, 1], [1, 0]], True),
         ([0, 1, 1, 0], {"exclusive": True}, ("0", "1"), [[1, 0], [0, 1], [0, 1], [1, 0]], True),
-        ([2, 0, 2, 0], {"label_names": "abc"}, ("a", "b", "c"), [[0, 0, 1], [1, 0, 0], [0, 0, 1], [1, 0, 0]], True),
+        ([2, 0, 2, 0], {"label_names": list("abc")}, ("a", "b", "c"), [[0, 0, 1], [1, 0, 0], [0, 0, 1], [1, 0, 0]], True),
         ([7, -1, 7, 7], {}, ("-1", "7"), [[0, 1], [1, 0], [0, 1], [0, 1]], True),
         (np.array(["b", "a", "b", "b"], object), {}, ("a", "b"), [[0, 1], [1, 0], [0, 1], [0, 1]], True),
         ([[0, 1], [1, 1], [0, 0], [1, 0]], {}, ("label_0", "label_1"), [[0, 1], [1, 1], [0, 0], [1, 0]], False),
@@ -479,6 +481,10 @@ def test_labels_as_they_come(labels, options, names, rows, exclusive):
         ([1j, 0, 0, 0], {}, "must be whole numbers, truth values or texts, got complex128"),
         (np.zeros((4, 2, 2)), {}, "`labels` must have shape (N,) or (N, K)"),
         (["a", "b", "a", "b"], {"label_names": ["a", "c"]}, "`label_names` has no class b"),
+        ([0, 1, 0, 1], {"label_names": "scratch"}, "`label_names` must be a list of names, got 'scratch'"),
+        (None, {"label_names": ["a"]}, "belong to `labels`, and there are none"),
+        (np.ma.masked_equal([0, 1, 9, 1], 9), {}, "`labels` has masked entries"),
+        (np.arange(4) * 10**6, {"label_names": ["a"]}, "`labels` must lie in 0..0"),
     ],
 )
 def test_labels_that_say_nothing_clear_are_refused(labels, options, said):
@@ -492,11 +498,18 @@ def test_what_cannot_be_features_is_refused():
         (X.astype(complex), "real numbers, got complex128"),
         (np.where(X > 1, np.nan, X), "must be finite"),
         (X * 1e300, "must be finite"),
+        (np.ma.masked_greater(X, 1), "`features` has masked entries"),
+        (np.array([["1", "2"]]), "real numbers, got <U1"),
         (X[0], r"shape \(N, D\)"),
         (X[:0], r"shape \(N, D\)"),
     ):
         with pytest.raises(InputError, match=said):
             FeatureSet.from_arrays(features, np.zeros(len(features), int))
+
+
+def test_numbers_that_tell_the_examples_apart_are_no_classes():
+    with pytest.raises(InputError, match="`labels` has 1500 distinct values, and classes are at most 1000"):
+        FeatureSet.from_arrays(np.zeros((1500, 2)), np.arange(1500))
 
 
 def test_ids_are_made_from_the_rows_so_that_no_split_parts_equal_ones():

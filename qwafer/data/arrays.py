@@ -29,6 +29,8 @@ def as_labels(
 
     Raises InputError for another shape, values that are none of these, or names that do not fit.
     """
+    if isinstance(names, str):
+        raise InputError(f"`label_names` must be a list of names, got {names!r}")
     given = None if names is None else tuple(str(name) for name in names)
     if labels is None:
         if given or exclusive:
@@ -79,6 +81,7 @@ def as_texts(name: str, column: Any, n: int) -> np.ndarray | None:
 
 def as_times(times: Any) -> np.ndarray | None:
     """Return times as float64, None as None; raise InputError for what are not numbers."""
+    check_unmasked("times", times)
     try:
         return None if times is None else np.asarray(times, np.float64)
     except (TypeError, ValueError) as error:
@@ -90,6 +93,7 @@ def as_maps(maps: Any) -> Maps:
 
     Raises InputError for another shape, or other values.
     """
+    check_unmasked("maps", maps)
     if isinstance(maps, np.ndarray) or hasattr(maps, "__array__"):
         maps = np.asarray(maps)
         if maps.ndim != 3:
@@ -114,8 +118,15 @@ def ids_sha256(ids: Sequence[str] | np.ndarray) -> str:
     return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()
 
 
+def check_unmasked(name: str, values: Any) -> None:
+    """Raise InputError where `values` has masked entries, whose numbers mean nothing and would be taken for data."""
+    if np.ma.is_masked(values):
+        raise InputError(f"`{name}` has masked entries: leave their rows out, or fill them")
+
+
 def _plain(name: str, values: Any) -> np.ndarray:
     """Return whole numbers, truth values or texts as an array of one of these; raise InputError for others."""
+    check_unmasked(name, values)
     try:
         array = np.asarray(values)
     except ValueError as error:
