@@ -450,7 +450,7 @@ def test_arrays_of_any_real_type_become_features(kind):
         (np.array([0, 1, 1, 0], np.float16), {"label_names": ["ring"]}, ("ring",), [[0], [1], [1], [0]], False),
         ([0, 1, 1, 0], {"label_names": ["none", "ring"]}, ("none", "ring"), [[1, 0], [0, 1], [0, 1], [1, 0]], True),
         ([0, 1, 1, 0], {"exclusive": True}, ("0", "1"), [[1, 0], [0, 1], [0, 1], [1, 0]], True),
-        ([2, 0, 2, 0], {"label_names": list("abc")}, ("a", "b", "c"), [[0, 0, 1], [1, 0, 0], [0, 0, 1], [1, 0, 0]], True),
+        ([2, 0, 2, 0], {"label_names": list("abc")}, tuple("abc"), [[0, 0, 1], [1, 0, 0], [0, 0, 1], [1, 0, 0]], True),
         ([7, -1, 7, 7], {}, ("-1", "7"), [[0, 1], [1, 0], [0, 1], [0, 1]], True),
         (np.array(["b", "a", "b", "b"], object), {}, ("a", "b"), [[0, 1], [1, 0], [0, 1], [0, 1]], True),
         ([[0, 1], [1, 1], [0, 0], [1, 0]], {}, ("label_0", "label_1"), [[0, 1], [1, 1], [0, 0], [1, 0]], False),
