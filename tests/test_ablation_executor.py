@@ -22,6 +22,7 @@ from qwafer.execution import (
     make_executor,
     processes,
     run_all,
+    running,
 )
 
 ROOT = str(Path(__file__).resolve().parents[1])
@@ -408,3 +409,30 @@ def test_workers_leave_when_their_parent_dies(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_until(lambda: not alive(worker))
+
+
+def taken_by(slots, families):
+    """Return the order of jobs when `slots` slots take one job after the other, in turn."""
+    waiting = running._Waiting([Job(f"{family or 'none'}{i}", "any:thing", family=family) for i, family in families])
+    return [waiting.take(i % slots).key for i in range(len(families))], waiting.take(0)
+
+
+def test_a_slot_goes_on_with_its_family():
+    sweep = [(seed, arm) for seed in range(3) for arm in "ab"]
+    assert taken_by(2, sweep) == (["a0", "b0", "a1", "b1", "a2", "b2"], None)
+    assert taken_by(1, sweep) == (["a0", "a1", "a2", "b0", "b1", "b2"], None)
+    three = [(seed, arm) for seed in range(2) for arm in "abc"]
+    assert taken_by(2, three) == (["a0", "b0", "a1", "b1", "c0", "c1"], None), "an idle slot helps"
+    assert taken_by(2, [(i, "") for i in range(4)]) == (["none0", "none1", "none2", "none3"], None)
+
+
+def test_a_process_keeps_its_family(run):
+    def members(family):
+        return [("work", {"seconds": 0.05}, {"family": family})] * 3
+
+    jobs = [one for pair in zip(members("a"), members("b"), strict=True) for one in pair]
+    done = ends(run(jobs))
+    pids = {key: event.result["pid"] for key, event in done.items()}
+    families = [{pids[f"work-{i}"] for i in range(start, 6, 2)} for start in (0, 1)]
+    assert [len(family) for family in families] == [1, 1]
+    assert families[0] != families[1]

@@ -22,7 +22,7 @@ from qwafer.probes.run.execution import probe_claims
 from qwafer.probes.run.model import Model, OwnLoss, why_not
 from qwafer.probes.run.replay import planned, schedule
 from qwafer.probes.suite import probe_run
-from qwafer.training import RunResult, _judge, _optimizer, _step, _train, _validation, make_schedule, train
+from qwafer.training import RunResult, _judge, _step, _train, _validation, make_schedule, train
 from qwafer.training._prepare import Prepared
 from tests.factories import feature_set, head_options, loss_options
 
@@ -87,7 +87,9 @@ def validation_labels_shuffled(patch):
 
 def validation_labels_shuffled_in_the_loop(patch):
     real = _train.validate
-    patch.setattr(_train, "validate", lambda objective, logits, labels: real(objective, logits, shuffled(labels)))
+    patch.setattr(
+        _train, "validate", lambda objective, logits, labels, *size: real(objective, logits, shuffled(labels), *size)
+    )
 
 
 def validation_columns_swapped(patch):
@@ -220,8 +222,13 @@ def another_alpha_in_evaluation(patch):
 
 
 def multiplier_ignored(patch):
-    real = _optimizer._adamw
-    patch.setattr(_optimizer, "_adamw", lambda schedule, multiplier, decay: real(schedule, 1.0, decay))
+    real = _train.hyperparameters
+
+    def hyperparameters(*given):
+        told = real(*given)
+        return told._replace(lr_mult=dict.fromkeys(told.lr_mult, jnp.float32(1.0)))
+
+    patch.setattr(_train, "hyperparameters", hyperparameters)
 
 
 def logits_of_a_neighbour(patch):

@@ -124,18 +124,6 @@ def test_a_restart_shows_in_the_curves():
     assert rates[4] == rates[0]
 
 
-def test_doublings_compile_nothing_anew():
-    from qwafer.training._step import steps
-
-    options = TrainingConfig(epochs=1, batch_size=32, schedule="cosine", learning_rate=1e-2, max_doublings=3)
-    config = RunConfig(head=LinearOptions(), training=options)
-    result = train(config, features(), 0)
-    assert result.epochs_run == 8
-    n_batches = result.timings.steps // 8
-    names = ("projection.linear.weight", "projection.linear.bias")
-    assert steps(options, n_batches, names, None)._cache_size() == 1
-
-
 def substance(result):
     data = {**to_json(result), "timings": None, "compile_cache": None}
     return data, {name: value.tobytes() for name, value in result.outputs.items()}
@@ -303,6 +291,9 @@ def test_equal_runs_have_equal_effective_options(name):
                 outputs[run] = outputs.get(run) or train(variant[run], data, 0)
             for part in ("val", "test"):
                 ours, base = outputs[key].logits[part], outputs[""].logits[part]
+                if getattr(variant[key].objective, "pairs", False):
+                    # Differences alone matter to the loss; Adam makes a walk of the bias out of rounding errors.
+                    ours, base = ours - ours.mean(axis=0), base - base.mean(axis=0)
                 np.testing.assert_allclose(ours, base, rtol=1e-3, atol=1e-4, err_msg=f"{key} has an effect: {reason}")
 
 

@@ -146,18 +146,6 @@ def test_compiling_early_changes_nothing_but_the_clock():
     assert early.timings.compile > late.timings.compile
 
 
-def test_steps_compile_once_for_all_batches_epochs_and_seeds():
-    from qwafer.training._step import steps
-
-    chosen = config("mlp", training={"epochs": 2, "batch_size": 7})  # 112 training rows: no full last batch
-    train(chosen, features(n=163), seed=1)
-    train(chosen, features(n=163), seed=2)
-    n_batches = -(-len(prepare(chosen, features(n=163), 1).split.train) // 7)
-    names = ("projection.hidden.weight", "projection.hidden.bias", "projection.output.weight", "projection.output.bias")
-    compiled = steps(chosen.training, 2 * n_batches, names, None)
-    assert compiled._cache_size() == 1
-
-
 def test_micro_runs_take_exactly_so_many_batches():
     seen = []
     result = train(

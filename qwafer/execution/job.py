@@ -32,6 +32,8 @@ class Job:
     """Seconds without an event after which the job has failed and its process is killed; none: no limit."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment variables of its process; jobs of different environments do not share one."""
+    family: str = ""
+    """Jobs of one family share what a process compiles: a process that served the family takes its next job first."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -61,16 +60,15 @@ def run_in_slots(
     An exception out of `on_event` or `serve`, and Ctrl-C, starts no other job, calls `stop`, and comes out of here once
     the threads have ended.
     """
-    waiting = deque(jobs)
+    waiting = _Waiting(jobs)
     open_jobs = len(waiting)
     events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
 
     def work(slot: int) -> None:
         try:
             while True:
-                try:
-                    job = waiting.popleft()
-                except IndexError:
+                job = waiting.take(slot)
+                if job is None:
                     return
                 events.put(Event(job.key, "started"))
                 serve(slot, job, events.put)
@@ -94,3 +92,32 @@ def run_in_slots(
     finally:
         for thread in threads:
             thread.join()
+
+
+class _Waiting:
+    """Jobs in order, but for families: a slot goes on with the family it served, and leaves those of others to them."""
+
+    def __init__(self, jobs: Iterable[Job]):
+        self._jobs = list(jobs)
+        self._served: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def clear(self) -> None:
+        """Forget all jobs."""
+        with self._lock:
+            self._jobs.clear()
+
+    def take(self, slot: int) -> Job | None:
+        """Return the next job of `slot`: of its own family, else of none or one that no slot serves, else the first."""
+        with self._lock:
+            if not self._jobs:
+                return None
+            own = self._served.get(slot)
+            others = {family for other, family in self._served.items() if other != slot}
+            ranks = [2 * (not job.family or job.family != own) + (job.family in others) for job in self._jobs]
+            job = self._jobs.pop(ranks.index(min(ranks)))
+            self._served[slot] = job.family
+            return job

@@ -1,5 +1,7 @@
 """The objective of a run: one number from the logits of a batch."""
 
+import copy
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -9,12 +11,22 @@ from jaxtyping import Array, Float, UInt8
 
 
 class Objective(eqx.Module):
-    """A loss with what it takes from the labels of the training split, as a JAX pytree."""
+    """A loss with what it takes from the labels of the training split, as a JAX pytree.
+
+    Its numbers are leaves, not parts of the program: runs that differ in them share what is compiled.
+    """
 
     constants: dict[str, Array]
     """What `loss.constants` gave, float32."""
-    loss: Any = eqx.field(static=True)
-    """The `Loss`."""
+    numbers: dict[str, Array]
+    """The options of the loss among its `arguments` that are numbers, by name."""
+    form: Any = eqx.field(static=True)
+    """The loss with all of its `arguments` at their defaults."""
+
+    @property
+    def loss(self) -> Any:
+        """The `Loss`; `numbers` are arrays in it, and what its `constants` were made of is at its default."""
+        return self._loss(None)
 
     def __call__(
         self,
@@ -23,18 +35,31 @@ class Objective(eqx.Module):
         weights: Float[Array, " batch"],
     ) -> Float[Array, ""]:
         """Return the weighted mean of the loss over a batch; an example of weight 0 has no effect."""
-        value: Array = self.loss.value(logits, labels.astype(logits.dtype), weights, self.constants)
+        loss = self._loss(logits.dtype)
+        value: Array = loss.value(logits, labels.astype(logits.dtype), weights, self.constants)
         return value
 
     def per_example(
         self, logits: Float[Array, "batch n_labels"], labels: Float[Array, "batch n_labels"]
     ) -> Float[Array, " batch"]:
         """Return the loss of every example (batch,); not defined for losses of pairs (`roc_auc`)."""
-        value: Array = self.loss.per_example(logits, labels.astype(logits.dtype), self.constants)
+        loss = self._loss(logits.dtype)
+        value: Array = loss.per_example(logits, labels.astype(logits.dtype), self.constants)
         return value
+
+    def _loss(self, dtype: Any) -> Any:
+        loss = copy.copy(self.form)
+        for name, value in self.numbers.items():
+            # The options were checked when the loss was made; a tracer cannot be checked again.
+            object.__setattr__(loss, name, value if dtype is None else value.astype(dtype))
+        return loss
 
 
 def make_objective(loss: Any, train_labels: UInt8[np.ndarray, "M n_labels"]) -> Objective:
     """Return the objective of `loss`; `train_labels` (M, n_labels) of the training split give its constants."""
     constants = {name: jnp.asarray(value, "float32") for name, value in loss.constants(train_labels).items()}
-    return Objective(constants, loss)
+    arguments = [item for item in dataclasses.fields(loss) if item.name in getattr(loss, "arguments", ())]
+    values = {item.name: getattr(loss, item.name) for item in arguments}
+    numbers = {name: jnp.asarray(np.float64(value)) for name, value in values.items() if isinstance(value, float)}
+    form = dataclasses.replace(loss, **{item.name: item.default for item in arguments})
+    return Objective(constants, numbers, form)

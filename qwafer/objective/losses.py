@@ -18,7 +18,7 @@ def binary_cross_entropy(
 def focal(
     logits: Float[Array, "batch n_labels"],
     labels: Float[Array, "batch n_labels"],
-    gamma: float,
+    gamma: float | Array,
     pos_weight: Float[Array, " n_labels"],
 ) -> Float[Array, "batch n_labels"]:
     """Return (1 - p_t)^gamma times the binary cross-entropy, p_t the probability of the true value (Lin et al. 2017).
@@ -35,9 +35,9 @@ def focal(
 def asymmetric(
     logits: Float[Array, "batch n_labels"],
     labels: Float[Array, "batch n_labels"],
-    gamma_pos: float,
-    gamma_neg: float,
-    clip: float,
+    gamma_pos: float | Array,
+    gamma_neg: float | Array,
+    clip: float | Array,
     pos_weight: Float[Array, " n_labels"],
 ) -> Float[Array, "batch n_labels"]:
     """Return -w y (1 - p)^gamma_pos log(p) - (1 - y) q^gamma_neg log(1 - q), q = max(p - clip, 0), p = sigmoid(l).
@@ -52,7 +52,7 @@ def asymmetric(
     counts = shifted > 0
     safe = jnp.where(counts, shifted, jnp.full_like(shifted, 0.5))
     # log(1 - q): without a clip it is -softplus(l), which is exact in the tail where 1 - q rounds to 0.
-    log_rest = -gain if clip == 0 else jnp.log1p(-safe)
+    log_rest = jnp.where(jnp.asarray(clip) == 0, -gain, jnp.log1p(-safe))
     negative = jnp.where(counts, -(safe**gamma_neg) * log_rest, jnp.zeros_like(shifted))
     return positive + (1 - labels) * negative
 

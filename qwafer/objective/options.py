@@ -47,6 +47,9 @@ LOSSES: Registry[Any] = Registry(
 )
 
 RULES = ("balanced", "effective")
+ARGUMENTS = ("pos_weight", "class_weights", "effective_beta", "label_smoothing")
+"""Options of the losses here that are arguments of the compiled program, not parts of it: `constants` holds what they
+say, or they are numbers that `value` uses without branching on them. A loss need not name any (`arguments`)."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,8 @@ class PerLabelLoss:
 class Bce(PerLabelLoss):
     """Binary cross-entropy per label."""
 
+    arguments: ClassVar[tuple[str, ...]] = ARGUMENTS
+
     def per_label(self, logits: "jax.Array", labels: "jax.Array", pos_weight: "jax.Array") -> "jax.Array":
         """Return the loss (batch, n_labels); see `losses.binary_cross_entropy`."""
         from qwafer.objective import losses
@@ -149,6 +154,7 @@ class Focal(PerLabelLoss):
     """Exponent gamma."""
 
     reweights: ClassVar[bool] = True
+    arguments: ClassVar[tuple[str, ...]] = (*ARGUMENTS, "focal_gamma")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,6 +183,12 @@ class Asymmetric(PerLabelLoss):
     """Probability below which a negative costs nothing."""
 
     reweights: ClassVar[bool] = True
+    arguments: ClassVar[tuple[str, ...]] = (
+        *ARGUMENTS,
+        "asymmetric_gamma_pos",
+        "asymmetric_gamma_neg",
+        "asymmetric_clip",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -206,6 +218,7 @@ class Softmax:
 
     exclusive: ClassVar[bool] = True
     reweights: ClassVar[bool] = False
+    arguments: ClassVar[tuple[str, ...]] = ("class_weights", "effective_beta", "label_smoothing")
 
     def __post_init__(self) -> None:
         _check_weights("class_weights", self.class_weights)
@@ -255,6 +268,7 @@ class RocAuc:
 
     exclusive: ClassVar[bool] = False
     reweights: ClassVar[bool] = False
+    arguments: ClassVar[tuple[str, ...]] = ("class_weights", "effective_beta")
     pairs: ClassVar[bool] = True
     """Whether a weight common to a class cancels: it compares pairs of a positive and a negative."""
 

@@ -2,18 +2,15 @@
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
-
-import numpy as np
 
 from qwafer._io import digest
 from qwafer.comparison.pairing import digest_pairs, identical_arms
 from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
-from qwafer.objective import make_objective, make_sampler, order_digest
 from qwafer.overrides import flat_config
 from qwafer.probes.report import Report
-from qwafer.training import Runs, make_head, make_program, prepare
+from qwafer.training import Runs, prepare
+from qwafer.training._trace import first_step
 
 ADDRESS = re.compile(r"0x[0-9a-f]+|\bid=\d+")
 """What differs between two printings of one program."""
@@ -84,58 +81,23 @@ def digests_agree(runs: Runs) -> Report:
 def program_fingerprint(config: RunConfig, data: FeatureSet, seed: int = 0) -> dict[str, str]:
     """Return digests of all that a run of `config` computes: program, initial values, data, split, batches, loop.
 
-    `program` is the jaxpr of loss and gradient of one batch and of the optimiser's update (with addresses removed),
+    `program` is the jaxpr of a training step (with addresses removed) and the numbers that the optimiser is told,
     together with the circuit's gates where the engine hides them behind a host callback. Two configurations with
     equal fingerprints are one run.
     """
-    import jax
-    import jax.numpy as jnp
-
-    from qwafer.training import make_optimizer, make_schedule
-
-    prepared = prepare(config, data, seed)
-    features, labels = prepared.part("train")
-    head = make_head(config, features, labels.shape[1], seed)
-    objective = make_objective(config.objective, labels)
-    options = config.training
-    sampler = make_sampler(
-        config.sampling,
-        labels,
-        batch_size=options.batch_size,
-        seed=seed,
-        fixed_num_batches=options.fixed_num_batches,
-    )
-    program = make_program(config, labels.shape[1], options.batch_size)
-    params = head.parameters()
-    total = options.epochs * sampler.n_batches
-    optimizer = make_optimizer(options, total, params)
-    batch = sampler.epoch(1)
-    rows, weights = jnp.asarray(batch.rows[0]), jnp.asarray(batch.weights[0], head.dtype)
-
-    def step(params: Any, state: Any, features: Any, labels: Any, weights: Any) -> Any:
-        def loss(params: Any) -> Any:
-            key = jax.random.key(0)
-            logits = head.with_parameters(params).logits(features, program, key=key, train=True)
-            return objective(logits, labels, weights)
-
-        value, gradient = jax.value_and_grad(loss)(params)
-        return value, optimizer.update(gradient, state, params)
-
-    inputs = jnp.asarray(features, head.dtype)[rows], jnp.asarray(labels, head.dtype)[rows], weights
-    jaxpr = ADDRESS.sub("", str(jax.make_jaxpr(step)(params, optimizer.init(params), *inputs)))
-    circuit = getattr(program, "circuit", None)
+    prepared, options = prepare(config, data, seed), config.training
+    step = first_step(config, prepared, seed)
+    circuit = getattr(step.program, "circuit", None)
     gates = [] if circuit is None else [str(op) for op in (*circuit.operations(), *circuit.readout_operations(0))]
-    schedule = make_schedule(options, total)
-    rates = [float(schedule(i)) for i in range(0, total, max(1, total // 16))]
-    info = {} if program is None else {k: v for k, v in program.info.items() if not isinstance(v, float)}
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((head.params, head.buffers, objective))]
+    info = {} if step.program is None else {k: v for k, v in step.program.info.items() if not isinstance(v, float)}
+    told = [] if circuit is None else [circuit.readout, circuit.dtype]
     return {
-        "program": digest(jaxpr, gates, [] if circuit is None else [circuit.readout, circuit.dtype], info, rates),
-        "initial": digest(*leaves),
+        "program": digest(ADDRESS.sub("", step.jaxpr), gates, told, info, *step.told),
+        "initial": digest(*step.initial),
         "data": prepared.data_digest,
         "split": prepared.split.digest,
-        "batches": digest(order_digest(sampler, options.epochs, prepared.ids("train"))),
-        "loop": digest([getattr(options, name) for name in LOOP_OPTIONS], options.ema_decay, total),
+        "batches": digest(step.batches),
+        "loop": digest([getattr(options, name) for name in LOOP_OPTIONS], options.ema_decay, len(step.told[0])),
     }
 
 

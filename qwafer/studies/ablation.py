@@ -50,9 +50,10 @@ def run_experiment(
 
     A run that fails is recorded with its error, tried again by the next call, and left out of the comparisons. Results
     do not depend on `executor`, nor on how often the sweep was killed; without one, the runs go to `jobs` worker
-    processes of this machine. With `store_all` each run has a process of its own, and its predictor and the memory it
-    used are stored beside it. An experiment may have more arms and seeds than when `out` was begun: its runs are kept,
-    and the report says what joined when. With `descriptive`, fewer seeds than a verdict takes are not refused.
+    processes of this machine. With `store_all` the predictor of each run is stored beside it, and the first seed of
+    each arm has a process of its own and tells the memory that it used. An experiment may have more arms and seeds than
+    when `out` was begun: its runs are kept, and the report says what joined when. With `descriptive`, fewer seeds than
+    a verdict takes are not refused.
 
     Every read of a test split is noted in the ledger `test-reads.json` beside `out`, or beside the folder `beside` that
     holds it, and the report says which experiments of that neighbourhood have read the same one.
@@ -158,9 +159,12 @@ def _do_runs(
             directory.run_path(arm, seed),
             checkpoints=directory.checkpoint_path(arm, seed) if config.training.checkpoint_every_epochs else None,
             store_all=store_all,
+            measure=store_all and seed == experiment.seeds[0],
         )
-        # A finite-shot simulator draws from a stream that goes on from run to run of one process.
-        jobs.append(Job(key, TRAIN, payload, fresh=store_all or getattr(config.engine, "shots", None) is not None))
+        # The memory of a run is known where it has a process of its own; a finite-shot simulator draws from a stream
+        # that goes on from run to run of one process.
+        alone = payload["measure"] or getattr(config.engine, "shots", None) is not None
+        jobs.append(Job(key, TRAIN, payload, fresh=alone, family=arm))
     tally = Tally("runs", len(jobs), report)
 
     def note(event: Event) -> None:

@@ -30,6 +30,7 @@ def train_payload(
     *,
     checkpoints: Path | None = None,
     store_all: bool = False,
+    measure: bool = False,
 ) -> dict[str, Any]:
     """Return the payload of `train_run`: the result goes to `out`; see there for the rest."""
     return {
@@ -37,14 +38,15 @@ def train_payload(
         "out": str(out.resolve()),
         "checkpoints": None if checkpoints is None else str(checkpoints.resolve()),
         "store_all": store_all,
+        "measure": measure,
     }
 
 
 def train_run(payload: Mapping[str, Any], report: ReportPart) -> None:
     """Train one arm with one seed and write its result.
 
-    With `store_all` it holds the memory used, and the predictor is written beside it, and before it: a run is complete
-    when its result is there.
+    With `store_all` the predictor is written beside it, and before it: a run is complete when its result is there. With
+    `measure` it holds the peak memory of the process, which then should have done nothing else.
     """
     from qwafer.heads import Head
     from qwafer.training import train
@@ -58,10 +60,10 @@ def train_run(payload: Mapping[str, Any], report: ReportPart) -> None:
         progress=lambda state: report(state.done / state.total),
     )
     out = Path(payload["out"])
-    if payload["store_all"]:
+    if payload["measure"]:
         result = dataclasses.replace(result, memory=PeakMemory.now())
-        if result.predictor is not None and isinstance(result.predictor.head, Head):
-            result.predictor.save(predictor_path(out))
+    if payload["store_all"] and result.predictor is not None and isinstance(result.predictor.head, Head):
+        result.predictor.save(predictor_path(out))
     result.save(out)
 
 

@@ -4,7 +4,6 @@ from qwafer.training._checkpoint import Checkpoints as Checkpoints
 from qwafer.training._convergence import has_converged as has_converged
 from qwafer.training._environment import Environment as Environment
 from qwafer.training._environment import Host as Host
-from qwafer.training._optimizer import make_optimizer as make_optimizer
 from qwafer.training._optimizer import make_schedule as make_schedule
 from qwafer.training._prepare import Prepared as Prepared
 from qwafer.training._prepare import prepare as prepare

@@ -11,7 +11,7 @@ import numpy as np
 from qwafer.config import TrainingConfig
 from qwafer.heads import Head, QuantumHead
 from qwafer.training._convergence import has_converged
-from qwafer.training._optimizer import group_norms, make_schedule
+from qwafer.training._optimizer import group_norms
 from qwafer.training._step import State, Totals, evaluated_parameters
 from qwafer.training._validation import Scores
 from qwafer.training.result import InitialScores, Timings
@@ -105,13 +105,15 @@ class History:
         return has_converged(self.curves["epoch"], losses, values, tolerance, initial)
 
     def append(
-        self, config: TrainingConfig, stage_steps: int, epoch: int, head: Head, state: State, scores: Scores
+        self, config: TrainingConfig, epoch: int, head: Head, state: State, learning_rate: float, scores: Scores
     ) -> dict[str, Any]:
-        """Add one entry to every curve, clear the sums, and return the entry; `head` holds the initial parameters."""
+        """Add one entry to every curve, clear the sums, and return the entry.
+
+        `head` holds the initial parameters; `learning_rate` is that of the last step.
+        """
         sums, self.sums = self.sums, Sums()
-        params = evaluated_parameters(config, state)
-        moved = {name: value - head.params[name] for name, value in params.items()}
-        last_step = max(int(state.step) - 1, 0)
+        params = {name: np.asarray(value) for name, value in evaluated_parameters(config, state).items()}
+        moved = {name: value - np.asarray(head.params[name]) for name, value in params.items()}
         entry: dict[str, Any] = {
             "epoch": epoch,
             "step": int(state.step),
@@ -120,7 +122,7 @@ class History:
             "val_roc_auc": scores.roc_auc,
             "val_separation": scores.separation,
             "val_roc_auc_per_label": scores.roc_auc_per_label,
-            "learning_rate": float(make_schedule(config, stage_steps)(last_step)),
+            "learning_rate": learning_rate,
         }
         for name, norms in (("param_norm", group_norms(params)), ("distance", group_norms(moved))):
             entry |= {f"{name}.{group}": float(norm) for group, norm in norms.items()}

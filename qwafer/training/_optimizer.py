@@ -1,66 +1,121 @@
 """AdamW with a learning rate and a weight decay per parameter group, and the schedules."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from qwafer._errors import InputError
 from qwafer.config import TrainingConfig
 from qwafer.heads import PARAMETER_GROUPS, group_of
 
-Schedule = Callable[[Any], Any]
+Schedule = Callable[[Any], np.ndarray]
+"""Steps (any shape) to learning rates, float32."""
 
 
 def make_schedule(config: TrainingConfig, stage_steps: int) -> Schedule:
-    """Return the learning rate as a function of the step (0, 1, ...), for a run whose first stage (`config.epochs`) has
-    `stage_steps` steps.
+    """Return the learning rate as a function of the steps (0, 1, ...), where the first stage (`config.epochs`) has
+    `stage_steps` of them.
 
     `constant`; over a stage of T steps, t of which are done, `cosine`: lr (1 + cos(pi t / T)) / 2; `one_cycle`: up to
     lr over the first 30% of the steps and down again, by cosines (Smith and Topin 2018), from lr/25 and to lr/10^4 of
     that. Each doubling is a stage of its own, of as many steps as all before it (warm restarts, SGDR: Loshchilov and
     Hutter 2017); the step alone says where its stage begins.
     """
-    rate = config.learning_rate
-    if config.schedule == "constant":
-        schedule = optax.constant_schedule(rate)
-    else:
-        ends = [stage_steps * 2**k for k in range(config.max_doublings + 1)]
-        lengths = [stage_steps, *ends[:-1]]
+    peak, ends = config.learning_rate, stage_steps * 2 ** np.arange(config.max_doublings + 1)
+
+    def schedule(step: Any) -> np.ndarray:
+        step = np.asarray(step)
+        if config.schedule == "constant":
+            return np.full(step.shape, peak, np.float32)
+        stage = np.minimum(np.searchsorted(ends, step, side="right"), len(ends) - 1)
+        begin = np.where(stage > 0, ends[np.maximum(stage, 1) - 1], 0)
+        done, length = step - begin, ends[stage] - begin
         if config.schedule == "cosine":
-            stages = [optax.cosine_decay_schedule(rate, length) for length in lengths]
+            rates = _cosine(peak, 0.0, done / length)
         else:
-            # Optax divides by the length of each phase: fewer than four steps would leave a phase without any.
-            stages = [optax.cosine_onecycle_schedule(max(length, 4), rate) for length in lengths]
-        schedule = optax.join_schedules(stages, ends[:-1])
-    # Under 64 bit a schedule is float64 and would make the updates so.
-    return lambda step: jnp.asarray(schedule(step), jnp.float32)
+            length = np.maximum(length, 4)  # a shorter one would have a phase without any step
+            up = (0.3 * length).astype(np.int64)
+            rising = _cosine(peak / START, peak, done / up)
+            rates = np.where(done < up, rising, _cosine(peak, peak / START / END, (done - up) / (length - up)))
+        return rates.astype(np.float32)
+
+    return schedule
 
 
-def make_optimizer(config: TrainingConfig, stage_steps: int, names: Iterable[str]) -> optax.GradientTransformation:
-    """Return clipping by the global norm, then AdamW (Loshchilov and Hutter 2019) for each group of the parameters
-    `names`.
+START, END = 25.0, 1e4
+"""Peak over first rate, and first over last rate, of `one_cycle`."""
 
-    A group's learning rate is the schedule times its `lr_mult_*`; its weight decay is its own or, where that is none,
-    `weight_decay`. Decay applies to every array of a group, biases included.
+
+def _cosine(first: float, last: float, part: np.ndarray) -> np.ndarray:
+    """Return the rate after a `part` in 0..1 (clipped) of the way from `first` to `last` along half a cosine."""
+    return last + (first - last) * (1 + np.cos(np.pi * np.clip(part, 0, 1))) / 2
+
+
+class Hyperparameters(NamedTuple):
+    """What the optimiser is told beside the learning rate, as arrays: arguments of the compiled step, so that other
+    values need no other program.
     """
-    schedule = make_schedule(config, stage_steps)
-    labels = {name: group_of(name) for name in names}
-    unknown = sorted(set(labels.values()) - set(PARAMETER_GROUPS))
+
+    lr_mult: dict[str, jax.Array]
+    """Learning-rate multiplier of each group that occurs, float32."""
+    weight_decay: dict[str, jax.Array]
+    """Weight decay of each group that occurs, in the dtype of the parameters."""
+    grad_clip: jax.Array
+    """Largest global gradient norm; infinite where there is none."""
+    ema_decay: jax.Array | None
+    """Decay of the moving average of the parameters; None where it is off."""
+
+
+ADAM = optax.scale_by_adam()
+
+
+def hyperparameters(config: TrainingConfig, params: Mapping[str, jax.Array]) -> Hyperparameters:
+    """Return what `config` says of the optimiser of `params`; raise InputError for a parameter of no known group."""
+    groups = sorted({group_of(name) for name in params})
+    unknown = sorted(set(groups) - set(PARAMETER_GROUPS))
     if unknown:
         raise InputError(
             f"the name of a parameter must start with its group, one of {', '.join(PARAMETER_GROUPS)}, got {unknown[0]}"
         )
-    transforms = {
-        group: _adamw(schedule, getattr(config, f"lr_mult_{group}"), group_decay(config, group))
-        for group in PARAMETER_GROUPS
-    }
-    grouped = optax.partition(transforms, labels)
-    if config.grad_clip is None:
-        return grouped
-    return optax.chain(optax.clip_by_global_norm(config.grad_clip), grouped)
+    dtype = jnp.result_type(*params.values()) if params else jnp.float32
+    clip = math.inf if config.grad_clip is None else config.grad_clip
+    return Hyperparameters(
+        {group: jnp.asarray(getattr(config, f"lr_mult_{group}"), jnp.float32) for group in groups},
+        {group: jnp.asarray(group_decay(config, group), dtype) for group in groups},
+        jnp.asarray(clip, dtype),
+        None if config.ema_decay is None else jnp.asarray(config.ema_decay, dtype),
+    )
+
+
+def optimizer_state(params: dict[str, jax.Array]) -> Any:
+    """Return the moments of `params` before the first step."""
+    return ADAM.init(params)
+
+
+def optimizer_update(
+    gradient: dict[str, jax.Array],
+    state: Any,
+    params: dict[str, jax.Array],
+    learning_rate: jax.Array,
+    told: Hyperparameters,
+) -> tuple[dict[str, jax.Array], Any]:
+    """Return parameters and moments after a step of clipping by the global norm and AdamW (Loshchilov and Hutter 2019).
+
+    p - lr_g (a + decay_g p), with a the bias-corrected ratio of moments (Adam) of the clipped gradient of all groups,
+    lr_g = `learning_rate` times the group's multiplier. Decay applies to every array of a group, biases included.
+    """
+    clipped, _ = optax.clip_by_global_norm(told.grad_clip).update(gradient, optax.EmptyState())
+    directions, state = ADAM.update(clipped, state)
+    moved = {}
+    for name, value in params.items():
+        rate = (learning_rate * told.lr_mult[group_of(name)]).astype(value.dtype)
+        moved[name] = value - rate * (directions[name] + told.weight_decay[group_of(name)] * value)
+    return moved, state
 
 
 def group_decay(config: TrainingConfig, group: str) -> float:
@@ -69,18 +124,14 @@ def group_decay(config: TrainingConfig, group: str) -> float:
     return config.weight_decay if own is None else own
 
 
-def group_norms(values: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Return the Euclidean norm of the arrays of each group that occurs among the names of `values`.
+def group_norms(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the Euclidean norm of the arrays, JAX's or NumPy's, of each group that occurs among the names of `values`.
 
     The bias of a readout counts as the group `bias` here: in the readout's norm it would hide a readout that is dead.
     """
-    squares: dict[str, jax.Array] = {}
+    squares: dict[str, Any] = {}
     for name, value in values.items():
         group = "bias" if name == "readout.bias" else group_of(name)
-        square = jnp.sum(jnp.square(value))
+        square = (value * value).sum()
         squares[group] = squares[group] + square if group in squares else square
-    return {group: jnp.sqrt(square) for group, square in squares.items()}
-
-
-def _adamw(schedule: Schedule, multiplier: float, decay: float) -> optax.GradientTransformation:
-    return optax.adamw(lambda step: jnp.asarray(multiplier, jnp.float32) * schedule(step), weight_decay=decay)
+    return {group: square**0.5 for group, square in squares.items()}

@@ -12,7 +12,7 @@ from qwafer.config import TrainingConfig
 from qwafer.engines import Program
 from qwafer.heads import Head
 from qwafer.objective import Objective
-from qwafer.training._optimizer import group_norms, make_optimizer
+from qwafer.training._optimizer import Hyperparameters, group_norms, optimizer_state, optimizer_update
 
 STEPS_A_CALL = 64
 """Most steps in one compiled call: short enough that an interrupt is served soon."""
@@ -40,12 +40,21 @@ class Totals(NamedTuple):
 
 
 class EpochArrays(NamedTuple):
-    """The arrays that steps read: the training split on the device, and the batches of an epoch."""
+    """The arrays that the steps of an epoch read."""
 
     features: jax.Array
+    """(N, D) of all examples, of which `rows` picks: the size of a training split differs from seed to seed, and each
+    size would be a program of its own."""
     labels: jax.Array
+    """(N, n_labels)."""
     rows: jax.Array
+    """(n, batch) of the training split; n is at least the number of batches, and equal for all seeds."""
     weights: jax.Array
+    """(n, batch) of the examples in the loss."""
+    learning_rate: jax.Array
+    """(n,) of each step, before the multipliers of groups."""
+    told: Hyperparameters
+    """The rest of what the optimiser is told."""
 
 
 CompiledSteps = Callable[[Head, Objective, State, EpochArrays, jax.Array, Any, Any], tuple[State, Totals]]
@@ -56,12 +65,11 @@ def calls_host(program: Program | None) -> bool:
     return program is not None and bool(program.info.get("host_callback", program.info.get("engine") == "catalyst"))
 
 
-def initial_state(config: TrainingConfig, stage_steps: int, head: Head) -> State:
+def initial_state(config: TrainingConfig, head: Head) -> State:
     """Return the state before the first step."""
     params = head.parameters()
     average = {} if config.ema_decay is None else {name: jnp.zeros_like(value) for name, value in params.items()}
-    optimizer = make_optimizer(config, stage_steps, params).init(params)
-    return State(params, optimizer, average, jnp.asarray(0, jnp.int32))
+    return State(params, optimizer_state(params), average, jnp.asarray(0, jnp.int32))
 
 
 def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.Array]:
@@ -75,15 +83,8 @@ def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.
     return {name: value / jnp.asarray(correction, value.dtype) for name, value in state.average.items()}
 
 
-@functools.lru_cache(maxsize=16)
-def steps(config: TrainingConfig, stage_steps: int, names: tuple[str, ...], program: Program | None) -> CompiledSteps:
-    """Return the compiled function (head, objective, state, batch, key, start, stop) -> (state, totals).
-
-    It takes the steps of batches `start` to `stop` - 1. Equal arguments return the same function, so that the runs of
-    a sweep share what is compiled. A program that calls the host takes `stop` = `start` + 1 only: the step is not
-    looped.
-    """
-    optimizer = make_optimizer(config, stage_steps, names)
+def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
+    """Return (head, objective, state, batch, key, i) -> (state, totals): the step of batch `i`, not compiled."""
 
     def one(
         head: Head, objective: Objective, state: State, batch: EpochArrays, key: jax.Array, i: Any
@@ -97,15 +98,26 @@ def steps(config: TrainingConfig, stage_steps: int, names: tuple[str, ...], prog
             return objective(logits, labels, weights)
 
         loss, gradient = jax.value_and_grad(loss_of)(state.params)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        rate = batch.learning_rate[i]
+        params, moments = optimizer_update(gradient, state.optimizer, state.params, rate, batch.told)
         average = state.average
-        if config.ema_decay is not None:
-            average = optax.incremental_update(params, average, 1 - config.ema_decay)
+        if batch.told.ema_decay is not None:
+            average = optax.incremental_update(params, average, 1 - batch.told.ema_decay)
         weight = jnp.sum(weights)
-        return State(params, optimizer_state, average, state.step + 1), Totals(
-            loss * weight, weight, group_norms(gradient)
-        )
+        return State(params, moments, average, state.step + 1), Totals(loss * weight, weight, group_norms(gradient))
+
+    return one
+
+
+@functools.lru_cache(maxsize=16)
+def steps(program: Program | None) -> CompiledSteps:
+    """Return the compiled function (head, objective, state, batch, key, start, stop) -> (state, totals).
+
+    It takes the steps of batches `start` to `stop` - 1. All numbers are arguments: runs that differ in seed, rates,
+    decays or weights of classes share what is compiled. A program that calls the host takes `stop` = `start` + 1 only:
+    the step is not looped.
+    """
+    one = one_step(program)
 
     @jax.jit
     def run(

@@ -1,4 +1,4 @@
-"""The first steps of training, one by one: what an independent re-execution is compared with."""
+"""The first steps of training, one by one: what an independent re-execution and a comparison of arms look at."""
 
 import contextlib
 from dataclasses import dataclass
@@ -8,9 +8,11 @@ import jax
 import numpy as np
 
 from qwafer.config import RunConfig
+from qwafer.engines import Program
+from qwafer.objective import order_digest
 from qwafer.training import _train
 from qwafer.training._prepare import Prepared
-from qwafer.training._step import State, Totals
+from qwafer.training._step import State, Totals, one_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,36 @@ class Trace:
     """The parameters that are evaluated after the last of `steps`, float64."""
 
 
+@dataclass(frozen=True, eq=False)
+class FirstStep:
+    """The step of training before it is compiled, and every number that it is given."""
+
+    jaxpr: str
+    """Its program, as JAX prints it."""
+    program: Program | None
+    """The program of the circuit; None for a head that runs none."""
+    initial: tuple[np.ndarray, ...]
+    """Initial parameters, the head's frozen arrays and the constants of the objective."""
+    told: tuple[np.ndarray, ...]
+    """The learning rates of the first stage, then what else the optimiser is told."""
+    batches: str
+    """Digest of the batches of the first stage."""
+
+
+def first_step(config: RunConfig, prepared: Prepared, seed: int) -> FirstStep:
+    """Return the step that a run of `config` takes first; nothing is trained."""
+    run = _train._Run(config, prepared, seed, None)
+    inputs = run.head, run.objective, run.state, run._batch(1), run.key, 0
+    head, objective = run.head, run.objective
+    return FirstStep(
+        str(jax.make_jaxpr(one_step(run.program))(*inputs)),
+        run.program,
+        tuple(np.asarray(leaf) for leaf in jax.tree.leaves((head.params, head.buffers, objective))),
+        (run.schedule(np.arange(run.stage_steps)), *(np.asarray(leaf) for leaf in jax.tree.leaves(run.told))),
+        order_digest(run.sampler, config.training.epochs, prepared.ids("train")),
+    )
+
+
 class _EnoughError(Exception):
     """Enough steps of an epoch were taken."""
 
@@ -57,9 +89,9 @@ def first_steps(config: RunConfig, prepared: Prepared, seed: int, count: int, ep
     """Return `count` steps at the start of epoch 1 and of epoch 2, taken by the training path itself, and one on either
     side of the end of each stage up to epoch `epochs`.
 
-    The second epoch starts where the steps of the first ended. Fewer steps where an epoch has fewer, and one epoch
-    where training has one. At the end of a stage parameters and moments are still those of the first steps, while the
-    steps are counted as in the run: what depends on the count, as the schedule does, is seen at work there.
+    Fewer steps where an epoch has fewer, and one epoch where training has one. After the first epoch parameters and
+    moments are still those of the first steps, while the steps are counted as in the run: what depends on the count, as
+    the schedule does, is seen at work there.
     """
     run = _train._Run(config, prepared, seed, None)
     take = run.steps
@@ -79,7 +111,7 @@ def first_steps(config: RunConfig, prepared: Prepared, seed: int, count: int, ep
 
     run.steps = watched
     for epoch in range(min(2, config.training.stage_ends[-1])):
-        run.epoch = epoch
+        run.epoch, run.state = epoch, _counted(run.state, epoch * run.sampler.n_batches)
         with contextlib.suppress(_EnoughError):
             run._train_epoch()
     per_epoch = run.sampler.n_batches

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qwafer._checks import check_positive_int
-from qwafer._io import digest, key_seed
+from qwafer._io import digest, hash_texts, key_seed
 from qwafer.config import RunConfig
 from qwafer.engines import Program
 from qwafer.execution import OnProgress, Progress
@@ -23,6 +23,7 @@ from qwafer.training._contender import fit_contender
 from qwafer.training._environment import environment
 from qwafer.training._history import History
 from qwafer.training._judge import judge
+from qwafer.training._optimizer import hyperparameters, make_schedule
 from qwafer.training._prepare import Prepared, check_feature_set, given_config, prepare, written_config
 from qwafer.training._step import (
     STEPS_A_CALL,
@@ -99,7 +100,7 @@ class _Run:
         options = config.training
         features, labels = prepared.part("train")
         self.val = prepared.part("val")
-        self.ids = prepared.ids("train")
+        self.ids = hash_texts(prepared.data.content_ids)
         self.n_labels = labels.shape[1]
         self.head: Head = make_head(config, features, self.n_labels, seed)
         self.objective: Objective = make_objective(config.objective, labels)
@@ -113,12 +114,15 @@ class _Run:
         self.stage_steps = options.epochs * self.sampler.n_batches
         self.history = History()
         self.program, self.forward = self._timed("compile", self._programs)
-        self.steps: CompiledSteps = steps(options, self.stage_steps, tuple(self.head.params), self.program)
-        self.features = jnp.asarray(features, self.head.dtype)
-        self.labels = jnp.asarray(labels, self.head.dtype)
+        self.steps: CompiledSteps = steps(self.program)
+        self.rows = prepared.split.train.astype(np.int32)
+        self.features = jnp.asarray(prepared.data.features, self.head.dtype)
+        self.labels = jnp.asarray(prepared.data.labels, self.head.dtype)
+        self.schedule = make_schedule(options, self.stage_steps)
+        self.told = hyperparameters(options, self.head.params)
         self.key = jax.random.key(key_seed(seed, "dropout"))
         self.epoch = 0
-        self.state: State = initial_state(options, self.stage_steps, self.head)
+        self.state: State = initial_state(options, self.head)
         self.best: dict[str, jax.Array] = self.state.params
         self.settled: tuple[int, Any, Callable[[], dict[str, Any]]] | None = None
         self.checkpoints: Checkpoints | None = None
@@ -167,25 +171,39 @@ class _Run:
         # A looped call of no steps compiles everything and computes nothing; the host compiles as it runs.
         jax.block_until_ready(self._steps(self.state, batch, 0, 1 if calls_host(self.program) else 0))
         predict_logits(self.head, self.val[0][:1], self.forward, PREDICTION_BATCH)
-        mean_loss(self.objective, np.zeros(self.val[1].shape, self.head.dtype), self.val[1])
+        mean_loss(self.objective, np.zeros(self.val[1].shape, self.head.dtype), self.val[1], self._typical())
 
     def _batch(self, epoch: int) -> EpochArrays:
-        batches = self.sampler.epoch(epoch)
-        weights = jnp.asarray(batches.weights, self.head.dtype)
-        return EpochArrays(self.features, self.labels, jnp.asarray(batches.rows), weights)
+        batches, n = self.sampler.epoch(epoch), self.sampler.n_batches
+        longest = n if self.config.training.fixed_num_batches else -(-len(self.features) // self.sampler.batch_size)
+        spare = ((0, max(longest - n, 0)), (0, 0))
+        return EpochArrays(
+            self.features,
+            self.labels,
+            jnp.asarray(np.pad(self.rows[batches.rows], spare)),
+            jnp.asarray(np.pad(batches.weights, spare), self.head.dtype),
+            jnp.asarray(np.pad(self._learning_rates(epoch), spare[0])),
+            self.told,
+        )
+
+    def _learning_rates(self, epoch: int) -> np.ndarray:
+        """Return the learning rate (n_batches,) float32 of each step of `epoch`."""
+        n = self.sampler.n_batches
+        return self.schedule(np.arange((epoch - 1) * n, epoch * n))
 
     def _train_epoch(self) -> None:
         """Take the steps of the next epoch."""
         batch, state = self._batch(self.epoch + 1), self.state
         on_host = calls_host(self.program)
         width = 1 if on_host else STEPS_A_CALL
-        for start in range(0, self.sampler.n_batches, width):
-            stop = min(start + width, self.sampler.n_batches)
+        n = self.sampler.n_batches
+        for start in range(0, n, width):
+            stop = min(start + width, n)
             state, totals = self._steps(state, batch, start, stop)
             self.history.sums.add(totals, stop - start)  # reads the totals, and so waits for the call to end
         self.state, self.epoch = state, self.epoch + 1
         self.history.batches.append(
-            batches_digest(Batches(np.asarray(batch.rows), np.asarray(batch.weights)), self.ids)
+            batches_digest(Batches(np.asarray(batch.rows)[:n], np.asarray(batch.weights)[:n]), self.ids)
         )
 
     def _steps(self, state: State, batch: EpochArrays, start: int, stop: int) -> tuple[State, Totals]:
@@ -195,13 +213,19 @@ class _Run:
     def _validate(self) -> Scores:
         params = evaluated_parameters(self.config.training, self.state)
         logits = predict_logits(self.head.with_parameters(params), self.val[0], self.forward, PREDICTION_BATCH)
-        return validate(self.objective, logits, self.val[1])
+        return validate(self.objective, logits, self.val[1], self._typical())
+
+    def _typical(self) -> float:
+        """Return the size of the validation split to expect of any seed."""
+        return len(self.features) * self.config.data.val_fraction
 
     def _evaluate(self) -> dict[str, Any]:
         """Evaluate on validation, extend the curves, and keep the parameters if they are the best."""
         options = self.config.training
         scores = self._timed("evaluation", self._validate)
-        entry = self.history.append(options, self.stage_steps, self.epoch, self.head, self.state, scores)
+        entry = self.history.append(
+            options, self.epoch, self.head, self.state, float(self._learning_rates(self.epoch)[-1]), scores
+        )
         if self.history.note_best(scores.value(options.val_objective), self.epoch):
             self.best = evaluated_parameters(options, self.state)
         return entry
@@ -292,7 +316,7 @@ class _Run:
         return Digests(
             data=self.prepared.data_digest,
             split=self.prepared.split.digest,
-            batches=order_digest(self.sampler, epochs, self.ids, self.history.batches[:epochs]),
+            batches=order_digest(self.sampler, epochs, self.prepared.ids("train"), self.history.batches[:epochs]),
             source=self.prepared.source_digest,
             parameters={
                 f"{name}{list(value.shape)}": digest(np.asarray(value))

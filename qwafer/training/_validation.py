@@ -28,28 +28,33 @@ class Scores(NamedTuple):
         return -self.loss if objective == "loss" else float(getattr(self, objective))
 
 
-def validate(objective: Objective, logits: np.ndarray, labels: np.ndarray) -> Scores:
+def validate(objective: Objective, logits: np.ndarray, labels: np.ndarray, typical: float = 0) -> Scores:
     """Return the scores of `logits` (N, n_labels) against `labels` (N, n_labels), under the natural prior.
 
-    Exclusive classes (`Softmax`) are scored one against the rest, as in `evaluate`.
+    Exclusive classes (`Softmax`) are scored one against the rest, as in `evaluate`. `typical`: see `mean_loss`.
     """
     scores = one_vs_rest_logits(logits) if objective.loss.exclusive else logits
     areas = roc_auc(scores, labels)
     return Scores(
-        loss=mean_loss(objective, logits, labels),
+        loss=mean_loss(objective, logits, labels, typical),
         roc_auc=nanmean(areas),
         separation=nanmean(separation(scores, labels)),
         roc_auc_per_label=np.asarray(areas).tolist(),
     )
 
 
-def mean_loss(objective: Objective, logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the objective over all examples, in blocks of at most 1,024 that each span the whole split."""
+def mean_loss(objective: Objective, logits: np.ndarray, labels: np.ndarray, typical: float = 0) -> float:
+    """Return the objective over all examples, in blocks of at most 1,024 that each span the whole split.
+
+    The size of a validation split differs from seed to seed, and each size would be a program of its own: blocks are
+    padded to a power of two that has room for the `typical` size and a quarter more.
+    """
     n_blocks = math.ceil(len(logits) / LOSS_BLOCK)
+    size = min(LOSS_BLOCK, 1 << (max(len(logits), int(1.25 * typical)) - 1).bit_length())
     total = 0.0
     for block in range(n_blocks):
         part = slice(block, None, n_blocks)
-        pad = (-len(logits[part])) % (LOSS_BLOCK if n_blocks > 1 else 1)
+        pad = size - len(logits[part])
         weights = np.pad(np.ones(len(logits[part]), logits.dtype), (0, pad))
         rows = [jnp.asarray(np.pad(array[part], ((0, pad), (0, 0)))) for array in (logits, labels)]
         total += float(_loss(objective, rows[0], rows[1], jnp.asarray(weights))) * float(weights.sum())
