@@ -107,7 +107,10 @@ class DataConfig:
         if option in ("n_maps", "seed") and facts.kind != "synthetic":
             return f"data.source is {self.source}; the synthetic generator does not run"
         if option == "backbone" and facts.kind == "features":
-            return f"data.source {self.source} holds features already"
+            return (
+                f"data.source {self.source} holds features already, of one backbone; give the maps instead (--maps), "
+                "or leave data.backbone out"
+            )
         if option == "backbone" and facts.kind == "table":
             return f"data.source {self.source} holds a table, which is not pushed through a backbone"
         if option in ("split_by", "train_fraction", "val_fraction", "n_folds") and facts.brings_split:

@@ -94,25 +94,32 @@ class Experiment:
                 )
             seen[key] = arm
 
-    def digest(self) -> str:
-        """Return 16 hex digits of what defines the runs and their comparison: arms, baseline and metric.
+    def digest(self, among: Iterable[str] | None = None) -> str:
+        """Return 16 hex digits of what defines the runs and their comparison: arms (`among` these; all if none),
+        baseline and metric.
 
         Neither the seeds, which may be extended, nor the texts and the margin count, nor the place of the data (their
         own digest does).
         """
-        return digest({arm: config_digest(config) for arm, config in self.arms.items()}, self.baseline, self.metric)
+        arms = self.arms if among is None else among
+        return digest({arm: config_digest(self.arms[arm]) for arm in arms}, self.baseline, self.metric)
 
     def effective(self, arm: str) -> dict[str, Any]:
         """Return the options that have an effect in `arm`, by dotted name; see `effective_options`."""
         return effective_options(self.arms[arm], self.facts.get(arm))
 
     def changes(self, arm: str) -> dict[str, Any]:
-        """Return the effective options of `arm` that differ from the baseline's, by dotted name; None for one it
-        lacks.
+        """Return the effective options of `arm` that differ from the baseline's, by dotted name.
+
+        What the arm has no use for is not listed option by option: a whole section of the baseline's is None, as the
+        `circuit` of a linear head is, and a single option goes with the one that took its effect away.
         """
         own, base = self.effective(arm), self.effective(self.baseline)
-        names = [name for name in {**base, **own} if own.get(name) != base.get(name) or (name in own) != (name in base)]
-        return {name: own.get(name) for name in names}
+        changed = {name: value for name, value in own.items() if name not in base or base[name] != value}
+        gone = [name for name in base if name not in own]
+        kept = {name.partition(".")[0] for name in own}
+        lost = dict.fromkeys(section for name in gone if (section := name.partition(".")[0]) not in kept)
+        return (changed | lost) or dict.fromkeys(gone)
 
 
 def config_digest(config: RunConfig) -> str:
@@ -241,6 +248,10 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
         if re.fullmatch(r"\d+", text):
             seeds = tuple(range(int(text)))
         elif match := re.fullmatch(r"(\d+):(\d+)", text):
+            if int(match[1]) >= int(match[2]):
+                raise InputError(
+                    f"`seeds` = {text} holds no seed: a:b are the seeds from a to b - 1, so b must exceed a"
+                )
             seeds = tuple(range(int(match[1]), int(match[2])))
         elif re.fullmatch(r"\d+(,\d+)*,?", text):
             seeds = tuple(int(item) for item in text.split(",") if item)

@@ -1,6 +1,7 @@
 """`FeatureSet`: the NPZ that joins the two halves of the library, features of maps in, heads on top."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,24 @@ import numpy as np
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, digest, jsonable
+from qwafer.data.arrays import as_labels, as_texts, as_times, check_unmasked, ids_sha256, row_ids
 from qwafer.data.edge_iiot import DataTable
 from qwafer.data.files import load_npz
 from qwafer.data.maps import check_labels, check_rows
-from qwafer.data.splits import PARTS, Split
+from qwafer.data.splits import PARTS, Split, check_labelled
 
 REQUIRED_KEYS = ("features", "labels", "label_names", "content_ids", "provenance")
 OPTIONAL_KEYS = ("groups", "times", "exclusive", "split", "feature_names")
 NO_DEFECT_NAMES = ("none", "normal")
 """Class names, in lower case, that mean a wafer without a defect pattern."""
+CIRCUMSTANCES = ("data", "rows", "split", "unseen", "versions", "device", "compute_batch")
+"""Entries of a provenance that say of which examples features are, and where they were computed, but not how."""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Features of N examples with their labels; read-only arrays, checked on construction.
+    """Features of N examples with their labels; read-only arrays, checked on construction. `from_arrays` makes one of
+    anybody's own arrays. Features without labels (K = 0) can be predicted, but not trained on.
 
     Raises `InputError` where a feature is not finite, or lengths, shapes or labels do not fit.
     """
@@ -54,8 +59,7 @@ class FeatureSet:
         object.__setattr__(self, "label_names", tuple(str(name) for name in self.label_names))
         if self.feature_names is not None:
             object.__setattr__(self, "feature_names", tuple(str(name) for name in self.feature_names))
-        if self.features.ndim != 2 or 0 in self.features.shape:
-            raise InputError(f"`features` must have shape (N, D), neither of them 0, got {self.features.shape}")
+        _check_shape(self.features)
         if self.features.dtype != np.float32:
             raise InputError(f"`features` must be float32, got {self.features.dtype}")
         n, width = self.features.shape
@@ -75,6 +79,64 @@ class FeatureSet:
                 view = array.view()
                 view.flags.writeable = False  # the digest is computed once
                 object.__setattr__(self, name, view)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        features: Any,
+        labels: Any = None,
+        *,
+        label_names: Sequence[str] | None = None,
+        exclusive: bool = False,
+        content_ids: Any = None,
+        groups: Any = None,
+        times: Any = None,
+        split: Any = None,
+        feature_names: Sequence[str] | None = None,
+        backbone: str = "arrays",
+    ) -> "FeatureSet":
+        """Return the feature set of anybody's own arrays: `FeatureSet.from_arrays(X, y)`.
+
+        Args:
+            features: (N, D) real numbers of any type, finite in float32.
+            labels: see `data.arrays.as_labels`; none: features without labels, to be predicted.
+            label_names: names of the labels, or of the classes.
+            exclusive: whether labels of 0 and 1 are exclusive classes.
+            content_ids: (N,) texts or whole numbers, equal for examples that no split may separate, such as two
+                pictures of one wafer; none: made from the rows, so that equal rows stay together.
+            groups: (N,) texts or whole numbers: the lot of each example.
+            times: (N,) finite numbers, in any unit that orders.
+            split: (N,) of `train`, `val` and `test`, where the features rest on a split.
+            feature_names: D names.
+            backbone: what made the features, in words; a head that was trained on them refuses those of another name.
+
+        Raises:
+            InputError: features that are not finite, or anything that does not fit.
+        """
+        values = as_features(features)
+        _check_shape(values)
+        n = len(values)
+        columns, names, classes = as_labels(labels, n, label_names, exclusive=exclusive)
+        ids = as_texts("content_ids", content_ids, n)
+        ids = row_ids(values) if ids is None else ids
+        if not isinstance(backbone, str) or not backbone:
+            raise InputError(f"`backbone` must be a text that says what made the features, got {backbone!r}")
+        return cls(
+            features=values,
+            labels=columns,
+            label_names=names,
+            content_ids=ids,
+            provenance={
+                "backbone": backbone,
+                "data": {"source": "arrays", "sha256": ids_sha256(ids), "n_rows": n},
+                "versions": {"numpy": np.__version__},
+            },
+            groups=as_texts("groups", groups, n),
+            times=as_times(times),
+            exclusive=classes,
+            split=as_texts("split", split, n),
+            feature_names=None if feature_names is None else tuple(feature_names),
+        )
 
     def __len__(self) -> int:
         return len(self.features)
@@ -109,36 +171,20 @@ class FeatureSet:
         `none` or `normal` is not a defect. A label's name: that label against the rest.
 
         Raises:
-            InputError: an unknown name, or a binary task of which only one class occurs.
+            InputError: see `check_task`.
         """
-        if name == "multilabel":
+        column = check_task(name, self.labels, self.label_names)
+        if column is None:
             return self
-        if name == "any":
-            defects = [k for k, label in enumerate(self.label_names) if label.casefold() not in NO_DEFECT_NAMES]
-            column = np.asarray(self.labels[:, defects].any(axis=1))
-            label = "defect"
-        elif name in self.label_names:
-            column = np.asarray(self.labels[:, self.label_names.index(name)] > 0)
-            label = name
-        else:
-            known = ("multilabel", "any", *self.label_names)
-            raise InputError(f"`task` must be one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
-        positives = int(column.sum())
-        if positives in (0, len(self)):
-            only = "positive" if positives else "negative"
-            raise InputError(
-                f"the task {name} has only {only} examples ({len(self)} of {len(self)}), and a binary task needs both "
-                f"classes; choose another task or other data"
-            )
-        labels = column.astype(np.uint8)[:, None]
-        return replace(self, labels=labels, label_names=(label,), exclusive=False)
+        label = "defect" if name == "any" else name
+        return replace(self, labels=column[:, None], label_names=(label,), exclusive=False)
 
     def save(self, path: str | Path) -> None:
         """Write the set to `path` as NPZ, atomically, without pickles; equal sets give equal bytes."""
         arrays: dict[str, np.ndarray] = {
             "features": self.features,
             "labels": self.labels,
-            "label_names": np.array(self.label_names),
+            "label_names": np.array(self.label_names, np.str_),
             "content_ids": self.content_ids,
             "provenance": np.array(canonical_json(self.provenance)),
             "exclusive": np.array(self.exclusive),
@@ -182,7 +228,7 @@ class FeatureSet:
         names = arrays.get("feature_names")
         try:
             return cls(
-                features=_as_float32(features),
+                features=as_features(features),
                 labels=labels.astype(np.uint8),
                 label_names=tuple(arrays["label_names"].ravel().tolist()),
                 content_ids=arrays["content_ids"],
@@ -197,6 +243,46 @@ class FeatureSet:
             raise InputError(f"{path}: {error}") from error
 
 
+def fingerprint(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `provenance` says of how features are made, of whatever examples: the backbone, its weights by their
+    sha256, preprocessing, dtype and what else its record holds. Empty where it names no backbone.
+    """
+    if "backbone" not in provenance:
+        return {}
+    made = {name: value for name, value in provenance.items() if name not in CIRCUMSTANCES}
+    weights = made.get("weights")
+    if isinstance(weights, Mapping) and "sha256" in weights:  # a file may be called otherwise
+        made["weights"] = weights["sha256"]
+    return dict(jsonable(made))
+
+
+def check_task(name: str, labels: np.ndarray, label_names: Sequence[str]) -> np.ndarray | None:
+    """Return the column (N,) of the binary task `name`, 0 or 1, of labels (N, K); None for `multilabel`.
+
+    Raises:
+        InputError: no labels, an unknown name, or a binary task of which only one class occurs.
+    """
+    check_labelled(labels)
+    if name == "multilabel":
+        return None
+    if name == "any":
+        defects = [k for k, label in enumerate(label_names) if label.casefold() not in NO_DEFECT_NAMES]
+        column = np.asarray(labels[:, defects].any(axis=1))
+    elif name in label_names:
+        column = np.asarray(labels[:, list(label_names).index(name)] > 0)
+    else:
+        known = ("multilabel", "any", *label_names)
+        raise InputError(f"`task` must be one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
+    positives = int(column.sum())
+    if positives in (0, len(column)):
+        only = "positive" if positives else "negative"
+        raise InputError(
+            f"the task {name} has only {only} examples ({len(column)} of {len(column)}), and a binary task needs both "
+            f"classes; choose another task or other data"
+        )
+    return column.astype(np.uint8)
+
+
 def from_table(table: DataTable, split: Split) -> FeatureSet:
     """Return the features of a table: its numbers, then each categorical column one-hot; `split` is recorded.
 
@@ -209,7 +295,7 @@ def from_table(table: DataTable, split: Split) -> FeatureSet:
     parts = split.parts()
     if len(parts) != len(table):
         raise InputError(f"the split has {len(parts)} rows, the table {len(table)}; make it from this table")
-    blocks = [_as_float32(table.numeric)]
+    blocks = [as_features(table.numeric)]
     names = list(table.numeric_names)
     categories: dict[str, list[str]] = {}
     unseen: dict[str, int] = {}
@@ -260,10 +346,26 @@ def check_finite(features: np.ndarray, names: tuple[str, ...] | None = None) -> 
         )
 
 
-def _as_float32(features: np.ndarray) -> np.ndarray:
-    """Convert to float32; what overflows there is caught as non-finite."""
+def _check_shape(features: np.ndarray) -> None:
+    """Raise InputError unless `features` has shape (N, D), neither of them 0."""
+    if features.ndim != 2 or 0 in features.shape:
+        raise InputError(f"`features` must have shape (N, D), neither of them 0, got {features.shape}")
+
+
+def as_features(features: Any) -> np.ndarray:
+    """Return `features`, real numbers of any type, as float32; what overflows there becomes infinite.
+
+    Raises InputError for what are not real numbers.
+    """
+    check_unmasked("features", features)
+    try:
+        array = np.asarray(features)
+    except ValueError as error:
+        raise InputError(f"`features` must be an array of numbers ({error})") from error
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise InputError(f"`features` must be real numbers, got {array.dtype}")
     with np.errstate(over="ignore"):
-        return np.asarray(features, dtype=np.float32)
+        return np.asarray(array, dtype=np.float32)
 
 
 def _provenance(array: np.ndarray) -> dict[str, Any]:

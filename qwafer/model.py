@@ -78,8 +78,8 @@ class Model:
                 backbone has no weights, or drawn ones.
 
         Raises:
-            InputError: a result that was read from a file and has no predictor, or a provenance that does not tell the
-                backbone.
+            InputError: a result that was read from a file and has no predictor, a provenance that does not tell the
+                backbone, or a backbone other than the one that made the features of the run.
         """
         if result.predictor is None:
             raise InputError("the result holds no trained head: take the one that `train` returns")
@@ -91,6 +91,7 @@ class Model:
             "digests": to_json(result.digests),
             "environment": to_json(result.environment),
         }
+        result.predictor.check_made_alike({"backbone": made.name, **made.record})
         record = {"name": made.name, **made.record} if isinstance(backbone, Extractor) else dict(backbone)
         return cls(made, result.predictor, {"backbone": record, "run": run})
 
@@ -197,7 +198,7 @@ def _weights_sha256(name: str, options: Mapping[str, Any]) -> str | None:
 def _from_provenance(record: Mapping[str, Any]) -> Extractor:
     """Return the backbone of features with this provenance, where no weights are missing."""
     name, seed = record.get("backbone"), record.get("random_weights")
-    if not isinstance(name, str) or name == "table":
+    if not isinstance(name, str) or (name not in BACKBONES.names and ":" not in name):
         raise InputError(f"a model takes wafer maps, and the features are not those of a backbone but of {name}")
     if record.get("weights") and seed is None:
         raise InputError(f"the weights of backbone {name} are not in the provenance: give its Extractor")

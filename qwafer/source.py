@@ -83,10 +83,20 @@ def source_override(maps: str | None, features: str | None) -> list[str]:
     """Return the override that a verb's `--maps` or `--features` stands for; raise InputError for each other's file."""
     if features is not None:
         if source_facts(DataConfig(source=features)).kind != "features":
-            FeatureSet.load(features)  # says what is wrong with the file
+            _refuse_as_features(features)
         return [f"data.source={features}"]
     if maps is None:
         return []
     if source_facts(DataConfig(source=maps)).kind == "features":
         raise not_maps(maps)
     return [f"data.source={maps}"]
+
+
+def _refuse_as_features(source: str) -> None:
+    """Raise InputError for what stands in the place of features and is something else."""
+    try:
+        what = "a table" if reader_of(source) == "edge_iiot" else "wafer maps"
+    except InputError:
+        FeatureSet.load(source)  # says what is wrong with the file
+        raise
+    raise InputError(f"{source} holds {what}, not features: give it as --maps")

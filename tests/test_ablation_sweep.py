@@ -284,6 +284,9 @@ def test_one_worker_and_more_seeds_later_change_no_bit(work, unbroken):
         "depended on the results."
     ]
     del second["warnings"]
+    (added,) = first["experiment"].pop("additions")
+    assert (added["arms"], added["seeds"], added["runs"]) == ([], [2], 4)
+    assert second["experiment"].pop("additions") == []
     assert first == second
 
 

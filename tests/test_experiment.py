@@ -87,12 +87,7 @@ def test_layout(write):
     assert isinstance(learning_rate, float)
     assert experiment.arms["b"].head.projection == "pca"
     assert experiment.arms["c"].head.hidden == 8
-    assert experiment.changes("b") == {
-        "circuit.readout": "z_vec",
-        "head.projection": "pca",
-        "training.lr_mult_projection": None,
-        "training.weight_decay_projection": None,
-    }
+    assert experiment.changes("b") == {"circuit.readout": "z_vec", "head.projection": "pca"}
 
 
 def test_set_applies_to_every_arm_and_last(write):

@@ -141,7 +141,6 @@ def test_an_experiment_runs_on_another_executor_with_the_same_numbers(experiment
     assert {name: value for name, value in changes.items() if name.startswith("head.")} == {
         "head.name": "tests.stranger.head:Prototypes",
         "head.scale": 0.5,
-        "head.standardize": None,
     }
 
 

@@ -87,7 +87,7 @@ def test_a_backbone_of_somebody_elses_is_stored_by_its_name(tmp_path: Path) -> N
     )
     nameless = Extractor("mine", 8, backbone.record, backbone.features)
     with pytest.raises(InputError, match="by its name"):
-        Model.from_run(result, nameless).save(path)
+        Model(nameless, result.predictor, {}).save(path)
 
 
 def test_trained_weights_are_in_the_file_and_named(tmp_path: Path) -> None:

@@ -60,7 +60,9 @@ def run_page(page: Path, module: types.ModuleType) -> None:
 
 
 def test_every_page_with_python_is_found():
-    assert {"README.md", "docs/extending.md", "docs/probes.md"} <= {name_of(page) for page in WITH_PYTHON}
+    assert {"README.md", "docs/extending.md", "docs/own-data.md", "docs/probes.md"} <= {
+        name_of(page) for page in WITH_PYTHON
+    }
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         assert len(re.findall(r"``` *(?:py|toml)", text)) == sum(len(blocks(page, name)) for name in ("python", "toml"))

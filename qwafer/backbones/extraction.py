@@ -15,7 +15,7 @@ from qwafer._errors import InputError, RecordError
 from qwafer._io import canonical_json, digest, is_full, jsonable, npz_damage, read_or_set_aside
 from qwafer.backbones.base import Extractor, Features, available_cores
 from qwafer.backbones.chunks import ChunkStore, difference
-from qwafer.backbones.registry import extractor
+from qwafer.backbones.registry import MapFunction, extractor
 from qwafer.data import WaferMaps
 from qwafer.execution.job import Event, Executor, Job, OnProgress, Progress
 from qwafer.execution.threads import Threads
@@ -26,7 +26,7 @@ DEFAULT_BATCH = 1024
 
 def extract(
     maps: WaferMaps,
-    backbone: str | Extractor,
+    backbone: str | Extractor | MapFunction,
     out: str | Path,
     *,
     batch: int = DEFAULT_BATCH,
@@ -79,7 +79,7 @@ def extract(
 
 def features_from_maps(
     maps: WaferMaps,
-    backbone: str | Extractor = "spatial",
+    backbone: str | Extractor | MapFunction = "spatial",
     *,
     dtype: str | None = None,
     jobs: int | None = None,
@@ -179,7 +179,7 @@ def _checked(backbone: Extractor, rows: Features, n: int) -> Features:
     if not np.isfinite(rows).all():
         raise InputError(
             f"backbone {backbone.name} gives features that are not finite: its weights do not fit these maps, or "
-            f"dtype {backbone.record.get('dtype')} is too narrow for them"
+            f"dtype {backbone.record.get('dtype', 'float32')} is too narrow for them"
         )
     return rows
 

@@ -1,11 +1,12 @@
 """Backbones by name, and the extractor behind each."""
 
 import dataclasses
+import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -44,12 +45,14 @@ _REASONS = {
     "dtype": "computes in float32 only",
     "channels": "works on the map itself",
 }
+MapFunction: TypeAlias = Callable[..., Any]
+"""A function from a sequence of maps to (n, D) features, one that returns an `Extractor`, or a class of a network."""
 FUNCTION_BATCH = 256
 """Maps per call of a plain function."""
 
 
 def extractor(
-    backbone: str | Extractor,
+    backbone: "str | Extractor | MapFunction",
     *,
     weights: "str | Path | Checkpoint | None" = None,
     random_weights: int | None = None,
@@ -58,7 +61,8 @@ def extractor(
 ) -> Extractor:
     """Return the extractor called `backbone`, ready to run; see `load` for the options, which networks take.
 
-    An `Extractor` is returned as it is: it takes no options, for it is made already.
+    An `Extractor` is returned as it is: it takes no options, for it is made already. A function, or a class of a
+    network, stands for its name, `package.module:function`: worker processes and saved models find it by that.
 
     Raises:
         InputError: an unknown name, missing or unusable weights, or an option that the backbone does not have.
@@ -69,6 +73,8 @@ def extractor(
         if given:
             raise InputError(f"backbone {backbone.name} is made already: give {next(iter(given))} where it is made")
         return backbone
+    if not isinstance(backbone, str):
+        backbone = _name_of(backbone)
     thing, taken = _maker(backbone)
     for option, value in given.items():
         if option not in (taken or ()) and (option, value) != ("dtype", "float32"):
@@ -86,6 +92,15 @@ def extractor(
         raise InputError(f"backbone {backbone} must give an Extractor, got a {type(made).__name__}")
     kept = {option: value for option, value in options.items() if option != "weights" or made.state is None}
     return dataclasses.replace(made, name=backbone, options=kept, features=_guarded(backbone, made.features))
+
+
+def _name_of(function: Any) -> str:
+    """Return the name that gives `function` back."""
+    if not callable(function) or not hasattr(function, "__qualname__"):
+        raise InputError(f"`backbone` must be a name, an Extractor or a function, got {function!r:.80}")
+    if "<lambda>" in function.__qualname__:
+        raise InputError("`backbone` is a lambda, where nothing else finds it: define it in a module, with a name")
+    return BACKBONES.name_of(function)
 
 
 def taken_options(backbone: str) -> tuple[str, ...]:
@@ -130,19 +145,29 @@ def _guarded(
     return features
 
 
+def _source_sha256(thing: Any) -> str | None:
+    """Return the SHA-256 of the file that defines `thing`, or of its own text in a notebook; None where neither is
+    known.
+    """
+    try:
+        return file_sha256(inspect.getsourcefile(thing) or "")
+    except (TypeError, OSError):  # built into the interpreter; typed into it
+        pass
+    try:
+        return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()
+    except (TypeError, OSError):
+        return None
+
+
 def _of_function(name: str, function: Any) -> Extractor:
     """Return the extractor of a plain function, whose record holds the digest of its source file."""
     plain = function.func if isinstance(function, partial) else function
-    try:
-        source = inspect.getsourcefile(plain if inspect.isroutine(plain) else type(plain))
-    except TypeError:  # built into the interpreter
-        source = None
     record = {
         "weights": None,
         "random_weights": None,
         "preprocessing": "none: a function of the maps",
         "dtype": "float32",
-        "source_sha256": None if source is None else file_sha256(source),
+        "source_sha256": _source_sha256(plain if inspect.isroutine(plain) else type(plain)),
     }
 
     def features(maps: Sequence[np.ndarray]) -> np.ndarray:

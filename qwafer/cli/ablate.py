@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m qwafer.ablate",
         description="Compare the arms of an experiment over seeds. Runs of one seed share the split, the batches and "
         "the initial values, so that they are compared in pairs. Complete runs are never done again: a killed command "
-        "resumes when it is given again, and more seeds extend it.",
+        "resumes when it is given again, and more arms or seeds extend it.",
         epilog="Exit status: 0 done, 1 no two runs could be compared, 2 bad input. Written to DIR: report.md, "
         "summary.json, timings.json, figures/, and runs/ARM/seed-S.json.",
     )
@@ -36,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_judging(parser)
     parser.add_argument("--out", metavar="DIR", help="output directory (runs/NAME of the experiment)")
     add_running(parser)
-    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and write nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="read the data, show what would be done, and write nothing"
+    )
     add_quiet(parser)
     return parser
 
@@ -80,6 +82,7 @@ def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
         planned_design,
     )
     from qwafer.sweeps import OutputDirectory, seeds_text
+    from qwafer.sweeps.sources import read_sources
 
     check_metric(experiment.metric)
     check_comparable(experiment)
@@ -87,6 +90,8 @@ def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
         check_design(experiment)
     directory = OutputDirectory(out)
     directory.check_owner(experiment)
+    for _ in read_sources({arm: config.data for arm, config in experiment.arms.items()}):
+        pass  # refuses what the run would refuse: a source that is none, a task that its labels do not have
     todo = directory.read(experiment).pending
     table = Table(title=experiment.title or experiment.name)
     for column in ("arm", "against the baseline", "complete", "to do"):

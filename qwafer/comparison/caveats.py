@@ -30,6 +30,7 @@ def collect_warnings(
         *_degenerate(results),
         *_epochs(results),
         *_mixed(results),
+        *_arms(record),
         *_seeds(experiment, record),
         *_notes(results),
     )
@@ -157,6 +158,16 @@ def _mixed(results: Runs) -> list[str]:
     elif revisions and revisions[0].endswith("-dirty"):
         found.append("the code differed from its committed revision (-dirty), so the revision does not identify it.")
     return found
+
+
+def _arms(record: DirectoryRecord) -> list[str]:
+    return [
+        f"arm {', '.join(added.arms)} was added after results could be seen ({added.date}, when {_runs(added.runs)} "
+        f"{'was' if added.runs == 1 else 'were'} complete): p values are too small where its choice depended on the "
+        "results."
+        for added in record.additions
+        if added.arms and added.runs
+    ]
 
 
 def _seeds(experiment: Experiment, record: DirectoryRecord) -> list[str]:

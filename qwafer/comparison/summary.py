@@ -22,7 +22,7 @@ from qwafer.comparison.statistics import Comparison, compare_arms
 from qwafer.execution import Failure
 from qwafer.experiment import Experiment
 from qwafer.heads import PARAMETER_GROUPS
-from qwafer.sweeps.directory import DirectoryRecord, Note, SweepResults
+from qwafer.sweeps.directory import Addition, DirectoryRecord, Note, SweepResults
 from qwafer.sweeps.sources import SourceRecord
 from qwafer.training.result import Environment, ParameterCount, RunResult, Runs, Timings
 
@@ -58,6 +58,8 @@ class ExperimentFacts:
     higher_is_better: bool
     """Whether a larger `metric` is the better one."""
     seeds: tuple[int, ...]
+    additions: tuple[Addition, ...] = ()
+    """Arms and seeds that joined after the first claim."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,7 @@ def summarize(
             expected=record.notes[0].expected,
             written=record.notes[0].date,
             noted=record.notes[1:],
+            additions=record.additions,
             **{name: getattr(experiment, name) for name in COPIED},
         ),
         comparisons=tuple(comparisons),

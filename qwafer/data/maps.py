@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,8 @@ CONTENT_ID_DTYPE = np.dtype("<U16")
 
 @dataclass(frozen=True, eq=False)
 class WaferMaps:
-    """Wafer maps with their labels and where they come from; checked on construction.
+    """Wafer maps with their labels and where they come from; checked on construction. `from_arrays` makes them of
+    anybody's own arrays. Maps without labels (K = 0) can be extracted and predicted, but not trained on.
 
     Raises `InputError` where a map holds a value other than 0, 1, 2, or where lengths, shapes or labels do not fit.
     """
@@ -54,6 +55,50 @@ class WaferMaps:
         check_maps(self.maps, self.source)
         check_labels(self.labels, self.label_names, n, self.source, exclusive=self.exclusive)
         check_rows(self.content_ids, self.groups, self.times, n, self.source)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        maps: Any,
+        labels: Any = None,
+        *,
+        label_names: Sequence[str] | None = None,
+        exclusive: bool = False,
+        groups: Any = None,
+        times: Any = None,
+        source: str = "arrays",
+    ) -> "WaferMaps":
+        """Return wafer maps of anybody's own arrays, with ids made from their content.
+
+        Args:
+            maps: (N, H, W), or a list of N arrays (H_i, W_i), of any real type: 0 off the wafer, 1 passing, 2 failing.
+            labels: see `data.arrays.as_labels`; none: maps without labels.
+            label_names: names of the labels, or of the classes.
+            exclusive: whether labels of 0 and 1 are exclusive classes.
+            groups: (N,) texts or whole numbers: the lot of each map.
+            times: (N,) finite numbers, in any unit that orders.
+            source: what was read, in words; results repeat it.
+
+        Raises:
+            InputError: maps of other values, or labels, groups or times that do not fit.
+        """
+        from qwafer.data.arrays import as_labels, as_maps, as_texts, as_times, ids_sha256
+
+        wafers = as_maps(maps)
+        n = len(wafers)
+        columns, names, classes = as_labels(labels, n, label_names, exclusive=exclusive)
+        ids = content_ids(wafers)
+        return cls(
+            maps=wafers,
+            labels=columns,
+            label_names=names,
+            content_ids=ids,
+            source=source,
+            sha256=ids_sha256(ids),
+            groups=as_texts("groups", groups, n),
+            times=as_times(times),
+            exclusive=classes,
+        )
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -116,14 +161,16 @@ def one_hot(codes: np.ndarray, n_classes: int) -> np.ndarray:
 def check_labels(
     labels: np.ndarray, label_names: tuple[str, ...], n: int, source: str, *, exclusive: bool = False
 ) -> None:
-    """Raise `InputError` unless `labels` is (n, K) uint8 of 0 and 1, with K names; if `exclusive`, one 1 per row."""
+    """Raise `InputError` unless `labels` is (n, K) uint8 of 0 and 1, with K names, which may be none; if `exclusive`,
+    one 1 per row.
+    """
     if labels.ndim != 2 or labels.shape != (n, len(label_names)):
         raise InputError(
             f"`labels` of {source} must have shape ({n}, {len(label_names)}): one row per example, one column per "
             f"label; got {labels.shape}"
         )
-    if len(set(label_names)) != len(label_names) or not label_names:
-        raise InputError(f"`label_names` of {source} must be at least one distinct name, got {label_names}")
+    if len(set(label_names)) != len(label_names):
+        raise InputError(f"`label_names` of {source} must be distinct names, got {label_names}")
     if labels.dtype != np.uint8:
         raise InputError(f"`labels` of {source} must be uint8, got {labels.dtype}")
     wrong = np.flatnonzero((labels > 1).any(axis=1))

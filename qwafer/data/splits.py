@@ -155,6 +155,12 @@ def make_fold(
     return _split(labels, ids, content, part, fractions)
 
 
+def check_labelled(labels: np.ndarray) -> None:
+    """Raise InputError where the examples of `labels` (N, K) have no labels, K = 0."""
+    if not labels.shape[1]:
+        raise InputError("these examples have no labels: they can be predicted, but not trained on")
+
+
 def _units(
     labels: np.ndarray,
     content_ids: np.ndarray,
@@ -171,6 +177,7 @@ def _units(
     check_positive_int("seed", seed, minimum=0)
     if labels.ndim != 2 or not len(labels):
         raise InputError(f"`labels` must have shape (N, K) with at least one row, got {labels.shape}")
+    check_labelled(labels)
     columns = (("content_ids", content_ids, ""), ("groups", groups, "group"), ("times", times, "time"))
     for name, column, needed_by in columns:
         if by == needed_by and column is None:

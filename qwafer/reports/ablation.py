@@ -50,12 +50,13 @@ def report_blocks(
 
 def _head(summary: Summary) -> list[Block]:
     experiment = summary.experiment
+    added = {arm: f" (added {addition.date})" for addition in experiment.additions for arm in addition.arms}
     arms = []
     for name, arm in summary.arms.items():
         changes = ", ".join(
             f"`{option}` = {'none' if value is None else value}" for option, value in arm.changes.items()
         )
-        arms.append(f"**{name}**: " + ("the baseline" if name == experiment.baseline else changes))
+        arms.append(f"**{name}**{added.get(name, '')}: " + ("the baseline" if name == experiment.baseline else changes))
     texts = (
         experiment.reference and f"**Source.** {experiment.reference.strip()}",
         f"**Arms.** {len(arms)} arms x {len(experiment.seeds)} seeds ({seeds_text(experiment.seeds)}), compared "

@@ -2,11 +2,12 @@
 
 from qwafer.comparison.summary import Summary
 from qwafer.reports.document import Paragraph
+from qwafer.sweeps.directory import seeds_text
 
 
 def text_blocks(summary: Summary) -> list[Paragraph]:
-    """Return description and expectation as they were before the first run, then what was noted afterwards, each dated;
-    in front, which arms they speak of where others ran.
+    """Return description and expectation as they were before the first run, then what was added and noted afterwards,
+    each dated; in front, which arms they speak of where others ran.
     """
     facts = summary.experiment
     said = []
@@ -17,6 +18,13 @@ def text_blocks(summary: Summary) -> list[Paragraph]:
     if facts.expected:
         said.append(f"**Expected (written before the first run, {facts.written}).** {facts.expected}")
     known = {facts.description, facts.expected, ""}
+    for added in facts.additions:
+        what = [f"arm {', '.join(added.arms)}"] if added.arms else []
+        what += [f"seed {seeds_text(added.seeds)}"] if added.seeds else []
+        runs = f"{added.runs} run{' was' if added.runs == 1 else 's were'}"
+        then = "nothing else than before" if added.expected in known else added.expected
+        said.append(f"**Added {added.date}, when {runs} complete: {', '.join(what)}.** Expected then: {then}")
+        known.add(added.expected)
     for note in facts.noted:
         for text in (note.description, note.expected):
             if text not in known:

@@ -51,8 +51,9 @@ def run_experiment(
     A run that fails is recorded with its error, tried again by the next call, and left out of the comparisons. Results
     do not depend on `executor`, nor on how often the sweep was killed; without one, the runs go to `jobs` worker
     processes of this machine. With `store_all` the predictor of each run is stored beside it, and the first seed of
-    each arm has a process of its own and tells the memory that it used. With `descriptive`, fewer seeds than a verdict
-    takes are not refused.
+    each arm has a process of its own and tells the memory that it used. An experiment may have more arms and seeds than
+    when `out` was begun: its runs are kept, and the report says what joined when. With `descriptive`, fewer seeds than
+    a verdict takes are not refused.
 
     Every read of a test split is noted in the ledger `test-reads.json` beside `out`, or beside the folder `beside` that
     holds it, and the report says which experiments of that neighbourhood have read the same one.
@@ -85,7 +86,8 @@ def run_experiment(
             _check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)
             record = directory.claim(experiment, records)
             complete = {arm: len(done) for arm, done in before.results.items()}
-            reads = TestSplitReads(out if beside is None else beside, experiment, sources, complete)
+            joined = [addition.joined for addition in record.additions]
+            reads = TestSplitReads(out if beside is None else beside, experiment, sources, complete, joined)
             _do_runs(experiment, directory, sources, todo, running, report, reads, store_all=store_all)
         results = directory.read(experiment, before)
         directory.tidy(results)

@@ -35,6 +35,22 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Addition:
+    """Arms or seeds that joined an experiment after its first claim."""
+
+    date: str
+    """UTC day of the claim that added them."""
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    runs: int
+    """Runs that were complete by then, and whose results could be seen."""
+    expected: str
+    """What the author expected by then."""
+    joined: str
+    """`Experiment.digest` of the experiment that they joined."""
+
+
+@dataclass(frozen=True)
 class DirectoryRecord:
     """`experiment.json`: which experiment, and which data, an output directory belongs to."""
 
@@ -58,6 +74,8 @@ class DirectoryRecord:
     notes: tuple[Note, ...]
     """The texts of the experiment, those before the first run first, then every other wording, in the order in which
     they were seen."""
+    additions: tuple[Addition, ...] = ()
+    """What joined later, in the order of joining; seeds that joined before arms could are in `extended_after` alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,18 +149,20 @@ class OutputDirectory:
         """Return the record if the directory belongs to `experiment` (and, where given, its `data` by arm), None if to
         nobody.
 
-        Raises InputError, naming a difference, if it belongs to another.
+        An experiment may have grown since: it belongs there as long as every recorded arm is in it, unchanged, under
+        the same baseline and metric. Raises InputError, naming a difference, if it belongs to another.
         """
         record = self.record()
         if record is None:
             return None
-        if record.experiment != experiment.digest():
+        recorded = [arm for arm in record.arms if arm in experiment.arms]
+        if len(recorded) < len(record.arms) or record.experiment != experiment.digest(recorded):
             raise InputError(
                 f"{self.path} belongs to another experiment ({_difference(record, experiment)}): choose another output "
                 "directory with --out"
             )
         for arm, found in (data or {}).items():
-            known = record.data[arm]
+            known = record.data.get(arm, SourceRecord())
             for field in ("maps_sha256", "backbone", "digest"):
                 there, here = getattr(known, field), getattr(found, field)
                 if None not in (there, here) and there != here:
@@ -153,11 +173,16 @@ class OutputDirectory:
         return record
 
     def claim(self, experiment: Experiment, data: Mapping[str, SourceRecord]) -> DirectoryRecord:
-        """Write `experiment.json`, or extend its seeds and its notes, and return it."""
+        """Write `experiment.json`, or extend its arms, seeds and notes, and return it."""
         known = self.check_owner(experiment, data)
         before = () if known is None else known.seeds
         seeds = (*before, *(seed for seed in experiment.seeds if seed not in before))
         added = () if known is None or len(seeds) == len(before) else (len(before),)
+        additions = () if known is None else known.additions
+        arms = () if known is None else tuple(arm for arm in experiment.arms if arm not in known.arms)
+        if known is not None and (arms or added):
+            joined = (arms, seeds[len(before) :], self._n_complete(), experiment.expected, known.experiment)
+            additions = (*additions, Addition(today(), *joined))
         notes = () if known is None else known.notes
         texts = (experiment.description, experiment.expected)
         if texts not in [(note.description, note.expected) for note in notes]:
@@ -173,6 +198,7 @@ class OutputDirectory:
             data=dict(data),
             arms={arm: jsonable(config.to_dict()) for arm, config in experiment.arms.items()},
             notes=notes,
+            additions=additions,
         )
         if record != known:
             save_record(self.path / RECORD, record)
@@ -209,6 +235,10 @@ class OutputDirectory:
                         f"{self.run_path(arm, seed)} was made on different data ({there}) than this experiment's "
                         f"({here}): delete it, and the run is done again"
                     )
+
+    def _n_complete(self) -> int:
+        """Return how many runs lie in the directory, whatever their seeds."""
+        return sum(not path.name.endswith(".error.json") for path in self.path.glob("runs/*/seed-*.json"))
 
     def _run(
         self,
@@ -325,10 +355,10 @@ def _difference(record: DirectoryRecord, experiment: Experiment) -> str:
     if record.name != experiment.name:
         return f"{record.name} there, {experiment.name} here"
     there, here = list(record.arms), list(experiment.arms)
-    if there != here:
-        return f"arms {', '.join(there)} there, {', '.join(here)} here"
-    for arm, config in experiment.arms.items():
-        known, value = _leaves(record.arms[arm]), _leaves(jsonable(config.to_dict()))
+    if not set(there) <= set(here):
+        return f"arms {', '.join(there)} there, {', '.join(here)} here: arms may join, but none may leave"
+    for arm, table in record.arms.items():
+        known, value = _leaves(table), _leaves(jsonable(experiment.arms[arm].to_dict()))
         for option in {**value, **known}:
             if known.get(option) != value.get(option) and option != "data.source":
                 return f"{option} of arm {arm} is {known.get(option)} there, {value.get(option)} here"

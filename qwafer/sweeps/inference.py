@@ -69,7 +69,7 @@ def time_head(predictor: "Predictor", val: np.ndarray, test: np.ndarray) -> Infe
 
     def caller(batch: int) -> Callable[[np.ndarray], Floats]:
         if not isinstance(predictor.head, Head):
-            return predictor.logits
+            return lambda features: np.asarray(predictor.head.logits(features))
         program = make_program(predictor.config, predictor.head.n_labels, batch, gradient=False)
         return lambda features: predict_logits(predictor.head, features, program, batch)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -87,20 +87,33 @@ def read_ledger(out: str | Path) -> Ledger:
     return Ledger({}) if found is None else found
 
 
-def note_test_reads(out: str | Path, experiment: Experiment, keys: Mapping[str, str], runs: Mapping[str, int]) -> None:
+def note_test_reads(
+    out: str | Path,
+    experiment: Experiment,
+    keys: Mapping[str, str],
+    runs: Mapping[str, int],
+    joined: Collection[str] = (),
+) -> None:
     """Write beside `out` that so many `runs` (by arm) of `experiment` have read the data `keys` (digest by arm).
 
-    An experiment that is in the ledger keeps its first day, and its number of runs only grows. Where the folder cannot
+    An experiment that is in the ledger keeps its first day, and its number of runs only grows; `joined` are the digests
+    that it had before arms joined it. Where the folder cannot
     be written to, a `UserWarning` says so.
     """
     try:
-        _note(out, experiment, keys, runs)
+        _note(out, experiment, keys, runs, joined)
     except OSError as error:
         said = f"the reads of the test split could not be noted in {ledger_path(out)}: {error.strerror}"
         warnings.warn(said, UserWarning, stacklevel=2)
 
 
-def _note(out: str | Path, experiment: Experiment, keys: Mapping[str, str], runs: Mapping[str, int]) -> None:
+def _note(
+    out: str | Path,
+    experiment: Experiment,
+    keys: Mapping[str, str],
+    runs: Mapping[str, int],
+    joined: Collection[str],
+) -> None:
     with _locked(out):
         ledger = read_ledger(out)
         data = dict(ledger.data)
@@ -109,24 +122,25 @@ def _note(out: str | Path, experiment: Experiment, keys: Mapping[str, str], runs
             today = datetime.now(UTC).date().isoformat()
             new = TestReads(experiment.name, experiment.digest(), count, today, Path(out).resolve().name)
             reads = list(data.get(key, ()))
-            place = _place(reads, new)
+            place = _place(reads, new, joined)
             if place is None:
                 reads.append(new)
             else:
-                reads[place] = replace(reads[place], runs=max(reads[place].runs, count), directory=new.directory)
+                reads[place] = replace(new, runs=max(reads[place].runs, count), first=reads[place].first)
             data[key] = tuple(read for read in reads if read.runs)
         if data != ledger.data:
             save_record(ledger_path(out), Ledger(data))
 
 
-def _place(reads: Sequence[TestReads], new: TestReads) -> int | None:
-    """Return the place of the entry of the same experiment and directory, or of one of an earlier version, which named
-    no directory; None where there is none.
+def _place(reads: Sequence[TestReads], new: TestReads, joined: Collection[str]) -> int | None:
+    """Return the place of the entry of the same experiment and directory, under its digest or one that it had before it
+    grew (`joined`), or of an earlier version, which named no directory; None where there is none.
     """
     for directory in (new.directory, ""):
-        for place, read in enumerate(reads):
-            if (read.name, read.digest, read.directory) == (new.name, new.digest, directory):
-                return place
+        for digest_then in (new.digest, *joined):
+            for place, read in enumerate(reads):
+                if (read.name, read.digest, read.directory) == (new.name, digest_then, directory):
+                    return place
     return None
 
 
@@ -136,10 +150,17 @@ class TestSplitReads:
     __test__ = False
 
     def __init__(
-        self, out: str | Path, experiment: Experiment, sources: Mapping[str, Source], complete: Mapping[str, int]
+        self,
+        out: str | Path,
+        experiment: Experiment,
+        sources: Mapping[str, Source],
+        complete: Mapping[str, int],
+        joined: Collection[str] = (),
     ):
-        """Begin with the runs that are `complete`, by arm; the ledger lies beside `out`."""
-        self.out, self.experiment, self.runs = out, experiment, dict(complete)
+        """Begin with the runs that are `complete`, by arm; the ledger lies beside `out`, and may know the experiment by
+        the digests `joined`, from before it grew.
+        """
+        self.out, self.experiment, self.runs, self.joined = out, experiment, dict(complete), joined
         known: dict[Path, str] = {}
         for source in sources.values():
             if source.path not in known:
@@ -147,7 +168,7 @@ class TestSplitReads:
         self.keys = {arm: known[source.path] for arm, source in sources.items()}
         self._count_deleted()
         if any(self.runs.values()):
-            note_test_reads(out, experiment, self.keys, self.runs)
+            note_test_reads(out, experiment, self.keys, self.runs, joined)
 
     def _count_deleted(self) -> None:
         """Count runs that the ledger knows and that are not there any more: done again, they read once more."""
@@ -155,7 +176,7 @@ class TestSplitReads:
         ledger = read_ledger(self.out)
         for key in dict.fromkeys(self.keys.values()):
             reads = ledger.data.get(key, ())
-            place = _place(reads, own)
+            place = _place(reads, own, self.joined)
             arms = [arm for arm, other in self.keys.items() if other == key]
             complete = sum(self.runs.get(arm, 0) for arm in arms)
             if place is not None and reads[place].runs > complete:
@@ -164,7 +185,7 @@ class TestSplitReads:
     def note(self, arm: str) -> None:
         """Note one more complete run."""
         self.runs[arm] = self.runs.get(arm, 0) + 1
-        note_test_reads(self.out, self.experiment, self.keys, self.runs)
+        note_test_reads(self.out, self.experiment, self.keys, self.runs, self.joined)
 
     def sentences(self) -> tuple[str, ...]:
         """Return who has read the test split of these data."""

@@ -16,7 +16,7 @@ from qwafer._errors import InputError
 from qwafer.config import DataConfig
 from qwafer.data import DataTable, WaferMaps
 from qwafer.execution.job import OnProgress
-from qwafer.features import FeatureSet
+from qwafer.features import FeatureSet, check_task
 from qwafer.source import read_data, table_features
 
 if TYPE_CHECKING:
@@ -112,6 +112,23 @@ def load_features(arms: Mapping[str, DataConfig], *, progress: OnProgress | None
     return {arm: found[arm] for arm in arms}
 
 
+def read_sources(
+    arms: Mapping[str, DataConfig], read: Callable[[DataConfig], Examples] = read_data
+) -> Iterator[tuple[dict[str, DataConfig], Examples]]:
+    """Yield the arms that share a source, and what it holds, once per source; nothing is made of it.
+
+    Raises InputError for a source that cannot be read, or a task that its labels do not have.
+    """
+    by_source: dict[tuple[Any, ...], dict[str, DataConfig]] = {}
+    for arm, data in arms.items():
+        by_source.setdefault(source_key(data), {})[arm] = data
+    for members in by_source.values():
+        examples = read(next(iter(members.values())))
+        for task in dict.fromkeys(data.task for data in members.values()):
+            check_task(task, examples.labels, examples.label_names)
+        yield members, examples
+
+
 def source_key(data: DataConfig) -> tuple[Any, ...]:
     """Return what two arms must share to read the same examples."""
     drawn = (data.n_maps, data.seed) if data.source == "synthetic" else ()
@@ -142,21 +159,14 @@ class _Provider:
     progress: OnProgress | None
 
     def provide(self, arms: Mapping[str, DataConfig]) -> Iterator[_Made]:
-        by_source: dict[tuple[Any, ...], dict[str, DataConfig]] = {}
-        for arm, data in arms.items():
-            by_source.setdefault(source_key(data), {})[arm] = data
-        for members in by_source.values():
-            examples = self.read(next(iter(members.values())))
+        for members, examples in read_sources(arms, self.read):
             if isinstance(examples, WaferMaps):
                 found = self._of_maps(members, examples)
             elif isinstance(examples, DataTable):
                 found = self._of_table(members, examples)
             else:
                 found = self._of_features(members, examples)
-            for made in found:
-                for task in {arms[arm].task for arm in made.arms}:
-                    made.features.task(task)  # refuses a task that these labels do not have, before anything runs
-                yield made
+            yield from found
 
     def _of_features(self, arms: Mapping[str, DataConfig], features: FeatureSet) -> Iterator[_Made]:
         data = next(iter(arms.values()))

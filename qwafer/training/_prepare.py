@@ -9,11 +9,11 @@ import numpy as np
 from qwafer._errors import InputError
 from qwafer._io import digest, hash_texts, key_seed
 from qwafer.config import DataConfig, RunConfig
-from qwafer.data import Split, make_fold, make_split
+from qwafer.data import Split, WaferMaps, make_fold, make_split
 from qwafer.data.source import SYNTHETIC
 from qwafer.data.splits import PARTS
 from qwafer.data.synthetic import CANNOT_SHOW
-from qwafer.features import FeatureSet
+from qwafer.features import FeatureSet, check_task
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,7 @@ def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
     drawn once per partition. A split that came with the data is kept: features such as category codes may rest on it.
     Raises InputError where it meets folds, or where the training split of a binary task has one class only.
     """
+    check_feature_set(data)
     source_digest, by_group = data.digest(), data.split is None and config.data.split_by == "group"
     n_folds = config.data.n_folds
     split_seed = seed if config.data.split_seed is None else config.data.split_seed
@@ -119,6 +120,17 @@ def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
         )
     notes = (*_data_notes(data, split), *notes, *split.notes)
     return Prepared(data, split, data.digest(), notes, config.objective.exclusive, source_digest, by_group)
+
+
+def check_feature_set(data: object) -> None:
+    """Raise InputError, saying how to make one, unless `data` are a `FeatureSet` with labels."""
+    if isinstance(data, WaferMaps):
+        made = "qwafer.features_from_maps(maps) makes one of wafer maps"
+    else:
+        made = "qwafer.FeatureSet.from_arrays(X, y) makes one of features and labels"
+    if not isinstance(data, FeatureSet):
+        raise InputError(f"`data` must be a FeatureSet, got {type(data).__name__}: {made}")
+    check_task("multilabel", data.labels, data.label_names)
 
 
 def _data_notes(data: FeatureSet, split: Split) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from qwafer.training._environment import environment
 from qwafer.training._history import History
 from qwafer.training._judge import judge
 from qwafer.training._optimizer import hyperparameters, make_schedule
-from qwafer.training._prepare import Prepared, given_config, prepare, written_config
+from qwafer.training._prepare import Prepared, check_feature_set, given_config, prepare, written_config
 from qwafer.training._step import (
     STEPS_A_CALL,
     CompiledSteps,
@@ -77,6 +77,7 @@ def train(
     begin = time.perf_counter()
     free_memory_maps()
     check_positive_int("seed", seed, minimum=0)
+    check_feature_set(data)
     config = config if from_source else given_config(config, data)
     prepared = prepare(config, data, seed)
     if not config.trained_by_loop:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from jaxtyping import Float
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json
+from qwafer.backbones.chunks import difference
 from qwafer.config import RunConfig
+from qwafer.features import FeatureSet, as_features, check_finite, fingerprint
 from qwafer.heads import Head, predict_logits
 from qwafer.training._judge import Judgement
 from qwafer.training._prepare import Prepared
@@ -45,7 +48,8 @@ class Predictor:
     seed: int = 0
     """The seed of its run; it matters for finite shots alone."""
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Where the features that it was trained on come from: `FeatureSet.provenance`."""
+    """Where the features that it was trained on come from: `FeatureSet.provenance`. Its `fingerprint` tells other
+    features from those that the head understands."""
 
     @classmethod
     def of(cls, config: RunConfig, head: Any, prepared: Prepared, judged: Judgement, seed: int) -> "Predictor":
@@ -54,23 +58,43 @@ class Predictor:
         width = data.features.shape[1]
         return cls(config, head, data.label_names, judged.thresholds, width, n_train, seed, data.provenance)
 
-    def logits(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
+    def logits(self, features: FeatureSet | Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
         """Return the logits of `features`, which must be those that the head's backbone makes.
 
-        Raises InputError for another number of features than the head was trained on.
-        """
-        shape = np.shape(features)
-        if len(shape) != 2 or shape[1] != self.n_features:
-            found = f"{shape[1]} features" if len(shape) == 2 else f"an array of shape {shape}"
-            raise InputError(f"the head was trained on {self.n_features} features for each example, got {found}")
-        if not isinstance(self.head, Head):
-            return np.asarray(self.head.logits(np.asarray(features)))
-        program = make_program(self.config, self.head.n_labels, PREDICTION_BATCH, gradient=False, seed=self.seed)
-        return predict_logits(self.head, np.asarray(features), program, PREDICTION_BATCH)
+        A `FeatureSet` says which backbone made it, and features of another one are refused. A bare array, of any real
+        type, says nothing of itself: only its width is compared.
 
-    def probabilities(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
+        Raises:
+            InputError: another number of features than the head was trained on, features that are not finite in
+                float32, or those of another backbone, of other weights or of another preprocessing.
+        """
+        if isinstance(features, FeatureSet):
+            self.check_made_alike(features.provenance)
+            features = features.features
+        values = as_features(features)
+        if values.ndim != 2 or values.shape[1] != self.n_features:
+            found = f"{values.shape[1]} features" if values.ndim == 2 else f"an array of shape {values.shape}"
+            raise InputError(f"the head was trained on {self.n_features} features for each example, got {found}")
+        check_finite(values)
+        if not isinstance(self.head, Head):
+            return np.asarray(self.head.logits(values))
+        program = make_program(self.config, self.head.n_labels, PREDICTION_BATCH, gradient=False, seed=self.seed)
+        return predict_logits(self.head, values, program, PREDICTION_BATCH)
+
+    def check_made_alike(self, provenance: Mapping[str, Any]) -> None:
+        """Raise InputError where features of this `provenance` are made otherwise than those that the head was trained
+        on; where one of the two names no backbone, nothing can be said.
+        """
+        trained, given = fingerprint(self.provenance), fingerprint(provenance)
+        if trained and given and trained != given:
+            raise InputError(
+                "the features are not those that the head was trained on: what made them differs "
+                f"({difference(trained, given)})"
+            )
+
+    def probabilities(self, features: FeatureSet | Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
         """Return sigmoid(logits), each label on its own; softmax(logits) where the head was trained for exclusive
-        classes.
+        classes; see `logits` for what is refused.
         """
         from qwafer.evaluation.exclusive import softmax
         from qwafer.evaluation.metrics import sigmoid
