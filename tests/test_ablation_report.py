@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qwafer._errors import InputError, PairingError
-from qwafer._records import from_json, load_record, to_json
+from qwafer._records import from_json, load_record, sealed, to_json
 from qwafer.comparison import Summary, SweepTimings, check_metric, metric_value
 from qwafer.comparison.metrics import METRICS, metric_label
 from qwafer.comparison.summary import ordered_groups
@@ -118,7 +118,7 @@ def test_records_survive_their_files(summarize, experiment):
     directory, summary = summarize(lambda arm, seed, result: None if (arm, seed) == ("mlp", 1) else result)
     loaded = load_record(Summary, directory.path / "summary.json")
     assert loaded == summary
-    assert to_json(loaded) == json.loads((directory.path / "summary.json").read_text())
+    assert sealed(to_json(loaded)) == json.loads((directory.path / "summary.json").read_text())
     timings = load_record(SweepTimings, directory.path / "timings.json")
     assert from_json(SweepTimings, to_json(timings)) == timings
     assert sorted(timings.arms["mlp"].runs) == [0, 2]

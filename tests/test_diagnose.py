@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from qwafer._records import load_record, to_json
+from qwafer._records import load_record, sealed, to_json
 from qwafer.circuits import LayeredOptions
 from qwafer.cli.diagnose import build_parser, main
 from qwafer.config import TrainingConfig
@@ -50,7 +50,7 @@ def test_small_experiment_passes_and_is_written(tmp_path: Path, capsys: pytest.C
     for name in ("gradient agreement", "sensitivity", "score sign", "leakage", "ineffective options"):
         assert name in text
     table = load_record(TrustTable, tmp_path / "out" / "report.json")
-    assert to_json(table) == json.loads((tmp_path / "out" / "report.json").read_text())
+    assert sealed(to_json(table)) == json.loads((tmp_path / "out" / "report.json").read_text())
     assert table.verdict == "warn"
     assert table.counts()["fail"] == 0
     reports = {report.name: report for report in table.reports}
