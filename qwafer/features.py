@@ -10,6 +10,7 @@ import numpy as np
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, digest, jsonable
+from qwafer._reading import reads
 from qwafer.data.edge_iiot import DataTable
 from qwafer.data.files import load_npz
 from qwafer.data.maps import check_labels, check_rows
@@ -152,6 +153,7 @@ class FeatureSet:
             np.savez(file, allow_pickle=False, **arrays)
 
     @classmethod
+    @reads("is not a feature set, or a damaged one")
     def load(cls, path: str | Path) -> "FeatureSet":
         """Return the set saved at `path`; raise `InputError`, in one sentence, for anything that does not fit."""
         arrays = load_npz(path, REQUIRED_KEYS, "a feature set", OPTIONAL_KEYS)

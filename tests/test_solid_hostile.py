@@ -1,12 +1,20 @@
 """Hostile files: what a reader is handed may be made to read beyond its memory, to hang, or to take all of it."""
 
+import re
 import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+
+from qwafer import InputError
+from qwafer._process import run_verb
+from qwafer.experiment import parse_seeds
+from qwafer.overrides import build, known_options, named, parse_overrides
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -176,3 +184,122 @@ def test_a_nested_tuple_is_not_hashed(depth: int, wide: bool, tmp_path: Path) ->
     for name, each in frames.items():
         (tmp_path / f"{name}.pkl").write_bytes(b"\x80\x04" + each + b".")
     refusals("qwafer.data:read_lswmd", [tmp_path / f"{name}.pkl" for name in frames], seconds=30)
+
+
+# Point 19: sizes are checked before memory is asked for
+
+
+def npz(path: Path, compressed: bool = True, **arrays: np.ndarray) -> Path:
+    (np.savez_compressed if compressed else np.savez)(path, **arrays)
+    return path
+
+
+def with_header(path: Path, key: str, header: str, data: bytes = b"") -> Path:
+    """Write into the NPZ an array of that NPY header, with a sum that fits."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    text = header.encode() + b"\n"
+    members[f"{key}.npy"] = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def wm811k(path: Path, **changes: np.ndarray) -> Path:
+    arrays = {
+        "flat": np.zeros(32, np.uint8),
+        "shape": np.full((2, 2), 4),
+        "label": np.zeros(2, np.int64),
+        "classes": np.array(["none", "Center"]),
+    }
+    return npz(path, **{**arrays, **changes})
+
+
+def test_a_bomb_of_an_archive_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """300 MB of zeros in 300 KB; a header that says 8 TB; a million maps of one die; a map of 1 x 4,000,000."""
+    many = 400_000
+    files = [
+        npz(tmp_path / "zeros.npz", arr_0=np.zeros((400, 1024, 1024), np.uint8), arr_1=np.zeros((400, 8))),
+        with_header(
+            wm811k(tmp_path / "header.npz"),
+            "flat",
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (8000000000000,)}",
+        ),
+        with_header(
+            wm811k(tmp_path / "empty.npz"),
+            "classes",
+            "{'descr': '<U1', 'fortran_order': False, 'shape': (0, 8000000000000)}",
+        ),
+        wm811k(
+            tmp_path / "dies.npz",
+            flat=np.zeros(many, np.uint8),
+            shape=np.ones((many, 2), np.uint8),
+            label=np.zeros(many, np.uint8),
+        ),
+        wm811k(
+            tmp_path / "long.npz", flat=np.zeros(8_000_000, np.uint8), shape=np.array([[1, 4_000_000]] * 2, np.int64)
+        ),
+        wm811k(tmp_path / "overflow.npz", shape=np.array([[2**32, 2**32], [4, 8]])),
+        wm811k(tmp_path / "classes.npz", classes=np.array([f"{i}" for i in range(100_000)])),
+    ]
+    said = refusals("qwafer.data:read_maps", files, megabytes=900)
+    for words, sentence in zip(("unpack", "header", "unpack|header", "claims", "dies a side"), said, strict=False):
+        assert re.search(words, sentence), sentence
+
+
+def test_a_map_that_is_referenced_a_million_times_is_refused(tmp_path: Path) -> None:
+    wafer = np.zeros((300, 300), np.int64)  # converted, each reference is a map of its own
+    frame = pd.DataFrame({"waferMap": [wafer] * 4000, "failureType": ["none"] * 4000})
+    frame.to_pickle(tmp_path / "a.pkl")
+    assert "unpack" in refusals("qwafer.data:read_lswmd", [tmp_path / "a.pkl"], megabytes=1200)[0]
+    wide = pd.DataFrame({"waferMap": [np.zeros((3, 3), np.uint8)], "failureType": ["none"], "lotName": ["x" * 10**6]})
+    wide.to_pickle(tmp_path / "b.pkl")
+    assert "characters" in refusals("qwafer.data:read_lswmd", [tmp_path / "b.pkl"])[0]
+
+
+@pytest.mark.parametrize("seeds", ["9999999999", "0:9999999999", "9" * 5000, 10**30, 9999999999])
+def test_seeds_are_counted_before_they_are_listed(seeds: str | int) -> None:
+    with pytest.raises(InputError, match="`seeds` must be"):
+        parse_seeds(seeds)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "head.hidden=1000000000000",
+        "head.hidden=2000000",
+        "head.n_angles=1000000",
+        "head.degree=1000000",
+        "data.n_maps=1000000000000",
+        "training.epochs=1000000000000",
+        "training.batch_size=1000000000000",
+        "training.fixed_num_batches=1000000000000",
+        "circuit.n_layers=1000000000000",
+        "circuit.n_qubits=1000000000000",
+        "head.max_depth=1000000000000",
+        "training.epochs=" + "9" * 400,
+        "training.learning_rate=" + "9" * 400,
+        "training.learning_rate=" + "9" * 5000,
+        "circuit.n_qubits=" + "[" * 5000,
+    ],
+)
+def test_options_have_bounds(option: str) -> None:
+    head = {"hidden": "mlp", "n_angles": "trigonometric", "degree": "trigonometric", "max_depth": "tree"}
+    name = option.partition("=")[0]
+    entries = parse_overrides if name.startswith("head") else None
+    with pytest.raises(InputError, match=name.partition(".")[2]) as caught:
+        given = [f"head.name={head.get(name.partition('.')[2], 'quantum')}"] if entries else []
+        build(named(parse_overrides([*given, option]), known_options(parse_overrides(given))))
+    assert len(str(caught.value)) < 500
+
+
+def test_a_verb_says_in_one_sentence_that_memory_does_not_suffice(capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> int:
+        np.zeros(2**60, np.uint8)
+        return 0
+
+    assert run_verb(body) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "memory" in said

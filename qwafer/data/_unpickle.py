@@ -111,7 +111,7 @@ class PlainUnpickler(pickle._Unpickler):
     """
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
-    builds: ClassVar[tuple[type, ...]] = ()
+    builds: ClassVar[tuple[Any, ...]] = ()
     """Classes with a `__setstate__` of their own, which BUILD may call."""
     read: Callable[[int], bytes]
     append: Callable[[Any], None]
@@ -154,7 +154,8 @@ class PlainUnpickler(pickle._Unpickler):
         state = self.stack.pop()
         if not isinstance(self.stack[-1], self.builds):
             raise InputError(f"the pickle sets the state of a {type(self.stack[-1]).__name__}, which has none")
-        self.stack[-1].__setstate__(state)
+        target: Any = self.stack[-1]
+        target.__setstate__(state)
 
     dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray8
     dispatch[pickle.SETITEM[0]] = _load_item
