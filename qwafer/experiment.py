@@ -82,7 +82,12 @@ class Experiment:
         check_seeds(self.seeds)
         for key in ("name", "title", "description", "expected", "reference", "metric"):
             check_printable(f"`{key}`", getattr(self, key), lines=key not in ("name", "title", "metric"))
-        if self.name != Path(self.name).name or "\\" in self.name or len(self.name.encode()) > 100:
+        if (
+            self.name in ("", "..")
+            or self.name != Path(self.name).name
+            or "\\" in self.name
+            or len(self.name.encode()) > 100
+        ):
             raise InputError(
                 f"`name` must be a name of at most 100 bytes for the output directory, not a path, got {self.name!r}"
             )

@@ -11,10 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qwafer import InputError
+from qwafer import FeatureSet, InputError
 from qwafer._process import run_verb
+from qwafer.cli import ablate
+from qwafer.data import read_maps
+from qwafer.data.maps import check_labels
+from qwafer.execution import Event, Job, processes
 from qwafer.experiment import parse_seeds
 from qwafer.overrides import build, known_options, named, parse_overrides
+from qwafer.reports.figures import style
+from qwafer.sweeps import OutputDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -194,16 +200,20 @@ def npz(path: Path, compressed: bool = True, **arrays: np.ndarray) -> Path:
     return path
 
 
-def with_header(path: Path, key: str, header: str, data: bytes = b"") -> Path:
+def with_header(path: Path, key: str, said: str, data: bytes = b"") -> Path:
     """Write into the NPZ an array of that NPY header, with a sum that fits."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    text = header.encode() + b"\n"
+    text = said.encode() + b"\n"
     members[f"{key}.npy"] = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return path
+
+
+def header(descr: str, shape: tuple[int, ...], order: object = False) -> str:
+    return f"{{'descr': {descr!r}, 'fortran_order': {order}, 'shape': {shape}}}"
 
 
 def wm811k(path: Path, **changes: np.ndarray) -> Path:
@@ -264,6 +274,10 @@ def test_seeds_are_counted_before_they_are_listed(seeds: str | int) -> None:
         parse_seeds(seeds)
 
 
+def built(given: list[str], option: str) -> None:
+    build(named(parse_overrides([*given, option]), known_options(parse_overrides(given))))
+
+
 @pytest.mark.parametrize(
     "option",
     [
@@ -287,10 +301,9 @@ def test_seeds_are_counted_before_they_are_listed(seeds: str | int) -> None:
 def test_options_have_bounds(option: str) -> None:
     head = {"hidden": "mlp", "n_angles": "trigonometric", "degree": "trigonometric", "max_depth": "tree"}
     name = option.partition("=")[0]
-    entries = parse_overrides if name.startswith("head") else None
+    given = [f"head.name={head[name.partition('.')[2]]}"] if name.startswith("head") else []
     with pytest.raises(InputError, match=name.partition(".")[2]) as caught:
-        given = [f"head.name={head.get(name.partition('.')[2], 'quantum')}"] if entries else []
-        build(named(parse_overrides([*given, option]), known_options(parse_overrides(given))))
+        built(given, option)
     assert len(str(caught.value)) < 500
 
 
@@ -303,3 +316,131 @@ def test_a_verb_says_in_one_sentence_that_memory_does_not_suffice(capsys: pytest
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "memory" in said
+
+
+# Point 18: nothing hangs
+
+
+def test_a_long_label_is_cut_in_few_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut character by character, a label of 6,000 was measured 6,000 times."""
+    measured: list[str] = []
+
+    def width(text: str, size: float = style.TEXT_SIZE) -> float:
+        measured.append(text)
+        return 0.05 * len(text)
+
+    monkeypatch.setattr(style, "text_width", width)
+    for label in ("x" * 6000, "a b-" * 1500):
+        for lines in (1, 3):
+            measured.clear()
+            assert style.fit_text(label, 2.0, lines=lines).endswith("…")
+            assert sum(map(len, measured)) < 60_000
+
+
+def test_text_is_cut_as_wide_as_it_fits() -> None:
+    for text in ("Edge-Ring and Center", "iiiiiiiiiiiiiiiii, wwwwwwww", "one two three"):
+        whole = style.text_width(text)
+        assert style.fit_text(text, whole + 0.01) == text
+        for share in (0.3, 0.5, 0.9):
+            cut = style.fit_text(text, share * whole)
+            assert cut.endswith("…")
+            kept = cut.removesuffix("…")
+            assert text.startswith(kept)
+            assert style.text_width(cut) <= share * whole
+            longer = text[: len(kept) + 1 + len(text[len(kept) :]) - len(text[len(kept) :].lstrip(" ,+-_/"))]
+            assert style.text_width(longer + "…") > share * whole
+
+
+STOPS = """
+import os, signal
+from qwafer.execution import plain
+
+@plain
+def act(payload, report):
+    if payload["stop"]:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return "done"
+"""
+
+
+def test_a_stopped_worker_fails_its_job_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "STOPPED", 1.0)
+    monkeypatch.setattr(processes, "POLL", 0.25)
+    (tmp_path / "stops.py").write_text(STOPS)
+    act = f"{tmp_path / 'stops.py'}:act"
+    done: dict[str, Event] = {}
+    with processes.LocalProcesses(1) as executor:
+        jobs = [Job(str(i), act, {"stop": i == 0}) for i in range(2)]
+        executor.run(jobs, lambda event: done.update({event.key: event}))
+    assert done["0"].failure is not None
+    assert "stopped by a signal" in done["0"].failure.error
+    assert done["1"].result == "done"
+
+
+# Point 20: what is printed
+
+
+ARMS = """
+[arms.a]
+head = "linear"
+[arms.b]
+head = "mlp"
+"""
+
+
+def test_markup_in_a_title_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "e.toml").write_text('title = "[/red] [bold]x"\n' + ARMS)
+    out = tmp_path / "[/out]"
+    arguments = [str(tmp_path / "e.toml"), "--dry-run", "--descriptive", "--seeds", "2", "--out", str(out)]
+    assert ablate.main(arguments) == 0
+    said = "".join(capsys.readouterr().out.split())
+    assert "[/red][bold]x" in said
+    assert "[/out]" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('name = "../../x"', "not a path"),
+        ('name = "/tmp/x"', "not a path"),
+        ('name = ".."', "not a path"),
+        ('name = ""', "not a path"),
+        ('title = "\\u001b[2Jx"', "printable"),
+        ('title = "\\u202ex"', "printable"),
+        ('data.backbone = "\\u001b[2Jx"', "printable"),
+        ("seeds = " + "9" * 5000, "TOML"),
+        ("margin = " + "9" * 400, "margin"),
+        ("training.learning_rate = " + "9" * 400, "64 bits"),
+        ("x = " + "[" * 5000, "TOML"),
+        ("training" + ".a" * 3000 + " = 1", "e.toml"),
+    ],
+)
+def test_texts_of_an_experiment_neither_steer_the_terminal_nor_leave_the_folder(
+    line: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "e.toml").write_text(line + "\n" + ARMS)
+    assert ablate.main([str(tmp_path / "e.toml"), "--dry-run", "--descriptive"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert words in said
+    assert "\x1b" not in said
+    assert len(said) < 1000
+
+
+def test_an_error_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ablate.main(["\x1b[2J\udcff.toml"]) == 2
+    said = capsys.readouterr().err
+    assert "\\x1b[2J\\udcff.toml" in said
+    assert "\x1b" not in said
+
+
+def test_a_path_that_is_not_utf8_is_refused_before_the_work(tmp_path: Path) -> None:
+    odd = tmp_path / "\udcff"
+    for use in (OutputDirectory, read_maps, FeatureSet.load):
+        with pytest.raises(InputError, match="not UTF-8"):
+            use(odd)
+
+
+def test_labels_are_printable() -> None:
+    with pytest.raises(InputError, match="printable"):
+        check_labels(np.ones((1, 1), np.uint8), ("\x1b[31mred",), 1, "the file")
