@@ -8,7 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from qwafer._errors import CapabilityError, InputError
 
@@ -63,6 +63,5 @@ def check_unpacked(path: str | Path, nbytes: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    text: Any = " ".join(str(error).split())
-    text = text if len(text) <= 300 else text[:297] + "..."
+    text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,18 +1,23 @@
 """Hostile files: what a reader is handed may be made to read beyond its memory, to hang, or to take all of it."""
 
+import json
 import re
+import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from qwafer import FeatureSet, InputError
+from qwafer import FeatureSet, InputError, Model
 from qwafer._process import run_verb
+from qwafer._records import load_record
+from qwafer.backbones.checkpoints import read_checkpoint
+from qwafer.backbones.chunks import ChunkStore
 from qwafer.cli import ablate
 from qwafer.data import read_maps
 from qwafer.data.maps import check_labels
@@ -21,6 +26,8 @@ from qwafer.experiment import parse_seeds
 from qwafer.overrides import build, known_options, named, parse_overrides
 from qwafer.reports.figures import style
 from qwafer.sweeps import OutputDirectory
+from qwafer.sweeps.ledger import Ledger
+from qwafer.training import Predictor, RunResult
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -444,3 +451,105 @@ def test_a_path_that_is_not_utf8_is_refused_before_the_work(tmp_path: Path) -> N
 def test_labels_are_printable() -> None:
     with pytest.raises(InputError, match="printable"):
         check_labels(np.ones((1, 1), np.uint8), ("\x1b[31mred",), 1, "the file")
+
+
+# Point 21: one sentence that names the file, whatever a parser raises
+
+
+def refused(reader: Callable[[Path], object], path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        reader(path)
+    said = str(caught.value)
+    assert str(path) in said
+    assert "\n" not in said
+    assert len(said) < 2010
+    return said
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        header("<f4", (2,), order="None"),
+        header("<f4", (2,), order="1"),
+        header("<f4", (2,)).replace("(2,)", "2"),
+        header("<f4", (2,)).replace("(2,)", "(" * 300 + ")" * 300),
+        header("<f4", (2,)).replace("'<f4'", "('<f4', (2,))"),
+        header("<f4", (2,)).replace("'<f4'", "[('a', '<f4'), ('a', '<f4')]"),
+        header("<f4", (2,)).replace("'<f4'", "{1: 2}"),
+        header("<f4", (2,)).replace("'<f4'", "'<f4"),
+        header("<f4,,", (2,)),
+        header("<U4294967296", (2,)),
+        header("<f4", (True,)),
+        "{'descr': '<f4'}",
+        "[" * 5000,
+        "9" * 5000,
+        "\0\0\0",
+        "",
+    ],
+)
+def test_headers_of_arrays_with_sums_that_fit(said: str, tmp_path: Path) -> None:
+    path = wm811k(tmp_path / "a.npz")
+    for key in ("shape", "label"):
+        refused(read_maps, with_header(path, key, said, bytes(8)))
+
+
+def test_odd_members_of_an_archive(tmp_path: Path) -> None:
+    whole = wm811k(tmp_path / "whole.npz", compressed=False).read_bytes()
+    place = whole.index(b"PK\x01\x02")
+    for offset, value in ((8, 1), (8, 64), (10, 99), (10, 12), (24, 255), (42, 255)):  # flags, method, size, place
+        damaged = bytearray(whole)
+        damaged[place + offset] = value
+        (tmp_path / "a.npz").write_bytes(damaged)
+        refused(read_maps, tmp_path / "a.npz")
+
+
+def test_slices_and_types_of_a_table(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"waferMap": [np.zeros((3, 3), np.uint8)], "failureType": [np.array([["none"]])]})
+    frame.to_pickle(tmp_path / "whole.pkl", protocol=4)
+    content = (tmp_path / "whole.pkl").read_bytes()
+    for old, new in (
+        (b"K\x00K\x01K\x01\x87", b"K\x00K\x01K\x00\x87"),  # slice(0, 1, 0)
+        (b"\x8c\x02u1", b"\x8c\x02U9"),
+        (b"\x8c\x02u1", b"\x8c\x02zz"),
+        (b"\x8c\x02O8", b"\x8c\x02f8"),
+    ):
+        if old in content:
+            (tmp_path / "a.pkl").write_bytes(content.replace(old, new, 1))
+            refused(read_maps, tmp_path / "a.pkl")
+    assert b"\x8c\x02u1" in content
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "X"])
+def test_numbers_of_eight_bits_in_safetensors(kind: str, tmp_path: Path) -> None:
+    said = json.dumps({"w": {"dtype": kind, "shape": [2], "data_offsets": [0, 2]}}).encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", len(said)) + said + bytes(2))
+    refused(read_checkpoint, path)
+    refused(Model.load, path)
+
+
+def test_records_of_predictors_runs_and_manifests(tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    texts = ["null", "[]", "{}", "3", '"x"', "1e999", "9" * 5000, deep, '{"config":' * 400 + "1" + "}" * 400, "\ud800"]
+    for i, text in enumerate([*texts, '{"config": 3}', '{"schema": "qwafer/run/3", "seed": Infinity}']):
+        np.savez(tmp_path / f"{i}.npz", record=np.array(text[:4000]))
+        refused(Predictor.load, tmp_path / f"{i}.npz")
+        path = tmp_path / f"{i}.json"
+        path.write_text(text, errors="surrogatepass")
+        refused(RunResult.load, path)
+        refused(lambda path: load_record(Ledger, path), path)
+        parts = tmp_path / f"{i}.parts"
+        parts.mkdir()
+        (parts / "manifest.json").write_text(text, errors="surrogatepass")
+        refused(lambda folder: ChunkStore(folder, {"a": 1}, 3).opened().__enter__(), parts)
+
+
+def test_damaged_files_of_every_kind() -> None:
+    """300 inputs of the attack in `benchmarks/hostile.py`, which takes any number of them."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "hostile.py"), "--count", "300"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    total = done.stdout.splitlines()[-1].split()
+    assert total[0] == "all"
+    assert int(total[1]) + int(total[2]) == 300
+    assert int(total[1]) >= 10
