@@ -508,15 +508,14 @@ def test_slices_and_types_of_a_table(tmp_path: Path) -> None:
     frame.to_pickle(tmp_path / "whole.pkl", protocol=4)
     content = (tmp_path / "whole.pkl").read_bytes()
     for old, new in (
-        (b"K\x00K\x01K\x01\x87", b"K\x00K\x01K\x00\x87"),  # slice(0, 1, 0)
+        (b"K\x00K\x02K\x01\x87", b"K\x00K\x02K\x00\x87"),  # slice(0, 2, 0)
         (b"\x8c\x02u1", b"\x8c\x02U9"),
         (b"\x8c\x02u1", b"\x8c\x02zz"),
         (b"\x8c\x02O8", b"\x8c\x02f8"),
     ):
-        if old in content:
-            (tmp_path / "a.pkl").write_bytes(content.replace(old, new, 1))
-            refused(read_maps, tmp_path / "a.pkl")
-    assert b"\x8c\x02u1" in content
+        assert old in content
+        (tmp_path / "a.pkl").write_bytes(content.replace(old, new, 1))
+        refused(read_maps, tmp_path / "a.pkl")
 
 
 @pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "X"])
