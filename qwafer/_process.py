@@ -27,7 +27,9 @@ def run_verb(body: Callable[[], int]) -> int:
         message = str(error)
     except OSError as error:
         message = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:  # XLA has no class of its own for it
+        if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
         message = f"the memory of this machine does not suffice ({error}): use less data"
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what is complete is on disk, and the same command resumes\n")

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +22,7 @@ from qwafer.backbones.chunks import ChunkStore
 from qwafer.cli import ablate
 from qwafer.data import read_maps
 from qwafer.data.maps import check_labels
-from qwafer.execution import Event, Job, processes
+from qwafer.execution import Event, Job, Threads, processes, run_all
 from qwafer.experiment import parse_seeds
 from qwafer.overrides import build, known_options, named, parse_overrides
 from qwafer.reports.figures import style
@@ -314,15 +315,33 @@ def test_options_have_bounds(option: str) -> None:
     assert len(str(caught.value)) < 500
 
 
-def test_a_verb_says_in_one_sentence_that_memory_does_not_suffice(capsys: pytest.CaptureFixture[str]) -> None:
-    def body() -> int:
-        np.zeros(2**60, np.uint8)
+def ask_for_memory(payload: object, report: object) -> None:
+    np.zeros(2**60, np.uint8)
+
+
+def ask_xla_for_memory(payload: object, report: object) -> None:
+    jnp.zeros((2**45,), jnp.uint8).block_until_ready()
+
+
+@pytest.mark.parametrize("ask", [ask_for_memory, ask_xla_for_memory])
+def test_a_verb_says_in_one_sentence_that_memory_does_not_suffice(
+    ask: Callable[[object, object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def directly() -> int:
+        ask(None, None)
         return 0
 
-    assert run_verb(body) == 2
+    assert run_verb(directly) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "memory" in said
+
+
+def test_a_job_that_asks_for_too_much_memory_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb(lambda: len(run_all(Threads(1), [Job("a", ask_for_memory)]))) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "a: Unable to allocate" in said
 
 
 # Point 18: nothing hangs

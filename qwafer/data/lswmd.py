@@ -7,7 +7,7 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
-from qwafer._reading import check_unpacked, reads
+from qwafer._reading import UNPACKED_BYTES, check_unpacked, reads
 from qwafer.data._frame import frame_columns, plain_text, to_array, to_scalar
 from qwafer.data._unpickle import Record, load_records
 from qwafer.data.files import check_file
@@ -101,7 +101,8 @@ def _maps(cells: list[Any], rows: list[int], path: Path) -> tuple[np.ndarray, ..
     for cell, row in zip(cells, rows, strict=True):
         maps.append(_map(cell, row))
         dies += maps[-1].size
-        check_unpacked(path, dies)
+        if dies > UNPACKED_BYTES:
+            check_unpacked(path, dies)
     return tuple(maps)
 
 
