@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qwafer._checks import nearest
+from qwafer._checks import check_printable, nearest
 from qwafer._errors import InputError
 from qwafer.config import DEFAULTS, THINGS, DataConfig, RunConfig, check_thing, thing_class
 from qwafer.features import SourceFacts
@@ -98,6 +98,8 @@ def parse_assignment(text: str) -> Entry:
         table = tomllib.loads(f"value = {raw}")
     except tomllib.TOMLDecodeError:
         table = {}
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, lists in lists in lists
+        raise InputError(f"`{name}` has a value that cannot be read ({error})") from error
     return name, Given(table["value"] if set(table) == {"value"} else raw, raw)
 
 
@@ -140,6 +142,10 @@ def checked(name: str, kind: Any, given: Given) -> Any:
     """
     bare, optional = _bare_type(kind)
     value = given.value
+    if isinstance(value, str):
+        check_printable(f"`{name}`", value, lines=True)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise InputError(f"`{name}` must fit into 64 bits, as integers in TOML do{given.where}")
     if optional and (value is None or value == "none"):
         return None
     if bare is str and not isinstance(value, str) and (given.raw is not None or isinstance(value, (int, float))):

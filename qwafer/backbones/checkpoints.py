@@ -13,6 +13,7 @@ import safetensors.numpy
 from qwafer._errors import CapabilityError, InputError
 from qwafer._io import atomic_path, file_sha256, key_seed
 from qwafer._process import cache_folder
+from qwafer._reading import check_unpacked, reads
 from qwafer.backbones.keys import Shapes, State
 from qwafer.backbones.torch_files import read_torch_file
 
@@ -137,11 +138,9 @@ def _is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
+@reads("is truncated or damaged")
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return dict(safetensors.numpy.load_file(path))
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is truncated or damaged ({error})") from error
+    return dict(safetensors.numpy.load_file(path))
 
 
 def _tensors(loaded: Any, path: Path) -> dict[str, np.ndarray]:
@@ -159,7 +158,8 @@ def _tensors(loaded: Any, path: Path) -> dict[str, np.ndarray]:
 
 
 def _plain(state: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """Strip the prefixes of hubs and wrappers, and check that the numbers are finite."""
+    """Strip the prefixes of hubs and wrappers, and check that the numbers are finite and not too many for the file."""
+    check_unpacked(path, sum(value.nbytes for value in state.values()))
     for prefix in _PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}

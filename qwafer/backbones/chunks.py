@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import io
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, jsonable, write_json
+from qwafer._reading import reads
+from qwafer._records import read_json
 
 MANIFEST = "manifest.json"
 
@@ -135,12 +136,10 @@ def _span(path: Path) -> tuple[int, int]:
     return int(start), int(stop)
 
 
+@reads("is damaged: delete its folder")
 def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: delete the folder {path.parent}") from error
-    if not isinstance(found, dict):
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("record"), dict):
         raise InputError(f"{path} is damaged: delete the folder {path.parent}")
     return found
 

@@ -16,9 +16,10 @@ import safetensors.numpy
 from jax import lax
 from jaxtyping import Array, Float
 
-from qwafer._checks import check_choice, check_interval, check_positive_int
+from qwafer._checks import LARGEST_SEED, check_choice, check_interval, check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, jsonable, key_seed
+from qwafer._reading import reads
 from qwafer.backbones import Extractor
 from qwafer.backbones.layers import Images, global_mean
 from qwafer.backbones.trained import id_tensors
@@ -52,10 +53,10 @@ class WaferCNN:
     """Decoupled weight decay of the convolution kernels."""
 
     def __post_init__(self) -> None:
-        check_positive_int("seed", self.seed, minimum=0)
+        check_positive_int("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         check_choice("split_by", self.split_by, ("content", "group", "time"))
-        check_positive_int("epochs", self.epochs)
-        check_positive_int("batch_size", self.batch_size)
+        check_positive_int("epochs", self.epochs, maximum=1_000_000)
+        check_positive_int("batch_size", self.batch_size, maximum=1_000_000)
         check_interval("learning_rate", self.learning_rate, 0, 1, open_low=True)
         check_interval("weight_decay", self.weight_decay, 0, 1)
 
@@ -92,13 +93,11 @@ class WaferCNN:
         return FROZEN(weights, dtype=dtype)
 
 
+@reads("is not a safetensors file, or a damaged one")
 def training_record(path: Path) -> dict[str, Any] | None:
     """Return what `path` says about its training; None for a file that says nothing."""
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a safetensors file, or a damaged one ({error})") from error
+    with safetensors.safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
     return json.loads(metadata[RECORD]) if RECORD in metadata else None
 
 

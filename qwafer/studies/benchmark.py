@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwafer._checks import check_positive_int
+from qwafer._checks import check_path, check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._records import from_json, load_record, save_record
@@ -73,7 +73,7 @@ def run_benchmark(
     cost_matrix(costs)
     report = progress or (lambda _: None)
     executor = LocalProcesses(jobs) if executor is None else executor
-    out = Path(out)
+    out = check_path(out)
     resolved = resolve(
         experiment,
         out / "features",

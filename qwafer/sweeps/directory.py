@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from qwafer._checks import check_path
 from qwafer._errors import InputError, PairingError, RecordError
 from qwafer._io import jsonable
 from qwafer._records import load_record, save_record
@@ -97,7 +98,7 @@ class OutputDirectory:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = check_path(path)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file: choose another output directory")
 

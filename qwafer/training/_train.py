@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qwafer._checks import check_positive_int
+from qwafer._checks import LARGEST_SEED, check_positive_int
 from qwafer._io import digest, hash_texts, key_seed
 from qwafer.config import RunConfig
 from qwafer.engines import Program
@@ -74,7 +74,7 @@ def train(
         InputError: options, data or memory that do not allow the run; nothing is compiled by then.
     """
     begin = time.perf_counter()
-    check_positive_int("seed", seed, minimum=0)
+    check_positive_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
     check_feature_set(data)
     config = config if from_source else given_config(config, data)
     prepared = prepare(config, data, seed)

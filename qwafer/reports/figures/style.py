@@ -6,6 +6,7 @@ too. The surface is opaque and white with a margin of its own, so that a figure 
 page.
 """
 
+import bisect
 import contextlib
 import functools
 import re
@@ -38,6 +39,8 @@ MUTED = "#6B6B6B"
 FAINT = "#D9D9D9"
 TEXT_SIZE = 7.0
 SMALL_SIZE = 6.0
+LONGEST_LINE = 1000
+"""Characters that no line of a figure holds."""
 DPI = 200
 MARGIN = 0.05
 
@@ -211,24 +214,29 @@ def fit_text(text: str, width: float, size: float = TEXT_SIZE, lines: int = 1) -
 
     Lines break after a space, comma, plus, hyphen, underscore or slash.
     """
-    rest = text
+    rest = text[: LONGEST_LINE * lines]
     done: list[str] = []
     while rest and len(done) < lines - 1 and text_width(rest, size) > width:
         # A hyphen or underscore may belong to a name (Edge-Ring): those break only where nothing better fits.
         for pattern in (r"[ ,+/]+", r"[-_]+"):
-            ends = [match.end() for match in re.finditer(pattern, rest)]
-            ends = [end for end in ends if text_width(rest[:end].rstrip(), size) <= width]
-            if ends:
+            end = _last_fitting([match.end() for match in re.finditer(pattern, rest)], rest, width, size)
+            if end:
                 break
         else:
             break
-        done.append(rest[: ends[-1]].rstrip())
-        rest = rest[ends[-1] :]
+        done.append(rest[:end].rstrip())
+        rest = rest[end:]
     if text_width(rest, size) > width:
-        while rest and text_width(rest + "…", size) > width:
-            rest = rest[:-1]
-        rest = rest.rstrip(" ,+-_/") + "…"
+        rest = rest[: _last_fitting(range(1, len(rest) + 1), rest, width, size, "…")].rstrip(" ,+-_/") + "…"
     return "\n".join([*done, rest])
+
+
+def _last_fitting(ends: Sequence[int], text: str, width: float, size: float, mark: str = "") -> int:
+    """Return the last of the rising `ends` at which `text`, cut and followed by `mark`, is no wider than `width`; 0 if
+    none is.
+    """
+    place = bisect.bisect_right(ends, width, key=lambda end: text_width(text[:end].rstrip() + mark, size))
+    return ends[place - 1] if place else 0
 
 
 def save_figure(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
