@@ -200,7 +200,8 @@ def _timing_note(records: tables.Records, jobs: int) -> str:
         f"Inference was timed head by head in a process of its own with one thread, features in, NumPy logits out, "
         "after all training had ended: every call waits for its result; a pass is the median of "
         f"{record.inference.test.passes}; {calls}. A single example goes through a program of batch size one. "
-        f"Backbones are not in these numbers. Training ran {jobs} runs at a time, each in a process of its own with one thread. Machine: "
+        f"Backbones are not in these numbers. Training ran {jobs} runs at a time, each in a process of its own with "
+        "one thread. Machine: "
         f"{host.cpu} ({host.cpus or '?'} CPUs), devices {', '.join(host.devices)}."
     )
 

@@ -192,6 +192,22 @@ def short_count(value: float) -> str:
     return f"{value:g}"
 
 
+def plain_log_axis(axis: "Axes") -> None:
+    """Label a logarithmic y axis, its limits being final, in plain text: the house style does not parse mathematics."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = axis.get_ylim()
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0), numticks=7))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_power(value)))
+    axis.grid(axis="y")
+
+
+def short_power(value: float) -> str:
+    """Return a number by its power of ten, such as 2e-3."""
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+
+
 def name_points(
     axis: "Axes", points: Sequence[tuple[str, float, float]], bars: Sequence[tuple[float, float, float]] = ()
 ) -> None:
@@ -217,7 +233,7 @@ def name_points(
                 box = (left, py + (0.6 * up - 0.5) * height, left + width, py + (0.6 * up + 0.5) * height)
                 outside = box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1
                 over = sum(_shared(box, other) for other in taken) + outside * width * height
-                cost = 100 * over + 2 * sum(_shared(box, other) for other in crossed)
+                cost = 100 * over + 8 * sum(_shared(box, other) for other in crossed)
                 found.append((cost + 10 * height * (aside - 5) + height**2 * abs(up), abs(up) > 1 or aside > 5, box))
         _, far, box = min(found)
         taken.append(box)
