@@ -9,7 +9,7 @@ from qwafer.reports.figures import style as look
 
 
 def draw(document: dict[str, Any], path: Path) -> None:
-    """Draw the cases of `document` (what `engines.py` writes as JSON) as PNG and PDF; bars are quartiles over rounds."""
+    """Draw the cases of `document` (the JSON of `engines.py`) as PNG and PDF; bars are quartiles over rounds."""
     cases = document["cases"]
     panels = sorted({(case["dtype"], case["layers"], case["batch"]) for case in cases})
     names = list(dict.fromkeys(name for case in cases for name in case["contenders"]))
