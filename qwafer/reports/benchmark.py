@@ -46,7 +46,8 @@ def report_blocks(
     `draw_head` drew.
     """
     seed = _shown(records)
-    curves = [shared[name] for name in ("roc", "precision_recall") if name in shared]
+    drawn = [shared[name] for name in ("roc", "precision_recall") if name in shared]
+    curves: list[Block] = [Heading("ROC and precision-recall curves"), Images(drawn)] if drawn else []
     learning: list[Block] = [Heading("Learning"), Images([shared["learning"]])] if "learning" in shared else []
     warned: Block = Items(merged(warnings, records)) if warnings else Paragraph("None.")
     blocks: list[Block] = [
@@ -82,7 +83,7 @@ def report_blocks(
         tables.inference_cost(records),
         Paragraph(_timing_note(records, jobs)),
         *learning,
-        *([Heading("ROC and precision-recall curves"), Images(curves)] if curves else []),
+        *curves,
         *_head_figures(figures),
         *_thresholds(records, costs),
         Heading("Calibration"),
