@@ -227,8 +227,8 @@ def name_points(
     for (name, x, y), (px, py) in zip(points, centres, strict=True):
         text = fit_text(name, frame.width / figure.dpi / 2, SMALL_SIZE)
         width = text_width(text, SMALL_SIZE) * figure.dpi + dot
-        found = []
-        for aside, up in itertools.product((5, 9, 14, 20), range(-12, 13)):
+        found: list[tuple[float, bool, tuple[float, float, float, float]]] = []
+        for aside, up in itertools.product((5, 9, 14, 20, 40, 70), range(-18, 19)):
             for left in (px + aside * dot, px - aside * dot - width):
                 box = (left, py + (0.6 * up - 0.5) * height, left + width, py + (0.6 * up + 0.5) * height)
                 outside = box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1
@@ -347,11 +347,22 @@ def save_figure(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
         stem = stem.with_suffix("")
     files = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
     with house_style():
+        _settle(figure)
         with _io.atomic_path(files[0]) as temporary:
             figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
         with _io.atomic_path(files[1]) as temporary:
             figure.savefig(temporary, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return files
+
+
+def _settle(figure: "Figure") -> None:
+    """Lay `figure` out once and round the places: the solver's last bits depend on what was drawn before."""
+    from matplotlib.transforms import Bbox
+
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+    for axis in figure.axes:
+        axis.set_position(Bbox(axis.get_position(original=True).get_points().round(5)))
 
 
 def draw(figure: "Figure", path: Path, caption: str) -> Drawn:
@@ -363,9 +374,11 @@ def text_problems(figure: "Figure") -> list[str]:
     """Return what is wrong with the text of `figure`: each text that leaves the figure and each pair that overlaps;
     empty if all is well.
     """
+    from matplotlib.text import Text
+
     with house_style():
         figure.canvas.draw()
-        boxes = [(text.get_text(), text.get_window_extent()) for text in _visible_texts(figure)]
+        boxes = [(text.get_text(), Text.get_window_extent(text)) for text in _visible_texts(figure)]  # without lines
     frame = figure.bbox
     problems = [
         f"{text!r} leaves the figure"
