@@ -65,7 +65,8 @@ def class_values(
             if reference in runs:
                 at = metrics.nanmean(runs[reference][:, k])
                 axis.axvline(at, color=look.MUTED, linewidth=0.7, linestyle=":", zorder=1)
-            axis.set_title(look.fit_text(str(label_names[k]), width, look.SMALL_SIZE), fontsize=look.SMALL_SIZE)
+            name = look.fit_text(str(label_names[k]), width, look.SMALL_SIZE, lines=2 if n_classes > 12 else 1)
+            axis.set_title(name, fontsize=look.SMALL_SIZE)
             axis.set(xlim=(-0.02, 1.02), ylim=(len(heads) - 0.4, -0.6), xticks=(0, 0.5, 1))
             axis.set_xticklabels(("0", "0.5", "1"))
             axis.set_yticks(range(len(heads)), [look.fit_text(head, 0.9, look.SMALL_SIZE) for head in heads])
