@@ -187,8 +187,8 @@ def test_every_table_fits_a_phone_and_has_a_head_per_row(done):
         width = 0.0
         for cells in zip(*rows, strict=True):
             words = [word for _, cell in cells for word in re.split(r"(?<=-)|[ /]", html.unescape(cell))]
-            breakable = bool(cells[0][0])  # text breaks anywhere, down to 3.5 rem
-            width += 6 + (56 if breakable else 11 * 72 * max(text_width(word, 1.0) for word in words))
+            breakable = bool(cells[0][0])  # text breaks anywhere, down to 3.2 rem
+            width += 6 + (51.2 if breakable else 11 * 72 * max(text_width(word, 1.0) for word in words))
         assert width <= 375 - 2 * 12, rows[0]
 
 

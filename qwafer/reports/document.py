@@ -32,7 +32,7 @@ code { font-size: 0.92em; } p, li { overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
   body { margin: 1rem auto; padding: 0 0.75rem; }
   table { font-size: 11px; width: 100%; }
-  th, td, td.text { white-space: normal; padding: 0.2rem 3px; } .text { overflow-wrap: anywhere; min-width: 3.5rem; }
+  th, td, td.text { white-space: normal; padding: 0.2rem 3px; } .text { overflow-wrap: anywhere; min-width: 3.2rem; }
   figure.page { overflow-x: auto; } figure.page img { width: 44rem; max-width: none; }
   td:first-child, th:first-child { position: sticky; left: 0; background: var(--page); }
   tr:nth-child(even) td:first-child { background: var(--band); }
