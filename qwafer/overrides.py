@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
+import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,13 +202,18 @@ def build(options: Mapping[str, Given]) -> tuple[RunConfig, dict[str, str]]:
         }
         try:
             sections[section] = cls(**values)
-        except InputError:
-            raise
+        except InputError as error:
+            raise InputError(_with_section(str(error), section, kinds)) from error
         except (TypeError, ValueError) as error:
-            raise InputError(f"`{section}` cannot be made: {error}") from error
+            raise InputError(f"`{section}` cannot be made: {_with_section(str(error), section, kinds)}") from error
         if section in THINGS:
             check_thing(section, sections[section])
     return RunConfig(**sections), left_out
+
+
+def _with_section(message: str, section: str, options: Collection[str]) -> str:
+    """Return `message` with the options that it names by their full names: `n_qubits` as `circuit.n_qubits`."""
+    return re.sub(r"`(\w+)`", lambda found: f"`{section}.{found[1]}`" if found[1] in options else found[0], message)
 
 
 def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:

@@ -157,13 +157,16 @@ def _report(
         examples=example_differences(runs, experiment.baseline, n_resamples=n_resamples),
     )
     sources = {head: _source(resolved.files[head]) for head in runs}
-    records = {head: head_record(head, runs[head], analyses[head], timings[head], sources[head]) for head in runs}
+    records = {
+        head: head_record(head, runs[head], analyses[head], timings[head], sources[head], n_resamples=n_resamples)
+        for head in runs
+    }
     for head, record in records.items():
         save_record(out / f"bench_{head}.json", record)
     save_record(out / "differences.json", differences)
 
     folder = out / "figures"
-    shared = draw_shared(runs, records, folder)
+    shared = draw_shared(runs, records, experiment.baseline, folder)
     figures: dict[str, dict[str, Drawn]] = {}
     for head, by in runs.items():
         run = next(iter(by.values()))

@@ -200,8 +200,10 @@ class RunResult:
         )
 
     def __repr__(self) -> str:
-        score = self.test.macro.get("roc_auc", np.nan)
-        return f"RunResult(seed={self.seed}, epochs_run={self.epochs_run}, test.roc_auc={score:.4f})"
+        name = self.config.get("head", {}).get("name", "unknown head")
+        shown = ("roc_auc", "f1" if self.exclusive else "f1_tuned")
+        scores = ", ".join(f"test.{metric}={self.test.macro.get(metric, np.nan):.4f}" for metric in shown)
+        return f"RunResult({name}, seed={self.seed}, epochs_run={self.epochs_run}, {scores})"
 
     def curve(self, name: str) -> np.ndarray:
         """Return the curve `name` as float64, (T,) or (T, n_labels); NaN where undefined, empty where there is none."""
