@@ -3,47 +3,48 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from qwafer.reports.figures import style as look
+
 
 def draw(document: dict[str, Any], path: Path) -> None:
-    """Draw the cases of `document` (what `engines.py` writes as JSON); bars are quartiles over rounds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    panels = sorted({(case["dtype"], case["layers"], case["batch"]) for case in document["cases"]})
-    names = list(dict.fromkeys(name for case in document["cases"] for name in case["contenders"]))
+    """Draw the cases of `document` (the JSON of `engines.py`) as PNG and PDF; bars are quartiles over rounds."""
+    cases = document["cases"]
+    panels = sorted({(case["dtype"], case["layers"], case["batch"]) for case in cases})
+    names = list(dict.fromkeys(name for case in cases for name in case["contenders"]))
     columns = min(len(panels), 3)
-    lines = -(-len(panels) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(4.6 * columns, 3.6 * lines), squeeze=False, sharey=True)
-    for axis, panel in zip(axes.flat, panels, strict=False):
-        for index, name in enumerate(names):
-            points = [
-                (case["n"], [1e3 * value for value in case["contenders"][name]["seconds"]])
-                for case in document["cases"]
-                if (case["dtype"], case["layers"], case["batch"]) == panel and "seconds" in case["contenders"][name]
-            ]
-            if points:
-                low, middle, high = zip(*(times for _, times in points), strict=True)
-                bars = [
-                    [m - a for m, a in zip(middle, low, strict=True)],
-                    [b - m for m, b in zip(middle, high, strict=True)],
-                ]
-                style = {"color": f"C{index}", "marker": "o", "markersize": 4, "capsize": 2}
-                axis.errorbar([n for n, _ in points], middle, bars, label=name, **style)
-        axis.set_yscale("log")
-        axis.set_title(f"B = {panel[2]}, {panel[1]} layers, {panel[0]}", fontsize=10)
-        axis.set_xlabel("qubits")
-        axis.grid(alpha=0.3)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("ms a train step")
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    handles = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        handles.values(), handles.keys(), loc="lower center", ncols=min(len(handles), 3 * columns), fontsize=9
-    )
-    figure.suptitle(document["machine"]["cpu"] + f", {document['machine']['cores_used']} cores", fontsize=9)
-    figure.tight_layout(rect=(0, (0.14 if columns == 1 else 0.08) / lines, 1, 1))
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    rows = -(-len(panels) // columns)
+    with look.house_style():
+        width = look.COLUMN if columns == 1 else look.PAGE
+        figure = look.new_figure(width, 2.15 * rows + look.legend_height(names, width))
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        handles: dict[str, Any] = {}
+        for axis, panel in zip(axes.flat, panels, strict=False):
+            for index, name in enumerate(names):
+                times = {
+                    case["n"]: [1e3 * value for value in case["contenders"][name]["seconds"]]
+                    for case in cases
+                    if (case["dtype"], case["layers"], case["batch"]) == panel and "seconds" in case["contenders"][name]
+                }
+                if times:
+                    n, (low, middle, high) = list(times), np.transpose(list(times.values()))
+                    axis.vlines(n, low, high, color=look.PALETTE[index], linewidth=0.9)
+                    (handles[name],) = axis.plot(
+                        n, middle, **look.line_style(index), marker=look.MARKERS[index], markersize=3
+                    )
+            axis.set_yscale("log")
+            dtype, layers, batch = panel
+            axis.set_title(f"batch {batch:,}, {layers} layers, {dtype}")
+            axis.set_xticks(sorted({case["n"] for case in cases}))
+        for axis in axes.flat[: len(panels)]:
+            look.plain_log_axis(axis)
+        machine = document["machine"]
+        figure.supxlabel(f"Qubits ({machine['cpu']}, {machine['cores_used']} cores)", fontsize=look.TEXT_SIZE)
+        for row in axes:
+            row[0].set_ylabel("ms per training step")
+        for unused in axes.flat[len(panels) :]:
+            unused.set_visible(False)
+        shown = [name for name in names if name in handles]
+        look.outer_legend(figure, [handles[name] for name in shown], shown, "upper")
+    look.save_figure(figure, path)

@@ -220,34 +220,34 @@ def table(times: list[dict[str, Any]]) -> list[str]:
 
 def figure(times: list[dict[str, Any]], path: Path) -> None:
     """Draw microseconds per example over wires, layers and batch size, each where it was varied."""
-    import matplotlib as mpl
+    from qwafer.reports.figures import style as look
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    from qwafer._io import atomic_path
-
-    axes_of = (("n_qubits", "wires"), ("n_layers", "layers"), ("batch", "examples per batch"))
-    drawn, panels = pyplot.subplots(1, 3, figsize=(12, 4), sharey=True)
+    axes_of = (("n_qubits", "Wires"), ("n_layers", "Layers"), ("batch", "Examples per batch"))
     base = {"n_qubits": 4, "n_layers": 2, "batch": 256}
-    for panel, (axis, label) in zip(panels, axes_of, strict=True):
-        for form in ("bare", "scan", "scan forward", "choi", "choi forward"):
-            points = {}
-            for t in times:
-                others = [key for key in base if key != axis and not (axis == "n_qubits" and key == "batch")]
-                if t["form"] == form and all(t[key] == base[key] for key in others):
-                    points[t[axis]] = t["us_an_example"]["plain" if form == "bare" else "worker"]
-            panel.plot(sorted(points), [points[x] for x in sorted(points)], "o-", markersize=3, label=form)
-        panel.set(xlabel=label, yscale="log")
-        panel.grid(alpha=0.3)
-    panels[1].set_xscale("log", base=2)
-    panels[2].set_xscale("log")
-    panels[0].set_ylabel("microseconds per example")
-    panels[0].legend(frameon=False)
-    drawn.tight_layout()
-    with atomic_path(path) as temporary:
-        drawn.savefig(temporary, dpi=110)
-    pyplot.close(drawn)
+    forms = ("bare", "scan", "scan forward", "choi", "choi forward")
+    with look.house_style():
+        drawn = look.new_figure(look.PAGE, 2.15 + look.legend_height(forms, look.PAGE))
+        panels = drawn.subplots(1, 3, sharey=True)
+        for panel, (axis, label) in zip(panels, axes_of, strict=True):
+            for index, form in enumerate(forms):
+                points = {}
+                for t in times:
+                    others = [key for key in base if key != axis and not (axis == "n_qubits" and key == "batch")]
+                    if t["form"] == form and all(t[key] == base[key] for key in others):
+                        points[t[axis]] = t["us_an_example"]["plain" if form == "bare" else "worker"]
+                kind = {**look.line_style(index), "marker": look.MARKERS[index], "markersize": 3}
+                panel.plot(sorted(points), [points[x] for x in sorted(points)], label=form, **kind)
+            panel.set(xlabel=label, yscale="log")
+            if axis != "n_qubits":
+                panel.set_xscale("log", base=2)
+            ticks = sorted({t[axis] for t in times})[:: 1 if axis != "batch" else 2]
+            panel.set_xticks(ticks, [look.short_count(x) for x in ticks])
+            panel.minorticks_off()
+        for panel in panels:
+            look.plain_log_axis(panel)
+        panels[0].set_ylabel("Microseconds per example")
+        look.outer_legend(drawn, *panels[0].get_legend_handles_labels(), "upper")
+    look.save_figure(drawn, path)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,27 @@
 """One sentence for every violated precondition: "`name` must ..., got ..."."""
 
 import difflib
+import unicodedata
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 from qwafer._errors import InputError
 
+LARGEST_INT = 2**31 - 1
+"""The bound of every count that has no smaller one of its own."""
+LARGEST_SEED = 2**63 - 1
+"""The bound of seeds."""
 
-def check_positive_int(name: str, value: Any, *, minimum: int = 1) -> None:
-    """Raise unless `value` is an int >= `minimum` (bool is not an int here)."""
+
+def check_positive_int(name: str, value: Any, *, minimum: int = 1, maximum: int = LARGEST_INT) -> None:
+    """Raise unless `value` is an int from `minimum` to `maximum` (bool is not an int here)."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"`{name}` must be an integer, got {value!r}")
     if value < minimum:
         raise InputError(f"`{name}` must be at least {minimum}, got {value}")
+    if value > maximum:
+        raise InputError(f"`{name}` must be at most {maximum:,}, got {value if value < 10**30 else 'far more'}")
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
@@ -54,6 +63,27 @@ def check_shape(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
             fits = fits and have == want
     if not fits:
         raise InputError(f"`{name}` must have shape ({', '.join(map(str, shape))}), got {actual}")
+
+
+def check_path(path: str | Path) -> Path:
+    """Return `path`; raise unless it is UTF-8 without control characters, as every report and record needs it."""
+    check_printable("the path", str(Path(path).absolute()))
+    return Path(path)
+
+
+def check_printable(name: str, text: str, *, lines: bool = False) -> None:
+    """Raise if `text` holds control characters or parts of characters; `lines` allows newlines and tabs."""
+    bad = next((c for c in text if not c.isprintable() and not (lines and c in "\n\t") and _unsafe(c)), None)
+    if bad is not None:
+        raise InputError(
+            f"{name} must be printable text, without control characters and bytes that are not UTF-8, got "
+            f"{(text if len(text) <= 100 else text[:97] + '...')!a}"
+        )
+
+
+def _unsafe(character: str) -> bool:
+    """Return whether a character steers a terminal or cannot be written (other spaces and unassigned ones are fine)."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Cf", "Zl", "Zp")
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:

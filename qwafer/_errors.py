@@ -1,11 +1,19 @@
 """The exceptions that qwafer raises itself; each message says what to change."""
 
+LONGEST = 2000
+"""Characters of a message."""
+
 
 class InputError(ValueError):
     """Input from outside (a file, an option, a command line) that cannot be used.
 
-    Verbs print the message, one sentence, on stderr and exit with status 2.
+    Verbs print the message, one sentence, on stderr and exit with status 2. Beyond `LONGEST` characters, where it
+    quotes what it was given, it loses its middle.
     """
+
+    def __init__(self, message: str = "") -> None:
+        middle = "" if len(message) <= LONGEST else " ... "
+        super().__init__(message[: LONGEST // 2] + middle + message[LONGEST // 2 :][-LONGEST // 2 :])
 
 
 class CapabilityError(RuntimeError):

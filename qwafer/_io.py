@@ -156,9 +156,9 @@ def _flush_folder(folder: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` atomically, as UTF-8."""
+    """Write `text` to `path` atomically, as UTF-8; what of a path is not UTF-8 is escaped."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -212,7 +212,8 @@ def hash_texts(texts: np.ndarray) -> np.ndarray:
     known: dict[str, int] = {}
     for text in texts.tolist():
         if text not in known:
-            known[text] = int.from_bytes(hashlib.blake2b(str(text).encode(), digest_size=8).digest(), "little")
+            content = str(text).encode(errors="surrogatepass")
+            known[text] = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
     return np.array([known[text] for text in texts.tolist()], np.uint64)
 
 

@@ -13,22 +13,35 @@ DEFAULT_EXPERIMENT = "mean_z_vs_readout"
 def run_verb(body: Callable[[], int]) -> int:
     """Run a verb's body; bad input becomes one line on stderr and exit status 2.
 
-    Bad input is InputError, CapabilityError and the operating system's refusals (a missing file, a full disk).
+    Bad input is InputError, CapabilityError, the operating system's refusals (a missing file, a full disk) and what
+    does not fit into memory.
     Anything else is a defect of qwafer and keeps its traceback.
     """
     from qwafer._errors import CapabilityError, InputError
 
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold what the terminal cannot show
     try:
         return body()
     except (InputError, CapabilityError) as error:
-        message = " ".join(str(error).split())
+        message = str(error)
     except OSError as error:
         message = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+    except (MemoryError, RuntimeError) as error:  # XLA has no class of its own for it
+        if isinstance(error, RuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        message = f"the memory of this machine does not suffice ({error}): use less data"
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what is complete is on disk, and the same command resumes\n")
         return 130
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {one_line(message)}\n")
     return 2
+
+
+def one_line(text: str) -> str:
+    """Return `text` in one line, with every character that could steer a terminal written as its escape sequence."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def configure_jax(*, x64: bool = True) -> None:

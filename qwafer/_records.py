@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from qwafer._errors import InputError, RecordError
 from qwafer._io import digest, jsonable, write_json
+from qwafer._reading import reads
 
 T = TypeVar("T")
 
@@ -34,8 +35,6 @@ def to_json(record: Any) -> dict[str, Any]:
 
 def from_json(cls: type[T], data: Any, where: str = "the record") -> T:
     """Return the record of `to_json`; raise InputError, naming `where` and what is wrong, for anything else."""
-    import cattrs
-
     if not isinstance(data, Mapping):
         raise InputError(f"{where} must hold a JSON object, got {type(data).__name__}")
     schema = getattr(cls, "SCHEMA", None)
@@ -45,7 +44,7 @@ def from_json(cls: type[T], data: Any, where: str = "the record") -> T:
         raise InputError(f"{where} must have the schema {schema}, got {found}: it is of another version")
     try:
         return _converter().structure(fields, cls)
-    except (cattrs.BaseValidationError, TypeError, ValueError, KeyError) as error:
+    except Exception as error:  # what a structure of the wrong shape or depth makes of the hooks
         raise InputError(f"{where} does not hold a {cls.__name__}: {'; '.join(_reasons(error))}") from error
 
 
@@ -74,12 +73,10 @@ def load_record(cls: type[T], path: str | Path) -> T:
     return from_json(cls, unsealed(read_json(path), str(path)), str(path))
 
 
+@reads("is not valid JSON", error=RecordError)
 def read_json(path: str | Path) -> Any:
     """Return the plain data of a JSON file; raise RecordError where it is not valid JSON."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not valid JSON: {error}") from error
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def _reasons(error: BaseException) -> list[str]:

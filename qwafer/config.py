@@ -19,12 +19,15 @@ from typing import Any, ClassVar
 from qwafer._checks import check_choice, check_interval, check_positive_int
 from qwafer._errors import InputError
 from qwafer.circuits.options import CIRCUITS
+from qwafer.data.synthetic import MAX_MAPS
 from qwafer.engines import ENGINES
 from qwafer.features import SourceFacts
 from qwafer.heads.options import HEADS, LOOP, PARAMETER_GROUPS, QuantumOptions
 from qwafer.objective.options import LOSSES, Bce, SamplingConfig
 from qwafer.registry import Registry
 
+MAX_EPOCHS = 1_000_000
+"""Epochs of a run, with all doublings, and examples of a batch, at most."""
 MIN_EVALUATIONS = 4
 """Fewer evaluations cannot show that a run has converged."""
 SOURCE = ("source", "reader", "n_maps", "seed")
@@ -72,7 +75,7 @@ class DataConfig:
     }
 
     def __post_init__(self) -> None:
-        check_positive_int("data.n_maps", self.n_maps, minimum=10)
+        check_positive_int("data.n_maps", self.n_maps, minimum=10, maximum=MAX_MAPS)
         check_choice("data.split_by", self.split_by, ("content", "group", "time"))
         check_interval("data.train_fraction", self.train_fraction, 0, 1, open_low=True, open_high=True)
         check_interval("data.val_fraction", self.val_fraction, 0, 1, open_low=True, open_high=True)
@@ -185,13 +188,18 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_every_epochs"):
-            check_positive_int(f"training.{name}", getattr(self, name))
+            check_positive_int(f"training.{name}", getattr(self, name), maximum=MAX_EPOCHS)
         for name in ("early_stopping", "fixed_num_batches"):
             if getattr(self, name) is not None:
-                check_positive_int(f"training.{name}", getattr(self, name))
+                check_positive_int(f"training.{name}", getattr(self, name), maximum=MAX_EPOCHS)
         check_positive_int("training.checkpoint_every_epochs", self.checkpoint_every_epochs, minimum=0)
         check_interval("training.max_doublings", self.max_doublings, 0, 20)
         check_positive_int("training.max_doublings", self.max_doublings, minimum=0)
+        if self.stage_ends[-1] > MAX_EPOCHS:
+            raise InputError(
+                f"`training.epochs` x 2^`training.max_doublings` must be at most {MAX_EPOCHS:,} epochs, got "
+                f"{self.epochs} x 2^{self.max_doublings}"
+            )
         check_interval("training.convergence_tolerance", self.convergence_tolerance, 0, 1)
         check_interval("training.learning_rate", self.learning_rate, 0, 10, open_low=True)
         check_choice("training.schedule", self.schedule, ("constant", "cosine", "one_cycle"))

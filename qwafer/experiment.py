@@ -10,10 +10,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from qwafer._checks import check_interval, nearest
+from qwafer._checks import check_interval, check_printable, nearest
 from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._process import DEFAULT_EXPERIMENT as DEFAULT_EXPERIMENT
+from qwafer._reading import reads
 from qwafer.config import DataConfig, RunConfig, thing_class
 from qwafer.features import SourceFacts
 from qwafer.heads.options import HEADS
@@ -36,6 +37,8 @@ SHARED = ("data", "objective", "sampling", "training")
 TEXT_KEYS = ("name", "title", "description", "expected", "reference", "metric", "baseline")
 MARGIN = 0.01
 """Differences that are no larger count as equivalent, unless an experiment says otherwise."""
+MAX_SEEDS = 10_000
+"""Seeds of an experiment, at most."""
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -77,6 +80,17 @@ class Experiment:
                 f"{nearest(self.baseline, self.arms)}"
             )
         check_seeds(self.seeds)
+        for key in ("name", "title", "description", "expected", "reference", "metric"):
+            check_printable(f"`{key}`", getattr(self, key), lines=key not in ("name", "title", "metric"))
+        if (
+            self.name in ("", "..")
+            or self.name != Path(self.name).name
+            or "\\" in self.name
+            or len(self.name.encode()) > 100
+        ):
+            raise InputError(
+                f"`name` must be a name of at most 100 bytes for the output directory, not a path, got {self.name!r}"
+            )
         check_interval("margin", self.margin, 0, 0.5, open_low=True)
         for arm in self.arms:
             if not ARM_NAME.fullmatch(arm):
@@ -134,6 +148,7 @@ def config_digest(config: RunConfig) -> str:
     return digest(options, synthetic)
 
 
+@reads("cannot be used as an experiment", "path_or_name")
 def load_experiment(
     path_or_name: str | Path, overrides: Sequence[str] = (), heads: Sequence[str] | None = None
 ) -> Experiment:
@@ -240,20 +255,20 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
     """Return the seeds that `value` stands for: N (0 to N-1), "a:b" (a to b-1, as in Python), "1,5,9", or a list."""
     seeds: tuple[Any, ...] | None = None
     if isinstance(value, int) and not isinstance(value, bool):
-        seeds = tuple(range(value))
+        seeds = _seed_range(0, value)
     elif isinstance(value, (list, tuple)):
         seeds = tuple(value)
     elif isinstance(value, str):
         text = value.replace(" ", "")
-        if re.fullmatch(r"\d+", text):
-            seeds = tuple(range(int(text)))
-        elif match := re.fullmatch(r"(\d+):(\d+)", text):
+        if re.fullmatch(r"\d{1,18}", text):
+            seeds = _seed_range(0, int(text))
+        elif match := re.fullmatch(r"(\d{1,18}):(\d{1,18})", text):
             if int(match[1]) >= int(match[2]):
                 raise InputError(
                     f"`seeds` = {text} holds no seed: a:b are the seeds from a to b - 1, so b must exceed a"
                 )
-            seeds = tuple(range(int(match[1]), int(match[2])))
-        elif re.fullmatch(r"\d+(,\d+)*,?", text):
+            seeds = _seed_range(int(match[1]), int(match[2]))
+        elif re.fullmatch(r"\d{1,18}(,\d{1,18})*,?", text):
             seeds = tuple(int(item) for item in text.split(",") if item)
     if seeds is None:
         raise InputError(f"`seeds` must be a number N, a range a:b, or a list such as 1,5,9, got {value!r}")
@@ -261,10 +276,17 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
     return seeds
 
 
+def _seed_range(start: int, stop: int) -> tuple[int, ...]:
+    """Return the seeds from `start` to `stop` - 1, counted before they are listed."""
+    if not 0 < stop - start <= MAX_SEEDS:
+        raise InputError(f"`seeds` must be between 1 and {MAX_SEEDS} seeds, got {max(stop - start, 0):,}")
+    return tuple(range(start, stop))
+
+
 def check_seeds(seeds: Sequence[Any]) -> None:
     """Raise InputError unless `seeds` are distinct non-negative integers, at least one and at most 10,000."""
-    if not seeds or len(seeds) > 10_000:
-        raise InputError(f"`seeds` must be between 1 and 10000 seeds, got {len(seeds)}")
+    if not seeds or len(seeds) > MAX_SEEDS:
+        raise InputError(f"`seeds` must be between 1 and {MAX_SEEDS} seeds, got {len(seeds)}")
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise InputError(f"`seeds` must be integers from 0 on, got {seed!r}")
@@ -320,8 +342,6 @@ def _refuse_without_effect(options: Iterable[str], arms: Mapping[str, Mapping[st
             raise InputError(f"`{name}` has no effect in {where}: {reasons[0]}")
 
 
+@reads("is not valid TOML")
 def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from error
+    return tomllib.loads(path.read_text(encoding="utf-8"))

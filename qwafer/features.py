@@ -11,6 +11,7 @@ import numpy as np
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, digest, jsonable
+from qwafer._reading import reads
 from qwafer.data.arrays import as_labels, as_texts, as_times, check_unmasked, ids_sha256, row_ids
 from qwafer.data.edge_iiot import DataTable
 from qwafer.data.files import load_npz
@@ -205,6 +206,7 @@ class FeatureSet:
         return not head or (head.startswith(b"PK") and head[30:] == b"features.npy")
 
     @classmethod
+    @reads("is not a feature set, or a damaged one")
     def load(cls, path: str | Path) -> "FeatureSet":
         """Return the set saved at `path`; raise `InputError`, in one sentence, for anything that does not fit."""
         arrays = load_npz(path, REQUIRED_KEYS, "a feature set", OPTIONAL_KEYS)

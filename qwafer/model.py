@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
+from qwafer._reading import reads
 from qwafer._records import from_json, to_json
 from qwafer.backbones import Extractor, extractor
 from qwafer.backbones.checkpoints import Checkpoint, read_tensors, write_tensors
@@ -150,6 +151,7 @@ class Model:
         write_tensors(path, tensors, {_RECORD: json.dumps(to_json(record))})
 
     @classmethod
+    @reads("is not a saved model, or a damaged one")
     def load(cls, path: str | Path) -> "Model":
         """Return the model saved at `path`.
 
@@ -157,11 +159,8 @@ class Model:
             InputError: a file that is damaged, or not a model; a backbone stored by its name whose weights file or
                 source is gone, or not that of the model.
         """
-        try:
-            tensors, metadata = read_tensors(path)
-            data = json.loads(metadata.get(_RECORD, "null"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is not a saved model, or a damaged one ({error})") from error
+        tensors, metadata = read_tensors(path)
+        data = json.loads(metadata.get(_RECORD, "null"))
         if data is None or _HEAD not in tensors:
             raise InputError(f"{path} is not a saved model: it is another safetensors file")
         record = from_json(ModelRecord, data, str(path))
@@ -181,7 +180,7 @@ class Model:
                 f"the source file of backbone {record.backbone} is not the one that made the features of {path}: put "
                 "that one back, or train the head again"
             )
-        return cls(backbone, _head_of(tensors[_HEAD]), record.provenance)
+        return cls(backbone, _head_of(tensors[_HEAD], path), record.provenance)
 
 
 def _weights_sha256(name: str, options: Mapping[str, Any]) -> str | None:
@@ -214,7 +213,10 @@ def _head_bytes(head: Predictor) -> np.ndarray:
         return np.frombuffer((Path(folder) / "head.npz").read_bytes(), np.uint8)
 
 
-def _head_of(content: np.ndarray) -> Predictor:
+def _head_of(content: np.ndarray, path: str | Path) -> Predictor:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "head.npz").write_bytes(content.tobytes())
-        return Predictor.load(Path(folder) / "head.npz")
+        try:
+            return Predictor.load(Path(folder) / "head.npz")
+        except InputError as error:
+            raise InputError(f"{path} holds a head that cannot be read: {error}") from error

@@ -2,14 +2,15 @@
 
 import dataclasses
 import math
+import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qwafer._checks import nearest
+from qwafer._checks import check_printable, nearest
 from qwafer._errors import InputError
 from qwafer.config import DEFAULTS, THINGS, DataConfig, RunConfig, check_thing, thing_class
 from qwafer.features import SourceFacts
@@ -98,6 +99,8 @@ def parse_assignment(text: str) -> Entry:
         table = tomllib.loads(f"value = {raw}")
     except tomllib.TOMLDecodeError:
         table = {}
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, lists in lists in lists
+        raise InputError(f"`{name}` has a value that cannot be read ({error})") from error
     return name, Given(table["value"] if set(table) == {"value"} else raw, raw)
 
 
@@ -140,6 +143,10 @@ def checked(name: str, kind: Any, given: Given) -> Any:
     """
     bare, optional = _bare_type(kind)
     value = given.value
+    if isinstance(value, str):
+        check_printable(f"`{name}`", value, lines=True)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise InputError(f"`{name}` must fit into 64 bits, as integers in TOML do{given.where}")
     if optional and (value is None or value == "none"):
         return None
     if bare is str and not isinstance(value, str) and (given.raw is not None or isinstance(value, (int, float))):
@@ -195,13 +202,18 @@ def build(options: Mapping[str, Given]) -> tuple[RunConfig, dict[str, str]]:
         }
         try:
             sections[section] = cls(**values)
-        except InputError:
-            raise
+        except InputError as error:
+            raise InputError(_with_section(str(error), section, kinds)) from error
         except (TypeError, ValueError) as error:
-            raise InputError(f"`{section}` cannot be made: {error}") from error
+            raise InputError(f"`{section}` cannot be made: {_with_section(str(error), section, kinds)}") from error
         if section in THINGS:
             check_thing(section, sections[section])
     return RunConfig(**sections), left_out
+
+
+def _with_section(message: str, section: str, options: Collection[str]) -> str:
+    """Return `message` with the options that it names by their full names: `n_qubits` as `circuit.n_qubits`."""
+    return re.sub(r"`(\w+)`", lambda found: f"`{section}.{found[1]}`" if found[1] in options else found[0], message)
 
 
 def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:

@@ -127,7 +127,9 @@ def test_records_survive_their_files(summarize, experiment):
     assert record.data == DATA
     for name, form, version in (("summary", Summary, 3), ("timings", SweepTimings, 2)):
         path = directory.path / f"{name}.json"
-        path.write_text(path.read_text().replace(f"/{version}", f"/{version - 1}", 1))
+        form = json.loads(path.read_text().replace(f"/{version}", f"/{version - 1}", 1))
+        form.pop("checksum")
+        path.write_text(json.dumps(form))
         with pytest.raises(InputError, match="of another version"):
             load_record(form, path)
 
@@ -159,7 +161,7 @@ def test_a_contender_without_epochs_is_compared_and_reported(summarize):
     assert summary.arms["mlp"].best_epochs == dict.fromkeys(SEEDS, 0)
     assert not warnings(summary, "was the best")
     text = (directory.path / "report.md").read_text()
-    assert "\n| mlp | " not in text  # no row of gradients
+    assert "\n| mlp | " not in text.split("## Is everything learning?")[1]  # no row of gradients
     assert "initial values of 0 shared parameters: none" in text
     assert (directory.path / "figures" / "curves.png").is_file()
     directory, summary = summarize(lambda arm, seed, result: contender("mlp", seed, result))

@@ -1,5 +1,6 @@
 """`python -m qwafer.bench` from nothing to its report, resumed, and refused."""
 
+import html
 import os
 import re
 
@@ -14,6 +15,7 @@ from qwafer.comparison.record import HeadRecord
 from qwafer.data import read_maps
 from qwafer.features import FeatureSet
 from qwafer.reports.figures import Drawn
+from qwafer.reports.figures.style import text_width
 from qwafer.studies import verify
 from qwafer.training import Predictor
 
@@ -150,10 +152,11 @@ def test_stored_predictors_give_the_stored_logits(done):
 
 def test_the_report_says_it_all_and_needs_nothing_else(done):
     page, text = (done / "report.html").read_text(), (done / "report.md").read_text()
-    assert not re.search(r'(src|href)="(?!data:)|<script|url\(', page)
+    assert not re.search(r'(src|href)="(?!data:|#)|<script|url\(', page)
     for word in (
         "macro F1, tuned thresholds",
         "latency of one example",
+        "Against the baseline linear",
         "Youden",
         "temperature",
         "Two heads",
@@ -162,12 +165,32 @@ def test_the_report_says_it_all_and_needs_nothing_else(done):
         assert word in page
         assert word in text
     images = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
-    kinds = {"roc", "confusion", "reliability", "errors"}
+    kinds = {"confusion", "reliability", "errors"}
     assert {f"figures/{kind}_{head}.png" for kind in kinds for head in HEADS} <= set(images)
+    shared = {"roc", "precision_recall", "average_precision", "trade_off", "learning"}
+    assert {f"figures/{name}.png" for name in shared} <= set(images)
     for image in images:
         assert (done / image).is_file()
         assert (done / image).with_suffix(".pdf").is_file()
     assert page.count("data:image/png;base64,") == len(images)
+
+
+def test_every_table_fits_a_phone_and_has_a_head_per_row(done):
+    """At 375 CSS pixels: no word of a cell is wider than its column may be, in a font wider than those of phones."""
+    page = (done / "report.html").read_text()
+    tables = re.findall(r"<table>(.*?)</table>", page, re.DOTALL)
+    assert len(tables) >= 10
+    for table in tables:
+        rows = [
+            re.findall(r"<t[hd]( class=\"text\")?>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", table)
+        ]
+        assert rows[0][0][1] in ("head", "class (positives)")
+        width = 0.0
+        for cells in zip(*rows, strict=True):
+            words = [word for _, cell in cells for word in re.split(r"(?<=-)|[ /]", html.unescape(cell))]
+            breakable = bool(cells[0][0])  # text breaks anywhere, down to 3.2 rem
+            width += 6 + (51.2 if breakable else 11 * 72 * max(text_width(word, 1.0) for word in words))
+        assert width <= 375 - 2 * 12, rows[0]
 
 
 def test_error_maps_are_the_maps_of_the_test_examples(done):

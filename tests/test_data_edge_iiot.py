@@ -155,7 +155,7 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text(whole + "1,2,3\n")
     refuses("Attack_label must be 0 or 1; data row 5 has", tmp_path / "d.csv")
     (tmp_path / "e.csv").write_text(whole + ",".join(["0"] * 70) + "\n")
-    refuses("is not a whole CSV file: Error tokenizing data. C error: Expected 63 fields", tmp_path / "e.csv")
+    refuses("is not a whole CSV file (ParserError: Error tokenizing data. C error: Expected 63", tmp_path / "e.csv")
     (tmp_path / "f.csv").write_text(",".join(HEADER) + "\n" + ",".join(["0"] * 64) + "\n")
     refuses("its rows have more entries than its header", tmp_path / "f.csv")
 

@@ -36,7 +36,7 @@ def draw(kind: str, k: int):
     predicted = np.where(np.random.default_rng(1).random(20_000) < 0.8, classes, classes[::-1])
     scores = np.linspace(0.2, 1, k)
     if kind == "roc":
-        return figures.roc_and_precision_recall(logits, labels, names(k))
+        return figures.label_curves({"quantum": logits, "mlp": -logits}, labels, names(k), "roc")
     if kind == "label confusion":
         tiled = np.tile(labels, (30, 1))  # counts of five digits
         return figures.label_confusion(np.tile(logits > 0, (30, 1)), tiled, names(k), degenerate=[True] * k)
@@ -47,9 +47,9 @@ def draw(kind: str, k: int):
     if kind == "calibrated":
         return figures.reliability_diagrams(sigmoid(3 * logits), labels, names(k), calibrated=sigmoid(logits))
     if kind == "bars":
-        return figures.class_bars({"quantum": np.where(np.arange(k) == 1, np.nan, scores)}, names(k))
+        return figures.class_values({"quantum": np.where(np.arange(k) == 1, np.nan, scores)}, names(k))
     interval = {"mlp": (scores - 0.1, np.minimum(scores + 0.1, 1))}
-    return figures.class_bars(dict.fromkeys(HEADS, scores), names(k), xlabel="F1", intervals=interval)
+    return figures.class_values(dict.fromkeys(HEADS, scores), names(k), xlabel="F1", intervals=interval)
 
 
 @pytest.mark.parametrize("k", SIZES)
@@ -104,7 +104,7 @@ def test_learning_curves_of_one_evaluation_and_of_nothing_finite_raise_nothing()
 
 @pytest.mark.parametrize("n", [1, 3, 20])
 def test_the_trade_off_is_legible(n):
-    points = [figures.TradeOffPoint(f"quantum, {i} wires", 10 * 3**i, 0.5 + i / 50, 0.48, 0.9) for i in range(n)]
+    points = [figures.TradeOffPoint(f"quantum, {i} wires", 10 * 3**i, 0.5 + i / 50, (0.48, 0.9)) for i in range(n)]
     points[0] = figures.TradeOffPoint("no interval", 4164, 0.6)
     figure = figures.trade_off(points)
     assert figures.text_problems(figure) == []
@@ -138,9 +138,10 @@ def test_degenerate_data_raise_nothing_and_are_legible(kind):
     labels[:, 0], labels[:, 1], logits[:, 2] = 0, 1, 1.0
     logits[:3, 3] = np.nan
     if kind == "roc":
-        figure = figures.roc_and_precision_recall(logits, labels, PATTERNS)
-        assert "3 of 8: undefined" in [text.get_text() for text in figure.legends[0].get_texts()]
-        nothing = figures.roc_and_precision_recall(logits[:, :2], labels[:, :2], PATTERNS[:2])
+        figure = figures.label_curves({"mlp": logits}, labels, PATTERNS, "roc")
+        undefined = [axis.get_title() for axis in figure.axes if [t.get_text() for t in axis.texts] == ["undefined"]]
+        assert [title.split(" (")[0] for title in undefined] == ["Center", "Donut", "Edge-Ring"]
+        nothing = figures.label_curves({"mlp": logits[:, :2]}, labels[:, :2], PATTERNS[:2], "precision_recall")
         assert figures.text_problems(nothing) == []
     elif kind == "label confusion":
         figure = figures.label_confusion(logits > 0, labels, PATTERNS)
@@ -175,10 +176,10 @@ def test_names_with_markup_and_of_any_length_are_drawn_as_they_are():
     label_names = ["$a_1^", "x" * 90, r"\frac", "one two three four five six seven eight nine ten", "%", "{", "", "~"]
     logits, labels = data(8)
     for figure in (
-        figures.roc_and_precision_recall(logits, labels, label_names),
+        figures.label_curves({"$": logits, "y" * 90: logits}, labels, label_names, "precision_recall"),
         figures.label_confusion(logits > 0, labels, label_names),
         figures.reliability_diagrams(sigmoid(logits), labels, label_names),
-        figures.class_bars({"$": np.linspace(0, 1, 8), "y" * 90: np.ones(8)}, label_names),
+        figures.class_values({"$": np.linspace(0, 1, 8), "y" * 90: np.ones(8)}, label_names),
         figures.class_confusion(np.arange(8), np.arange(8), label_names),
     ):
         assert figures.text_problems(figure) == []
@@ -204,7 +205,7 @@ def test_files_are_whole_the_same_each_time_and_of_the_stated_size(tmp_path):
     for first, second in zip(*pairs, strict=True):
         assert first.read_bytes() == second.read_bytes()
     image = imread(pairs[0][0])
-    assert image.shape[1] == round(3.4 * 200)
+    assert image.shape[1] == round(7.0 * 200)
     assert (image[:3] == 1).all(), "an opaque white margin"
     assert pairs[0][1].read_bytes().startswith(b"%PDF")
     assert not list(tmp_path.rglob(".*")), "no temporary file stays"
@@ -235,17 +236,15 @@ def test_the_palette_stays_apart_for_colour_blind_eyes_and_lines_differ_beyond_c
 
 
 def test_a_dozen_heads_look_different_and_keep_their_colour_in_every_figure():
-    for kind, n in ((style.line_style, 24), (style.marker_style, 64), (style.bar_style, 24)):
+    for kind, n in ((style.line_style, 36), (style.marker_style, 144)):
         assert len({tuple(kind(index).items()) for index in range(n)}) == n
-    for index in range(24):
-        assert style.line_style(index)["color"] == style.marker_style(index)["color"] == style.bar_style(index)["color"]
+    for index in range(36):
+        assert style.line_style(index)["color"] == style.marker_style(index)["color"]
     heads = {f"head {index}": np.full(3, index / 12) for index in range(12)}
     lines = figures.learning_curves([1, 2, 3], {"Loss": heads}).axes[0].lines
-    assert len({(line.get_color(), line._unscaled_dash_pattern) for line in lines}) == 12
-    bars = figures.class_bars({head: [0.5] for head in heads}, ["one"]).axes[0].patches
-    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == 12
+    assert len({line.get_color() for line in lines}) == 12
     points = figures.trade_off([figures.TradeOffPoint(head, 10, 0.5) for head in heads]).axes[0].lines
-    assert len({(point.get_color(), point.get_marker()) for point in points}) == 12
+    assert len({point.get_color() for point in points}) == 12
 
 
 @dataclasses.dataclass
@@ -254,9 +253,9 @@ class Learnt:
 
 
 def test_curves_of_runs_are_aligned_and_a_head_without_any_keeps_its_colour():
-    short = Learnt({"epoch": [1, 2], "train_loss": [0.5, None], "val_loss": [1.0, 2.0], "val_auc": [0.5, 0.6]})
+    short = Learnt({"epoch": [1, 2], "train_loss": [0.5, None], "val_loss": [1.0, 2.0], "val_roc_auc": [0.5, 0.6]})
     long = Learnt(
-        {"epoch": [1, 2, 3], "train_loss": [0.4, 0.3, 0.2], "val_loss": [3, 2, 1], "val_auc": [0.5, 0.6, 0.7]}
+        {"epoch": [1, 2, 3], "train_loss": [0.4, 0.3, 0.2], "val_loss": [3, 2, 1], "val_roc_auc": [0.5, 0.6, 0.7]}
     )
     nan = np.nan
     matrix = figures.curve_matrix([short, long], "train_loss", [1, 2, 3])
@@ -287,7 +286,7 @@ def test_drawing_leaves_no_trace_in_matplotlib_and_the_import_is_light():
     assert output.strip() == "[]"
     code = (
         "import sys, numpy as np; from qwafer.reports import figures;"
-        "figures.class_bars({'a': np.ones(2)}, 'xy'); print('matplotlib.pyplot' in sys.modules)"
+        "figures.class_values({'a': np.ones(2)}, 'xy'); print('matplotlib.pyplot' in sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "False"

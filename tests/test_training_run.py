@@ -121,7 +121,10 @@ def test_a_result_survives_its_file(quantum, tmp_path):
     assert not {"predictor", "outputs"} & set(to_json(quantum))
     np.testing.assert_array_equal(loaded.outputs["test_logits"], quantum.outputs["test_logits"])
     assert json.loads((tmp_path / "run.json").read_text())["config"]["circuit"]["n_qubits"] == 2
-    assert repr(loaded) == f"RunResult(seed=4, epochs_run=3, test.roc_auc={quantum.test.macro['roc_auc']:.4f})"
+    assert repr(loaded) == (
+        f"RunResult(quantum, seed=4, epochs_run=3, test.roc_auc={quantum.test.macro['roc_auc']:.4f}, "
+        f"test.f1_tuned={quantum.test.macro['f1_tuned']:.4f})"
+    )
     for text in ("[]", "{", '{"format": 1}', '{"schema": "qwafer/run/1"}', '{"schema": "qwafer/run/2", "seed": 3}'):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(InputError, match=r"the run result .*bad.json .*; run it again"):

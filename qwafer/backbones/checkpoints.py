@@ -16,6 +16,7 @@ import safetensors.numpy
 from qwafer._errors import CapabilityError, InputError, RecordError
 from qwafer._io import atomic_path, digest, file_sha256, key_seed, read_or_set_aside
 from qwafer._process import cache_folder
+from qwafer._reading import check_unpacked, reads
 from qwafer.backbones.keys import Shapes, State
 from qwafer.backbones.torch_files import read_torch_file
 
@@ -155,18 +156,16 @@ def write_tensors(path: str | Path, state: Mapping[str, np.ndarray], metadata: M
             raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
+@reads("is truncated or damaged", error=RecordError)
 def read_tensors(path: str | Path, source: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file, of anybody's.
 
     Raises RecordError for a damaged one: not in that format, not what `write_tensors` wrote, or, where `source` is
     given, not made from a file of that SHA-256.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is not a dict
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"{path} is truncated or damaged ({error})") from error
+    with safetensors.safe_open(path, framework="numpy") as file:
+        metadata = dict(file.metadata() or {})
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is not a dict
     content = {key: value for key, value in metadata.items() if key != CHECKSUM}
     checksum = metadata.get(CHECKSUM)
     if checksum is not None and checksum != _checksum(tensors, content):
@@ -197,7 +196,8 @@ def _tensors(loaded: Any, path: Path) -> dict[str, np.ndarray]:
 
 
 def _plain(state: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """Strip the prefixes of hubs and wrappers, and check that the numbers are finite."""
+    """Strip the prefixes of hubs and wrappers, and check that the numbers are finite and not too many for the file."""
+    check_unpacked(path, sum(value.nbytes for value in state.values()))
     for prefix in _PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from qwafer._checks import check_positive_int
+from qwafer._checks import check_path, check_positive_int
 from qwafer._errors import InputError, RecordError
 from qwafer._io import canonical_json, digest, is_full, jsonable, npz_damage, read_or_set_aside
 from qwafer.backbones.base import Extractor, Features, available_cores
@@ -56,7 +56,7 @@ def extract(
     """
     check_positive_int("batch", batch)
     executor = _executor(executor, jobs)
-    out = Path(out)
+    out = check_path(out)
     backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
     record = provenance(maps, backbone)
     first, inverse = _distinct(maps)

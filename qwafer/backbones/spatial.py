@@ -1,6 +1,7 @@
 """The `spatial` backbone: statistics of where dies fail; no weights, no training."""
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,9 @@ BLOCK = 4
 GRID = 8
 """Cells a side of the coarse density grid."""
 CHUNK = 1024
-"""Maps worked on at a time, which bounds memory."""
+"""Maps worked on at a time, at most."""
+CHUNK_DIES = 2**23
+"""Dies worked on at a time, beyond a single map, which bounds memory."""
 
 SPATIAL_FEATURE_NAMES: tuple[str, ...] = (
     "failing_ratio",
@@ -64,17 +67,24 @@ def spatial_features(maps: Maps | Sequence[np.ndarray]) -> np.ndarray:
     if isinstance(maps, np.ndarray):
         if maps.ndim != 3:
             raise InputError(f"`maps` must have shape (N, H, W), got {maps.shape}")
-        for start in range(0, len(maps), CHUNK):
-            features[start : start + CHUNK] = _features_of_stack(maps[start : start + CHUNK])
+        step = _step(maps.shape[1:])
+        for start in range(0, len(maps), step):
+            features[start : start + step] = _features_of_stack(maps[start : start + step])
         return features
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for i, wafer in enumerate(maps):
         by_shape.setdefault(wafer.shape, []).append(i)
-    for members in by_shape.values():
-        for start in range(0, len(members), CHUNK):
-            chunk = members[start : start + CHUNK]
+    for shape, members in by_shape.items():
+        step = _step(shape)
+        for start in range(0, len(members), step):
+            chunk = members[start : start + step]
             features[chunk] = _features_of_stack(np.stack([maps[i] for i in chunk]))
     return features
+
+
+def _step(shape: tuple[int, ...]) -> int:
+    """Return how many maps of `shape` are worked on at a time."""
+    return min(CHUNK, max(1, CHUNK_DIES // max(1, math.prod(shape))))
 
 
 def _features_of_stack(maps: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from qwafer._checks import check_choice
+from qwafer._errors import InputError
 from qwafer.circuits.spec import ANSATZE, DTYPES, ENCODINGS, ENTANGLEMENTS, CircuitSpec
 from qwafer.registry import Registry
 
@@ -24,6 +25,8 @@ CIRCUITS: Registry[type[CircuitOptions]] = Registry(
 )
 
 NATIVE = "native"
+MAX_SIZE = 1_000_000
+"""Gates of a circuit, at most: layers times pairs of wires."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ class LayeredOptions:
         check_choice("circuit.readout", self.readout, ("mean_z", "z_vec", "mean_z_readout"))
         check_choice("circuit.dtype", self.dtype, DTYPES)
         self.circuit(1)
+        if self.n_layers * self.n_qubits**2 > MAX_SIZE:
+            raise InputError(
+                f"`circuit.n_layers` x `circuit.n_qubits`^2 must be at most {MAX_SIZE:,}, got {self.n_layers} x "
+                f"{self.n_qubits}^2"
+            )
 
     def circuit(self, n_outputs: int) -> CircuitSpec:
         """Return the `CircuitSpec` with so many outputs."""

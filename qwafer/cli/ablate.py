@@ -72,6 +72,7 @@ def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
     """Print the plan: arms, what they change, and which runs are missing."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from qwafer.comparison import (
         FEWEST_SEEDS,
@@ -93,15 +94,15 @@ def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
     for _ in read_sources({arm: config.data for arm, config in experiment.arms.items()}):
         pass  # refuses what the run would refuse: a source that is none, a task that its labels do not have
     todo = directory.read(experiment).pending
-    table = Table(title=experiment.title or experiment.name)
+    table = Table(title=Text(experiment.title or experiment.name, style="table.title"))
     for column in ("arm", "against the baseline", "complete", "to do"):
         table.add_column(column)
     for arm in experiment.arms:
         changes = ", ".join(f"{k} = {'none' if v is None else v}" for k, v in experiment.changes(arm).items())
         missing = [seed for name, seed in todo if name == arm]
         complete = [seed for seed in experiment.seeds if seed not in missing]
-        table.add_row(arm, changes or "(baseline)", seeds_text(complete) or "-", seeds_text(missing) or "-")
-    console = Console()
+        table.add_row(arm, Text(changes or "(baseline)"), seeds_text(complete) or "-", seeds_text(missing) or "-")
+    console = Console(markup=False, highlight=False)
     console.print(table)
     data = next(iter(experiment.arms.values())).data
     console.print(f"metric {experiment.metric}, data {data.source}, task {data.task}, experiment {experiment.digest()}")
@@ -123,12 +124,13 @@ def _print_summary(summary: "Summary") -> None:
     """Print the table of the comparisons, the verdicts and the warnings."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from qwafer.reports.format import format_difference, format_interval, format_number, format_spread
 
     experiment, arms = summary.experiment, summary.arms
-    console = Console()
-    table = Table(title=experiment.title or experiment.name, show_lines=True)
+    console = Console(markup=False, highlight=False)
+    table = Table(title=Text(experiment.title or experiment.name, style="table.title"), show_lines=True)
     table.add_column("arm", no_wrap=max(map(len, arms)) <= 20, overflow="fold")
     for column in (experiment.metric, "difference", "p"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -143,6 +145,6 @@ def _print_summary(summary: "Summary") -> None:
         table.add_row(name, format_spread(arm.mean, arm.sd), *cells)
     console.print(table)
     for c in summary.comparisons:
-        console.print(c.sentence, markup=False, highlight=False)
+        console.print(c.sentence)
     for sentence in summary.warnings:
-        console.print(f"warning: {sentence}", markup=False, highlight=False)
+        console.print(f"warning: {sentence}")

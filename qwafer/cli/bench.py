@@ -121,11 +121,12 @@ def _print_summary(experiment: "Experiment", benchmark: "Benchmark") -> None:
     """Print one line per head, the paired differences, the warnings, and where the report is."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from qwafer.reports.format import format_milliseconds, format_number, format_spread
 
-    console = Console()
-    table = Table(title=experiment.title or experiment.name)
+    console = Console(markup=False, highlight=False)
+    table = Table(title=Text(experiment.title or experiment.name, style="table.title"))
     table.add_column("head", no_wrap=True)
     for column in ("parameters", "effective", "macro F1", "macro ROC-AUC", "one example"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -141,7 +142,7 @@ def _print_summary(experiment: "Experiment", benchmark: "Benchmark") -> None:
     console.print(table)
     for comparisons in benchmark.differences.seeds.values():
         for comparison in comparisons:
-            console.print(comparison.sentence, markup=False, highlight=False)
+            console.print(comparison.sentence)
     for sentence in benchmark.warnings:
-        console.print(f"warning: {sentence}", markup=False, highlight=False)
-    console.print(f"\nreport: {benchmark.report}", markup=False, highlight=False)
+        console.print(f"warning: {sentence}")
+    console.print(f"\nreport: {benchmark.report}")

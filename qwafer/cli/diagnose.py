@@ -149,7 +149,7 @@ def _print(table: "TrustTable", title: str) -> None:
 
     console = Console()
     width = min(console.width, 100)
-    grid = Table(title=title, box=box.SIMPLE_HEAD, width=width, title_style="bold", show_edge=False)
+    grid = Table(title=Text(title, style="bold"), box=box.SIMPLE_HEAD, width=width, show_edge=False)
     grid.add_column("", no_wrap=True)
     grid.add_column("probe", no_wrap=True)
     grid.add_column("the line that matters", overflow="fold")
@@ -160,7 +160,7 @@ def _print(table: "TrustTable", title: str) -> None:
         for report in section.reports:
             color = COLORS[report.verdict]
             line = Text(report.headline, style="dim" if report.verdict in ("pass", "skip") else "")
-            grid.add_row(Text(report.verdict, style=color), report.name, line)
+            grid.add_row(Text(report.verdict, style=color), Text(report.name), line)
     console.print(grid)
     for report in table.reports:
         if report.verdict in ("warn", "fail"):
@@ -183,7 +183,7 @@ def _print_facts(facts: "Sequence[StackFact]") -> None:
 
     console = Console()
     width = min(console.width, 140)
-    grid = Table(title=versions(), box=box.SIMPLE_HEAD, width=width, title_style="bold", show_edge=False)
+    grid = Table(title=Text(versions(), style="bold"), box=box.SIMPLE_HEAD, width=width, show_edge=False)
     grid.add_column("answer", no_wrap=True)
     grid.add_column("what was asked", overflow="fold", ratio=4)
     grid.add_column("message or number", overflow="fold", ratio=4)

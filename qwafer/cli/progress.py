@@ -17,8 +17,11 @@ def progress_bar(*, quiet: bool) -> Iterator[OnProgress | None]:
     from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+    def column(text: str) -> TextColumn:
+        return TextColumn(text, markup=False)  # names and paths are no markup
+
+    columns = (column("{task.description}"), BarColumn(), column("{task.fields[count]}"))
+    times = (TimeElapsedColumn(), column("left"), TimeRemainingColumn(), column("{task.fields[text]}"))
     # The speed of runs is that of the whole sweep, not of the last half minute.
     bars = Bars(*columns, *times, console=Console(file=sys.stderr), speed_estimate_period=3600)
     stages: dict[str, TaskID] = {}

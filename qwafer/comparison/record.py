@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from qwafer.comparison.analysis import Distribution, RunAnalysis, main_metric, over_seeds
+from qwafer.evaluation import Interval, bca_class_metric
 from qwafer.sweeps.inference import InferenceTiming
 from qwafer.training.result import Environment, ParameterCount, RunResult
 
@@ -55,6 +56,8 @@ class HeadRecord:
     """What executed the circuit; empty where none runs."""
     environment: Environment
     """What the first run was made with."""
+    average_precision: tuple[Interval, ...] = ()
+    """Average precision of each class in the first seed, with its 95% BCa interval over test examples."""
 
     @property
     def seed(self) -> int:
@@ -78,8 +81,10 @@ def head_record(
     analyses: Mapping[int, RunAnalysis],
     inference: InferenceTiming,
     source: FeatureSource,
+    *,
+    n_resamples: int = 2000,
 ) -> HeadRecord:
-    """Return the record of one head from its runs and their analyses by seed."""
+    """Return the record of one head from its runs and their analyses by seed; `n_resamples` of each interval."""
     first = next(iter(runs.values()))
     return HeadRecord(
         head=head,
@@ -94,4 +99,11 @@ def head_record(
         config=dict(first.config),
         engine=first.engine,
         environment=first.environment,
+        average_precision=bca_class_metric(
+            first.logits["test"],
+            first.labels["test"],
+            metric="average_precision",
+            exclusive=first.exclusive,
+            n_resamples=n_resamples,
+        ),
     )

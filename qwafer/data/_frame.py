@@ -12,6 +12,8 @@ from qwafer._errors import InputError
 from qwafer.data._unpickle import Record
 
 _TYPE = re.compile(r"(b1|[iu][1248]|f[248]|[SU][0-9]{1,6}|O[48]?)\Z")
+MAX_TEXT = 1024
+"""Characters of a name in a cell, at most: an array of texts is as wide as the longest."""
 _NEWEST_LAYOUT = "0.14.1"
 """The pandas version by which block managers name the layout of their state."""
 
@@ -99,6 +101,8 @@ def to_scalar(value: Any) -> Any:
 def plain_text(value: Any, what: str) -> str:
     """Return `value`, a text or a number, as text; raise `InputError` about `what` if it is anything else."""
     value = to_scalar(value)
+    if isinstance(value, (str, bytes)) and len(value) > MAX_TEXT:
+        raise InputError(f"{what} is a text of {len(value)} characters; at most {MAX_TEXT} are read")
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     if isinstance(value, (str, int, float)):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from qwafer._errors import InputError
+from qwafer._reading import reads
 
 _NUMPY_CORE = ("numpy.core", "numpy._core")
 
@@ -101,27 +102,94 @@ class _Memo:
 _UNSET = object()
 
 
-class _Unpickler(pickle._Unpickler):
-    """The standard library's unpickler in Python: the one in C allocates whatever size a damaged file claims."""
+class PlainUnpickler(pickle._Unpickler):
+    """The standard library's unpickler in Python; it allocates nothing that the file only claims, as the one in C does.
+
+    What a pickle could do beside naming callables is taken from it: keys of dictionaries and members of sets are texts
+    and numbers, for hashing a nested tuple may take 2^depth steps or the whole stack, and only instances of `builds`
+    are given a state.
+    """
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
+    builds: ClassVar[tuple[Any, ...]] = ()
+    """Classes with a `__setstate__` of their own, which BUILD may call."""
     read: Callable[[int], bytes]
     append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+    stack: list[Any]
     memo: Any
 
-    def __init__(self, content: mmap.mmap, path: Path) -> None:
-        # Python 2 pickled raw bytes as its `str`; Latin-1 gives each byte its own character.
-        super().__init__(content, encoding="latin-1")
+    def __init__(self, content: Any, encoding: str) -> None:
+        super().__init__(content, encoding=encoding)
         self.memo = _Memo()
-        self._path = path
-        self._classes: dict[str, type[Record]] = {}
 
     def _load_bytearray8(self) -> None:
         """Read bytes for a bytearray: only as many as the file has, where the standard method allocates first."""
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(self.read(min(size, sys.maxsize)))
 
+    def _load_items(self) -> None:
+        items = self.pop_mark()
+        _set_items(self.stack[-1], items)
+
+    def _load_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _set_items(self.stack[-1], [key, value])
+
+    def _load_dict(self) -> None:
+        found: dict[Any, Any] = {}
+        _set_items(found, self.pop_mark())
+        self.append(found)
+
+    def _load_members(self) -> None:
+        members = self.pop_mark()
+        if not isinstance(self.stack[-1], set):
+            raise InputError(f"the pickle adds members to a {type(self.stack[-1]).__name__}")
+        self.stack[-1].update(map(_plain_key, members))
+
+    def _load_frozenset(self) -> None:
+        self.append(frozenset(map(_plain_key, self.pop_mark())))
+
+    def _load_build(self) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], self.builds):
+            raise InputError(f"the pickle sets the state of a {type(self.stack[-1]).__name__}, which has none")
+        target: Any = self.stack[-1]
+        target.__setstate__(state)
+
     dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray8
+    dispatch[pickle.SETITEM[0]] = _load_item
+    dispatch[pickle.SETITEMS[0]] = _load_items
+    dispatch[pickle.DICT[0]] = _load_dict
+    dispatch[pickle.ADDITEMS[0]] = _load_members
+    dispatch[pickle.FROZENSET[0]] = _load_frozenset
+    dispatch[pickle.BUILD[0]] = _load_build
+
+
+def _set_items(target: Any, items: list[Any]) -> None:
+    """Set the items [key, value, key, value, ...] of a dictionary."""
+    if not isinstance(target, dict):
+        raise InputError(f"the pickle sets items of a {type(target).__name__}")
+    for i in range(0, len(items), 2):
+        target[_plain_key(items[i])] = items[i + 1]
+
+
+def _plain_key(key: Any) -> Any:
+    if key is None or type(key) in (str, bytes, int, float, bool):
+        return key
+    raise InputError(f"the pickle has a {type(key).__name__} for a key; texts and numbers are keys")
+
+
+class _Unpickler(PlainUnpickler):
+    """Admits the names of `ALLOWED`, each of which stands for a `Record`."""
+
+    builds = (Record,)
+
+    def __init__(self, content: mmap.mmap, path: Path) -> None:
+        # Python 2 pickled raw bytes as its `str`; Latin-1 gives each byte its own character.
+        super().__init__(content, encoding="latin-1")
+        self._path = path
+        self._classes: dict[str, type[Record]] = {}
 
     def find_class(self, module: str, name: str) -> type[Record]:
         if f"{module}.{name}" not in ALLOWED or "." in name:
@@ -133,6 +201,7 @@ class _Unpickler(pickle._Unpickler):
         return self._classes.setdefault(name, type(name, (Record,), {"__slots__": ()}))
 
 
+@reads("is not a whole pickle")
 def load_records(path: Path) -> Any:
     """Return the content of the pickle at `path`: plain data and `Record`s.
 
@@ -144,13 +213,8 @@ def load_records(path: Path) -> Any:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _Unpickler(content, path).load()
-    except InputError:
-        raise
-    except MemoryError as error:
-        raise InputError(f"{path} does not fit into memory") from error
-    except Exception as error:  # a damaged pickle can make the unpickler raise nearly anything
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not a whole pickle ({type(error).__name__}: {reason})") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
     finally:
         if collecting:
             gc.enable()

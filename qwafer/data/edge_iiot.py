@@ -12,6 +12,7 @@ import numpy as np
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
+from qwafer._reading import reads
 from qwafer.data.files import check_file
 from qwafer.data.maps import CONTENT_ID_DTYPE, check_labels, check_rows
 
@@ -142,6 +143,7 @@ class DataTable:
         return len(self.labels)
 
 
+@reads("is not a whole CSV file")
 def read_edge_iiot(path: str | Path) -> DataTable:
     """Return the rows of an Edge-IIoTset CSV under the binary label `Attack_label`.
 
@@ -157,17 +159,14 @@ def read_edge_iiot(path: str | Path) -> DataTable:
 
     path = check_file(path)
     parts: list[_Chunk] = []
-    try:
-        _check_columns(path, list(pd.read_csv(path, nrows=0, index_col=False).columns))
-        # All columns, although few are kept: only so does pandas see rows that are longer than the header.
-        with pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=CHUNK_ROWS) as chunks:
-            for chunk in chunks:
-                if not isinstance(chunk.index, pd.RangeIndex):
-                    raise InputError(f"{path} is not a whole CSV file: its rows have more entries than its header")
-                first_row = sum(len(part.labels) for part in parts)
-                parts.append(_chunk({str(name): column for name, column in chunk.items()}, path, first_row))
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a whole CSV file: {str(error).strip()}") from error
+    _check_columns(path, list(pd.read_csv(path, nrows=0, index_col=False).columns))
+    # All columns, although few are kept: only so does pandas see rows that are longer than the header.
+    with pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=CHUNK_ROWS) as chunks:
+        for chunk in chunks:
+            if not isinstance(chunk.index, pd.RangeIndex):
+                raise InputError(f"{path} is not a whole CSV file: its rows have more entries than its header")
+            first_row = sum(len(part.labels) for part in parts)
+            parts.append(_chunk({str(name): column for name, column in chunk.items()}, path, first_row))
     if not any(len(part.labels) for part in parts):
         raise InputError(f"{path} has a header and no rows; at least one is needed")
     bad = np.sum([part.bad for part in parts], axis=0)

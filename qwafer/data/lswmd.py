@@ -7,6 +7,7 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
+from qwafer._reading import UNPACKED_BYTES, check_unpacked, reads
 from qwafer.data._frame import frame_columns, plain_text, to_array, to_scalar
 from qwafer.data._unpickle import Record, load_records
 from qwafer.data.files import check_file
@@ -16,6 +17,7 @@ CLASSES = ("Center", "Donut", "Edge-Loc", "Edge-Ring", "Loc", "Near-full", "Rand
 REQUIRED_COLUMNS = ("waferMap", "failureType")
 
 
+@reads("is not a whole table of wafer maps")
 def read_lswmd(path: str | Path) -> WaferMaps:
     """Return the labelled maps of LSWMD.pkl (Wu, Jang and Chen 2015, doi 10.1109/TSM.2014.2364237).
 
@@ -41,7 +43,7 @@ def read_lswmd(path: str | Path) -> WaferMaps:
         names = [_nested_text(cell) for cell in columns["failureType"]]
         labelled = [i for i, name in enumerate(names) if name]
         codes = np.array([_class_number(names[i], i) for i in labelled], dtype=np.int64)
-        maps = tuple(_map(columns["waferMap"][i], i) for i in labelled)
+        maps = _maps([columns["waferMap"][i] for i in labelled], labelled, path)
         lots = columns.get("lotName")
         groups = None if lots is None else np.array([plain_text(lots[i], "lotName") for i in labelled], dtype=np.str_)
     except InputError as error:
@@ -90,6 +92,18 @@ def _class_number(name: str, row: int) -> int:
     if spelled not in CLASSES:
         raise InputError(f"row {row} has the failureType {name[:40]!r}; expected one of {', '.join(CLASSES)}")
     return CLASSES.index(spelled)
+
+
+def _maps(cells: list[Any], rows: list[int], path: Path) -> tuple[np.ndarray, ...]:
+    """Return the maps of some rows, which may be one object a million times: no more of them than a file may hold."""
+    maps: list[np.ndarray] = []
+    dies = 0
+    for cell, row in zip(cells, rows, strict=True):
+        maps.append(_map(cell, row))
+        dies += maps[-1].size
+        if dies > UNPACKED_BYTES:
+            check_unpacked(path, dies)
+    return tuple(maps)
 
 
 def _map(cell: Any, row: int) -> np.ndarray:

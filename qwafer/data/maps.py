@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from qwafer._checks import check_printable
 from qwafer._errors import InputError
 
 Maps: TypeAlias = np.ndarray | tuple[np.ndarray, ...]
@@ -15,6 +16,11 @@ Maps: TypeAlias = np.ndarray | tuple[np.ndarray, ...]
 
 Recode: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """From the dies of a file, uint8 of any shape, to those of this library: 0 off the wafer, 1 passing, 2 failing."""
+
+MAX_SIDE = 2048
+"""Dies a side of a map, at most: a 300 mm wafer of dies of 0.15 mm."""
+MAX_LABELS = 1024
+"""Labels, at most."""
 
 CONTENT_ID_DTYPE = np.dtype("<U16")
 
@@ -171,6 +177,10 @@ def check_labels(
         )
     if len(set(label_names)) != len(label_names):
         raise InputError(f"`label_names` of {source} must be distinct names, got {label_names}")
+    if len(label_names) > MAX_LABELS:
+        raise InputError(f"`label_names` of {source} must be at most {MAX_LABELS} names, got {len(label_names)}")
+    for name in label_names:
+        check_printable(f"a label of {source}", name)
     if labels.dtype != np.uint8:
         raise InputError(f"`labels` of {source} must be uint8, got {labels.dtype}")
     wrong = np.flatnonzero((labels > 1).any(axis=1))
@@ -218,6 +228,8 @@ def check_maps(maps: Maps, source: str) -> None:
             raise InputError(f"`maps` of {source} must be uint8 arrays, got {kind} at map {i}")
         if block.ndim not in (2, 3) or 0 in block.shape:
             raise InputError(f"`maps` of {source} must be two-dimensional and not empty, got {block.shape} at map {i}")
+        if max(block.shape[-2:]) > MAX_SIDE:
+            raise InputError(f"`maps` of {source} must be at most {MAX_SIDE} dies a side, got {block.shape} at map {i}")
         if block.max() > 2:
             bad = np.argwhere(block > 2)[0]
             first = i + (int(bad[0]) if block.ndim == 3 else 0)

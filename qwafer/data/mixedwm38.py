@@ -7,13 +7,15 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
-from qwafer.data.files import load_npz
+from qwafer._reading import reads
+from qwafer.data.files import check_count, load_npz
 from qwafer.data.maps import Recode, WaferMaps, as_is, content_ids
 
 LABEL_NAMES = ("Center", "Donut", "Edge-Loc", "Edge-Ring", "Loc", "Near-full", "Scratch", "Random")
 """The columns of `arr_1`, in the published order."""
 
 
+@reads("is not a whole file of MixedWM38")
 def read_mixedwm38(path: str | Path, recode: Recode = as_is) -> WaferMaps:
     """Return the maps of a MixedWM38 NPZ: `arr_0` (N, 52, 52) of 0..2, `arr_1` (N, 8) multi-hot; all zero is normal.
 
@@ -34,6 +36,7 @@ def read_mixedwm38(path: str | Path, recode: Recode = as_is) -> WaferMaps:
             f"{path}: arr_1 must be labels ({len(maps)}, {len(LABEL_NAMES)}) of 0 and 1, "
             f"got {labels.dtype} of shape {labels.shape}"
         )
+    check_count(path, len(maps))
     _check_values(path, "arr_0", maps, 3)
     _check_values(path, "arr_1", labels, 1)
     maps = recode(maps.astype(np.uint8))

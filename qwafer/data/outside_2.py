@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from qwafer._errors import InputError
+from qwafer._reading import reads
 from qwafer.data.files import npz_keys
 from qwafer.data.maps import WaferMaps
 from qwafer.data.mixedwm38 import read_mixedwm38
 from qwafer.data.wm811k import read_wm811k
 
 
+@reads("is not a whole file of wafer maps")
 def read_outside_2(path: str | Path) -> WaferMaps:
     """Return the maps of a file in the layout of MixedWM38 or of packed WM-811K whose dies are 0 passing, 1 failing and
     2 off the wafer, as 1, 2 and 0.

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from qwafer._checks import check_choice, check_interval, check_positive_int
+from qwafer._checks import LARGEST_SEED, check_choice, check_interval, check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import digest, key_seed
 
@@ -174,7 +174,7 @@ def _units(
     A unit is what stays together: the rows of one map, and by group those of one group, too.
     """
     labels, content_ids = np.asarray(labels), np.asarray(content_ids)
-    check_positive_int("seed", seed, minimum=0)
+    check_positive_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
     if labels.ndim != 2 or not len(labels):
         raise InputError(f"`labels` must have shape (N, K) with at least one row, got {labels.shape}")
     check_labelled(labels)

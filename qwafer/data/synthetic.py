@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qwafer._checks import check_positive_int
+from qwafer._checks import LARGEST_SEED, check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import canonical_json
 from qwafer.data.maps import WaferMaps, content_ids
@@ -16,6 +16,8 @@ from qwafer.data.mixedwm38 import LABEL_NAMES
 VERSION = 1
 """Raised whenever the same seed would give other maps."""
 
+MAX_MAPS = 1_000_000
+"""Maps of one draw, at most."""
 NORMAL_SHARE = 4
 """Normal maps are so many times as frequent as each of the other 37 combinations, so that small draws hold some."""
 
@@ -81,8 +83,8 @@ def synthetic_maps(n: int, seed: int, size: int = 52) -> WaferMaps:
     Raises:
         InputError: `n` < 1, `seed` < 0 or `size` < 12.
     """
-    check_positive_int("n", n)
-    check_positive_int("seed", seed, minimum=0)
+    check_positive_int("n", n, maximum=MAX_MAPS)
+    check_positive_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
     check_positive_int("size", size, minimum=12)
     wafer = _Wafer.of(size)
     combos = combinations()

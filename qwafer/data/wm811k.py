@@ -6,12 +6,14 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
-from qwafer.data.files import load_npz
-from qwafer.data.maps import Recode, WaferMaps, as_is, content_ids, one_hot, unpack_maps
+from qwafer._reading import reads
+from qwafer.data.files import check_count, load_npz
+from qwafer.data.maps import MAX_LABELS, MAX_SIDE, Recode, WaferMaps, as_is, content_ids, one_hot, unpack_maps
 
 REQUIRED_KEYS = ("flat", "shape", "label", "classes")
 
 
+@reads("is not a whole file of packed WM-811K")
 def read_wm811k(path: str | Path, recode: Recode = as_is) -> WaferMaps:
     """Return the maps of a packed WM-811K NPZ at their native resolutions.
 
@@ -36,6 +38,11 @@ def read_wm811k(path: str | Path, recode: Recode = as_is) -> WaferMaps:
         if array.dtype.kind not in kinds or not fits:
             raise InputError(f"{path}: `{name}` must be {what}, got {array.dtype} of shape {array.shape}")
     sides = shapes.astype(np.int64)
+    check_count(path, n)
+    if n and int(sides.max()) > MAX_SIDE:
+        raise InputError(f"{path}: `shape` must be at most {MAX_SIDE} dies a side, got {int(sides.max())}")
+    if len(classes) > MAX_LABELS:
+        raise InputError(f"{path}: `classes` must be at most {MAX_LABELS} names, got {len(classes)}")
     if n and (sides.min() < 1 or int((sides[:, 0] * sides[:, 1]).sum()) != len(flat)):
         raise InputError(
             f"{path}: `shape` must add up to the {len(flat)} dies of `flat`, got "

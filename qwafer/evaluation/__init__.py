@@ -10,6 +10,7 @@ from qwafer.evaluation.calibration import reliability_curve as reliability_curve
 from qwafer.evaluation.evaluate import Evaluation as Evaluation
 from qwafer.evaluation.evaluate import evaluate as evaluate
 from qwafer.evaluation.intervals import Interval as Interval
+from qwafer.evaluation.metric_intervals import bca_class_metric as bca_class_metric
 from qwafer.evaluation.metric_intervals import bca_metric_differences as bca_metric_differences
 from qwafer.evaluation.metric_intervals import bca_metrics as bca_metrics
 from qwafer.evaluation.metrics import average_precision as average_precision

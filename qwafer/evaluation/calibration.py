@@ -71,6 +71,18 @@ class Reliability:
     observed: tuple[float, ...]
     """Fraction of positives in each bin; NaN in empty ones."""
 
+    def interval(self) -> tuple[Floats, Floats]:
+        """Return the ends (B,) of the 95% interval of the observed frequency in each bin; NaN in empty ones.
+
+        Wilson's score interval of n examples with frequency f: (f + z^2 / 2n +- z sqrt(f (1 - f) / n + z^2 / 4n^2)) /
+        (1 + z^2 / n), z = 1.96. Wilson 1927, Journal of the American Statistical Association 22, 209-212.
+        """
+        n, f = np.maximum(np.asarray(self.count, np.float64), 1.0), np.asarray(self.observed, np.float64)
+        z = 1.959963984540054
+        half = z * np.sqrt(f * (1 - f) / n + (z / (2 * n)) ** 2)
+        centre, scale = f + z**2 / (2 * n), 1 + z**2 / n
+        return (centre - half) / scale, (centre + half) / scale
+
     @property
     def ece(self) -> float:
         """The expected calibration error sum_b n_b / N |observed_b - predicted_b|."""

@@ -58,6 +58,39 @@ def bca_metrics(
     return _intervals(statistics, n, level, n_resamples, seed)
 
 
+def bca_class_metric(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    metric: str,
+    exclusive: bool = False,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int | np.random.Generator = 0,
+) -> tuple[Interval, ...]:
+    """Return the BCa interval over examples of `metric` (`roc_auc` or `average_precision`) of each of the K classes.
+
+    `logits`, `labels` (N, K); exclusive classes are ranked one against the rest. All classes share the same resamples.
+    """
+    check_options(level, n_resamples)
+    builders = {"roc_auc": _roc_auc, "average_precision": _average_precision}
+    check_choice("metric", metric, builders)
+    scores, truth = _columns(logits, labels, exclusive)
+    statistics = {str(k): builders[metric](s, y) for k, (s, y) in enumerate(zip(scores.T, truth.T, strict=True))}
+    return tuple(_intervals(statistics, len(scores), level, n_resamples, seed).values())
+
+
+def _columns(logits: ArrayLike, labels: ArrayLike, exclusive: bool) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return the scores and labels (N, K) by which the classes are ranked."""
+    values = np.asarray(logits, np.float64)
+    check_shape("logits", values, ("N", "K"))
+    if exclusive:
+        labels = np.eye(values.shape[1], dtype=bool)[exclusive_metrics.class_indices(labels, values.shape[1])]
+        values = exclusive_metrics.one_vs_rest_logits(values)
+    scores, truth, _ = metric_functions.as_columns(values, labels, "logits")
+    return scores, truth
+
+
 def bca_metric_differences(
     logits_a: ArrayLike,
     logits_b: ArrayLike,
@@ -134,14 +167,12 @@ def _statistics(
             raise InputError(
                 "`thresholds` have no effect on exclusive classes (the largest logit is predicted): leave them out"
             )
-        labels = np.eye(n_classes, dtype=bool)[exclusive_metrics.class_indices(labels, n_classes)]
         predictions = np.eye(n_classes, dtype=bool)[values.argmax(axis=1)]
-        values = exclusive_metrics.one_vs_rest_logits(values)
     else:
         limits = np.zeros(n_classes) if thresholds is None else np.asarray(thresholds, np.float64)
         check_shape("thresholds", limits, (n_classes,))
         predictions = metric_functions.predict(values, limits)
-    scores, truth, _ = metric_functions.as_columns(values, labels, "logits")
+    scores, truth = _columns(values, labels, exclusive)
     builders: dict[str, Callable[[], _Statistic]] = {
         "f1": lambda: _macro_f1(predictions, truth),
         "roc_auc": lambda: _macro([_roc_auc(s, y) for s, y in zip(scores.T, truth.T, strict=True)]),

@@ -50,7 +50,7 @@ class Failure:
     @classmethod
     def of(cls, error: Exception) -> "Failure":
         """Return what became of a job that raised `error`."""
-        name = type(error).__name__
+        name = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
         return cls(name, " ".join(str(error).split()) or name, "".join(traceback.format_exception(error)))
 
 

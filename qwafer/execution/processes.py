@@ -9,7 +9,8 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -22,6 +23,10 @@ from qwafer.execution.running import Put, run_in_slots
 
 COMMAND = (sys.executable, "-P", "-m", "qwafer.execution.worker")
 """What a worker is. -P: the current directory is on its path only where it is on that of this process."""
+STOPPED = 60.0
+"""Seconds after which a worker that a signal has stopped is killed, and its job has failed."""
+POLL = 2.0
+"""Seconds between two looks at a worker."""
 LOG_TAIL = 4000
 """Bytes of a dead worker's stderr that its failure keeps."""
 
@@ -99,7 +104,6 @@ class _Worker:
 
     def __init__(self, environment: Mapping[str, str], own: Mapping[str, str]):
         self.own = own
-        self._expired = False
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # `stop` closes it
         whole = {**environment, **own}
         # A session of its own keeps a terminal's Ctrl-C from the worker: this process decides when it ends.
@@ -120,10 +124,22 @@ class _Worker:
 
     def perform(self, job: Job, put: Put) -> bool:
         """Send the job, report until it is done or has failed, and return whether it is done."""
+        watch = _Watch(self._process.pid, job.timeout, self.kill)
+        watch.start()
+        try:
+            done = self._answers(job, put, watch)
+        finally:
+            watch.end()  # it may be at work just now
+        return done and not watch.reason
+
+    def _answers(self, job: Job, put: Put, watch: "_Watch") -> bool:
         with contextlib.suppress(BrokenPipeError):  # it died before it took the job, which `_death` reports
             self._input.write((json.dumps({"function": job.function, "payload": job.payload}) + "\n").encode())
             self._input.flush()
-        while line := self._line(job.timeout):
+        while line := self._output.readline():
+            if watch.reason:
+                break
+            watch.heard()
             answer = json.loads(line)
             if answer.pop("kind") == "progress":
                 put(Event(job.key, "progress", answer["fraction"]))
@@ -133,36 +149,12 @@ class _Worker:
             else:
                 put(Event(job.key, "failed", failure=Failure(**answer)))
                 return False
-        if self._expired:
-            failure = Failure("TimedOut", f"no answer in {job.timeout:g} s", self._said())
+        if watch.reason:
+            failure = Failure("TimedOut", watch.reason, self._said())
         else:
             failure = Failure("WorkerDied", self._death(), self._said())
         put(Event(job.key, "failed", failure=failure))
         return False
-
-    def _line(self, timeout: float | None) -> bytes:
-        """Return the worker's next line; nothing where it died, or was killed because `timeout` seconds passed."""
-        with self._killed_after(timeout):
-            line = self._output.readline()
-        return b"" if self._expired else line
-
-    @contextlib.contextmanager
-    def _killed_after(self, seconds: float | None) -> Iterator[None]:
-        if seconds is None:
-            yield
-            return
-
-        def expire() -> None:
-            self._expired = True
-            self.kill()
-
-        timer = threading.Timer(seconds, expire)
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-            timer.join()  # it may be at work just now
 
     def _death(self) -> str:
         status = self._process.wait()
@@ -193,6 +185,55 @@ class _Worker:
             self._process.wait()
         self._output.close()
         self._log.close()
+
+
+class _Watch(threading.Thread):
+    """Kills a worker that has said nothing for `timeout` seconds, or that a signal keeps stopped for STOPPED seconds.
+
+    A worker that computes may be silent for hours; one that is stopped (SIGSTOP, a debugger) would be so for ever.
+    """
+
+    def __init__(self, pid: int, timeout: float | None, kill: Callable[[], None]):
+        super().__init__(daemon=True)
+        self.reason = ""
+        """Why it was killed; empty if it was not."""
+        self._pid, self._timeout, self._kill = pid, timeout, kill
+        self._last = time.monotonic()
+        self._over = threading.Event()
+
+    def heard(self) -> None:
+        """Note that the worker has spoken."""
+        self._last = time.monotonic()
+
+    def end(self) -> None:
+        """End the watch."""
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        """Look every POLL seconds, and when the time is over."""
+        stopped = 0.0
+        while True:
+            left = POLL if self._timeout is None else self._last + self._timeout - time.monotonic()
+            if left <= 0:
+                self.reason = f"no answer in {self._timeout:g} s"
+                break
+            if self._over.wait(min(left, POLL)):
+                return
+            stopped = stopped + POLL if _is_stopped(self._pid) else 0.0  # counted, for this process may sleep as well
+            if stopped >= STOPPED:
+                self.reason = f"the worker process was stopped by a signal for {STOPPED:g} s; it was killed"
+                break
+        self._kill()
+
+
+def _is_stopped(pid: int) -> bool:
+    """Return whether a signal or a debugger has stopped the process; False where the system does not say."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return False
+    return state in ("T", "t")
 
 
 def import_path(more: str = "") -> str:

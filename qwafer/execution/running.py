@@ -34,7 +34,7 @@ class Tally:
 def run_all(executor: Executor, jobs: Iterable[Job], on_event: Put = lambda event: None) -> dict[str, Any]:
     """Run all jobs and return what each returned, by key; the first failure ends the others.
 
-    Raises the job's InputError or CapabilityError again, RuntimeError with the traceback for anything else.
+    Raises the job's InputError, CapabilityError or MemoryError again; RuntimeError, with the traceback, for others.
     """
     results: dict[str, Any] = {}
 
@@ -46,6 +46,8 @@ def run_all(executor: Executor, jobs: Iterable[Job], on_event: Put = lambda even
             failure = event.failure
             if failure.type in ("InputError", "CapabilityError"):
                 raise getattr(_errors, failure.type)(f"{event.key}: {failure.error}")
+            if failure.type == "MemoryError":
+                raise MemoryError(f"{event.key}: {failure.error}")
             raise RuntimeError(f"{event.key} failed: {failure.type}: {failure.error}\n{failure.details}")
 
     executor.run(jobs, note)

@@ -185,7 +185,7 @@ class MlpOptions(_Classical):
 
     def __post_init__(self) -> None:
         check_interval("head.dropout", self.dropout, 0, 1, open_high=True)
-        check_positive_int("head.hidden", self.hidden)
+        check_positive_int("head.hidden", self.hidden, maximum=65_536)
 
     def make(self, inputs: "HeadInputs") -> "Head":
         """Return the untrained `MlpHead`."""
@@ -218,8 +218,13 @@ class TrigonometricOptions(_Classical):
     }
 
     def __post_init__(self) -> None:
-        check_positive_int("head.n_angles", self.n_angles)
-        check_positive_int("head.degree", self.degree)
+        check_positive_int("head.n_angles", self.n_angles, maximum=4096)
+        check_positive_int("head.degree", self.degree, maximum=4096)
+        if self.n_angles**2 * self.degree**2 > 65_536:
+            raise InputError(
+                "`head.n_angles` x `head.degree` must be at most 256, for the features grow with their square, got "
+                f"{self.n_angles} x {self.degree}"
+            )
         check_choice("head.angle_map", self.angle_map, ("tanh", "atan", "linear"))
         check_interval("head.angle_scale", self.angle_scale, 0, 100, open_low=True)
 
@@ -242,7 +247,7 @@ class TreeOptions:
     """The backbone whose features it reads where a benchmark has maps."""
 
     def __post_init__(self) -> None:
-        check_positive_int("head.max_depth", self.max_depth)
+        check_positive_int("head.max_depth", self.max_depth, maximum=10_000)
 
     def fit(self, prepared: Any, seed: int) -> "Fitted":
         """Return the fitted tree."""

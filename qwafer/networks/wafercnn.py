@@ -15,9 +15,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from qwafer._checkpoints import Checkpoints, remove_checkpoints
-from qwafer._checks import check_choice, check_interval, check_positive_int
+from qwafer._checks import LARGEST_SEED, check_choice, check_interval, check_positive_int
 from qwafer._errors import InputError, RecordError
 from qwafer._io import canonical_json, jsonable, key_seed, read_or_set_aside
+from qwafer._reading import reads
 from qwafer.backbones import Extractor
 from qwafer.backbones.checkpoints import read_tensors, write_tensors
 from qwafer.backbones.layers import Images, global_mean
@@ -54,10 +55,10 @@ class WaferCNN:
     """Decoupled weight decay of the convolution kernels."""
 
     def __post_init__(self) -> None:
-        check_positive_int("seed", self.seed, minimum=0)
+        check_positive_int("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         check_choice("split_by", self.split_by, ("content", "group", "time"))
-        check_positive_int("epochs", self.epochs)
-        check_positive_int("batch_size", self.batch_size)
+        check_positive_int("epochs", self.epochs, maximum=1_000_000)
+        check_positive_int("batch_size", self.batch_size, maximum=1_000_000)
         check_interval("learning_rate", self.learning_rate, 0, 1, open_low=True)
         check_interval("weight_decay", self.weight_decay, 0, 1)
 
@@ -83,7 +84,7 @@ class WaferCNN:
         data = {"source": maps.source, "sha256": maps.sha256}
         record = jsonable({"options": asdict(self), "data": data, "split": split.digest, "labels": maps.label_names})
         parts = path.with_name(f"{path.name}.parts")
-        found = read_or_set_aside(_record_of, path, damage=RecordError)
+        found = read_or_set_aside(training_record, path, damage=RecordError)
         if found is None:
             checkpoints = Checkpoints(parts, record)
             state = _fit(maps, split, self, progress, checkpoints) | id_tensors(split, maps.content_ids)
@@ -98,7 +99,8 @@ class WaferCNN:
         return FROZEN(weights, dtype=dtype)
 
 
-def _record_of(path: Path) -> dict[str, Any]:
+@reads("is not a safetensors file, or a damaged one", error=RecordError)
+def training_record(path: Path) -> dict[str, Any]:
     """Return what `path` says about its training, under `RECORD`; nothing for weights that say nothing.
 
     Raises RecordError where `WaferCNN.train` wrote the file, and it is damaged.

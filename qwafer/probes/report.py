@@ -58,8 +58,8 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 def merge(reports: Mapping[str, Report]) -> Report:
     """Return one report of the same probe on several subjects (arms): the worst verdict, and who it comes from.
 
-    `reports` maps a subject's name to its report; all must be of one probe. The headline is that of the worst subjects:
-    of all of them where something is wrong, of the first where nothing is. `numbers` holds those of every subject.
+    `reports` maps a subject's name to its report; all must be of one probe. The headline is that of the worst subjects,
+    those that say the same together. `numbers` holds those of every subject.
     """
     items = list(reports.items())
     first = items[0][1]
@@ -69,12 +69,12 @@ def merge(reports: Mapping[str, Report]) -> Report:
         return first
     verdict = worst(report.verdict for _, report in items)
     chosen = [(subject, report) for subject, report in items if report.verdict == verdict]
-    if len({report.headline for _, report in chosen}) == 1 and len(chosen) == len(items):
+    said: dict[str, list[str]] = {}
+    for subject, report in chosen:
+        said.setdefault(report.headline, []).append(subject)
+    headline = "; ".join(f"{', '.join(subjects)}: {text}" for text, subjects in said.items())
+    if len(said) == 1 and len(chosen) == len(items):
         headline = chosen[0][1].headline
-    elif verdict in ("pass", "skip") and len(chosen) > 1:
-        headline = f"{chosen[0][0]}: {chosen[0][1].headline} (and {len(chosen) - 1} more)"
-    else:
-        headline = "; ".join(f"{subject}: {report.headline}" for subject, report in chosen)
     return dataclasses.replace(
         chosen[0][1],
         question=first.question,

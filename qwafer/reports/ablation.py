@@ -8,10 +8,10 @@ from qwafer._io import write_text
 from qwafer.comparison.metrics import METRICS, SCORED_PARTS
 from qwafer.comparison.statistics import ALPHA
 from qwafer.comparison.summary import Summary, SweepTimings, distinct
-from qwafer.reports.document import Block, Heading, Images, Items, Paragraph, Table, to_markdown
+from qwafer.reports.document import Block, Heading, Images, Items, Paragraph, Table, to_markdown, with_contents
 from qwafer.reports.figures.ablation import write_figures
-from qwafer.reports.format import MISSING, format_difference, format_interval, format_number, format_spread
-from qwafer.reports.texts import text_blocks
+from qwafer.reports.format import MISSING, format_difference, format_interval, format_number, format_p, format_spread
+from qwafer.reports.texts import merged, no_verdicts, text_blocks, verdict_line
 from qwafer.sweeps.directory import seeds_text
 from qwafer.training import Runs
 
@@ -33,7 +33,7 @@ def report_blocks(
     summary: Summary, timings: SweepTimings, figures: Sequence[tuple[Path, str]], test_reads: Sequence[str] = ()
 ) -> list[Block]:
     """Return the report; `figures` are (file, caption), `test_reads` who has read the test split, in sentences."""
-    return [
+    blocks = [
         *_head(summary),
         *_verdicts(summary),
         *map(Paragraph, test_reads),
@@ -46,6 +46,7 @@ def report_blocks(
         *_foundations(summary, timings),
         *_reading(summary),
     ]
+    return with_contents(blocks)
 
 
 def _head(summary: Summary) -> list[Block]:
@@ -63,20 +64,55 @@ def _head(summary: Summary) -> list[Block]:
         f"on `{experiment.metric}` ({'higher' if experiment.higher_is_better else 'lower'} is better).",
     )
     heading = Heading(experiment.title or experiment.name, 1)
-    return [heading, *text_blocks(summary), *(Paragraph(text) for text in texts if text), Items(arms)]
+    return [
+        heading,
+        Paragraph(_summary(summary)),
+        *text_blocks(summary),
+        *(Paragraph(text) for text in texts if text),
+        Items(arms),
+    ]
+
+
+def _summary(summary: Summary) -> str:
+    experiment, base = summary.experiment, summary.arms[summary.experiment.baseline]
+    values = [value for value in base.values.values() if value is not None]
+    at = f"the baseline {experiment.baseline} ({format_spread(base.mean, base.sd)} over {len(values)} seeds)"
+    n = len(merged(summary.warnings, summary.arms))
+    warned = f" **{n} warning{'s' if n > 1 else ''}** below." if n else ""
+    said = f" {verdict_line(summary.comparisons)}." if summary.comparisons else ""
+    return f"**Summary.** `{experiment.metric}` against {at}:{said}{warned}"
 
 
 def _verdicts(summary: Summary) -> list[Block]:
-    verdicts = [f"**{c.arm} against {c.baseline}: {c.verdict}.** {c.sentence}" for c in summary.comparisons]
+    rows = [
+        (
+            c.arm,
+            format_difference(c.mean),
+            MISSING if c.interval is None else format_interval(*c.interval),
+            MISSING if c.level is None else f"{100 * c.level:.3g}%",
+            format_p(c.p_holm),
+            c.verdict,
+        )
+        for c in summary.comparisons
+    ]
+    header = ("arm", f"difference from {summary.experiment.baseline}", "interval", "level", "p (Holm)", "verdict")
+    reasons = no_verdicts(summary.comparisons)
     about = f"{summary.design.about}; {summary.design.limits}."
-    warnings = Items(summary.warnings) if summary.warnings else Paragraph("None.")
-    return [Heading("Verdict"), Items(verdicts), Paragraph(about), Heading("Warnings"), warnings]
+    warnings = Items(merged(summary.warnings, summary.arms)) if summary.warnings else Paragraph("None.")
+    return [
+        Heading("Verdict"),
+        Table(header, rows),
+        *([Items(reasons)] if reasons else []),
+        Paragraph(about),
+        Heading("Warnings"),
+        warnings,
+    ]
 
 
 def _comparison_table(summary: Summary) -> list[Block]:
     header = (
-        *("difference", "seeds", "mean", "sd", "interval", "level", "p", "p (Holm)", "pseudomedian"),
-        *("over test examples, 95%", "p (sign flips)", "verdict"),
+        *("difference", "seeds", "mean", "sd", "p", "pseudomedian", "p (sign flips)"),
+        "over test examples, 95%",
     )
     rows = []
     for c in summary.comparisons:
@@ -87,14 +123,10 @@ def _comparison_table(summary: Summary) -> list[Block]:
                 len(c.seeds),
                 format_difference(c.mean),
                 format_number(c.sd, 3),
-                MISSING if c.interval is None else format_interval(*c.interval),
-                MISSING if c.level is None else f"{100 * c.level:.3g}%",
-                format_number(c.p, 3),
-                format_number(c.p_holm, 3),
+                format_p(c.p),
                 format_difference(c.pseudomedian),
+                format_p(c.sign_flip_p),
                 MISSING if examples is None else format_interval(examples.low, examples.high),
-                format_number(c.sign_flip_p, 3),
-                c.verdict,
             )
         )
     return [Heading(f"Paired differences of `{summary.experiment.metric}`"), Table(header, rows)]

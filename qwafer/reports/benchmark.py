@@ -5,16 +5,16 @@ from pathlib import Path
 
 from qwafer._io import write_text
 from qwafer.comparison.differences import Differences
-from qwafer.comparison.record import FeatureSource, HeadRecord
+from qwafer.comparison.record import FeatureSource
 from qwafer.comparison.summary import Summary
 from qwafer.experiment import Experiment
 from qwafer.reports import benchmark_tables as tables
-from qwafer.reports.document import Block, Heading, Images, Items, Paragraph, to_html, to_markdown
+from qwafer.reports.document import Block, Heading, Images, Items, Paragraph, to_html, to_markdown, with_contents
 from qwafer.reports.figures import Drawn
-from qwafer.reports.texts import text_blocks
+from qwafer.reports.format import format_spread
+from qwafer.reports.texts import merged, no_verdicts, text_blocks, verdict_line
 
 KINDS = {
-    "roc": "ROC and precision-recall curves",
     "confusion": "Confusion matrices",
     "reliability": "Reliability",
     "errors": "Worst errors",
@@ -45,29 +45,45 @@ def report_blocks(
     """Return the whole report, `summary` being that of the sweep; `shared`, `figures`: what `draw_shared` and, by head,
     `draw_head` drew.
     """
-    first = next(iter(records.values()))
     seed = _shown(records)
+    drawn = [shared[name] for name in ("roc", "precision_recall") if name in shared]
+    curves: list[Block] = [Heading("ROC and precision-recall curves"), Images(drawn)] if drawn else []
     learning: list[Block] = [Heading("Learning"), Images([shared["learning"]])] if "learning" in shared else []
-    warned: Block = Items(list(warnings)) if warnings else Paragraph("None.")
+    warned: Block = Items(merged(warnings, records)) if warnings else Paragraph("None.")
     blocks: list[Block] = [
         Heading(experiment.title or experiment.name, 1),
+        Paragraph(_summary(experiment, records, differences, len(merged(warnings, records)))),
         *text_blocks(summary),
         Paragraph(_foundation(experiment, records)),
         Heading("Results"),
         tables.key_results(records),
         Paragraph(
-            "Mean ± standard deviation over seeds: the spread of training"
+            "On test, mean ± standard deviation over seeds: the spread of training"
             + (", initial values and batches on one split" if _one_split(records) else ", initial values and splits")
-            + f". Intervals over examples: BCa bootstrap of the test examples of {seed}, the trained head and its "
-            "thresholds held fixed. The two say different things, and neither contains the other."
+            + "."
         ),
         Images([shared[name] for name in ("trade_off", "average_precision") if name in shared]),
         Heading("Differences"),
         *_differences(experiment, differences),
+        Heading("Warnings"),
+        warned,
+        *map(Paragraph, test_reads),
+        Heading("Decisions and probabilities"),
+        tables.decisions(records),
+        tables.probabilities(records),
+        Paragraph("On test, mean ± standard deviation over seeds."),
+        Heading("Intervals over examples"),
+        tables.example_intervals(records),
+        Paragraph(
+            f"95% BCa bootstrap of the test examples of {seed}, the trained head and its thresholds held fixed. The "
+            "spread over seeds says something else, and neither contains the other."
+        ),
         Heading("Cost"),
-        tables.efficiency(records),
-        Paragraph(_timing_note(first, jobs)),
+        tables.training_cost(records),
+        tables.inference_cost(records),
+        Paragraph(_timing_note(records, jobs)),
         *learning,
+        *curves,
         *_head_figures(figures),
         *_thresholds(records, costs),
         Heading("Calibration"),
@@ -77,14 +93,29 @@ def report_blocks(
             "at p = 0.5. A dagger counts labels that could not be fitted or stopped at a bound."
         ),
         Heading("Classes"),
-        *_classes(records),
-        Heading("Warnings"),
-        warned,
-        *map(Paragraph, test_reads),
+        tables.class_table(records),
+        Paragraph(
+            f"{seed[0].upper()}{seed[1:]}; Brier score, ECE and threshold of every class are in `bench_HEAD.json`. A "
+            "dagger marks classes whose thresholded metrics cannot be trusted."
+        ),
         Heading("What this rests on"),
         *_rests_on(records),
     ]
-    return blocks
+    return with_contents(blocks)
+
+
+def _summary(experiment: Experiment, records: tables.Records, differences: Differences, n_warnings: int) -> str:
+    """Return what came out in a sentence per metric."""
+    base = records[experiment.baseline]
+    said = []
+    for name, comparisons in differences.seeds.items():
+        label = tables.seed_metric_label(name)
+        at = format_spread(base.test[name].mean, base.test[name].sd)
+        said.append(f"{label[0].upper()}{label[1:]} ({experiment.baseline}: {at}): {verdict_line(comparisons)}.")
+    warned = f" **{n_warnings} warning{'s' if n_warnings > 1 else ''}** below." if n_warnings else ""
+    seeds = max(len(record.runs) for record in records.values())
+    over = f"over {seeds} seeds" if seeds > 1 else "with one seed"
+    return f"**Summary.** Against the baseline {experiment.baseline}, on test {over}. {' '.join(said)}{warned}"
 
 
 def _one_split(records: tables.Records) -> bool:
@@ -129,19 +160,24 @@ def _source_text(source: FeatureSource) -> str:
 
 
 def _differences(experiment: Experiment, differences: Differences) -> list[Block]:
-    blocks: list[Block] = []
-    for name, comparisons in differences.seeds.items():
-        label = "macro F1" if name.startswith("f1") else "macro ROC-AUC"
-        blocks += [Heading(f"Over seeds: {label} on test", 3), tables.seed_table(comparisons)]
-        blocks.append(Items([comparison.sentence for comparison in comparisons]))
+    reasons = no_verdicts([c for comparisons in differences.seeds.values() for c in comparisons])
     return [
-        *blocks,
-        Heading("Over test examples, seed by seed", 3),
-        tables.example_table(differences.examples, experiment.baseline),
+        tables.verdict_table(differences.seeds),
         Paragraph(
-            "Over seeds: t test of the paired differences, adjusted for the number of heads (Holm), with the interval "
-            f"that inverts it; {_limits(differences)}. "
-            "Over examples: BCa bootstrap, both heads read on the same resampled test examples, thresholds held fixed."
+            f"Difference from {experiment.baseline} on test, mean over seeds with the interval that decides; "
+            f"{_limits(differences)}."
+        ),
+        *([Items(reasons)] if reasons else []),
+        tables.seed_table(differences.seeds),
+        Paragraph(
+            "t test of the paired differences over seeds, adjusted for the number of heads (Holm), with the interval "
+            "that inverts it at the level of its step."
+        ),
+        Heading("Over test examples, seed by seed", 3),
+        tables.example_table(differences.examples),
+        Paragraph(
+            f"Difference from {experiment.baseline}: 95% BCa bootstrap, both heads read on the same resampled test "
+            "examples, thresholds held fixed. The other seeds are in `differences.json`."
         ),
     ]
 
@@ -150,13 +186,23 @@ def _limits(differences: Differences) -> str:
     return next(c.design.limits for comparisons in differences.seeds.values() for c in comparisons)
 
 
-def _timing_note(record: HeadRecord, jobs: int) -> str:
+def _timing_note(records: tables.Records, jobs: int) -> str:
+    record = next(iter(records.values()))
     host = record.environment.host
+    kinds = {
+        "one example": [r.inference.one for r in records.values()],
+        f"{record.inference.batch.examples} examples": [r.inference.batch for r in records.values()],
+    }
+    calls = ", ".join(
+        f"at least {min(t.repetitions for t in found):,} calls with {what} after {found[0].warm_up} to warm up"
+        for what, found in kinds.items()
+    )
     return (
         f"Inference was timed head by head in a process of its own with one thread, features in, NumPy logits out, "
         "after all training had ended: every call waits for its result; a pass is the median of "
-        f"{record.inference.test.passes}. A single example goes through a program of batch size one. Backbones are not "
-        f"in these numbers. Training ran {jobs} runs at a time, each in a process of its own with one thread. Machine: "
+        f"{record.inference.test.passes}; {calls}. A single example goes through a program of batch size one. "
+        f"Backbones are not in these numbers. Training ran {jobs} runs at a time, each in a process of its own with "
+        "one thread. Machine: "
         f"{host.cpu} ({host.cpus or '?'} CPUs), devices {', '.join(host.devices)}."
     )
 
@@ -179,30 +225,18 @@ def _thresholds(records: tables.Records, costs: Sequence[float]) -> list[Block]:
     first = next(iter(records.values()))
     if first.exclusive:
         return []
-    blocks: list[Block] = [Heading("Thresholds")]
-    for head, record in records.items():
-        blocks += [Heading(head, 3), tables.threshold_table(record)]
     tn, fp, fn, tp = (f"{cost:g}" for cost in costs)
-    blocks.append(
+    return [
+        Heading("Thresholds"),
+        Paragraph("Macro F1 on test:"),
+        tables.threshold_table(records, "f1"),
+        Paragraph("Mean cost per example and label:"),
+        tables.threshold_table(records, "cost"),
         Paragraph(
             f"One threshold per label, tuned on validation, read on test, {_shown(records)}. Costs per decision: "
-            f"true negative {tn}, false positive {fp}, false negative {fn}, true positive {tp}; the mean is over "
-            "examples and labels. A dagger counts labels where tuning means nothing: their threshold is p = 0.5. The "
-            "thresholds themselves are in `bench_HEAD.json`."
-        )
-    )
-    return blocks
-
-
-def _classes(records: tables.Records) -> list[Block]:
-    blocks: list[Block] = []
-    for head, record in records.items():
-        blocks += [Heading(head, 3), tables.class_table(record)]
-    shown = _shown(records)
-    return [
-        *blocks,
-        Paragraph(
-            f"{shown[0].upper()}{shown[1:]}. A dagger marks classes whose thresholded metrics cannot be trusted."
+            f"true negative {tn}, false positive {fp}, false negative {fn}, true positive {tp}. A dagger counts labels "
+            "where tuning means nothing: their threshold is p = 0.5. Thresholds, precision, recall, balanced accuracy "
+            "and exact match are in `bench_HEAD.json`."
         ),
     ]
 

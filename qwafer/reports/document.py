@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: 1rem; margin-top: 1.5rem; }
+h2, h3 { scroll-margin-top: 0.5rem; } a { color: inherit; }
+ul.contents { columns: 14rem; padding-left: 1.1rem; margin: 0.6rem 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; margin: 0.6rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.2rem 0.6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
@@ -25,8 +28,17 @@ figure { margin: 0; max-width: 30rem; flex: 1 1 19rem; }
 figure img { width: 100%; border-radius: 4px; background: #fff; }
 figure.page { max-width: 60rem; flex-basis: 40rem; }
 figcaption { font-size: 13px; color: var(--muted); }
-code { font-size: 0.92em; } p.note { color: var(--muted); }
+code { font-size: 0.92em; } p, li { overflow-wrap: anywhere; }
+@media (max-width: 40rem) {
+  body { margin: 1rem auto; padding: 0 0.75rem; }
+  table { font-size: 11px; width: 100%; }
+  th, td, td.text { white-space: normal; padding: 0.2rem 3px; } .text { overflow-wrap: anywhere; min-width: 3.2rem; }
+  figure.page { overflow-x: auto; } figure.page img { width: 44rem; max-width: none; }
+  td:first-child, th:first-child { position: sticky; left: 0; background: var(--page); }
+  tr:nth-child(even) td:first-child { background: var(--band); }
+}
 """
+"""On a phone (40 rem and less) cells wrap, and the first column stays in sight where a table is wider still."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,14 @@ class Heading:
 
     text: str
     level: int = 2
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A list of links to headings."""
+
+    texts: Sequence[str]
+    """What the headings say."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,19 @@ class Images:
     files: Sequence[tuple[Path, str]]
 
 
-Block = Heading | Paragraph | Items | Table | Images
+Block = Heading | Contents | Paragraph | Items | Table | Images
+
+
+def with_contents(blocks: Sequence[Block]) -> list[Block]:
+    """Return `blocks` with links to all headings of level 2 before the first of them."""
+    titles = [block.text for block in blocks if isinstance(block, Heading) and block.level == 2]
+    first = next((i for i, block in enumerate(blocks) if isinstance(block, Heading) and block.level == 2), len(blocks))
+    return [*blocks[:first], Contents(titles), *blocks[first:]]
+
+
+def anchor(text: str) -> str:
+    """Return the anchor of a heading, which is the one that GitHub gives it in Markdown."""
+    return re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
 
 
 def to_markdown(blocks: Sequence[Block], folder: Path = Path()) -> str:
@@ -89,6 +121,8 @@ def to_html(blocks: Sequence[Block], title: str) -> str:
 def _markdown(block: Block, folder: Path) -> str:
     if isinstance(block, Heading):
         return f"{'#' * block.level} {block.text}"
+    if isinstance(block, Contents):
+        return "\n".join(f"- [{text}](#{anchor(text)})" for text in block.texts)
     if isinstance(block, Paragraph):
         return block.text
     if isinstance(block, Items):
@@ -108,7 +142,10 @@ def _markdown_row(cells: Sequence[object]) -> str:
 
 def _html(block: Block) -> str:
     if isinstance(block, Heading):
-        return f"<h{block.level}>{_inline(block.text)}</h{block.level}>"
+        return f'<h{block.level} id="{html.escape(anchor(block.text))}">{_inline(block.text)}</h{block.level}>'
+    if isinstance(block, Contents):
+        links = (f'<li><a href="#{html.escape(anchor(text))}">{_inline(text)}</a></li>' for text in block.texts)
+        return f'<ul class="contents">{"".join(links)}</ul>'
     if isinstance(block, Paragraph):
         return f"<p>{_inline(block.text)}</p>"
     if isinstance(block, Items):
@@ -124,9 +161,14 @@ def _html_row(cells: Sequence[object], tag: str, text_columns: int) -> str:
     kinds = [' class="text"' if column < text_columns else "" for column in range(len(cells))]
     return (
         "<tr>"
-        + "".join(f"<{tag}{kind}>{_inline(str(cell))}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+        + "".join(f"<{tag}{kind}>{_inline(_unbroken(cell))}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
         + "</tr>"
     )
+
+
+def _unbroken(cell: object) -> str:
+    """Return the text of a cell, in which a sign stays beside its number where lines are short."""
+    return str(cell).replace("± ", "±\u00a0").replace("→ ", "→\u00a0")
 
 
 def _figure(file: Path, caption: str) -> str:

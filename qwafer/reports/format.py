@@ -12,6 +12,11 @@ def format_number(value: Any, digits: int = 4) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
 
 
+def format_p(value: float | None) -> str:
+    """Return a p value to three digits, down to 0.0001."""
+    return "<0.0001" if value is not None and value < 1e-4 else format_number(value, 3)
+
+
 def format_difference(value: float | None) -> str:
     """Return a signed number to four decimals."""
     return MISSING if value is None or value != value else f"{value:+.4f}"

@@ -1,8 +1,68 @@
-"""What the author of an experiment wrote: before the first run, and afterwards."""
+"""Sentences that reports share: what the author of an experiment wrote, and what the comparisons came to."""
 
+from collections.abc import Collection, Sequence
+
+from qwafer.comparison.design import FEWEST_SEEDS
+from qwafer.comparison.statistics import Comparison
 from qwafer.comparison.summary import Summary
 from qwafer.reports.document import Paragraph
 from qwafer.sweeps.directory import seeds_text
+
+DECIDED = ("better", "equivalent", "undecided", "worse")
+"""The verdicts; every other one says why there is none."""
+
+
+def verdict_line(comparisons: Sequence[Comparison]) -> str:
+    """Return which arms have which verdict: "none is better; equivalent: a, b; no verdict: c (not converged)"."""
+    found: dict[str, list[str]] = {}
+    for c in comparisons:
+        found.setdefault(c.verdict, []).append(c.arm)
+    names = {
+        verdict: f"all {len(arms)}" if len(arms) == len(comparisons) > 3 else ", ".join(arms)
+        for verdict, arms in found.items()
+    }
+    said = [f"{verdict}: {names[verdict]}" for verdict in DECIDED if verdict in found]
+    none = [f"{arms} ({verdict})" for verdict, arms in names.items() if verdict not in DECIDED]
+    lead = [] if "better" in found else ["none is better"]
+    return "; ".join([*lead, *said, *([f"no verdict: {'; '.join(none)}"] if none else [])])
+
+
+def no_verdicts(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return a sentence for each reason why comparisons have no verdict, with the arms and the runs at fault."""
+    found: dict[str, list[str]] = {}
+    for c in comparisons:
+        if c.verdict in DECIDED:
+            continue
+        arms = found.setdefault(c.verdict, [])
+        runs: dict[str, str] = {}
+        if c.verdict == "not converged":
+            runs = {arm: f"{arm} ({count} of {len(c.seeds)} runs)" for arm, count in c.not_converged.items()}
+        elif c.verdict == "collapsed":
+            runs = {arm: f"{arm} (seed {', '.join(map(str, seeds))})" for arm, seeds in c.collapsed.items()}
+        arms += [text for text in (runs or {c.arm: c.arm}).values() if text not in arms]
+    return [f"**No verdict, {verdict}**: {', '.join(arms)}{_WHY.get(verdict, '')}." for verdict, arms in found.items()]
+
+
+_WHY = {
+    "too few seeds": f": a verdict takes at least {FEWEST_SEEDS} seeds",
+    "not converged": ": training ended before it had converged; train longer (training.epochs, training.max_doublings)",
+    "collapsed": ": a mean describes neither kind of run; the pseudomedian is not moved by single runs",
+    "no spread": ": every seed has the same difference, so that there is nothing to test it against",
+    "identical": ": every run equals that of the baseline exactly",
+    "no data": ": no seed has both runs with a defined metric, so nothing can be said",
+}
+
+
+def merged(sentences: Sequence[str], arms: Collection[str]) -> list[str]:
+    """Return `sentences` ("ARM: what is wrong"), those on several arms in the place of the first of them."""
+    found: dict[str, list[str]] = {}
+    for sentence in sentences:
+        arm, colon, rest = sentence.partition(": ")
+        if colon and arm in arms:
+            found.setdefault(rest, []).append(arm)
+        else:
+            found.setdefault(sentence, [])
+    return [f"{', '.join(names)}: {rest}" if names else rest for rest, names in found.items()]
 
 
 def text_blocks(summary: Summary) -> list[Paragraph]:

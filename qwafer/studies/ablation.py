@@ -130,7 +130,7 @@ def _check_arms(experiment: Experiment, sources: Mapping[str, Source], arms: Seq
     )
     failures = {arm: failures[arm] for arm in arms if arm in failures}  # in the order of the arms, not of time
     for arm, failure in failures.items():
-        if failure.type in ("InputError", "CapabilityError"):
+        if failure.type in ("InputError", "CapabilityError", "MemoryError"):
             raise InputError(f"arm {arm}: {failure.error}")
     if failures and len(failures) == len(arms):
         arm, failure = next(iter(failures.items()))

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qwafer._checks import check_positive_int
+from qwafer._checks import check_path, check_positive_int
 from qwafer._io import digest, read_or_set_aside
 from qwafer._records import from_json, load_record, save_record
 from qwafer.comparison import check_comparable, check_design, check_metric, unconverged_seeds
@@ -73,7 +73,7 @@ def run_benchmark(
     cost_matrix(costs)
     report = progress or (lambda _: None)
     executor = LocalProcesses(jobs) if executor is None else executor
-    out = Path(out)
+    out = check_path(out)
     resolved = resolve(
         experiment,
         out / "features",
@@ -160,13 +160,16 @@ def _report(
         examples=example_differences(runs, experiment.baseline, n_resamples=n_resamples),
     )
     sources = {head: _source(resolved.files[head]) for head in runs}
-    records = {head: head_record(head, runs[head], analyses[head], timings[head], sources[head]) for head in runs}
+    records = {
+        head: head_record(head, runs[head], analyses[head], timings[head], sources[head], n_resamples=n_resamples)
+        for head in runs
+    }
     for head, record in records.items():
         save_record(out / f"bench_{head}.json", record)
     save_record(out / "differences.json", differences)
 
     folder = out / "figures"
-    shared = draw_shared(runs, records, folder)
+    shared = draw_shared(runs, records, experiment.baseline, folder)
     figures: dict[str, dict[str, Drawn]] = {}
     for head, by in runs.items():
         run = next(iter(by.values()))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from qwafer._checkpoints import remove_checkpoints
+from qwafer._checks import check_path
 from qwafer._errors import InputError, PairingError, RecordError
 from qwafer._io import DAMAGED, TEMPORARY, jsonable, npz_damage, read_or_set_aside, remove_temporaries
 from qwafer._records import load_record, save_record
@@ -100,7 +101,7 @@ class OutputDirectory:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = check_path(path)
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file: choose another output directory")
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qwafer._checkpoints import Checkpoints
-from qwafer._checks import check_positive_int
+from qwafer._checks import LARGEST_SEED, check_positive_int
 from qwafer._io import digest, hash_texts, key_seed
 from qwafer._process import free_memory_maps
 from qwafer.config import RunConfig
@@ -76,7 +76,7 @@ def train(
     """
     begin = time.perf_counter()
     free_memory_maps()
-    check_positive_int("seed", seed, minimum=0)
+    check_positive_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
     check_feature_set(data)
     config = config if from_source else given_config(config, data)
     prepared = prepare(config, data, seed)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from qwafer._checks import check_positive_int
+from qwafer._checks import LARGEST_SEED, check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json
+from qwafer._reading import reads
 from qwafer.backbones.chunks import difference
 from qwafer.config import RunConfig
+from qwafer.data.files import read_npz
 from qwafer.features import FeatureSet, as_features, check_finite, fingerprint
 from qwafer.heads import Head, predict_logits
 from qwafer.training._judge import Judgement
 from qwafer.training._prepare import Prepared
 from qwafer.training.make import make_head, make_program
 
+MAX_BLANK = 2**24
+"""Numbers of the blank examples from which a saved head is made again; beyond, there are fewer examples."""
 PREDICTION_BATCH = 256
 """Examples a call; the last batch is padded, so that one program serves any number."""
 
@@ -138,23 +141,24 @@ class Predictor:
             np.savez(file, allow_pickle=False, record=np.array(canonical_json(record)), **arrays)
 
     @classmethod
+    @reads("is not a saved predictor")
     def load(cls, path: str | Path) -> "Predictor":
         """Return the predictor saved at `path`; raises InputError where the file is not one."""
         try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = dict(archive)
+            arrays = read_npz(Path(path))
             record = json.loads(arrays.pop("record").item())
             config = RunConfig.from_dict(record["config"])
             label_names, thresholds = _labels(record["label_names"], record["thresholds"])
-            for name, minimum in (("n_features", 1), ("n_train", 1), ("seed", 0)):
-                check_positive_int(name, record[name], minimum=minimum)
+            for name, minimum in (("n_train", 1), ("seed", 0)):
+                check_positive_int(name, record[name], minimum=minimum, maximum=LARGEST_SEED)
+            check_positive_int("n_features", record["n_features"], maximum=MAX_BLANK)
             if not isinstance(record["provenance"], dict):
                 raise InputError(f"`provenance` must be a dict of JSON data, got {record['provenance']!r}")
             saved: dict[str, dict[str, Any]] = {"params": {}, "buffers": {}}
             for name, value in arrays.items():
                 kind, key = name.split("/", 1)
                 saved[kind][key] = jnp.asarray(value)
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        except InputError as error:
             raise InputError(f"{path} is not a saved predictor ({error})") from error
         # The saved arrays replace those of a blank head of the same widths.
         blank = _blank(config, record["n_train"], record["n_features"], len(label_names))
@@ -177,8 +181,9 @@ def _labels(names: Any, thresholds: Any) -> tuple[tuple[str, ...], tuple[float, 
 
 def _blank(config: RunConfig, n_train: int, n_features: int, n_labels: int) -> Head:
     """Return the head of `config` made from zeros, seed 0: a file holds its arrays, and this gives everything else."""
+    rows = min(n_train, max(1, MAX_BLANK // n_features))
     try:
-        return make_head(config, np.zeros((n_train, n_features), np.float32), n_labels, seed=0)
+        return make_head(config, np.zeros((rows, n_features), np.float32), n_labels, seed=0)
     except Exception as error:
         raise InputError(
             f"head {config.name('head')} cannot be made from blank features, as its file needs "

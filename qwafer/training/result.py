@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,9 @@ import numpy as np
 
 from qwafer._errors import InputError, RecordError
 from qwafer._io import atomic_path, digest, write_json
+from qwafer._reading import reads
 from qwafer._records import IN_MEMORY, from_json, read_json, to_json
+from qwafer.data.files import read_npz
 from qwafer.evaluation import Evaluation, evaluate
 from qwafer.training._environment import Environment
 from qwafer.training.predictor import Predictor
@@ -200,8 +200,10 @@ class RunResult:
         )
 
     def __repr__(self) -> str:
-        score = self.test.macro.get("roc_auc", np.nan)
-        return f"RunResult(seed={self.seed}, epochs_run={self.epochs_run}, test.roc_auc={score:.4f})"
+        name = self.config.get("head", {}).get("name", "unknown head")
+        shown = ("roc_auc", "f1" if self.exclusive else "f1_tuned")
+        scores = ", ".join(f"test.{metric}={self.test.macro.get(metric, np.nan):.4f}" for metric in shown)
+        return f"RunResult({name}, seed={self.seed}, epochs_run={self.epochs_run}, {scores})"
 
     def curve(self, name: str) -> np.ndarray:
         """Return the curve `name` as float64, (T,) or (T, n_labels); NaN where undefined, empty where there is none."""
@@ -231,6 +233,7 @@ class RunResult:
         write_json(path, {**form, "digest": _digest(form, self.outputs)})
 
     @classmethod
+    @reads("is damaged: run it again")
     def load(cls, path: str | Path) -> "RunResult":
         """Return the result saved at `path`, with its arrays, after its digest and its metrics were computed again.
 
@@ -307,11 +310,7 @@ def _close(one: float, other: float) -> bool:
 def _read_arrays(path: Path, owner: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise RecordError(f"{owner} has lost its logits ({path.name}): delete it, and the run is done again")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is damaged ({error}): run it again") from error
+    return read_npz(path)
 
 
 Runs = Mapping[str, Mapping[int, RunResult]]

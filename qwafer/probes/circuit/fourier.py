@@ -69,6 +69,7 @@ def fourier_spectrum(subject: Subject, *, n_points: int = 8, max_degree: int = 8
         "largest_coefficients": power,
         "reached": reached,
         "accessible": limit,
+        "zero": zero,
         "frequencies": list(range(degree + 1)),
     }
     return Report(

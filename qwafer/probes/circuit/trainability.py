@@ -222,9 +222,9 @@ def trainability(
     design = -float(np.polyfit(qubits, designs, 1)[0])
     verdict: Verdict = "fail" if sigma < LOST_SIGMA else "warn" if sigma < FAINT_SIGMA else "pass"
     headline = (
-        f"gradient s.d. {sigma:.2g} at {how} weights{': nothing to follow' if verdict == 'fail' else ''}; bits lost "
-        f"per wire: local cost {local.rate:.2f} [{local.low:.2f}, {local.high:.2f}], global {other.rate:.2f}, 2-design "
-        f"{design:.2f}"
+        f"gradient s.d. {sigma:.2g} of mean Z at {how} weights{': nothing to follow' if verdict == 'fail' else ''}; "
+        f"bits of variance lost per wire: local cost {local.rate:.2f} [{local.low:.2f}, {local.high:.2f}], global "
+        f"{other.rate:.2f} [{other.low:.2f}, {other.high:.2f}], 2-design {design:.2f}"
     )
     return Report(
         name="barren plateau",

@@ -1,12 +1,12 @@
 """Figures of results. Functions return matplotlib figures; `save_figure` writes them as PNG and PDF."""
 
 from qwafer.reports.figures.classes import TradeOffPoint as TradeOffPoint
-from qwafer.reports.figures.classes import class_bars as class_bars
+from qwafer.reports.figures.classes import class_values as class_values
 from qwafer.reports.figures.classes import reliability_diagrams as reliability_diagrams
 from qwafer.reports.figures.classes import trade_off as trade_off
 from qwafer.reports.figures.curves import curve_matrix as curve_matrix
+from qwafer.reports.figures.curves import label_curves as label_curves
 from qwafer.reports.figures.curves import learning_curves as learning_curves
-from qwafer.reports.figures.curves import roc_and_precision_recall as roc_and_precision_recall
 from qwafer.reports.figures.curves import training_curves as training_curves
 from qwafer.reports.figures.maps import error_maps as error_maps
 from qwafer.reports.figures.maps import worst_examples as worst_examples

@@ -1,6 +1,5 @@
 """Figures of a comparison: paired values by seed, differences with their intervals, learning curves."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,8 @@ import numpy as np
 
 from qwafer.comparison.metrics import metric_label
 from qwafer.comparison.summary import Summary, ordered_groups
-from qwafer.reports.figures import house_style, learning_curves, new_figure, save_figure
+from qwafer.reports.figures import Drawn, curve_matrix, draw, house_style, new_figure, training_curves
+from qwafer.reports.figures.curves import LEARNING_CAPTION, evaluated_epochs
 from qwafer.reports.figures.style import (
     COLUMN,
     INK,
@@ -17,20 +17,18 @@ from qwafer.reports.figures.style import (
     fit_text,
     line_style,
 )
-from qwafer.training.result import CURVES, GROUP_CURVES, RunResult, Runs
+from qwafer.training.result import GROUP_CURVES, Runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHOWN = ("train_loss", "val_loss", "val_roc_auc")
-"""The curves that are drawn."""
 LEARNING = ("grad_norm", "distance")
 """The curves that are drawn for every group of parameters."""
 
 
-def write_figures(summary: Summary, results: Runs, folder: Path) -> list[tuple[Path, str]]:
-    """Write each figure as PNG and PDF into `folder`; return (PNG, caption) of those that have something to show."""
+def write_figures(summary: Summary, results: Runs, folder: Path) -> list[Drawn]:
+    """Write each figure as PNG and PDF into `folder`; return those that have something to show."""
     metric, baseline = summary.experiment.metric, summary.experiment.baseline
     figures = (
         (
@@ -47,21 +45,17 @@ def write_figures(summary: Summary, results: Runs, folder: Path) -> list[tuple[P
         (
             "curves",
             curves_figure(results),
-            "Learning curves: mean over seeds, in the band from the least to the largest.",
+            LEARNING_CAPTION,
         ),
         (
             "learning",
             learning_figure(results),
             "Gradient norm (before clipping) and distance from the initial values of each group of parameters: mean "
-            "over seeds, in the band from the least to the largest. What stays at zero does not learn.",
+            "over the seeds that still train, in the band from the least to the largest. What stays at zero does not "
+            "learn.",
         ),
     )
-    drawn = []
-    for name, figure, caption in figures:
-        if figure is not None:
-            save_figure(figure, folder / name)
-            drawn.append((folder / f"{name}.png", caption))
-    return drawn
+    return [draw(figure, folder / name, caption) for name, figure, caption in figures if figure is not None]
 
 
 def paired_figure(summary: Summary) -> "Figure | None":
@@ -119,12 +113,7 @@ def differences_figure(summary: Summary) -> "Figure | None":
 
 def curves_figure(results: Runs) -> "Figure | None":
     """Return training loss, validation loss and validation ROC-AUC over the epochs, one line per arm."""
-    epochs = _epochs(results)
-    if not epochs:
-        return None
-    trained = {arm: runs for arm, runs in results.items() if any(run.curve("epoch").size for run in runs.values())}
-    panels = {CURVES[name]: {arm: _matrix(runs, name, epochs) for arm, runs in trained.items()} for name in SHOWN}
-    return learning_curves(epochs, panels)
+    return training_curves({arm: list(runs.values()) for arm, runs in results.items()})
 
 
 def learning_figure(results: Runs) -> "Figure | None":
@@ -134,7 +123,7 @@ def learning_figure(results: Runs) -> "Figure | None":
     )
     if not groups:
         return None
-    epochs = _epochs(results)
+    epochs = evaluated_epochs(run for runs in results.values() for run in runs.values())
     with house_style():
         figure = new_figure(PAGE if len(groups) > 2 else COLUMN, 2.9)
         axes = figure.subplots(len(LEARNING), len(groups), squeeze=False, sharex=True)
@@ -143,7 +132,7 @@ def learning_figure(results: Runs) -> "Figure | None":
             for column, group in enumerate(groups):
                 axis = axes[row, column]
                 for i, (arm, runs) in enumerate(results.items()):
-                    values = _matrix(runs, f"{name}.{group}", epochs)
+                    values = curve_matrix(runs.values(), f"{name}.{group}", epochs)
                     if np.isfinite(values).any():
                         handles[arm] = _draw(axis, epochs, values, i)
                 axis.set_ylim(bottom=0)
@@ -158,7 +147,7 @@ def learning_figure(results: Runs) -> "Figure | None":
     return figure
 
 
-def _draw(axis: "Axes", epochs: list[float], values: np.ndarray, index: int) -> Any:
+def _draw(axis: "Axes", epochs: list[int], values: np.ndarray, index: int) -> Any:
     """Draw the mean of `values` (runs, T) in the band from the least to the largest, and return its line."""
     seen = np.isfinite(values).any(axis=0)
     x, shown = np.asarray(epochs)[seen], values[:, seen]
@@ -169,20 +158,3 @@ def _draw(axis: "Axes", epochs: list[float], values: np.ndarray, index: int) -> 
         x, np.nanmin(shown, axis=0), np.nanmax(shown, axis=0), color=kind["color"], alpha=0.15, linewidth=0
     )
     return line
-
-
-def _epochs(results: Runs) -> list[float]:
-    """Return every epoch at which some run was evaluated."""
-    return sorted({epoch for runs in results.values() for run in runs.values() for epoch in run.curve("epoch")})
-
-
-def _matrix(runs: Mapping[int, RunResult], name: str, epochs: list[float]) -> np.ndarray:
-    """Return the curve `name` of all runs as (runs, T) at `epochs`; NaN where a run has no value, having stopped
-    early.
-    """
-    matrix = np.full((len(runs), len(epochs)), np.nan)
-    for row, run in enumerate(runs.values()):
-        values = run.curve(name)
-        if values.size:
-            matrix[row, np.searchsorted(epochs, run.curve("epoch"))] = values
-    return matrix

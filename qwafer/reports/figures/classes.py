@@ -1,4 +1,4 @@
-"""Figures with one entry per class or per head: bars of a metric, reliability diagrams, parameters against a metric."""
+"""Figures of heads and classes: a metric of each class, reliability diagrams, parameters against a metric."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,11 @@ from numpy.typing import ArrayLike
 
 from qwafer._errors import InputError
 from qwafer.evaluation import metrics
-from qwafer.evaluation.calibration import reliability_curve
+from qwafer.evaluation.calibration import Reliability, reliability_curve
 from qwafer.reports.figures import style as look
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -21,62 +22,76 @@ class TradeOffPoint:
     """One head in `trade_off`."""
 
     name: str
-    """What the legend says."""
+    """What stands beside the point."""
     n_parameters: int
     """Trainable parameters."""
     value: float
     """The metric."""
-    low: float = np.nan
-    """Lower end of its interval; NaN: none is drawn."""
-    high: float = np.nan
-    """Upper end of its interval."""
+    interval: tuple[float, float] = (np.nan, np.nan)
+    """Its ends; NaN: none is drawn."""
+    seeds: tuple[float, float] = (np.nan, np.nan)
+    """The least and the largest value of a seed; NaN: none is drawn."""
 
 
-def class_bars(
+def class_values(
     values: Mapping[str, ArrayLike],
     label_names: Sequence[str],
     *,
     xlabel: str = "Average precision",
     intervals: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    reference: str = "",
 ) -> "Figure":
-    """Draw a metric in [0, 1] of each class as horizontal bars, one per head.
+    """Draw a metric in [0, 1] of each class in a panel of its own, a row per head.
 
-    `values` maps a head's name to K values; NaN is written as undefined. `intervals` maps it to (low, high), each K
-    values. One head's values are written beside its bars.
+    `values` maps a head's name to K values, or (seeds, K): then the mean is a dot, on a line from the least to the
+    largest seed. `intervals` maps it to (low, high), each K values, drawn as a band. NaN is written as undefined. A
+    dotted line goes through the value of the head `reference`. Raises InputError for values of another shape.
     """
     n_classes, heads = len(label_names), list(values)
+    runs = {head: np.atleast_2d(np.asarray(found, np.float64)) for head, found in values.items()}
+    for head, found in runs.items():
+        if found.shape[1:] != (n_classes,):
+            raise InputError(f"`values` must hold {n_classes} numbers per head, got shape {found.shape} for {head}")
     with look.house_style():
-        pitch = 0.16 if len(heads) == 1 else 0.07 * len(heads) + 0.08
-        pitch = min(pitch, 8.5 / n_classes)  # a page is high, not endless
-        legend = look.legend_height(heads) if len(heads) > 1 else 0.0
-        figure = look.new_figure(look.COLUMN, 0.5 + pitch * n_classes + legend)
-        axis = figure.subplots()
-        thickness = 0.8 / len(heads)
-        for index, head in enumerate(heads):
-            numbers = np.asarray(values[head], np.float64)
-            if numbers.shape != (n_classes,):
-                raise InputError(
-                    f"`values` must hold {n_classes} numbers per head, got shape {numbers.shape} for {head}"
-                )
-            places = np.arange(n_classes) - 0.4 + (index + 0.5) * thickness
-            axis.barh(places, np.nan_to_num(numbers), thickness * 0.92, label=head, **look.bar_style(index))
-            if intervals is not None and head in intervals:
-                low, high = (np.asarray(end, np.float64) for end in intervals[head])
-                axis.hlines(places, low, high, color=look.INK, linewidth=0.7)
-            for place, number in zip(places, numbers, strict=True):
-                if np.isnan(number):
-                    axis.text(0.01, place, "undefined", va="center", fontsize=look.SMALL_SIZE, color=look.MUTED)
-                elif len(heads) == 1:
-                    axis.text(1.02, place, f"{number:.3f}", va="center", fontsize=look.SMALL_SIZE)
-        names = [look.fit_text(str(name), 1.3, look.SMALL_SIZE) for name in label_names]
-        axis.set_yticks(np.arange(n_classes), names)
-        axis.set(xlim=(0, 1), ylim=(n_classes - 0.45, -0.55), xlabel=xlabel)
-        axis.tick_params(axis="y", length=0)
-        axis.grid(axis="x")
-        if len(heads) > 1:
-            handles, names = axis.get_legend_handles_labels()
-            look.outer_legend(figure, handles, names, "upper")
+        columns = look.grid_columns(n_classes)
+        rows = -(-n_classes // columns)
+        pitch = min(0.13, (9.0 / rows - 0.32) / len(heads))  # a page is high, not endless
+        figure = look.new_figure(look.COLUMN if columns < 3 else look.PAGE, 0.45 + rows * (0.32 + pitch * len(heads)))
+        axes = look.panels(figure, n_classes)
+        width = look.panel_width(figure, axes, beside=0.7)
+        for k, axis in enumerate(axes):
+            for row, head in enumerate(heads):
+                _value_row(axis, row, runs[head][:, k], _ends(intervals, head, k))
+            if reference in runs:
+                at = metrics.nanmean(runs[reference][:, k])
+                axis.axvline(at, color=look.MUTED, linewidth=0.7, linestyle=":", zorder=1)
+            name = look.fit_text(str(label_names[k]), width, look.SMALL_SIZE, lines=2 if n_classes > 12 else 1)
+            axis.set_title(name, fontsize=look.SMALL_SIZE)
+            axis.set(xlim=(-0.02, 1.02), ylim=(len(heads) - 0.4, -0.6), xticks=(0, 0.5, 1))
+            axis.set_xticklabels(("0", "0.5", "1"))
+            axis.set_yticks(range(len(heads)), [look.fit_text(head, 0.9, look.SMALL_SIZE) for head in heads])
+            axis.tick_params(axis="y", length=0)
+            axis.grid(axis="x")
+        look.outer_only(axes)
+        figure.supxlabel(xlabel, fontsize=look.TEXT_SIZE)
         return figure
+
+
+def _ends(intervals: Mapping[str, tuple[ArrayLike, ArrayLike]] | None, head: str, k: int) -> tuple[float, float] | None:
+    if intervals is None or head not in intervals:
+        return None
+    low, high = (float(np.asarray(end, np.float64)[k]) for end in intervals[head])
+    return (low, high) if np.isfinite([low, high]).all() else None
+
+
+def _value_row(axis: "Axes", row: int, values: np.ndarray, interval: tuple[float, float] | None) -> None:
+    if not np.isfinite(values).any():
+        axis.text(0.01, row, "undefined", va="center", fontsize=look.SMALL_SIZE - 1, color=look.MUTED)
+        return
+    if interval is not None:
+        axis.hlines(row, *interval, color=look.PALETTE[0], alpha=0.3, linewidth=4.0)
+    axis.hlines(row, np.nanmin(values), np.nanmax(values), color=look.PALETTE[0], linewidth=0.9)
+    axis.plot([metrics.nanmean(values)], [row], "o", color=look.PALETTE[0], markersize=3)
 
 
 def reliability_diagrams(
@@ -85,83 +100,112 @@ def reliability_diagrams(
     """Draw observed frequency against predicted probability of each class, with its expected calibration error.
 
     `probabilities`, `labels` (N, K); `calibrated` (N, K) are the probabilities after calibration, drawn beside them.
-    The area of a dot grows with the number of examples in its bin.
+    A bar through a dot is the 95% interval of its frequency (`Reliability.interval`); the bars below count the
+    examples of each bin, on a logarithmic axis.
     """
     values, truth, _ = metrics.as_columns(probabilities, labels, "probabilities")
-    series = [("before" if calibrated is not None else "", reliability_curve(values, truth))]
+    series = [reliability_curve(values, truth)]
     if calibrated is not None:
-        series.append(("after", reliability_curve(calibrated, truth)))
+        series.append(reliability_curve(calibrated, truth))
+    n_classes = values.shape[1]
     with look.house_style():
-        figure, axes = look.new_grid(
-            values.shape[1],
-            panel_height=1.05 if values.shape[1] <= 12 else 1.15,
-            extra_height=0.4 if calibrated is None else 0.5,
-        )
-        columns = axes[0].get_subplotspec().get_gridspec().ncols
-        width = (figure.get_figwidth() - 0.5) / columns - 0.06
-        size = look.SMALL_SIZE if len(axes) > 3 else look.TEXT_SIZE
-        for k, axis in enumerate(axes):
+        columns = look.grid_columns(n_classes)
+        rows = -(-n_classes // columns)
+        height = {1: 2.3, 2: 1.9}.get(columns, 1.75 if columns <= 4 else 1.6)
+        width = look.COLUMN if columns < 3 else look.PAGE
+        figure = look.new_figure(width, 0.35 + rows * height + (0.2 if calibrated is not None else 0))
+        axes = look.panels(figure, n_classes, ratios=(3.0, 1.0))
+        room = look.panel_width(figure, axes[0])
+        most = max(max(curve.count) for curves in series for curve in curves)
+        for k, (axis, counts) in enumerate(zip(*axes, strict=True)):
             axis.plot([0, 1], [0, 1], color=look.FAINT, linewidth=0.8)
-            errors = []
-            for index, (_, curves) in enumerate(series):
-                curve = curves[k]
-                count = np.asarray(curve.count, np.float64)
-                kept = count > 0
-                color = look.PALETTE[index]
-                x, y = np.asarray(curve.predicted)[kept], np.asarray(curve.observed)[kept]
-                axis.plot(x, y, color=color, linewidth=0.7, linestyle=look.DASHES[index])
-                area = 1.5 + 14 * np.sqrt(count[kept] / count.sum())
-                axis.scatter(x, y, s=area, color=color, marker=look.MARKERS[index], linewidths=0, zorder=3)
-                errors.append(f"{curve.ece:.3f}".removeprefix("0"))
-            name = look.fit_text(str(label_names[k]), width, size, lines=2 if len(axes) > 12 else 1)
-            axis.set_title(f"{name}\nECE {'→'.join(errors)}", fontsize=size)
-            axis.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xticks=(0, 1), yticks=(0, 1))
-            axis.set_box_aspect(1)
-        look.outer_only(axes)
+            for index, curves in enumerate(series):
+                _reliability(axis, counts, curves[k], index, shift=0.012 * (2 * index - len(series) + 1))
+            errors = "→".join(f"{curves[k].ece:.3f}".removeprefix("0") for curves in series)
+            name = look.fit_text(str(label_names[k]), room, look.SMALL_SIZE, lines=2 if n_classes > 12 else 1)
+            axis.set_title(f"{name}\nECE {errors}", fontsize=look.SMALL_SIZE)
+            axis.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xticks=(0, 0.5, 1), yticks=(0, 1))
+            axis.tick_params(labelbottom=False)
+            counts.set_yscale("log")
+            _powers(counts, most)
+            counts.set(xlim=(-0.04, 1.04), xticks=(0, 0.5, 1))
+            counts.set_xticklabels(("0", "0.5", "1"))
+        look.outer_only(axes[0], below=False)
+        look.outer_only(axes[1])
         figure.supxlabel("Predicted probability", fontsize=look.TEXT_SIZE)
-        figure.supylabel("Observed frequency", fontsize=look.TEXT_SIZE)
+        figure.supylabel("Examples (bars), observed frequency (dots)", fontsize=look.TEXT_SIZE)
         if calibrated is not None:
-            handles = [axes[0].scatter([], [], s=12, color=look.PALETTE[i], marker=look.MARKERS[i]) for i in range(2)]
+            handles = [
+                axes[0][0].scatter([], [], s=12, color=look.PALETTE[i], marker=look.MARKERS[i]) for i in range(2)
+            ]
             look.outer_legend(figure, handles, ["before calibration", "after"], "upper")
         return figure
 
 
+def _reliability(axis: "Axes", below: "Axes", curve: Reliability, index: int, shift: float) -> None:
+    """Draw one curve: frequencies with their intervals on `axis`, counts on `below`."""
+    count = np.asarray(curve.count, np.float64)
+    kept = count > 0
+    color = look.PALETTE[index]
+    x, y = np.asarray(curve.predicted)[kept], np.asarray(curve.observed)[kept]
+    low, high = (end[kept] for end in curve.interval())
+    axis.vlines(x + shift, low, high, color=color, linewidth=0.7, alpha=0.7)
+    axis.plot(
+        x + shift, y, color=color, marker=look.MARKERS[index], markersize=2.2, markeredgewidth=0, linestyle="none"
+    )
+    edges = np.asarray(curve.edges)
+    below.stairs(np.where(kept, count, np.nan), edges, baseline=0.5, color=color, fill=index == 0, alpha=0.45)
+    if index:
+        below.stairs(np.where(kept, count, np.nan), edges, baseline=0.5, color=color, linewidth=0.8)
+
+
+def _powers(axis: "Axes", most: int) -> None:
+    """Label a logarithmic axis of counts from 1 to `most` at its ends."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    top = max(1, int(np.ceil(np.log10(max(most, 2)))))
+    axis.set_ylim(0.5, 10**top * 1.5)
+    axis.yaxis.set_major_locator(FixedLocator([1, 10**top]))
+    axis.yaxis.set_major_formatter(FixedFormatter(["1", look.short_count(10**top)]))
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
 def trade_off(points: Sequence[TradeOffPoint], *, ylabel: str = "Macro F1") -> "Figure":
-    """Draw a metric against the number of trainable parameters (logarithmic): one marker per head, and its interval."""
+    """Draw a metric against the number of trainable parameters (logarithmic): one named point per head.
+
+    A band is a point's interval, a thin line reaches from its least to its largest seed.
+    """
     if not points:
         raise InputError("`points` must hold at least one head")
     with look.house_style():
         from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-        figure = look.new_figure(look.COLUMN, 2.0 + look.legend_height([point.name for point in points]))
+        figure = look.new_figure(look.COLUMN, 2.4 + 0.05 * max(0, len(points) - 10))
         axis = figure.subplots()
         for index, point in enumerate(points):
             kind = look.marker_style(index)
-            if np.isfinite([point.low, point.high]).all():
-                axis.vlines(point.n_parameters, point.low, point.high, color=kind["color"], linewidth=0.9)
+            axis.vlines(point.n_parameters, *point.interval, color=kind["color"], linewidth=4.0, alpha=0.25)
+            axis.vlines(point.n_parameters, *point.seeds, color=kind["color"], linewidth=0.9)
             options = {**kind, "linestyle": "none", "markeredgewidth": 0, "label": point.name}
             axis.plot(point.n_parameters, point.value, **options)
         axis.set_xscale("log")
         numbers = np.array([point.n_parameters for point in points], np.float64)
-        low, high = np.log10(numbers.min()) - 0.15, np.log10(numbers.max()) + 0.15
+        low, high = np.log10(numbers.min()) - 0.25, np.log10(numbers.max()) + 0.25
         if high - low < 2.1:  # two labelled ticks are in sight
             low, high = (low + high) / 2 - 1.05, (low + high) / 2 + 1.05
         axis.set_xlim(10**low, 10**high)
         axis.xaxis.set_major_locator(LogLocator(base=10, numticks=8))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: look.short_count(value)))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_locator(MaxNLocator(5))
-        axis.margins(y=0.12)
+        axis.margins(y=0.15)
         axis.set(xlabel="Trainable parameters", ylabel=ylabel)
         axis.grid()
-        handles, names = axis.get_legend_handles_labels()
-        look.outer_legend(figure, handles, names, "lower")
+        ends = (
+            (point.n_parameters, low, high)
+            for point in points
+            for low, high in (point.interval, point.seeds)
+            if low == low
+        )
+        look.name_points(axis, [(point.name, point.n_parameters, point.value) for point in points], list(ends))
         return figure
-
-
-def _short_count(value: float) -> str:
-    """Return 1, 10, 100, 1k, 10k, 100k, 1M and so on."""
-    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:g}{letter}"
-    return f"{value:g}"

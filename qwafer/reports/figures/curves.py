@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qwafer._checks import check_choice
 from qwafer._errors import InputError
 from qwafer.evaluation import metrics
 from qwafer.evaluation.metrics import Floats
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-CURVES = {"train_loss": "Training loss", "val_loss": "Validation loss", "val_auc": "Validation ROC-AUC"}
-"""The curves that `training_curves` shows, and the label of each."""
-NAMED_CLASSES = 8
-"""Up to so many classes each has a line of its own; beyond, the worst three are named and the rest are grey."""
-_GREY: dict[str, Any] = {"color": "#BDBDBD", "linewidth": 0.5, "zorder": 2}
+SHOWN = ("train_loss", "val_loss", "val_roc_auc")
+"""The curves of a run that `training_curves` shows."""
+LEARNING_CAPTION = (
+    "Learning curves: mean over the seeds that still train at an epoch, in the band from the least to the largest."
+)
 _BEST = (0, (1, 2))
 
 
@@ -47,18 +48,20 @@ def evaluated_epochs(runs: Iterable[Learnt]) -> list[int]:
 
 
 def training_curves(runs: Mapping[str, Sequence[Learnt]]) -> "Figure | None":
-    """Draw training loss, validation loss and validation AUC over the epochs, one line per name (an arm, a head).
+    """Draw training loss, validation loss and validation ROC-AUC over the epochs, one line per name (an arm, a head).
 
-    Each name maps to its runs, one per seed: the line is their mean, in the band from the least to the largest. Names
+    Each name maps to its runs, one per seed: the line is the mean of those still training, in the band from the least
+    to the largest. Names
     that learn nothing in epochs are left out and keep their place in the order of colours; None where no name learns.
     """
+    from qwafer.training.result import CURVES
+
     learnt = {name: own for name, own in runs.items() if evaluated_epochs(own)}
     epochs = evaluated_epochs(run for own in learnt.values() for run in own)
     if not epochs:
         return None
     panels = {
-        label: {name: curve_matrix(own, curve, epochs) for name, own in learnt.items()}
-        for curve, label in CURVES.items()
+        CURVES[curve]: {name: curve_matrix(own, curve, epochs) for name, own in learnt.items()} for curve in SHOWN
     }
     return learning_curves(epochs, panels, order=list(runs))
 
@@ -114,58 +117,62 @@ def learning_curves(
         return figure
 
 
-def roc_and_precision_recall(scores: ArrayLike, labels: ArrayLike, label_names: Sequence[str]) -> "Figure":
-    """Draw the ROC curve and the precision-recall curve of each class side by side.
+def label_curves(
+    scores: Mapping[str, ArrayLike], labels: ArrayLike | Mapping[str, ArrayLike], label_names: Sequence[str], kind: str
+) -> "Figure":
+    """Draw the ROC curves (`kind` "roc") or the precision-recall curves ("precision_recall") of all heads, a panel per
+    label.
 
-    `scores`, `labels` (N, K); for exclusive classes give one-vs-rest logits and one-hot labels. The legend gives
-    ROC-AUC and average precision. Beyond eight classes only the three of lowest average precision are named. Classes
-    where a curve is undefined are said.
+    `scores` maps a head's name to (N, K); `labels` are (N, K), or a head's own by its name. For exclusive classes give
+    one-vs-rest logits and one-hot labels. Titles count the positives of the first head's examples; a grey line is what
+    scores without information give. Labels without a curve say so.
     """
-    values, truth, _ = metrics.as_columns(scores, labels)
-    n_classes = values.shape[1]
-    summary = [metrics.ranking(s, y) for s, y in zip(values.T, truth.T, strict=True)]
-    defined = [k for k in range(n_classes) if np.isfinite(summary[k]).all()]
-    named = defined if n_classes <= NAMED_CLASSES else sorted(defined, key=lambda k: summary[k][1])[:3]
+    check_choice("kind", kind, ("roc", "precision_recall"))
+    heads = list(scores)
+    columns_of = {}
+    for head in heads:
+        own = labels[head] if isinstance(labels, Mapping) else labels
+        columns_of[head] = metrics.as_columns(scores[head], own)[:2]
+    n_classes = len(label_names)
     with look.house_style():
-        room = 0.75 if len(named) > 4 else 2.0
-        texts = [
-            f"{look.fit_text(str(label_names[k]), room, look.SMALL_SIZE)} {summary[k][0]:.3f}, {summary[k][1]:.3f}"
-            for k in named
-        ]
-        others = []
-        if len(defined) > len(named):
-            others.append((f"the other {len(defined) - len(named)} classes", _GREY["color"]))
-        if len(defined) < n_classes:
-            others.append((f"{n_classes - len(defined)} of {n_classes}: undefined", "none"))
-        texts += [text for text, _ in others]
-        figure = look.new_figure(look.COLUMN, 1.8 + look.legend_height(texts))
-        left, right = figure.subplots(1, 2)
-        left.plot([0, 1], [0, 1], color=look.FAINT, linewidth=0.8, zorder=1)
-        lines = {}
-        for k in [k for k in defined if k not in named] + list(named):
-            kind = _GREY if k not in named else {**look.line_style(list(named).index(k)), "zorder": 3}
-            fpr, tpr = roc_points(values[:, k], truth[:, k])
-            left.plot(fpr, tpr, **kind)
-            recall, precision = precision_recall_points(values[:, k], truth[:, k])
-            (lines[k],) = right.plot(recall, precision, drawstyle="steps-pre", **kind)
-        handles = [lines[k] for k in named] + [_line(color) for _, color in others]
-        for axis, xlabel, ylabel in (
-            (left, "False positive rate", "True positive rate"),
-            (right, "Recall", "Precision"),
-        ):
-            axis.set(
-                xlabel=xlabel,
-                ylabel=ylabel,
-                xlim=(-0.02, 1.02),
-                ylim=(-0.02, 1.02),
-                xticks=(0, 0.5, 1),
-                yticks=(0, 0.5, 1),
-            )
+        columns = look.grid_columns(n_classes)
+        width = look.COLUMN if columns < 3 else look.PAGE
+        rows, side = -(-n_classes // columns), (width - 0.45) / columns
+        figure = look.new_figure(width, 0.35 + rows * min(side + 0.1, 2.3) + look.legend_height(heads, width))
+        axes = look.panels(figure, n_classes)
+        room = look.panel_width(figure, axes)
+        handles = {}
+        for k, axis in enumerate(axes):
+            n_positive = int(columns_of[heads[0]][1][:, k].sum())
+            for index, (head, (values, truth)) in enumerate(columns_of.items()):
+                if not np.isfinite(values[:, k]).all() or not 0 < truth[:, k].sum() < len(truth):
+                    continue
+                style = {**look.line_style(index), "linewidth": 0.9}
+                if kind == "roc":
+                    (handles[head],) = axis.plot(*roc_points(values[:, k], truth[:, k]), **style)
+                else:
+                    points = precision_recall_points(values[:, k], truth[:, k])
+                    (handles[head],) = axis.plot(*points, drawstyle="steps-pre", **style)
+            if axis.lines:
+                share = n_positive / len(columns_of[heads[0]][1])
+                chance = ([0, 1], [0, 1]) if kind == "roc" else ([0, 1], [share, share])
+                axis.plot(*chance, color=look.FAINT, linewidth=0.8, zorder=1)
+            else:
+                axis.text(0.5, 0.5, "undefined", ha="center", fontsize=look.SMALL_SIZE, color=look.MUTED)
+            count = f" ({n_positive:,})"
+            name = look.fit_text(str(label_names[k]), room - look.text_width(count, look.SMALL_SIZE), look.SMALL_SIZE)
+            axis.set_title(name + count, fontsize=look.SMALL_SIZE)
+            axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
             axis.set_xticklabels(("0", "0.5", "1"))
             axis.set_yticklabels(("0", "0.5", "1"))
             axis.set_box_aspect(1)
             axis.grid()
-        look.outer_legend(figure, handles, texts, "lower", "ROC-AUC, average precision" if named else "")
+        look.outer_only(axes)
+        across, up = ("False positive rate", "True positive rate") if kind == "roc" else ("Recall", "Precision")
+        figure.supxlabel(across, fontsize=look.TEXT_SIZE)
+        figure.supylabel(up, fontsize=look.TEXT_SIZE)
+        if handles:
+            look.outer_legend(figure, list(handles.values()), list(handles), "upper")
         return figure
 
 

@@ -34,7 +34,7 @@ def label_confusion(
     marked = [False] * len(label_names) if degenerate is None else list(degenerate)
     with look.house_style():
         figure, axes = look.new_grid(len(label_names), panel_height=0.95)
-        width = _panel_width(figure, axes)
+        width = look.panel_width(figure, axes)
         for k, axis in enumerate(axes):
             matrix = np.array([[counts.tn[k], counts.fp[k]], [counts.fn[k], counts.tp[k]]])
             _draw(axis, matrix, numbers=True, size=look.SMALL_SIZE if len(axes) > 3 else look.TEXT_SIZE)
@@ -98,9 +98,3 @@ def _draw(axis: "Axes", matrix: NDArray[np.int64], *, numbers: bool, size: float
                 column + 0.5, row + 0.5, f"{matrix[row, column]}", ha="center", va="center", color=color, fontsize=size
             )
     return mesh
-
-
-def _panel_width(figure: "Figure", axes: list["Axes"]) -> float:
-    """Return the width that a panel's title may take, in inches."""
-    columns = axes[0].get_subplotspec().get_gridspec().ncols
-    return (figure.get_figwidth() - 0.5) / columns - 0.06
