@@ -127,9 +127,9 @@ def test_records_survive_their_files(summarize, experiment):
     assert record.data == DATA
     for name, form, version in (("summary", Summary, 3), ("timings", SweepTimings, 2)):
         path = directory.path / f"{name}.json"
-        form = json.loads(path.read_text().replace(f"/{version}", f"/{version - 1}", 1))
-        form.pop("checksum")
-        path.write_text(json.dumps(form))
+        older = json.loads(path.read_text().replace(f"/{version}", f"/{version - 1}", 1))
+        older.pop("checksum")
+        path.write_text(json.dumps(older))
         with pytest.raises(InputError, match="of another version"):
             load_record(form, path)
 
