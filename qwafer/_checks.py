@@ -1,18 +1,33 @@
 """One sentence for every violated precondition: "`name` must ..., got ..."."""
 
+import dataclasses
 import difflib
 from collections.abc import Collection, Iterable
 from typing import Any
 
+import numpy as np
+
 from qwafer._errors import InputError
 
 
-def check_positive_int(name: str, value: Any, *, minimum: int = 1) -> None:
-    """Raise unless `value` is an int >= `minimum` (bool is not an int here)."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def plain_numbers(record: Any) -> None:
+    """Replace NumPy's numbers among the fields of a frozen dataclass by Python's: called first in `__post_init__`.
+
+    np.int64(4) is what `np.arange` gives. Kept as it is it would overflow in 2**n and be another text in a message.
+    """
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(record, field.name, value.item())
+
+
+def check_positive_int(name: str, value: Any, *, minimum: int = 1) -> int:
+    """Return `value` as an int; raise unless it is an integer, Python's or NumPy's, >= `minimum` (bool is not one)."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"`{name}` must be an integer, got {value!r}")
     if value < minimum:
         raise InputError(f"`{name}` must be at least {minimum}, got {value}")
+    return int(value)
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
@@ -33,7 +48,7 @@ def check_interval(
     open_high: bool = False,
 ) -> None:
     """Raise unless `value` is a finite real number in the interval from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"`{name}` must be a number, got {value!r}")
     above = value > low if open_low else value >= low
     below = value < high if open_high else value <= high

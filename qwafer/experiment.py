@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qwafer._checks import check_interval, nearest
 from qwafer._errors import InputError
 from qwafer._io import digest
@@ -232,10 +234,12 @@ def _joined(heads: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
 def parse_seeds(value: Any) -> tuple[int, ...]:
     """Return the seeds that `value` stands for: N (0 to N-1), "a:b" (a to b-1, as in Python), "1,5,9", or a list."""
     seeds: tuple[Any, ...] | None = None
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()  # plain numbers
     if isinstance(value, int) and not isinstance(value, bool):
         seeds = tuple(range(value))
     elif isinstance(value, (list, tuple)):
-        seeds = tuple(value)
+        seeds = tuple(seed.item() if isinstance(seed, np.generic) else seed for seed in value)
     elif isinstance(value, str):
         text = value.replace(" ", "")
         if re.fullmatch(r"\d+", text):

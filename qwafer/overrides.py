@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer.config import DEFAULTS, THINGS, DataConfig, RunConfig, check_thing, thing_class
@@ -139,7 +141,7 @@ def checked(name: str, kind: Any, given: Given) -> Any:
     unset.
     """
     bare, optional = _bare_type(kind)
-    value = given.value
+    value = given.value.item() if isinstance(given.value, np.generic) else given.value
     if optional and (value is None or value == "none"):
         return None
     if bare is str and not isinstance(value, str) and (given.raw is not None or isinstance(value, (int, float))):

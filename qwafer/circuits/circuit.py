@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from qwafer._checks import check_choice, check_positive_int
+from qwafer._checks import check_choice, check_positive_int, plain_numbers
 from qwafer._errors import InputError
 from qwafer.circuits.gates import INPUTS, Operation
 from qwafer.circuits.readouts import READOUTS, Readout
@@ -91,6 +91,7 @@ class GateCircuit:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_positive_int("n_qubits", self.n_qubits)
         check_positive_int("n_inputs", self.n_inputs, minimum=0)
         check_positive_int("n_outputs", self.n_outputs)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from qwafer._checks import check_choice, check_positive_int
+from qwafer._checks import check_choice, check_positive_int, plain_numbers
 from qwafer._errors import InputError
 from qwafer.circuits.circuit import DTYPES, count_weights
 from qwafer.circuits.encodings import ENCODINGS, Encoding
@@ -49,6 +49,7 @@ class CircuitSpec:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_positive_int("n_qubits", self.n_qubits)
         check_positive_int("n_layers", self.n_layers, minimum=0)
         check_positive_int("n_outputs", self.n_outputs)

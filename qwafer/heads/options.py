@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from qwafer._checks import check_choice, check_interval, check_positive_int
+from qwafer._checks import check_choice, check_interval, check_positive_int, plain_numbers
 from qwafer._errors import InputError
 from qwafer.circuits.circuit import count_weights
 from qwafer.registry import Registry
@@ -106,6 +106,7 @@ class QuantumOptions:
     }
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_choice("head.projection", self.projection, ("linear", "fixed", "pca"))
         check_choice("head.angle_map", self.angle_map, ("tanh", "atan", "linear"))
         check_choice("head.alpha_mode", self.alpha_mode, ("softplus", "direct"))
@@ -184,6 +185,7 @@ class MlpOptions(_Classical):
     }
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_interval("head.dropout", self.dropout, 0, 1, open_high=True)
         check_positive_int("head.hidden", self.hidden)
 
@@ -218,6 +220,7 @@ class TrigonometricOptions(_Classical):
     }
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_positive_int("head.n_angles", self.n_angles)
         check_positive_int("head.degree", self.degree)
         check_choice("head.angle_map", self.angle_map, ("tanh", "atan", "linear"))
@@ -242,6 +245,7 @@ class TreeOptions:
     """The backbone whose features it reads where a benchmark has maps."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_positive_int("head.max_depth", self.max_depth)
 
     def fit(self, prepared: Any, seed: int) -> "Fitted":

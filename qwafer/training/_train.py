@@ -73,7 +73,7 @@ def train(
         InputError: options, data or memory that do not allow the run; nothing is compiled by then.
     """
     begin = time.perf_counter()
-    check_positive_int("seed", seed, minimum=0)
+    seed = check_positive_int("seed", seed, minimum=0)
     config = config if from_source else given_config(config, data)
     prepared = prepare(config, data, seed)
     if not config.trained_by_loop:

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qwafer._checks import check_shape
 from qwafer._errors import InputError
 from qwafer.circuits import Circuit, CircuitSpec
 from qwafer.engines.base import Weights
@@ -79,15 +78,9 @@ def _forward(circuit: Circuit, batch: int, kernel: Kernel) -> Callable[[Weights,
         terms.defvjp(lambda *operands: (terms(*operands), None), _no_gradient)
 
     @jax.jit
-    def checked(weights: Weights, inputs: jax.Array) -> jax.Array:
+    def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
         weights = {name: weight.astype(dtype) for name, weight in weights.items()}
         return kernel.finish(weights, terms(*(weights[name] for name in names), inputs.astype(dtype)))
-
-    def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
-        check_shape("inputs", inputs, (batch, circuit.n_inputs))
-        for name, shape in shapes.items():
-            check_shape(f"weights[{name!r}]", weights[name], shape)
-        return checked({name: weights[name] for name in shapes}, inputs)
 
     return forward
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from qwafer._checks import check_choice, check_positive_int
+from qwafer._checks import check_choice, check_positive_int, plain_numbers
 from qwafer._errors import CapabilityError
 from qwafer.circuits import Circuit
 from qwafer.engines import pennylane_gates
@@ -37,6 +37,7 @@ class CatalystEngine:
     name: ClassVar[str] = "catalyst"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_choice("batching", self.batching, ("scan", "choi", "auto"))
         if self.shots is not None:
             check_positive_int("shots", self.shots)
@@ -78,7 +79,7 @@ class CatalystEngine:
         from qwafer.engines.catalyst.choice import choose_batching
         from qwafer.engines.catalyst.compiled import compile_program
 
-        check_positive_int("batch", batch)
+        batch = check_positive_int("batch", batch)
         reason = self.why_not(circuit)
         if reason is not None:
             raise CapabilityError(f"engine catalyst cannot run this circuit: {reason}")
@@ -103,7 +104,7 @@ class CatalystEngine:
             "batching_asked": self.batching,
             "batching_reason": reason,
         }
-        return Program(compiled.forward, circuit, batch, info)
+        return Program(compiled.forward, circuit, batch, info, made_by=(self, gradient, key.seed))
 
     def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit`; None: it can."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from qwafer._checks import check_choice, check_positive_int
+from qwafer._checks import check_choice, check_positive_int, plain_numbers
 from qwafer._errors import CapabilityError, InputError
 from qwafer.circuits import Circuit, CircuitSpec
 from qwafer.engines.base import Program
@@ -39,6 +39,7 @@ class XlaEngine:
     name: ClassVar[str] = "xla"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_choice("plan", self.plan, ("auto", *cost.PLANS))
         check_choice("derivatives", self.derivatives, ("reverse", "any"))
         if self.chunk is not None:
@@ -60,7 +61,7 @@ class XlaEngine:
 
         from qwafer.engines.xla.compiled import jitted
 
-        check_positive_int("batch", batch)
+        batch = check_positive_int("batch", batch)
         if not isinstance(circuit, CircuitSpec):
             raise CapabilityError(f"engine xla cannot run this circuit: {self.why_not(circuit)}")
         if circuit.dtype == "float64" and not jax.config.read("jax_enable_x64"):
@@ -85,7 +86,7 @@ class XlaEngine:
             "state_dtype": "complex64" if circuit.dtype == "float32" else "complex128",
             "gradient": gradient,
         }
-        return Program(forward, circuit, batch, info)
+        return Program(forward, circuit, batch, info, made_by=(self, gradient, 0))
 
     def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit` by its plan; None: it can."""
