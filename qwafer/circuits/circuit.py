@@ -14,6 +14,16 @@ from qwafer.circuits.readouts import READOUTS, Readout
 DTYPES = ("float32", "float64")
 
 
+class DerivedText(str):
+    """The value of a field that was left to follow from the others; `dataclasses.replace` derives it again."""
+
+    __slots__ = ()
+
+
+class DerivedInt(int):
+    """As `DerivedText`, of an integer."""
+
+
 class Circuit(Protocol):
     """A body of gates on `n_qubits` wires that start in |0>, and a readout. Hashable; equal circuits mean the same."""
 
@@ -97,7 +107,7 @@ class GateCircuit:
         check_positive_int("n_outputs", self.n_outputs)
         check_choice("readout", self.readout, READOUTS)
         check_choice("dtype", self.dtype, DTYPES)
-        object.__setattr__(self, "n_outputs", self.readout_facts.n_outputs(self.n_outputs, self.n_qubits))
+        object.__setattr__(self, "n_outputs", derived_outputs(self.n_outputs, self.readout_facts, self.n_qubits))
         shapes = {INPUTS: (self.n_inputs,), **dict(self.weights)}
         if len(shapes) != len(self.weights) + 1 or shapes.keys() & {"", "readout"}:
             raise InputError("`weights` must have names of their own, other than `inputs` and `readout`")
@@ -134,6 +144,13 @@ class GateCircuit:
     def body(self) -> "GateCircuit":
         """Return the same circuit with the `bloch` readout."""
         return replace(self, readout="bloch", n_outputs=1)
+
+
+def derived_outputs(asked: int, readout: Readout, n_qubits: int) -> int:
+    """Return the number of outputs of `readout`, a `DerivedInt` where it is not the one that was asked for."""
+    asked = 1 if isinstance(asked, DerivedInt) else asked
+    implied = readout.n_outputs(asked, n_qubits)
+    return asked if implied == asked else DerivedInt(implied)
 
 
 def count_weights(shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -1,7 +1,6 @@
 """Data parallel programs: the batch in equal parts over a mesh of JAX devices, the weights whole on each."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -13,6 +12,7 @@ from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer.circuits import Circuit
 from qwafer.engines.base import Engine, Forward, Program, Weights
+from qwafer.engines.cache import kept
 
 
 def data_parallel(
@@ -59,7 +59,7 @@ class _Parallel:
         return self.engine.why_not(circuit)
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def _sharded(part: Program, mesh: Mesh | int) -> Forward:
     """Return the compiled function of a whole batch, one per process, so that equal programs share its compilations."""
     over = _mesh(mesh)

@@ -1,6 +1,5 @@
 """The `reference` engine: PennyLane's `default.qubit`, the ground truth of tests and probes."""
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,7 +9,8 @@ from qwafer._errors import CapabilityError
 from qwafer.circuits import INPUTS, Circuit
 from qwafer.engines import pennylane_gates
 from qwafer.engines.base import Forward, Program, Weights
-from qwafer.engines.memory import check_memory
+from qwafer.engines.cache import kept
+from qwafer.engines.memory import check_memory, gate_by_gate
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,17 @@ class ReferenceEngine:
         reason = self.why_not(circuit)
         if reason is not None:
             raise CapabilityError(f"engine reference cannot run this circuit: {reason}")
-        check_memory(circuit)
+        needed = gate_by_gate(circuit, batch, gradient=gradient)
+        check_memory(circuit, needed, batch, "use fewer qubits, a smaller batch or engine xla")
         key: Any = circuit  # hashable, as `Circuit` asks
         complex_dtype = "complex64" if circuit.dtype == "float32" else "complex128"
-        info = {"engine": self.name, "device": "default.qubit", "state_dtype": complex_dtype, "gradient": gradient}
+        info = {
+            "engine": self.name,
+            "device": "default.qubit",
+            "state_dtype": complex_dtype,
+            "gradient": gradient,
+            "peak_bytes": needed,
+        }
         return Program(_jitted(key), circuit, batch, info, made_by=(self, gradient, 0))
 
     def why_not(self, circuit: Circuit) -> str | None:
@@ -40,7 +47,7 @@ class ReferenceEngine:
         return pennylane_gates.why_not(circuit)
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def _jitted(circuit: Any) -> Forward:
     """Return the compiled function of `circuit`, one per process, so that equal programs share its compilations."""
     import jax

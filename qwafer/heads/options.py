@@ -4,6 +4,7 @@ A head is a frozen dataclass of options. One that is trained by the loop makes a
 trains itself, such as a decision tree, returns a predictor (`fit`).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -112,6 +113,7 @@ class QuantumOptions:
         check_choice("head.alpha_mode", self.alpha_mode, ("softplus", "direct"))
         check_interval("head.angle_scale", self.angle_scale, 0, 100, open_low=True)
         check_interval("head.init_scale", self.init_scale, 0, 100)
+        check_interval("head.alpha_init", self.alpha_init, -math.inf, math.inf, open_low=True, open_high=True)
         if self.alpha_mode == "softplus" and self.alpha_init <= 1e-3:
             raise InputError(f"`head.alpha_init` must exceed 1e-3 with alpha_mode softplus, got {self.alpha_init}")
 

@@ -10,6 +10,7 @@ import optax
 
 from qwafer.config import TrainingConfig
 from qwafer.engines import Program
+from qwafer.engines.cache import cleared
 from qwafer.heads import Head
 from qwafer.objective import Objective
 from qwafer.training._optimizer import group_norms, make_optimizer
@@ -75,6 +76,7 @@ def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.
     return {name: value / jnp.asarray(correction, value.dtype) for name, value in state.average.items()}
 
 
+@cleared
 @functools.lru_cache(maxsize=16)
 def steps(config: TrainingConfig, stage_steps: int, names: tuple[str, ...], program: Program | None) -> CompiledSteps:
     """Return the compiled function (head, objective, state, batch, key, start, stop) -> (state, totals).

@@ -11,13 +11,11 @@ import numpy as np
 from qwafer._errors import InputError
 from qwafer.circuits import Circuit, CircuitSpec
 from qwafer.engines.base import Weights
-from qwafer.engines.cache import ProgramKey
+from qwafer.engines.cache import JIT_BYTES, ProgramKey
 from qwafer.engines.catalyst.choi import choi_kernel
 from qwafer.engines.catalyst.host_call import host_call, joined
 from qwafer.engines.catalyst.kernels import Kernel, ValueAndGrad, Vjp, measured_kernel, scan_kernel
-
-JIT_BYTES = 3 << 19
-"""What XLA keeps for the jitted calls around a program: measured as growth of the process over 100 programs."""
+from qwafer.engines.forward_mode import reverse_only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +78,8 @@ def _forward(circuit: Circuit, batch: int, kernel: Kernel) -> Callable[[Weights,
     @jax.jit
     def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
         weights = {name: weight.astype(dtype) for name, weight in weights.items()}
-        return kernel.finish(weights, terms(*(weights[name] for name in names), inputs.astype(dtype)))
+        weights, inputs = reverse_only((weights, inputs.astype(dtype)))
+        return kernel.finish(weights, terms(*(weights[name] for name in names), inputs))
 
     return forward
 

@@ -9,6 +9,7 @@ from qwafer.circuits import Circuit
 from qwafer.engines import pennylane_gates
 from qwafer.engines.base import Program
 from qwafer.engines.cache import CACHE, ProgramKey
+from qwafer.engines.catalyst.memory import peak_bytes
 from qwafer.engines.memory import check_memory
 
 SIMULATORS = ("lightning.qubit", "lightning.kokkos", "lightning.gpu")
@@ -83,10 +84,11 @@ class CatalystEngine:
         reason = self.why_not(circuit)
         if reason is not None:
             raise CapabilityError(f"engine catalyst cannot run this circuit: {reason}")
-        check_memory(circuit, double=True)
         batching, reason = self.batching, "asked for"
         if batching == "auto":
             batching, reason = choose_batching(circuit, batch, gradient=gradient, exact=self.can_batch)
+        needed = peak_bytes(circuit, batch, gradient=gradient, batching=batching)
+        check_memory(circuit, needed, batch)
         key = ProgramKey(
             circuit=circuit,
             batch=batch,
@@ -101,6 +103,7 @@ class CatalystEngine:
         info = {
             "engine": self.name,
             **compiled.info,
+            "peak_bytes": needed,
             "batching_asked": self.batching,
             "batching_reason": reason,
         }
