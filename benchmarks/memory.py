@@ -37,8 +37,9 @@ def measure(engine: str, fields: dict, batch: int) -> dict:
     from qwafer import engines
     from qwafer.circuits import CircuitSpec
 
-    if engine != "xla":
+    if engine == "catalyst":
         import catalyst  # noqa: F401
+    if engine != "xla":
         import pennylane as qml
 
         qml.device("default.qubit", wires=1)

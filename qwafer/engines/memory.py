@@ -5,7 +5,7 @@ from pathlib import Path
 from qwafer._errors import InputError
 from qwafer.circuits import Circuit
 
-COMPILE_BYTES = 80 << 20
+COMPILE_BYTES = 100 << 20
 """What compiling and calling a small program adds to a process."""
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")

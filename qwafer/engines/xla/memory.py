@@ -7,6 +7,9 @@ from qwafer.circuits import CircuitSpec
 from qwafer.engines.memory import COMPILE_BYTES, number_bytes
 from qwafer.engines.xla import wiring
 
+STEP_BYTES = 10 << 20
+"""What the compiler takes for each step or layer."""
+
 COPIES = 3
 """How often an index table is held while a program is compiled: as NumPy's array, in the module, in the executable."""
 
@@ -21,16 +24,16 @@ def step_count(spec: CircuitSpec) -> int:
 
 
 def example_states(spec: CircuitSpec, gradient: bool, recompute: bool, reverse: bool = True) -> int:
-    """Return how many states of one example `schroedinger` holds at a time: four in flight, the rest for the reverse
+    """Return how many states of one example `schroedinger` holds at a time: six in flight, the rest for the reverse
     pass, which reads the operand of every block of every step, or makes those of one step again.
     """
     if not gradient:
         return 3
     blocks, steps = len(wiring.blocks(spec.n_qubits, wiring.BLOCK)), step_count(spec)
     if not reverse:
-        return 4 + steps * (blocks + 4)
+        return 6 + steps * (blocks + 4)
     frames = 0 if spec.readout_facts.z_only else 2
-    return 4 + frames + blocks * (min(steps, 1) if recompute else steps)
+    return 6 + frames + blocks * (min(steps, 1) if recompute else steps)
 
 
 def peak_bytes(
@@ -39,8 +42,9 @@ def peak_bytes(
     """Return what the first call of a program adds to the process at its peak, compilation included."""
     parts = {"product": _product, "heisenberg": _heisenberg}
     if plan in parts:
-        return COMPILE_BYTES + parts[plan](spec, batch, gradient)
-    return COMPILE_BYTES + _schroedinger(spec, batch, gradient, chunks, recompute, reverse)
+        return COMPILE_BYTES + STEP_BYTES * spec.n_layers + parts[plan](spec, batch, gradient)
+    compiler = COMPILE_BYTES + STEP_BYTES * step_count(spec)
+    return compiler + _schroedinger(spec, batch, gradient, chunks, recompute, reverse)
 
 
 def _product(spec: CircuitSpec, batch: int, gradient: bool) -> int:
