@@ -74,7 +74,7 @@ def train(
         InputError: options, data or memory that do not allow the run; nothing is compiled by then.
     """
     begin = time.perf_counter()
-    check_positive_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
+    seed = check_positive_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
     check_feature_set(data)
     config = config if from_source else given_config(config, data)
     prepared = prepare(config, data, seed)
