@@ -1,5 +1,6 @@
 """One sentence for every violated precondition: "`name` must ..., got ..."."""
 
+import dataclasses
 import difflib
 import unicodedata
 from collections.abc import Collection, Iterable
@@ -14,14 +15,33 @@ LARGEST_SEED = 2**63 - 1
 """The bound of seeds."""
 
 
-def check_positive_int(name: str, value: Any, *, minimum: int = 1, maximum: int = LARGEST_INT) -> None:
-    """Raise unless `value` is an int from `minimum` to `maximum` (bool is not an int here)."""
+def plain(value: Any) -> Any:
+    """Return Python's number for NumPy's; any other value as it is.
+
+    np.int64(4) is what `np.arange` gives. Kept as it is it would overflow in 2**n and be another text in a message.
+    """
+    # Told without NumPy, which `--help` need not import: its numbers are registered with `numbers`, but for bool_.
+    return value.item() if type(value).__module__ == "numpy" and not getattr(value, "ndim", 1) else value
+
+
+def plain_numbers(record: Any) -> None:
+    """Replace NumPy's numbers among the fields of a frozen dataclass by Python's: called first in `__post_init__`."""
+    for field in dataclasses.fields(record):
+        object.__setattr__(record, field.name, plain(getattr(record, field.name)))
+
+
+def check_positive_int(name: str, value: Any, *, minimum: int = 1, maximum: int = LARGEST_INT) -> int:
+    """Return `value` as an int; raise unless it is an integer, Python's or NumPy's, from `minimum` to `maximum` (bool
+    is not an integer here).
+    """
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"`{name}` must be an integer, got {value!r}")
     if value < minimum:
         raise InputError(f"`{name}` must be at least {minimum}, got {value}")
     if value > maximum:
         raise InputError(f"`{name}` must be at most {maximum:,}, got {value if value < 10**30 else 'far more'}")
+    return value
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
@@ -42,6 +62,7 @@ def check_interval(
     open_high: bool = False,
 ) -> None:
     """Raise unless `value` is a finite real number in the interval from `low` to `high`."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"`{name}` must be a number, got {value!r}")
     above = value > low if open_low else value >= low

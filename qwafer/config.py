@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from qwafer._checks import check_choice, check_interval, check_positive_int
+from qwafer._checks import check_choice, check_interval, check_positive_int, plain_numbers
 from qwafer._errors import InputError
 from qwafer.circuits.options import CIRCUITS
 from qwafer.data.synthetic import MAX_MAPS
@@ -75,6 +75,7 @@ class DataConfig:
     }
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_positive_int("data.n_maps", self.n_maps, minimum=10, maximum=MAX_MAPS)
         check_choice("data.split_by", self.split_by, ("content", "group", "time"))
         check_interval("data.train_fraction", self.train_fraction, 0, 1, open_low=True, open_high=True)
@@ -187,6 +188,7 @@ class TrainingConfig:
     determines: ClassVar[Mapping[str, tuple[str, ...]]] = {"batches": ("batch_size", "epochs", "fixed_num_batches")}
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for name in ("epochs", "batch_size", "eval_every_epochs"):
             check_positive_int(f"training.{name}", getattr(self, name), maximum=MAX_EPOCHS)
         for name in ("early_stopping", "fixed_num_batches"):

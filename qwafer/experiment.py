@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from qwafer._checks import check_interval, check_printable, nearest
+from qwafer._checks import check_interval, check_printable, nearest, plain
 from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._process import DEFAULT_EXPERIMENT as DEFAULT_EXPERIMENT
@@ -254,10 +254,11 @@ def _joined(heads: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
 def parse_seeds(value: Any) -> tuple[int, ...]:
     """Return the seeds that `value` stands for: N (0 to N-1), "a:b" (a to b-1, as in Python), "1,5,9", or a list."""
     seeds: tuple[Any, ...] | None = None
+    value = value.tolist() if hasattr(value, "tolist") else value  # NumPy's arrays and numbers
     if isinstance(value, int) and not isinstance(value, bool):
         seeds = _seed_range(0, value)
     elif isinstance(value, (list, tuple)):
-        seeds = tuple(value)
+        seeds = tuple(map(plain, value))
     elif isinstance(value, str):
         text = value.replace(" ", "")
         if re.fullmatch(r"\d{1,18}", text):

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qwafer._checks import check_printable, nearest
+from qwafer._checks import check_printable, nearest, plain
 from qwafer._errors import InputError
 from qwafer.config import DEFAULTS, THINGS, DataConfig, RunConfig, check_thing, thing_class
 from qwafer.features import SourceFacts
@@ -142,7 +142,7 @@ def checked(name: str, kind: Any, given: Given) -> Any:
     unset.
     """
     bare, optional = _bare_type(kind)
-    value = given.value
+    value = plain(given.value)
     if isinstance(value, str):
         check_printable(f"`{name}`", value, lines=True)
     if isinstance(value, int) and abs(value) >= 2**63:

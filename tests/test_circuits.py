@@ -66,7 +66,8 @@ def test_every_readout_is_a_contraction_of_bloch_vectors(readout):
     outputs = 2 if readout in ("z_vec", "mean_z_readout") else 1
     spec = CircuitSpec(3, 2, readout=readout, n_outputs=outputs, dtype="float64")
     weights, angles = draw(spec, 4)
-    bloch = ReferenceEngine().program(spec.body(), 4)(weights, angles).reshape(4, 3, 3)
+    body = {"ansatz": weights["ansatz"]}
+    bloch = ReferenceEngine().program(spec.body(), 4)(body, angles).reshape(4, 3, 3)
     gates = ReferenceEngine().program(spec, 4)(weights, angles)
     np.testing.assert_allclose(contract_readout(spec, weights, bloch, jnp), gates, atol=1e-12)
 

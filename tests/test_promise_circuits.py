@@ -16,7 +16,7 @@ from qwafer.circuits.effective import inert
 from qwafer.circuits.gates import CNOT, CZ, RX, RY, RZ, H
 from qwafer.config import RunConfig, TrainingConfig
 from qwafer.engines.base import Program
-from qwafer.engines.xla import XlaEngine, compiled, cost, heisenberg
+from qwafer.engines.xla import XlaEngine, cost, heisenberg
 from qwafer.heads import LinearOptions, MlpOptions
 from qwafer.probes import Report, circuit_subject, classify, gather, gradient_agreement, sensitivity, trust_table
 from qwafer.probes.circuit.evidence import DISPLACEMENTS
@@ -42,7 +42,7 @@ CONFIG = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, task=
 @pytest.fixture
 def no_programs_kept() -> Iterator[None]:
     """Programs are kept by process: a fault planted in an engine must neither miss them nor outlive the test."""
-    caches = (compiled.jitted.cache_clear, make._program.cache_clear, jax.clear_caches)
+    caches = (engines.cache_clear, jax.clear_caches)
     for clear in caches:
         clear()
     yield
@@ -272,7 +272,7 @@ def alarms(seeds: Iterable[int], batch: int = 64) -> dict[int, list[str]]:
             found[seed] = [f"{name}: {reports[name].headline}" for name in red(reports)]
         if seed % 25 == 24:  # or a thousand programs are kept
             jax.clear_caches()
-            compiled.jitted.cache_clear()
+            engines.cache_clear()
     return found
 
 

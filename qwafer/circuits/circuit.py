@@ -6,12 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from qwafer._checks import check_choice, check_positive_int
+from qwafer._checks import check_choice, check_positive_int, plain_numbers
 from qwafer._errors import InputError
 from qwafer.circuits.gates import INPUTS, Operation
 from qwafer.circuits.readouts import READOUTS, Readout
 
 DTYPES = ("float32", "float64")
+
+
+class DerivedText(str):
+    """The value of a field that was left to follow from the others; `dataclasses.replace` derives it again."""
+
+    __slots__ = ()
+
+
+class DerivedInt(int):
+    """As `DerivedText`, of an integer."""
 
 
 class Circuit(Protocol):
@@ -91,12 +101,13 @@ class GateCircuit:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_positive_int("n_qubits", self.n_qubits)
         check_positive_int("n_inputs", self.n_inputs, minimum=0)
         check_positive_int("n_outputs", self.n_outputs)
         check_choice("readout", self.readout, READOUTS)
         check_choice("dtype", self.dtype, DTYPES)
-        object.__setattr__(self, "n_outputs", self.readout_facts.n_outputs(self.n_outputs, self.n_qubits))
+        object.__setattr__(self, "n_outputs", derived_outputs(self.n_outputs, self.readout_facts, self.n_qubits))
         shapes = {INPUTS: (self.n_inputs,), **dict(self.weights)}
         if len(shapes) != len(self.weights) + 1 or shapes.keys() & {"", "readout"}:
             raise InputError("`weights` must have names of their own, other than `inputs` and `readout`")
@@ -133,6 +144,13 @@ class GateCircuit:
     def body(self) -> "GateCircuit":
         """Return the same circuit with the `bloch` readout."""
         return replace(self, readout="bloch", n_outputs=1)
+
+
+def derived_outputs(asked: int, readout: Readout, n_qubits: int) -> int:
+    """Return the number of outputs of `readout`, a `DerivedInt` where it is not the one that was asked for."""
+    asked = 1 if isinstance(asked, DerivedInt) else asked
+    implied = readout.n_outputs(asked, n_qubits)
+    return asked if implied == asked else DerivedInt(implied)
 
 
 def count_weights(shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from qwafer._checks import check_choice
+from qwafer._checks import check_choice, plain_numbers
 from qwafer._errors import InputError
 from qwafer.circuits.spec import ANSATZE, DTYPES, ENCODINGS, ENTANGLEMENTS, CircuitSpec
 from qwafer.registry import Registry
@@ -59,6 +59,7 @@ class LayeredOptions:
     }
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_choice("circuit.encoding", self.encoding, ENCODINGS)
         check_choice("circuit.ansatz", self.ansatz, ANSATZE)
         check_choice("circuit.entanglement", self.entanglement, (NATIVE, *ENTANGLEMENTS))

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from qwafer._checks import check_choice, check_positive_int
+from qwafer._checks import check_choice, check_positive_int, plain_numbers
 from qwafer._errors import InputError
-from qwafer.circuits.circuit import DTYPES, count_weights
+from qwafer.circuits.circuit import DTYPES, DerivedText, count_weights, derived_outputs
 from qwafer.circuits.encodings import ENCODINGS, Encoding
 from qwafer.circuits.gates import CNOT, RX, RY, RZ, Gate, Operation
 from qwafer.circuits.readouts import READOUTS, Readout
@@ -30,7 +30,7 @@ class CircuitSpec:
       its ring has range l mod (n - 1) + 1 in layer l (Schuld et al. 2020, arXiv:1804.00633; PennyLane's template).
       `basic_entangler`: RX(w), then a CNOT ring of range 1. `separable`: RZ, RY, RZ and no entangling gate: the null.
     - Entanglement: `ring`; `linear`: CNOT(i, i+1); `all`: CNOT(i, j) for all i < j; `none`, for `separable` alone.
-      Empty stands for the ansatz's own.
+      Empty stands for the ansatz's own, also after `dataclasses.replace` has changed the ansatz.
     - Readouts, in [-1, 1] but for `z_vec`: `mean_z` = (1/n) sum_i <Z_i>; `z_vec`: s_k = sum_i w_ki <Z_i>;
       `mean_z_readout`: per output k and wire i trainable gates RZ, RY, RZ, then mean Z; `z`: the n values <Z_i>;
       `bloch`: the 3n values <X_0>, <Y_0>, <Z_0>, <X_1>, ....
@@ -49,6 +49,7 @@ class CircuitSpec:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_positive_int("n_qubits", self.n_qubits)
         check_positive_int("n_layers", self.n_layers, minimum=0)
         check_positive_int("n_outputs", self.n_outputs)
@@ -59,15 +60,15 @@ class CircuitSpec:
         if not isinstance(self.reupload, bool):
             raise TypeError(f"`reupload` must be true or false, got {self.reupload!r}")
         native = "none" if self.ansatz == "separable" else "ring"
-        if self.entanglement == "":
-            object.__setattr__(self, "entanglement", native)
+        if self.entanglement == "" or isinstance(self.entanglement, DerivedText):
+            object.__setattr__(self, "entanglement", DerivedText(native))
         check_choice("entanglement", self.entanglement, ENTANGLEMENTS)
         if (self.entanglement == "none") != (self.ansatz == "separable"):
             raise InputError(
                 f"`entanglement` = {self.entanglement} does not go with ansatz {self.ansatz}: "
                 "`none` belongs to `separable`, and to it alone"
             )
-        object.__setattr__(self, "n_outputs", self.readout_facts.n_outputs(self.n_outputs, self.n_qubits))
+        object.__setattr__(self, "n_outputs", derived_outputs(self.n_outputs, self.readout_facts, self.n_qubits))
 
     @property
     def n_inputs(self) -> int:

@@ -24,8 +24,8 @@ class AutoEngine:
         """Return the chosen engine's program of `circuit` for `batch` examples; see `Engine.program`."""
         engine, why = choose_engine(circuit)
         program = engine.program(circuit, batch, gradient=gradient, seed=seed)
-        program.info["auto"] = {"took": engine.name, "why": why}
-        return program
+        info = {**program.info, "auto": {"took": engine.name, "why": why}}
+        return Program(program._forward, circuit, program.batch, info, made_by=(self, gradient, 0))
 
     def stands_for(self, config: Any) -> Engine:
         """Return the engine that it takes for the circuit of a configuration."""

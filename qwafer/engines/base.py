@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from qwafer._checks import check_shape
+from qwafer._errors import InputError
 from qwafer.circuits import Circuit
 
 if TYPE_CHECKING:
@@ -20,10 +22,24 @@ class Program:
 
     JAX differentiates a program in both arguments (reverse mode, first order), inside `jax.jit` or outside it.
     Values and gradients have the dtype `circuit.dtype`, whatever the engine computes in.
+
+    `made_by` = (engine, gradient, seed) says what was asked for. Programs of equal engine, circuit, batch, gradient and
+    seed are equal, hash alike and are made again when unpickled, so that a function of yours that JAX compiled for one
+    (`static_argnums`, `eqx.filter_jit`) serves the others. Without `made_by` a program equals itself alone.
     """
 
-    def __init__(self, forward: Forward, circuit: Circuit, batch: int, info: Mapping[str, Any]):
+    def __init__(
+        self,
+        forward: Forward,
+        circuit: Circuit,
+        batch: int,
+        info: Mapping[str, Any],
+        *,
+        made_by: "tuple[Engine, bool, int] | None" = None,
+    ):
         self._forward = forward
+        self._shapes = circuit.weight_shapes()
+        self._made_by = made_by
         self.circuit = circuit
         self.batch = batch
         self.info = dict(info)
@@ -31,8 +47,51 @@ class Program:
         result."""
 
     def __call__(self, weights: Weights, inputs: "Float[Array, 'batch n_inputs']") -> "Float[Array, 'batch n_outputs']":
-        """Return s (batch, n_outputs) for `inputs` (batch, n_inputs) in radians."""
-        return self._forward(weights, inputs)
+        """Return s (batch, n_outputs) for `inputs` (batch, n_inputs) in radians.
+
+        Raises InputError unless `weights` maps exactly the names of `circuit.weight_shapes()` to arrays of these shapes
+        and all arrays are real. Only shapes and types are looked at, so that tracing costs nothing more.
+        """
+        if not isinstance(weights, Mapping):
+            raise InputError(f"`weights` must be a mapping of names to arrays, got {type(weights).__name__}")
+        if weights.keys() != self._shapes.keys():
+            missing = [name for name in self._shapes if name not in weights]
+            surplus = [str(name) for name in weights if name not in self._shapes]
+            wrong = f"{missing[0]} is missing" if missing else f"{surplus[0]} is not among them"
+            raise InputError(f"`weights` must hold {', '.join(self._shapes) or 'nothing'}; {wrong}")
+        for name, shape in self._shapes.items():
+            _check_array(f"weights[{name!r}]", weights[name], shape)
+        _check_array("inputs", inputs, (self.batch, self.circuit.n_inputs))
+        return self._forward({name: weights[name] for name in self._shapes}, inputs)
+
+    def _request(self) -> tuple[Any, ...]:
+        return () if self._made_by is None else (*self._made_by, self.circuit, self.batch)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Program):
+            return NotImplemented
+        return self is other or (self._made_by is not None and self._request() == other._request())
+
+    def __hash__(self) -> int:
+        return hash(self._request()) if self._made_by is not None else id(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._made_by is None:
+            raise TypeError("this program says not what made it, so that it cannot be pickled: give it `made_by`")
+        return _made_again, self._request()
+
+
+def _made_again(engine: "Engine", gradient: bool, seed: int, circuit: Circuit, batch: int) -> Program:
+    return engine.program(circuit, batch, gradient=gradient, seed=seed)
+
+
+def _check_array(name: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Raise InputError unless `value` is an array of real numbers, JAX's or NumPy's or traced, of this shape."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        raise InputError(f"`{name}` must be an array of shape {shape}, got {type(value).__name__}")
+    if getattr(value.dtype, "kind", "") not in "fiu" and "float" not in str(value.dtype):  # bfloat16 has a kind V
+        raise InputError(f"`{name}` must hold real numbers, got {value.dtype}")
+    check_shape(name, value, shape)
 
 
 class Engine(Protocol):

@@ -6,13 +6,18 @@ import importlib.metadata
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import numpy as np
 
 from qwafer.circuits import Circuit
 
 LIMIT_BYTES = 256 << 20
 """What the programs in the cache may hold together, by their own estimate; the least recently used go first."""
+
+JIT_BYTES = 3 << 19
+"""What XLA keeps for a jitted function: measured as growth of the process over 100 programs."""
 
 
 class Compiled(Protocol):
@@ -61,12 +66,12 @@ class ProgramCache:
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES):
         self._limit = limit_bytes
-        self._programs: OrderedDict[ProgramKey, Any] = OrderedDict()
+        self._programs: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.RLock()
         self._hits = self._misses = self._evictions = 0
         self._compile_seconds = 0.0
 
-    def get(self, key: ProgramKey, build: Callable[[], T]) -> T:
+    def get(self, key: Hashable, build: Callable[[], T]) -> T:
         """Return the program of `key`; `build()` makes it if it is not resident. An error of `build` leaves no
         trace.
         """
@@ -110,7 +115,52 @@ class ProgramCache:
         return sum(program.nbytes for program in self._programs.values())
 
 
-CACHE = ProgramCache()
+CACHE, TABLES = ProgramCache(), ProgramCache()
+_CLEARS: list[Callable[[], None]] = []
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound="_Clearable")
+
+
+class _Clearable(Protocol):
+    def cache_clear(self) -> None: ...
+
+
+def kept(function: Callable[P, R]) -> Callable[P, R]:
+    """Return `function` with its results kept by its arguments, those of all such functions in one bounded memory.
+
+    It counts the arrays in a result, and `JIT_BYTES` for one that is a jitted function. `cache_clear` forgets them.
+    """
+
+    @functools.wraps(function)
+    def looked_up(*args: P.args, **kwargs: P.kwargs) -> R:
+        key = (function, args, tuple(sorted(kwargs.items())))
+        result: R = TABLES.get(key, lambda: _Kept(function(*args, **kwargs))).value
+        return result
+
+    return looked_up
+
+
+def cleared(cached: C) -> C:
+    """Return `cached`, a function under `functools.lru_cache`, which `cache_clear` clears from now on."""
+    _CLEARS.append(cached.cache_clear)
+    return cached
+
+
+class _Kept:
+    def __init__(self, value: Any):
+        self.value, self.nbytes = value, _bytes_of(value)
+
+
+def _bytes_of(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, (tuple, list)):
+        return sum(map(_bytes_of, value))
+    if dataclasses.is_dataclass(value):
+        return sum(_bytes_of(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return JIT_BYTES if callable(value) else 0
 
 
 def cache_info() -> dict[str, Any]:
@@ -119,5 +169,10 @@ def cache_info() -> dict[str, Any]:
 
 
 def cache_clear() -> None:
-    """Forget the process's compiled programs and set the statistics to zero."""
+    """Forget the process's compiled programs and set the statistics to zero; also forget all tables and functions that
+    the library keeps by circuit or program.
+    """
     CACHE.clear()
+    TABLES.clear()
+    for clear in _CLEARS:
+        clear()

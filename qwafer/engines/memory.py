@@ -1,26 +1,38 @@
-"""Does a statevector fit in this machine's memory? Asked before anything is compiled."""
+"""Does a program fit in this machine's memory? Asked before anything is compiled."""
 
 from pathlib import Path
 
 from qwafer._errors import InputError
 from qwafer.circuits import Circuit
 
+COMPILE_BYTES = 100 << 20
+"""What compiling and calling a small program adds to a process."""
+
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def check_memory(circuit: Circuit, *, double: bool = False) -> None:
-    """Raise InputError where one example's gradient cannot be held: three complex states of 2^n_qubits amplitudes.
+def number_bytes(circuit: Circuit) -> int:
+    """Return the bytes of a real number of the circuit's precision."""
+    return 4 if circuit.dtype == "float32" else 8
 
-    A reverse sweep needs at least the state, its adjoint and the one being written. The batch does not count: engines
-    may run it in parts. `double`: the engine computes in complex128 whatever `circuit.dtype` is.
-    """
-    amplitude = 8 if circuit.dtype == "float32" and not double else 16
-    needed, available = 3 * amplitude * 2**circuit.n_qubits, available_memory()
+
+def check_memory(circuit: Circuit, needed: int, batch: int, advice: str = "use fewer qubits") -> int:
+    """Return `needed`, the predicted peak of a program in bytes; raise InputError where less memory is available."""
+    available = available_memory()
     if available is not None and needed > available:
         raise InputError(
-            f"`circuit.n_qubits` = {circuit.n_qubits} needs {_readable(needed)} for the states of one example, and "
-            f"{_readable(available)} of memory are available: use fewer qubits"
+            f"`circuit.n_qubits` = {circuit.n_qubits} needs {_readable(needed)} for a batch of {batch}, and "
+            f"{_readable(available)} of memory are available: {advice}"
         )
+    return needed
+
+
+def gate_by_gate(circuit: Circuit, batch: int, *, gradient: bool) -> int:
+    """Return the predicted peak of a simulator that JAX differentiates: the states of the batch after every gate."""
+    state = 2 * number_bytes(circuit) * 2**circuit.n_qubits
+    bodies = circuit.readout_facts.n_circuits(circuit.n_outputs)
+    gates = len(circuit.operations()) + len(circuit.readout_operations(0))
+    return COMPILE_BYTES * (1 + gates * bodies // 100) + batch * state * (bodies * gates if gradient else 4)
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:

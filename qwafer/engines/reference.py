@@ -8,8 +8,9 @@ from qwafer._checks import check_positive_int
 from qwafer._errors import CapabilityError
 from qwafer.circuits import INPUTS, Circuit
 from qwafer.engines import pennylane_gates
-from qwafer.engines.base import Program, Weights
-from qwafer.engines.memory import check_memory
+from qwafer.engines.base import Forward, Program, Weights
+from qwafer.engines.cache import kept
+from qwafer.engines.memory import check_memory, gate_by_gate
 
 
 @dataclass(frozen=True)
@@ -24,27 +25,41 @@ class ReferenceEngine:
 
     def program(self, circuit: Circuit, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
         """Return the program of `circuit` for `batch` examples; see `Engine.program`."""
-        import jax
-
-        check_positive_int("batch", batch)
+        batch = check_positive_int("batch", batch)
         reason = self.why_not(circuit)
         if reason is not None:
             raise CapabilityError(f"engine reference cannot run this circuit: {reason}")
-        check_memory(circuit)
-        dtype = circuit.dtype
-
-        @jax.jit
-        def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
-            weights = {name: value.astype(dtype) for name, value in weights.items()}
-            return evaluate(circuit, weights, inputs.astype(dtype)).astype(dtype)
-
-        complex_dtype = "complex64" if dtype == "float32" else "complex128"
-        info = {"engine": self.name, "device": "default.qubit", "state_dtype": complex_dtype, "gradient": gradient}
-        return Program(forward, circuit, batch, info)
+        needed = gate_by_gate(circuit, batch, gradient=gradient)
+        check_memory(circuit, needed, batch, "use fewer qubits, a smaller batch or engine xla")
+        key: Any = circuit  # hashable, as `Circuit` asks
+        complex_dtype = "complex64" if circuit.dtype == "float32" else "complex128"
+        info = {
+            "engine": self.name,
+            "device": "default.qubit",
+            "state_dtype": complex_dtype,
+            "gradient": gradient,
+            "peak_bytes": needed,
+        }
+        return Program(_jitted(key), circuit, batch, info, made_by=(self, gradient, 0))
 
     def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit`; None: it can."""
         return pennylane_gates.why_not(circuit)
+
+
+@kept
+def _jitted(circuit: Any) -> Forward:
+    """Return the compiled function of `circuit`, one per process, so that equal programs share its compilations."""
+    import jax
+
+    dtype = circuit.dtype
+
+    @jax.jit
+    def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
+        weights = {name: value.astype(dtype) for name, value in weights.items()}
+        return evaluate(circuit, weights, inputs.astype(dtype)).astype(dtype)
+
+    return forward
 
 
 def evaluate(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> Any:

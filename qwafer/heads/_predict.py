@@ -10,6 +10,7 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer.engines import Program
+from qwafer.engines.cache import cleared
 from qwafer.heads._base import Head
 
 
@@ -30,6 +31,7 @@ def predict_logits(head: Head, features: np.ndarray, program: Program | None, ba
     return np.concatenate(parts) if parts else np.zeros((0, head.n_labels), head.dtype)
 
 
+@cleared
 @functools.lru_cache(maxsize=64)
 def _forward(program: Program | None) -> Callable[[Head, Any], jax.Array]:
     @jax.jit

@@ -1,5 +1,6 @@
 """The quantum head: projection, angles, circuit, readout, alpha and bias."""
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,10 @@ class QuantumHead(Head):
         """Return the readout s(x) (batch, n_labels), before bias and alpha."""
         if program is None:
             raise InputError("a quantum head needs the `program` of an engine; see `qwafer.training.make_program`")
+        if program.circuit != self.spec:
+            raise InputError(
+                f"`program` executes another circuit than the head's{_difference(program.circuit, self.spec)}"
+            )
         return program(self.circuit_weights(), self.inputs(features))
 
     def logits(
@@ -87,6 +92,15 @@ class QuantumHead(Head):
 
     def _array(self, name: str) -> Array:
         return self.params[name] if name in self.params else self.buffers[name]
+
+
+def _difference(circuit: Circuit, own: Circuit) -> str:
+    """Return ": n_layers = 3 where the head's has 2", of the first field that differs; "" for two kinds of circuit."""
+    if type(circuit) is type(own) and dataclasses.is_dataclass(circuit):
+        for name in (field.name for field in dataclasses.fields(circuit)):
+            if getattr(circuit, name) != getattr(own, name):
+                return f": {name} = {getattr(circuit, name)} where the head's has {getattr(own, name)}"
+    return ""
 
 
 def to_angles(z: Float[Array, "batch n"], angle_map: str, angle_scale: float) -> Float[Array, "batch n"]:

@@ -4,11 +4,12 @@ A head is a frozen dataclass of options. One that is trained by the loop makes a
 trains itself, such as a decision tree, returns a predictor (`fit`).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from qwafer._checks import check_choice, check_interval, check_positive_int
+from qwafer._checks import check_choice, check_interval, check_positive_int, plain_numbers
 from qwafer._errors import InputError
 from qwafer.circuits.circuit import count_weights
 from qwafer.registry import Registry
@@ -106,11 +107,13 @@ class QuantumOptions:
     }
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_choice("head.projection", self.projection, ("linear", "fixed", "pca"))
         check_choice("head.angle_map", self.angle_map, ("tanh", "atan", "linear"))
         check_choice("head.alpha_mode", self.alpha_mode, ("softplus", "direct"))
         check_interval("head.angle_scale", self.angle_scale, 0, 100, open_low=True)
         check_interval("head.init_scale", self.init_scale, 0, 100)
+        check_interval("head.alpha_init", self.alpha_init, -math.inf, math.inf, open_low=True, open_high=True)
         if self.alpha_mode == "softplus" and self.alpha_init <= 1e-3:
             raise InputError(f"`head.alpha_init` must exceed 1e-3 with alpha_mode softplus, got {self.alpha_init}")
 
@@ -184,6 +187,7 @@ class MlpOptions(_Classical):
     }
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_interval("head.dropout", self.dropout, 0, 1, open_high=True)
         check_positive_int("head.hidden", self.hidden, maximum=65_536)
 
@@ -218,6 +222,7 @@ class TrigonometricOptions(_Classical):
     }
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_positive_int("head.n_angles", self.n_angles, maximum=4096)
         check_positive_int("head.degree", self.degree, maximum=4096)
         if self.n_angles**2 * self.degree**2 > 65_536:
@@ -247,6 +252,7 @@ class TreeOptions:
     """The backbone whose features it reads where a benchmark has maps."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_positive_int("head.max_depth", self.max_depth, maximum=10_000)
 
     def fit(self, prepared: Any, seed: int) -> "Fitted":

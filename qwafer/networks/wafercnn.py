@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from qwafer._checkpoints import Checkpoints, remove_checkpoints
-from qwafer._checks import LARGEST_SEED, check_choice, check_interval, check_positive_int
+from qwafer._checks import LARGEST_SEED, check_choice, check_interval, check_positive_int, plain_numbers
 from qwafer._errors import InputError, RecordError
 from qwafer._io import canonical_json, jsonable, key_seed, read_or_set_aside
 from qwafer._reading import reads
@@ -55,6 +55,7 @@ class WaferCNN:
     """Decoupled weight decay of the convolution kernels."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_positive_int("seed", self.seed, minimum=0, maximum=LARGEST_SEED)
         check_choice("split_by", self.split_by, ("content", "group", "time"))
         check_positive_int("epochs", self.epochs, maximum=1_000_000)

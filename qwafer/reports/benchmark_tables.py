@@ -103,9 +103,7 @@ def _estimate(interval: Interval, *, signed: bool = False) -> str:
 
 
 def training_cost(records: Records) -> Table:
-    """Return wall times and memory of training: the mean of the runs; compilation and peak of the run in a process of
-    its own.
-    """
+    """Return wall times and memory of training: means of the runs, compilation and peak of the one that ran alone."""
     device = {head: _largest(run.memory.device for run in r.runs.values()) for head, r in records.items()}
     rows = [
         [

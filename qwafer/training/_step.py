@@ -10,6 +10,7 @@ import optax
 
 from qwafer.config import TrainingConfig
 from qwafer.engines import Program
+from qwafer.engines.cache import cleared
 from qwafer.heads import Head
 from qwafer.objective import Objective
 from qwafer.training._optimizer import Hyperparameters, group_norms, optimizer_state, optimizer_update
@@ -109,6 +110,7 @@ def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
     return one
 
 
+@cleared
 @functools.lru_cache(maxsize=16)
 def steps(program: Program | None) -> CompiledSteps:
     """Return the compiled function (head, objective, state, batch, key, start, stop) -> (state, totals).

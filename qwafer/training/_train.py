@@ -76,7 +76,7 @@ def train(
     """
     begin = time.perf_counter()
     free_memory_maps()
-    check_positive_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
+    seed = check_positive_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
     check_feature_set(data)
     config = config if from_source else given_config(config, data)
     prepared = prepare(config, data, seed)

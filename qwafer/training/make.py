@@ -10,6 +10,7 @@ from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.config import RunConfig
 from qwafer.engines import Program
+from qwafer.engines.cache import cleared
 from qwafer.heads import Head, head_inputs
 
 
@@ -45,6 +46,7 @@ def make_program(
     return _program(config.engine, circuit, batch, gradient, stream)
 
 
+@cleared
 @functools.lru_cache(maxsize=64)
 def _program(engine: Any, circuit: Any, batch: int, gradient: bool, seed: int) -> Program:
     program: Program = engine.program(circuit, batch, gradient=gradient, seed=seed)

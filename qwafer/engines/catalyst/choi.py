@@ -72,7 +72,7 @@ def choi_kernel(spec: CircuitSpec, batch: int, *, gradient: bool, device: str, s
     def values(weights: Arrays, inputs: np.ndarray) -> np.ndarray:
         _, _, final = evolved(weights, inputs)
         if is_mean:
-            return (final.real**2 + final.imag**2) @ (scan.signs(spec.n_qubits) @ mean.T)
+            return scan.z_values(final.real**2 + final.imag**2) @ mean.T
         return scan.bloch_vectors(final, z_only=z_only)
 
     def vjp(weights: Arrays, inputs: np.ndarray, cotangent: np.ndarray) -> tuple[Arrays, np.ndarray]:
@@ -222,7 +222,7 @@ def _apply_observables(states: np.ndarray, coefficients: np.ndarray, paulis: str
     batch, dim = states.shape
     n = dim.bit_length() - 1
     z = coefficients.reshape(batch, n, len(paulis))[..., -1]
-    result = states * (z @ scan.signs(n).T)
+    result = states * (z @ signs(n).T)
     if paulis == "XYZ":
         flip = coefficients.reshape(batch, n, 3)
         for wire in range(n):
@@ -289,3 +289,10 @@ def _factors(
     coefficients, observables = np.zeros((len(cotangent), rank)), np.zeros((rank, n_terms))
     coefficients[:, :have], observables[:have] = left[:, :have] * values[:have], right[:have]
     return coefficients, observables
+
+
+@functools.lru_cache(maxsize=MAX_QUBITS)
+def signs(n: int) -> Float[np.ndarray, "dim n"]:
+    """Return the eigenvalue of Z_i on basis state j, (2^n, n); wire 0 is the most significant bit."""
+    index = np.arange(1 << n)[:, None]
+    return 1.0 - 2.0 * ((index >> np.arange(n - 1, -1, -1)[None, :]) & 1)

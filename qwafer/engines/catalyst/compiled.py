@@ -8,17 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qwafer._checks import check_shape
 from qwafer._errors import InputError
 from qwafer.circuits import Circuit, CircuitSpec
 from qwafer.engines.base import Weights
-from qwafer.engines.cache import ProgramKey
+from qwafer.engines.cache import JIT_BYTES, ProgramKey
 from qwafer.engines.catalyst.choi import choi_kernel
 from qwafer.engines.catalyst.host_call import host_call, joined
 from qwafer.engines.catalyst.kernels import Kernel, ValueAndGrad, Vjp, measured_kernel, scan_kernel
-
-JIT_BYTES = 3 << 19
-"""What XLA keeps for the jitted calls around a program: measured as growth of the process over 100 programs."""
+from qwafer.engines.forward_mode import reverse_only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,15 +76,10 @@ def _forward(circuit: Circuit, batch: int, kernel: Kernel) -> Callable[[Weights,
         terms.defvjp(lambda *operands: (terms(*operands), None), _no_gradient)
 
     @jax.jit
-    def checked(weights: Weights, inputs: jax.Array) -> jax.Array:
-        weights = {name: weight.astype(dtype) for name, weight in weights.items()}
-        return kernel.finish(weights, terms(*(weights[name] for name in names), inputs.astype(dtype)))
-
     def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
-        check_shape("inputs", inputs, (batch, circuit.n_inputs))
-        for name, shape in shapes.items():
-            check_shape(f"weights[{name!r}]", weights[name], shape)
-        return checked({name: weights[name] for name in shapes}, inputs)
+        weights = {name: weight.astype(dtype) for name, weight in weights.items()}
+        weights, inputs = reverse_only((weights, inputs.astype(dtype)))
+        return kernel.finish(weights, terms(*(weights[name] for name in names), inputs))
 
     return forward
 

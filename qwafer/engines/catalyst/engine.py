@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from qwafer._checks import check_choice, check_positive_int
+from qwafer._checks import check_choice, check_positive_int, plain_numbers
 from qwafer._errors import CapabilityError
 from qwafer.circuits import Circuit
 from qwafer.engines import pennylane_gates
 from qwafer.engines.base import Program
 from qwafer.engines.cache import CACHE, ProgramKey
+from qwafer.engines.catalyst.memory import peak_bytes
 from qwafer.engines.memory import check_memory
 
 SIMULATORS = ("lightning.qubit", "lightning.kokkos", "lightning.gpu")
@@ -37,6 +38,7 @@ class CatalystEngine:
     name: ClassVar[str] = "catalyst"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_choice("batching", self.batching, ("scan", "choi", "auto"))
         if self.shots is not None:
             check_positive_int("shots", self.shots)
@@ -78,14 +80,15 @@ class CatalystEngine:
         from qwafer.engines.catalyst.choice import choose_batching
         from qwafer.engines.catalyst.compiled import compile_program
 
-        check_positive_int("batch", batch)
+        batch = check_positive_int("batch", batch)
         reason = self.why_not(circuit)
         if reason is not None:
             raise CapabilityError(f"engine catalyst cannot run this circuit: {reason}")
-        check_memory(circuit, double=True)
         batching, reason = self.batching, "asked for"
         if batching == "auto":
             batching, reason = choose_batching(circuit, batch, gradient=gradient, exact=self.can_batch)
+        needed = peak_bytes(circuit, batch, gradient=gradient, batching=batching)
+        check_memory(circuit, needed, batch)
         key = ProgramKey(
             circuit=circuit,
             batch=batch,
@@ -100,10 +103,11 @@ class CatalystEngine:
         info = {
             "engine": self.name,
             **compiled.info,
+            "peak_bytes": needed,
             "batching_asked": self.batching,
             "batching_reason": reason,
         }
-        return Program(compiled.forward, circuit, batch, info)
+        return Program(compiled.forward, circuit, batch, info, made_by=(self, gradient, key.seed))
 
     def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit`; None: it can."""

@@ -7,7 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
+
+from qwafer.engines.forward_mode import refuse
 
 Host = Callable[..., np.ndarray]
 
@@ -61,3 +63,4 @@ _HOST_CALL = Primitive("qwafer_host_call")
 _HOST_CALL.def_abstract_eval(_abstract)
 mlir.register_lowering(_HOST_CALL, _lowered)
 batching.primitive_batchers[_HOST_CALL] = _batched
+ad.primitive_jvps[_HOST_CALL] = refuse

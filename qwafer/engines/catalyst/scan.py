@@ -1,6 +1,5 @@
 """`batching="scan"`: compiled programs that execute the circuit one example at a time, in a `lax.scan`."""
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +9,9 @@ from jaxtyping import Complex, Float
 from qwafer._errors import CapabilityError
 from qwafer.circuits import Circuit
 from qwafer.engines import pennylane_gates
+from qwafer.engines.catalyst.memory import CHUNK_AMPLITUDES
 from qwafer.engines.catalyst.plan import GatePlan
 from qwafer.engines.catalyst.runtime import HostProgram
-
-CHUNK_AMPLITUDES = 1 << 20
-"""States come back to the host; so many amplitudes (16 bytes each) at a time at most."""
 
 
 def chunk_size(n_qubits: int, batch: int) -> int:
@@ -135,8 +132,7 @@ def bloch_vectors(states: Complex[np.ndarray, "batch dim"], *, z_only: bool) -> 
     """Return (<Z_0>, <Z_1>, ...) or (<X_0>, <Y_0>, <Z_0>, <X_1>, ...) of each state."""
     batch, dim = states.shape
     n = dim.bit_length() - 1
-    probabilities = states.real**2 + states.imag**2
-    z = probabilities @ signs(n)  # (batch, n)
+    z = z_values(states.real**2 + states.imag**2)  # (batch, n)
     if z_only:
         return z
     bloch = np.empty((batch, n, 3))
@@ -150,11 +146,17 @@ def bloch_vectors(states: Complex[np.ndarray, "batch dim"], *, z_only: bool) -> 
     return bloch.reshape(batch, 3 * n)
 
 
-@functools.lru_cache(maxsize=32)
-def signs(n: int) -> Float[np.ndarray, "dim n"]:
-    """Return the eigenvalue of Z_i on basis state j, (2^n, n); wire 0 is the most significant bit."""
-    index = np.arange(1 << n)[:, None]
-    return 1.0 - 2.0 * ((index >> np.arange(n - 1, -1, -1)[None, :]) & 1)
+def z_values(probabilities: Float[np.ndarray, "batch dim"]) -> Float[np.ndarray, "batch n"]:
+    """Return <Z_i> of every wire from the probabilities of basis states; wire 0 is the most significant bit.
+
+    Summing each wire out once it is read takes 2^(n+1) additions and no table of signs.
+    """
+    values = []
+    while probabilities.shape[1] > 1:
+        zero, one = np.split(probabilities, 2, axis=1)
+        values.append(zero.sum(axis=1) - one.sum(axis=1))
+        probabilities = zero + one
+    return np.stack(values, axis=1)
 
 
 def in_chunks(program: HostProgram, chunk: int, rows: np.ndarray) -> Iterator[np.ndarray]:

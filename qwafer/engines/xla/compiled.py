@@ -1,17 +1,18 @@
 """Plans as jitted functions, shared by equal programs."""
 
-import functools
-
 import jax
 
 from qwafer.circuits import CircuitSpec
 from qwafer.engines.base import Forward, Weights
+from qwafer.engines.cache import kept
+from qwafer.engines.forward_mode import reverse_only
 from qwafer.engines.xla import heisenberg as pauli
 from qwafer.engines.xla import product
 from qwafer.engines.xla import schroedinger as statevector
+from qwafer.engines.xla.angles import reduced
 
 
-@functools.lru_cache(maxsize=128)
+@kept
 def jitted(spec: CircuitSpec, plan: str, chunks: int, recompute: bool, reverse: bool) -> Forward:
     """Return the compiled function of a plan, one per process, so that equal programs share its compilations."""
 
@@ -19,6 +20,11 @@ def jitted(spec: CircuitSpec, plan: str, chunks: int, recompute: bool, reverse: 
     def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
         weights = {name: value.astype(spec.dtype) for name, value in weights.items()}
         inputs = inputs.astype(spec.dtype)
+        if reverse:
+            weights, inputs = reverse_only((weights, inputs))
+        angles = weights if spec.readout_facts.gates else {"ansatz": weights["ansatz"]}
+        weights = {**weights, **{name: reduced(value) for name, value in angles.items()}}
+        inputs = reduced(inputs)
         if plan == "product":
             return product.forward(spec, weights, inputs)
         if plan == "heisenberg":

@@ -8,6 +8,7 @@ import dataclasses
 
 from qwafer.circuits import CircuitSpec
 from qwafer.engines.xla import wiring
+from qwafer.engines.xla.memory import example_states, step_count
 
 PLANS = ("schroedinger", "heisenberg", "product")
 
@@ -18,7 +19,10 @@ CHUNK_BYTES = 2**20
 """States of a chunk: they stay in the second-level cache while a step passes over them."""
 
 CHUNK_EXAMPLES = 16
-"""Fewest examples of a chunk: batches shorter than this are not vectorised."""
+"""Fewest examples of a chunk while `WORKING_BYTES` hold them: batches shorter than this are not vectorised."""
+
+WORKING_BYTES = 2**30
+"""States that a chunk may hold altogether, if it has more than one example."""
 
 TAPE_BYTES = 2**29
 """States that a chunk may keep for the reverse pass; more are computed again instead."""
@@ -75,7 +79,8 @@ def _chunks(spec: CircuitSpec, batch: int, gradient: bool, chunk: int | None) ->
     state = _state_bytes(spec)
     blocks = len(wiring.blocks(spec.n_qubits, wiring.BLOCK))
     if chunk is None:
-        chunk = max(CHUNK_BYTES // state, CHUNK_EXAMPLES)
+        least = state * example_states(spec, gradient, recompute=True)
+        chunk = max(CHUNK_BYTES // state, min(CHUNK_EXAMPLES, WORKING_BYTES // least), 1)
     chunk = min(chunk, batch)
     kept = chunk * state * (step_count(spec) * blocks + 3)
     return -(-batch // chunk), gradient and kept > TAPE_BYTES
@@ -91,7 +96,7 @@ def _flops(plan: str, spec: CircuitSpec, batch: int, gradient: bool, chunks: int
         return float(outputs * (turns * 4**n * layers + 2 * 3**n * batch) * (3 if gradient else 1))
     passes = (3 + (chunks > 1) + recompute) if gradient else 1
     products = sum(2 * 2**size for size in wiring.blocks(n, wiring.BLOCK))
-    return float(2 * 2**n * batch * products * step_count(spec) * passes)
+    return 2 * _amplitudes(n) * batch * products * step_count(spec) * passes
 
 
 def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float:
@@ -108,16 +113,11 @@ def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float
     blocks = len(wiring.blocks(n, wiring.BLOCK))
     steps = step_count(spec)
     per_number = 1.2e-3 + steps * (0.4e-3 + 1.7e-3 * blocks)
-    return 30 + 15 * steps + scale * 2 * 2**n * batch * per_number
+    return 30 + 15 * steps + scale * 2 * _amplitudes(n) * batch * per_number
 
 
-def step_count(spec: CircuitSpec) -> int:
-    """Return the number of steps of plan `schroedinger` on a state, those of the readout included."""
-    encoding, readout = spec.encoding_facts, spec.readout_facts
-    body = max(spec.n_layers - 1, 0) * (1 if not spec.reupload else 2 if encoding.axis == "Z" else 3)
-    if readout.gates:
-        return body + min(spec.n_outputs, 2)
-    return body + (0 if readout.z_only else 2)
+def _amplitudes(n: int) -> float:
+    return 2.0 ** min(n, 900)  # a circuit of 1,100 wires has more than a float holds; nothing runs beyond 40
 
 
 def is_product(spec: CircuitSpec) -> bool:

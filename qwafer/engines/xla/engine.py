@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from qwafer._checks import check_choice, check_positive_int
+from qwafer._checks import check_choice, check_positive_int, plain_numbers
 from qwafer._errors import CapabilityError, InputError
 from qwafer.circuits import Circuit, CircuitSpec
 from qwafer.engines.base import Program
 from qwafer.engines.memory import check_memory
 from qwafer.engines.xla import cost
+from qwafer.engines.xla.memory import peak_bytes
+
+LARGEST_SCHROEDINGER = 30
+"""Most wires of plan `schroedinger`: its permutations are tables of 32-bit numbers."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +20,10 @@ class XlaEngine:
     """Batched simulation in JAX, without host callbacks.
 
     Computes in float32 or float64 as the circuit says, whatever `jax_enable_x64` is. `Program.info` tells what was
-    chosen and why, and the floating point operations (`flops`) of its matrix products. Raises InputError for a plan
-    that cannot run the circuit, for float64 where JAX is in 32 bit, and where one example does not fit; CapabilityError
-    for a circuit that is not made of layers.
+    chosen and why, the floating point operations (`flops`) of its matrix products and the memory that a call is
+    expected to take (`peak_bytes`). Angles beyond 4 pi lose their whole turns before anything is computed. Raises
+    InputError for a plan that cannot run the circuit, for float64 where JAX is in 32 bit, and where a call does not fit
+    in memory; CapabilityError for a circuit that is not made of layers.
     """
 
     plan: str = "auto"
@@ -28,10 +33,10 @@ class XlaEngine:
     fastest."""
     derivatives: str = "reverse"
     """`reverse`: hand-written reverse passes, fast. `any`: plain JAX, which forward mode and derivatives of higher
-    order need; slower."""
+    order need; slower. Without it these raise CapabilityError."""
     chunk: int | None = None
-    """Examples that `schroedinger` evolves at a time; None: as many as stay in the processor's cache. Memory follows
-    the chunk, not the batch."""
+    """Examples that `schroedinger` evolves at a time; None: as many as stay in the processor's cache, at least 16
+    unless their states take more than a GiB. Memory follows the chunk, not the batch."""
     recompute: bool | None = None
     """Whether the reverse pass of `schroedinger` undoes the circuit on the final state instead of keeping the states of
     every layer; None: where these would take more than half a GiB."""
@@ -39,6 +44,7 @@ class XlaEngine:
     name: ClassVar[str] = "xla"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_choice("plan", self.plan, ("auto", *cost.PLANS))
         check_choice("derivatives", self.derivatives, ("reverse", "any"))
         if self.chunk is not None:
@@ -60,7 +66,7 @@ class XlaEngine:
 
         from qwafer.engines.xla.compiled import jitted
 
-        check_positive_int("batch", batch)
+        batch = check_positive_int("batch", batch)
         if not isinstance(circuit, CircuitSpec):
             raise CapabilityError(f"engine xla cannot run this circuit: {self.why_not(circuit)}")
         if circuit.dtype == "float64" and not jax.config.read("jax_enable_x64"):
@@ -69,10 +75,17 @@ class XlaEngine:
         if reason is not None:
             raise InputError(f"plan {self.plan} cannot run this circuit: {reason}; use plan auto")
         choice = cost.choose(circuit, batch, gradient, self.plan, self.chunk)
-        if choice.plan == "schroedinger":
-            check_memory(circuit)
         recompute = choice.recompute if self.recompute is None else self.recompute
-        forward = jitted(circuit, choice.plan, choice.chunks, recompute, self.derivatives == "reverse")
+        reverse = self.derivatives == "reverse"
+        how: dict[str, Any] = {"plan": choice.plan, "chunks": choice.chunks, "recompute": recompute, "reverse": reverse}
+        needed = peak_bytes(circuit, batch, gradient=gradient, **how)
+        advice = "use fewer qubits"
+        if choice.plan != "schroedinger" or choice.chunks < batch:
+            advice += " or a smaller " + ("`engine.chunk`" if choice.plan == "schroedinger" else "batch")
+        check_memory(circuit, needed, batch, advice)
+        if choice.plan == "schroedinger" and circuit.n_qubits > LARGEST_SCHROEDINGER:
+            raise InputError(f"plan schroedinger goes up to {LARGEST_SCHROEDINGER} qubits, got {circuit.n_qubits}")
+        forward = jitted(circuit, choice.plan, choice.chunks, recompute, reverse)
         info = {
             "engine": self.name,
             "plan": choice.plan,
@@ -81,11 +94,12 @@ class XlaEngine:
             "recompute": recompute,
             "derivatives": self.derivatives,
             "flops": choice.flops,
+            "peak_bytes": needed,
             "device": jax.default_backend(),
             "state_dtype": "complex64" if circuit.dtype == "float32" else "complex128",
             "gradient": gradient,
         }
-        return Program(forward, circuit, batch, info)
+        return Program(forward, circuit, batch, info, made_by=(self, gradient, 0))
 
     def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit` by its plan; None: it can."""

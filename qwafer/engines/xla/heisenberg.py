@@ -22,6 +22,7 @@ from qwafer.circuits import CircuitSpec
 from qwafer.circuits.gates import CNOT
 from qwafer.circuits.readouts import readout_matrix
 from qwafer.engines.base import Weights
+from qwafer.engines.cache import kept
 from qwafer.engines.xla import arrays, gates, wiring
 
 
@@ -34,7 +35,7 @@ class SignedPermutation(NamedTuple):
     inverse_sign: np.ndarray
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def conjugation(n: int, pairs: tuple[tuple[int, int], ...]) -> SignedPermutation:
     """Return the map of coefficients of O -> C^dagger O C for the CNOTs `pairs`, C applying them in order.
 

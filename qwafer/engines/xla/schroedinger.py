@@ -11,6 +11,7 @@ import numpy as np
 from qwafer.circuits import CircuitSpec
 from qwafer.circuits.readouts import readout_matrix
 from qwafer.engines.base import Weights
+from qwafer.engines.cache import kept
 from qwafer.engines.xla import arrays, evolve, gates, steps, wiring
 
 Term = tuple[str, int, Any]
@@ -82,7 +83,7 @@ class _Builder:
         return len(self.diagonals) - 1
 
 
-@functools.lru_cache(maxsize=32)
+@kept
 def layout(spec: CircuitSpec) -> Layout:
     """Return the steps of `spec`; the first layer's rotations are part of the product state that they start from."""
     build, axis, readout = _Builder(spec), spec.encoding_facts.axis, spec.readout_facts
@@ -164,7 +165,7 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
     diagonals = []
     for kind, order in plan.diagonals:
         if kind == "mean":
-            diagonal = wiring.signs(n).mean(1, dtype=np.float64)
+            diagonal = wiring.mean_signs(n)
             diagonals.append(jnp.asarray(diagonal if order is None else diagonal[order], a.dtype)[None, :])
         else:
             rows = jnp.eye(n, dtype=a.dtype) if kind == "values" else matrix[:, :, "xyz".index(kind)]

@@ -1,10 +1,9 @@
 """Static facts of a circuit's wires, in NumPy: blocks of wires, signs of basis states, CNOTs as permutations."""
 
-import functools
-
 import numpy as np
 
 from qwafer.circuits import CircuitSpec
+from qwafer.engines.cache import kept
 
 BLOCK = 4
 """Most wires in a Kronecker block of plan `schroedinger`: products of 16 x 16 matrices cost least on CPU (measured at
@@ -26,7 +25,12 @@ def signs(n: int) -> np.ndarray:
     return (1 - 2 * bits).astype(np.int8)
 
 
-@functools.lru_cache(maxsize=64)
+def mean_signs(n: int) -> np.ndarray:
+    """Return the mean of Z over the wires in every basis state, (2^n,) float64, without the (2^n, n) table."""
+    return (n - 2.0 * np.bitwise_count(np.arange(2**n, dtype=np.uint32))) / n
+
+
+@kept
 def permutation(n: int, pairs: tuple[tuple[int, int], ...]) -> np.ndarray | None:
     """Return p (2^n,) int32 such that the CNOTs `pairs`, in order, map psi to psi[p]; None for the identity."""
     p = np.arange(2**n, dtype=np.int32)

@@ -96,7 +96,7 @@ class Evidence:
         if self.agrees(point):
             exact = bloch_vectors(states(circuit, point.weights, point.inputs), circuit.n_qubits)
             return np.broadcast_to(exact, (len(point.inputs), circuit.n_qubits, 3))  # a circuit need not use its inputs
-        weights = {group: jnp.asarray(value) for group, value in point.weights.items()}
+        weights = {group: jnp.asarray(point.weights[group]) for group in circuit.body().weight_shapes()}
         found = np.asarray(self.subject.bloch(weights, jnp.asarray(point.inputs)), np.float64)
         return found.reshape(len(point.inputs), circuit.n_qubits, 3)
 

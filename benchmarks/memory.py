@@ -1,0 +1,94 @@
+"""Peak memory of programs against the prediction that refuses them: `python benchmarks/memory.py [--large] [--case K]`.
+
+Each case is a process of its own. Measured is the growth of its peak resident size from after the imports to after one
+call of value and gradient, predicted `Program.info["peak_bytes"]`: they should agree within a factor of 1.5.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SMALL = (
+    ("xla", {"n_qubits": 4, "n_layers": 2}, 256),
+    ("xla", {"n_qubits": 9, "n_layers": 2, "readout": "mean_z_readout", "n_outputs": 4}, 256),
+    ("xla", {"n_qubits": 16, "n_layers": 4}, 64),
+    ("xla", {"n_qubits": 20, "n_layers": 3}, 16),
+    ("reference", {"n_qubits": 10, "n_layers": 1}, 64),
+    ("catalyst", {"n_qubits": 14, "n_layers": 2}, 8),
+)
+LARGE = (
+    ("xla", {"n_qubits": 10, "n_layers": 6}, 4096),
+    ("xla", {"n_qubits": 18, "n_layers": 4, "reupload": True}, 64),
+    ("xla", {"n_qubits": 20, "n_layers": 3, "readout": "bloch"}, 4),
+    ("xla", {"n_qubits": 22, "n_layers": 2}, 16),
+    ("xla", {"n_qubits": 24, "n_layers": 2}, 1),
+    ("reference", {"n_qubits": 14, "n_layers": 1}, 64),
+    ("catalyst", {"n_qubits": 20, "n_layers": 2}, 2),
+)
+
+
+def measure(engine: str, fields: dict, batch: int) -> dict:
+    """Return the measured and the predicted bytes of one case, in this process."""
+    import jax
+    import numpy as np
+
+    from qwafer import engines
+    from qwafer.circuits import CircuitSpec
+
+    if engine == "catalyst":
+        import catalyst  # noqa: F401
+    if engine != "xla":
+        import pennylane as qml
+
+        qml.device("default.qubit", wires=1)
+    jax.numpy.zeros(1).block_until_ready()
+    before = peak()
+    spec = CircuitSpec(**fields)
+    program = engines.get(engine).program(spec, batch)
+    weights = {name: np.ones(shape, spec.dtype) for name, shape in spec.weight_shapes().items()}
+    x = np.ones((batch, spec.n_inputs), spec.dtype)
+    step = jax.value_and_grad(lambda w, x: program(w, x).sum(), (0, 1))
+    jax.block_until_ready(jax.jit(step)(weights, x))
+    how = program.info.get("plan") or program.info.get("batching") or ""
+    return {"how": how, "measured": peak() - before, "predicted": program.info["peak_bytes"]}
+
+
+def peak() -> int:
+    """Return the largest resident size of this process so far, bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])  # ru_maxrss is inherited from the parent
+
+
+def main() -> int:
+    """Print a table of the cases."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--large", action="store_true", help="also cases of up to some GiB")
+    parser.add_argument("--case", type=int, action="append", help="only the case of this number")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(*json.loads(arguments.one))))
+        return 0
+    cases = SMALL + LARGE if arguments.large or arguments.case else SMALL
+    print("| case | engine | circuit | batch | plan | measured MiB | predicted MiB | measured / predicted |")
+    print("|---|---|---|---|---|---|---|---|")
+    for number, (engine, fields, batch) in enumerate(cases):
+        if arguments.case and number not in arguments.case:
+            continue
+        command = [sys.executable, __file__, "--one", json.dumps([engine, fields, batch])]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"| {number} | {engine} | {fields} | {batch} | {done.stderr.strip().splitlines()[-1]} | | | |")
+            continue
+        found = json.loads(done.stdout.splitlines()[-1])
+        mib = [found[name] / 2**20 for name in ("measured", "predicted")]
+        circuit = " ".join(f"{name}={value}" for name, value in fields.items())
+        ratio = f"{mib[0]:.0f} | {mib[1]:.0f} | {mib[0] / mib[1]:.2f}"
+        print(f"| {number} | {engine} | {circuit} | {batch} | {found['how']} | {ratio} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""How much memory a plan takes at its peak: a model of the arrays that are alive at a time, fitted to measurements.
+
+`benchmarks/memory.py` measures the peak of a process against it.
+"""
+
+from qwafer.circuits import CircuitSpec
+from qwafer.engines.memory import COMPILE_BYTES, number_bytes
+from qwafer.engines.xla import wiring
+
+STEP_BYTES = 10 << 20
+"""What the compiler takes for each step or layer."""
+
+COPIES = 3
+"""How often an index table is held while a program is compiled: as NumPy's array, in the module, in the executable."""
+
+
+def step_count(spec: CircuitSpec) -> int:
+    """Return the number of steps of plan `schroedinger` on a state, those of the readout included."""
+    encoding, readout = spec.encoding_facts, spec.readout_facts
+    body = max(spec.n_layers - 1, 0) * (1 if not spec.reupload else 2 if encoding.axis == "Z" else 3)
+    if readout.gates:
+        return body + min(spec.n_outputs, 2)
+    return body + (0 if readout.z_only else 2)
+
+
+def example_states(spec: CircuitSpec, gradient: bool, recompute: bool, reverse: bool = True) -> int:
+    """Return how many states of one example `schroedinger` holds at a time: six in flight, the rest for the reverse
+    pass, which reads the operand of every block of every step, or makes those of one step again.
+    """
+    if not gradient:
+        return 3
+    blocks, steps = len(wiring.blocks(spec.n_qubits, wiring.BLOCK)), step_count(spec)
+    if not reverse:
+        return 6 + steps * (blocks + 4)
+    frames = 0 if spec.readout_facts.z_only else 2
+    return 6 + frames + blocks * (min(steps, 1) if recompute else steps)
+
+
+def peak_bytes(
+    spec: CircuitSpec, batch: int, *, gradient: bool, plan: str, chunks: int = 1, recompute: bool, reverse: bool
+) -> int:
+    """Return what the first call of a program adds to the process at its peak, compilation included."""
+    parts = {"product": _product, "heisenberg": _heisenberg}
+    if plan in parts:
+        return COMPILE_BYTES + STEP_BYTES * spec.n_layers + parts[plan](spec, batch, gradient)
+    compiler = COMPILE_BYTES + STEP_BYTES * step_count(spec)
+    return compiler + _schroedinger(spec, batch, gradient, chunks, recompute, reverse)
+
+
+def _product(spec: CircuitSpec, batch: int, gradient: bool) -> int:
+    turns = 3 * (spec.n_layers + 1) if gradient else 1
+    matrix = 3 * spec.n_outputs * spec.n_qubits
+    return number_bytes(spec) * (batch * spec.n_qubits * 3 * (turns + 3) + 3 * matrix)
+
+
+def _heisenberg(spec: CircuitSpec, batch: int, gradient: bool) -> int:
+    n, outputs, layers = spec.n_qubits, spec.n_outputs, spec.n_layers
+    blocks = len(wiring.blocks(n, wiring.PAIR))
+    coefficients = outputs * 4**n * ((layers - 1) * blocks + 3 if gradient else 3)
+    monomials = batch * 3 ** (-(-n // 2)) * (2 * outputs + 4 if gradient else outputs + 3)
+    tables = COPIES * 4**n * layers * (2 if gradient else 1) * (4 + number_bytes(spec))
+    return number_bytes(spec) * (coefficients + monomials) + tables
+
+
+def _schroedinger(spec: CircuitSpec, batch: int, gradient: bool, chunks: int, recompute: bool, reverse: bool) -> int:
+    n, number = spec.n_qubits, number_bytes(spec)
+    state = 2 * number * 2**n
+    examples = -(-batch // chunks) if reverse or not gradient else batch
+    states = examples * state * example_states(spec, gradient, recompute, reverse)
+    phases = step_count(spec) * state * (4 if gradient else 2)  # cosines and sines, and their cotangents
+    readout = spec.readout_facts
+    rows = 1 if readout.is_mean else n if readout.is_each else min(n, spec.n_outputs)
+    diagonals = (1 if readout.z_only else 3) * rows * number * 2**n * (2 if gradient else 1)
+    gathers = 0 if spec.entanglement == "none" or n == 1 else spec.n_layers * (2 if gradient else 1)
+    return states + phases + diagonals + COPIES * 4 * 2**n * (gathers + 1)
