@@ -26,7 +26,7 @@ CIRCUITS: Registry[type[CircuitOptions]] = Registry(
 
 NATIVE = "native"
 MAX_SIZE = 1_000_000
-"""Gates of a circuit, at most: layers times pairs of wires."""
+"""Gates of a circuit, at most: layers times pairs of wires, or times wires where no gate joins two."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,11 @@ class LayeredOptions:
         check_choice("circuit.readout", self.readout, ("mean_z", "z_vec", "mean_z_readout"))
         check_choice("circuit.dtype", self.dtype, DTYPES)
         self.circuit(1)
-        if self.n_layers * self.n_qubits**2 > MAX_SIZE:
+        pairs = self.n_qubits if self.ansatz == "separable" else self.n_qubits**2
+        if self.n_layers * pairs > MAX_SIZE:
             raise InputError(
-                f"`circuit.n_layers` x `circuit.n_qubits`^2 must be at most {MAX_SIZE:,}, got {self.n_layers} x "
-                f"{self.n_qubits}^2"
+                f"`circuit.n_layers` times the pairs of `circuit.n_qubits` must be at most {MAX_SIZE:,}, got "
+                f"{self.n_layers} x {pairs:,}"
             )
 
     def circuit(self, n_outputs: int) -> CircuitSpec:
