@@ -66,12 +66,12 @@ def test_sigkill_and_again_gives_the_arrays_of_an_unbroken_run(tmp_path: Path) -
     out = tmp_path / "f.npz"
     process = subprocess.Popen([*verb, "--out", str(out)], cwd=ROOT)
     deadline = time.monotonic() + 100
-    while len(list(tmp_path.glob("f.npz.parts/0*.npy"))) < 3 and process.poll() is None and time.monotonic() < deadline:
+    while len(list(tmp_path.glob("f.npz.parts/0*.npz"))) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists(), "the extraction ended before it could be killed"
-    assert 3 <= len(list(tmp_path.glob("f.npz.parts/0*.npy"))) < 47
+    assert 3 <= len(list(tmp_path.glob("f.npz.parts/0*.npz"))) < 47
     result = subprocess.run([*verb, "--out", str(out)], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     unbroken = features_from_maps(synthetic_maps(3000, seed=0), "wafercnn", random_weights=0)

@@ -411,7 +411,8 @@ def test_what_was_expected_before_the_first_run_stays(words, tmp_path, monkeypat
     assert again == first, "another day's call of a complete directory changes no byte"
     _, report = do(words(description="Why not.", expected="The network wins, as I always said."), out)
     assert "**Expected (written before the first run, 2026-01-02).** Linear wins." in report
-    assert report.startswith("# Two\n\nWhy.\n")
+    assert report.startswith("# Two\n\n**Summary.**")
+    assert "\n\nWhy.\n" in report
     assert "**Noted afterwards (2026-03-04).** Why not." in report
     assert "**Noted afterwards (2026-03-04).** The network wins, as I always said." in report
     final, report = do(words(expected="Linear wins."), out)

@@ -52,7 +52,8 @@ def asymmetric(
     counts = shifted > 0
     safe = jnp.where(counts, shifted, jnp.full_like(shifted, 0.5))
     # log(1 - q): without a clip it is -softplus(l), which is exact in the tail where 1 - q rounds to 0.
-    log_rest = jnp.where(jnp.asarray(clip) == 0, -gain, jnp.log1p(-safe))
+    unclipped = jnp.asarray(clip) == 0
+    log_rest = jnp.where(unclipped, -gain, jnp.log1p(-jnp.where(unclipped, jnp.full_like(safe, 0.5), safe)))
     negative = jnp.where(counts, -(safe**gamma_neg) * log_rest, jnp.zeros_like(shifted))
     return positive + (1 - labels) * negative
 

@@ -37,7 +37,7 @@ def effective_dimension(fishers: Float[np.ndarray, "S P P"], n_data: int, *, gam
     mean tr F, so that the mean trace of F^ is P. Abbas et al. 2021, "The power of quantum neural networks", Nature
     Computational Science 1, 403, eq. 2 and 3. Raises InputError where kappa is at most 1: more data.
     """
-    check_positive_int("n_data", n_data, minimum=2)
+    check_positive_int("n_data", n_data, minimum=2, maximum=10**300)
     check_interval("gamma", gamma, 0, 1, open_low=True)
     kappa = gamma * n_data / (2 * math.pi * math.log(n_data))
     if kappa <= 1:
