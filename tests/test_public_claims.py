@@ -21,6 +21,7 @@ from qwafer._records import save_record
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "experiments" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXEMPT = {
+    "docs/options.md": "what options mean, made from the docstrings of the code; it says nothing of results",
     "docs/promise.md": "what was wrong and what is checked now; its tests are named beside each point",
     "docs/catalyst-learnings.md": "facts of the installed stack, each of which `qwafer.reports.stack` measures again",
     "docs/statistics.md": "error rates of a simulation, which its own test compares with benchmarks/results",

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         evidence = gather(
             circuit_subject(spec_of(arguments, arguments.readout), arguments.engine),
             seed=arguments.seed,
-            reference="none",
+            reference=False,
         )
         for label in ("live", "inert", "dead", "ghost"):
             names = [f"{g}{list(i)}" for (g, i), found in classify(evidence).items() if found == label]
