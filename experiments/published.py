@@ -59,7 +59,7 @@ class Search:
     space: dict[str, tuple[float, float]]
     """Bounds by option; values are drawn log-uniformly, and trial k of two arms that share an option has equal values
     of it."""
-    base: dict[str, int]
+    base: dict[str, float]
     """Options in which every trial differs from the experiment."""
     data: dict[str, str]
     """By arm, the digest of the features, a part of which its trials saw (`set_apart`)."""

@@ -1,7 +1,11 @@
 """Checkpoints on disk, from which a killed training resumes bit for bit."""
 
+import contextlib
 import json
+import logging
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,16 +13,23 @@ from typing import Any
 import numpy as np
 
 from qwafer._errors import InputError, RecordError
-from qwafer._io import atomic_path, canonical_json, read_or_set_aside, remove_temporaries
+from qwafer._io import (
+    TEMPORARY,
+    canonical_json,
+    digest,
+    flush_folder,
+    held,
+    read_or_set_aside,
+    remove_temporaries,
+)
 
 KEPT = 2
 """Checkpoints kept: the newest, and the one before."""
-_NAME = re.compile(r"epoch-(\d+)\.npz")
+_NAME = re.compile(r"epoch-(\d+)")
 
 
 class Checkpoints:
-    """Checkpoints in `directory`/checkpoints, an NPZ per epoch; each is whole or absent, and has the checksums of
-    every NPZ.
+    """Orbax checkpoints in `directory`/checkpoints, a folder per epoch; each is whole or absent, and has a digest.
 
     A checkpoint holds the leaves of a pytree as they are, and a record of plain JSON data. `identity` (JSON data)
     names the run: checkpoints of another are refused.
@@ -37,11 +48,29 @@ class Checkpoints:
         path = self._path(epoch)
         if path.exists():
             return
-        text = json.dumps({"identity": self._identity, "record": record})
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, record=np.frombuffer(text.encode(), np.uint8), **_named(tree))
+        form = json.dumps({"identity": self._identity, "record": record})
+        arrays = {"record": np.frombuffer(form.encode(), np.uint8), **_named(tree)}
+        arrays["digest"] = np.frombuffer(_digest(arrays).encode(), np.uint8)
+
+        def create() -> Path:
+            new = path.with_name(f"{TEMPORARY}{os.urandom(4).hex()}-{path.name}")
+            new.mkdir()
+            return new
+
+        remove_temporaries(self.folder, path.name)
+        with held(create) as temporary:
+            try:
+                # Orbax refuses arrays without elements: `latest` has their shapes from its tree.
+                some = {name: array for name, array in arrays.items() if array.size}
+                with _orbax() as orbax:
+                    orbax.save(temporary / "arrays", some)
+                flush_folder(temporary)
+                temporary.replace(path)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        flush_folder(self.folder)
         for old in self._epochs()[:-KEPT]:
-            self._path(old).unlink(missing_ok=True)
+            shutil.rmtree(self._path(old), ignore_errors=True)
 
     def latest(self, tree: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """Return epoch, pytree (of the structure of `tree`) and record of the newest checkpoint that can be read, or
@@ -57,12 +86,13 @@ class Checkpoints:
                 continue
             form, stored = found
             expected = _named(tree)
+            stored = {**{name: leaf for name, leaf in expected.items() if not leaf.size}, **stored}
             if form["identity"] != self._identity or _shapes(stored) != _shapes(expected):
                 raise InputError(
                     f"{self.folder} holds checkpoints of a run with another configuration, seed or data: "
                     "delete it, or choose another directory"
                 )
-            leaves = [jax.numpy.asarray(stored[name].view(leaf.dtype)) for name, leaf in expected.items()]
+            leaves = [jax.numpy.asarray(stored[name]) for name in expected]
             return epoch, jax.tree.unflatten(jax.tree.structure(tree), leaves), form["record"]
         return None
 
@@ -71,7 +101,7 @@ class Checkpoints:
         remove_checkpoints(self.folder.parent)
 
     def _path(self, epoch: int) -> Path:
-        return self.folder / f"epoch-{epoch:06d}.npz"
+        return self.folder / f"epoch-{epoch:06d}"
 
     def _epochs(self) -> list[int]:
         return sorted(int(match[1]) for match in map(_NAME.fullmatch, _names(self.folder)) if match)
@@ -83,7 +113,7 @@ def remove_checkpoints(directory: Path) -> None:
     remove_temporaries(folder)
     for name in _names(folder):
         if _NAME.match(name):  # those that were set aside, too
-            (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / name, ignore_errors=True)
     for each in (folder, directory):
         try:
             each.rmdir()
@@ -102,18 +132,30 @@ def _named(tree: Any) -> dict[str, np.ndarray]:
 
 
 def _shapes(leaves: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return what must fit; NumPy's files know extension types, such as bfloat16, by their size alone."""
-    return {name: (leaf.shape, leaf.dtype.itemsize) for name, leaf in leaves.items()}
+    return {name: (leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    return digest(*(arrays[name] for name in sorted(arrays) if arrays[name].size))
+
+
+@contextlib.contextmanager
+def _orbax() -> Iterator[Any]:
+    import orbax.checkpoint as ocp
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every save at level WARNING
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
+        yield orbax
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return identity and record, and the leaves by name; raise RecordError for a damaged file."""
+    """Return identity and record, and the leaves by name; raise RecordError for a damaged checkpoint."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            leaves = {name: archive[name] for name in archive.files}
-        form = json.loads(leaves.pop("record").tobytes())
-        return {"identity": form["identity"], "record": form["record"]}, leaves
-    except OSError:
-        raise
-    except Exception as error:  # what NumPy and zipfile raise for damaged bytes has no common class
-        raise RecordError(f"the checkpoint {path} is damaged ({error})") from error
+        with _orbax() as orbax:
+            arrays = {name: np.asarray(array) for name, array in orbax.restore(path / "arrays").items()}
+        if arrays.pop("digest").tobytes() != _digest(arrays).encode():
+            raise ValueError("its digest is another")
+        form = json.loads(arrays.pop("record").tobytes())
+        return {"identity": form["identity"], "record": form["record"]}, arrays
+    except Exception as error:  # what Orbax and its stores raise for damaged bytes has no common class
+        raise RecordError(f"the checkpoint {path} is damaged ({type(error).__name__})") from error

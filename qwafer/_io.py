@@ -52,7 +52,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         if is_full(error):
             error.filename = str(path)
@@ -145,7 +145,7 @@ def _set_aside(path: Path) -> Path:
     return aside
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Write the names in `folder` to disk: a rename is kept there."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -303,7 +303,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(place: float, tmp_path
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         epoch, found, record = Checkpoints(tmp_path, {"seed": 1}).latest(tree)
-    assert epoch == record["epoch"] == (2 if said else 3)
+    aside = any("set aside" in str(warning.message) for warning in said)
+    assert epoch == record["epoch"] == (2 if aside else 3)
     np.testing.assert_array_equal(found["a"], tree["a"] + epoch)
 
 
@@ -514,15 +515,22 @@ def test_a_process_with_too_many_memory_maps_lets_go_of_what_was_compiled() -> N
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_at_each_kind_of_write_resumes_to_the_same_bytes(sweep: Any, tmp_path: Path) -> None:
-    experiment, folder = sweep
-    code = "import sys; from qwafer.ablate import main; sys.exit(main(sys.argv[1:]))"
-    argv = ["ablate", str(folder / "e.toml"), "--out", "out", "--executor", "serial", "--descriptive", "--quiet"]
+def test_a_sweep_killed_at_each_kind_of_write_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "e.toml").write_text(TOML)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    argv = ["ablate", "../e.toml", "--out", "out", "--executor", "serial", "--descriptive", "--quiet"]
+    code = f"import sys; from qwafer.ablate import main; sys.argv = {argv!r}; sys.exit(main(sys.argv[1:]))"
+    for folder in (whole, killed):
+        folder.mkdir()
     kinds = ["experiment.json", "-epoch-", "seed-0.npz", "seed-0.json", "test-reads.json", "summary.json", "report.md"]
     for kind in kinds:
-        killed_at(kind, f"sys.argv = {argv!r}\n{code}", tmp_path)
-        assert hidden(tmp_path), kind
-    run_experiment(experiment, tmp_path / "out", executor=Threads(1), descriptive=True)
-    assert hidden(tmp_path) == [".test-reads.json.lock"]
-    for name in ("summary.json", *(f"runs/{arm}/seed-{seed}.npz" for arm in experiment.arms for seed in (0, 1))):
-        assert (tmp_path / "out" / name).read_bytes() == (folder / "out" / name).read_bytes(), name
+        killed_at(kind, code, killed)
+        assert hidden(killed), kind
+    for folder in (whole, killed):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "GIT_DIR": os.devnull}
+        subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=True)
+    assert hidden(killed) == hidden(whole)
+    stored = [Path("out/summary.json"), *(path.relative_to(whole) for path in sorted(whole.glob("out/runs/*/*.npz")))]
+    assert len(stored) == 5
+    for path in stored:
+        assert (killed / path).read_bytes() == (whole / path).read_bytes(), path
