@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-slow check format lint types layers unit experiments benchmarks clean
+.PHONY: help demo test test-slow check format lint types layers unit experiments options benchmarks clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ test-slow: $(VENV)/.installed-dev ## the tests that are too long for `make test`
 
 experiments: $(VENV)/.installed ## every comparison in experiments/, resumably; writes the table in experiments/README.md
 	$(BIN)/python experiments/run_all.py
+
+options: $(VENV)/.installed ## docs/options.md, from the docstrings of the options
+	$(BIN)/python -c 'from pathlib import Path; from qwafer.reference import options_page; Path("docs/options.md").write_text(options_page(), encoding="utf-8")'
 
 clean: ## remove the virtual environment and caches, keep results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build

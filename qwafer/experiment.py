@@ -160,16 +160,18 @@ def load_experiment(
     baseline says of data, objective, sampling and training. The baseline stays if it is chosen; else the first one
     takes its place. Layout of the file (all but the arms is optional):
 
-        title = "..."            # also name, description, expected, reference: texts for the report
+        title = "The readout"    # also name, description, expected, reference: texts for the report
         seeds = 8                # 0 to 7; or "3:11" (3 to 10), or a list
         metric = "test.roc_auc"
         margin = 0.01            # differences that are no larger count as equivalent
         baseline = "mean_z"      # the first arm, if absent
-        head = "mlp"             # a section's name by itself sets its `name`
-        [circuit]                # the base: [data] [circuit] [engine] [head] [objective] [sampling] [training]
+        engine = "xla"           # a section's name by itself sets its `name`
+        [circuit]                # the base: [data] [head] [circuit] [engine] [objective] [sampling] [training]
         n_qubits = 4
         [arms.mean_z]            # an arm's options, dotted or as tables
         circuit.readout = "mean_z"
+        [arms.trained]
+        circuit.readout = "mean_z_readout"
 
     Raises InputError, in one sentence, for a file that cannot be read, an unknown option (naming the nearest), a value
     of the wrong type or range, an option without effect (in an arm, or given as an override and without effect in every

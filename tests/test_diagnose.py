@@ -1,9 +1,8 @@
-"""`python -m qwafer.diagnose`: the trust table, its files and its exit status; the scripts in diagnostics/."""
+"""`python -m qwafer.diagnose`: the trust table, its files and its exit status; the scripts of qwafer.diagnostics."""
 
 import dataclasses
-import importlib.util
+import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -23,7 +22,7 @@ from qwafer.reports.trust import document_blocks
 from qwafer.sweeps.sources import load_features
 from tests.factories import feature_set
 
-ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = Path(__file__).resolve().parents[1] / "qwafer" / "diagnostics"
 SMALL = (
     "data.n_maps=300",
     "data.task=Edge-Loc",
@@ -176,18 +175,8 @@ def test_document_says_what_to_do_only_where_something_is_wrong() -> None:
 
 
 def script(name: str) -> ModuleType:
-    """Return a script of diagnostics/ as a module."""
-    folder = ROOT / "diagnostics"
-    sys.path.insert(0, str(folder))
-    try:
-        spec = importlib.util.spec_from_file_location(f"diagnostics_{name}", folder / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(folder))
+    """Return a script of qwafer.diagnostics."""
+    return importlib.import_module(f"qwafer.diagnostics.{name}")
 
 
 def test_identity_script_shows_zeros_beside_the_expectation_values(capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +221,7 @@ def test_help_of_the_identity_script_gives_each_route_its_line(capsys: pytest.Ca
 
 
 def test_scripts_use_public_names_of_the_library() -> None:
-    for path in (ROOT / "diagnostics").glob("*.py"):
+    for path in SCRIPTS.glob("*.py"):
         assert "qwafer._" not in path.read_text(), path.name
 
 
@@ -255,12 +244,12 @@ def test_script_on_nulls_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_every_script_explains_its_question() -> None:
-    scripts = [path for path in (ROOT / "diagnostics").glob("*.py") if path.name != "_common.py"]
+    scripts = [path for path in SCRIPTS.glob("*.py") if not path.name.startswith("_")]
     assert len(scripts) >= 8
     for path in scripts:
         docstring = path.read_text().split('"""')[1]
         assert docstring.splitlines()[0].endswith("?"), path.name
-        assert f"python diagnostics/{path.name}" in docstring
+        assert f"python -m qwafer.diagnostics.{path.stem}" in docstring
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qwafer.execution import Executor
@@ -34,6 +36,55 @@ def add_experiment(parser: argparse.ArgumentParser, default: str, what: str = "a
         metavar="key=value",
         help="an option of every arm that has it, such as training.epochs=20 or engine=xla; may be repeated",
     )
+    add_lists(parser)
+
+
+def add_lists(parser: argparse.ArgumentParser) -> None:
+    """Add the lists of what can be named: each is printed, and the process ends with status 0."""
+    for name, text, what in (
+        ("options", _options, "print every option with its default and its meaning, and stop"),
+        ("experiments", _experiments, "print the experiments that come with qwafer, and stop"),
+        ("metrics", _metrics, "print the metrics that arms are compared by, and stop"),
+    ):
+        parser.add_argument(f"--list-{name}", action=_List, text=text, help=what)
+
+
+class _List(argparse.Action):
+    """Prints what `text()` returns, as --version does its line; it is made when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, text: Callable[[], str], help: str):  # noqa: A002
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+        self.text = text
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        try:
+            print(self.text(), flush=True)
+        except BrokenPipeError:  # `... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        parser.exit()
+
+
+def _options() -> str:
+    from qwafer.reference import options_text
+
+    return options_text()
+
+
+def _experiments() -> str:
+    from qwafer.reference import experiment_titles
+
+    return _aligned(experiment_titles())
+
+
+def _metrics() -> str:
+    from qwafer.reference import metric_lines
+
+    return _aligned(metric_lines())
+
+
+def _aligned(lines: dict[str, str]) -> str:
+    width = max(map(len, lines), default=0)
+    return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
 
 
 def add_seeds(parser: argparse.ArgumentParser) -> None:

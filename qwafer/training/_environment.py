@@ -1,6 +1,7 @@
 """Where a run ran: versions, revision, machine."""
 
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -50,7 +51,8 @@ class Environment:
     versions: dict[str, str]
     """Versions of Python and of the packages that a result rests on; `absent` where one is not installed."""
     git_revision: str | None
-    """Commit of the checkout, `-dirty` if it differs; None outside one."""
+    """Commit of the checkout, `-dirty` if it differs; of an installed package its version and a digest of its files;
+    None in results of versions that recorded neither."""
     host: Host
 
 
@@ -74,16 +76,31 @@ def versions() -> dict[str, str]:
 
 
 @functools.cache
-def git_revision() -> str | None:
-    """Return the commit of the checkout that holds this package, with `-dirty` if files differ; None outside one."""
-    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+def git_revision() -> str:
+    """Return the commit of the checkout that holds this package, with `-dirty` if files differ.
+
+    A package that no checkout tracks, as an installed one, is VERSION+DIGEST: 12 hex digits over its Python files,
+    since two commits may have one version. A checkout around an environment says nothing of what is installed in it.
+    """
+    folder = Path(__file__).resolve().parents[1]
+    if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is not None:
+        described = _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        if described:
+            return described
+    content = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        content.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
+    return f"{sys.modules['qwafer'].__version__}+{content.hexdigest()[:12]}"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Return what git prints in `folder`; None where it fails, or there is none."""
+    command = ["git", "--no-optional-locks", *arguments]
     try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=False
-        )
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def host() -> Host:

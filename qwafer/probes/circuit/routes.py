@@ -121,7 +121,9 @@ def gradient_identity(evidence: Evidence) -> Report:
     """Report whether d s_k / d w = sum_i (dM_ki / dw) . (<X_i>, <Y_i>, <Z_i>) for every readout weight w.
 
     With `z_vec` this is d/dw_i <sum_j w_j Z_j> = <Z_i>: the gradient of a coefficient is an expectation value. The
-    right-hand side is contracted from Bloch vectors (`Evidence.bloch`); the left is the gradient of the program.
+    right-hand side is contracted from Bloch vectors (`Evidence.bloch`); the left is the gradient of the program. Both
+    are shown where the right-hand side is largest, among the examples where they differ if they do: two routes, of
+    which one is dead, show one place.
     """
     name = "gradient identity"
     question = "Is the gradient of a readout weight the expectation value that it multiplies?"
@@ -131,27 +133,31 @@ def gradient_identity(evidence: Evidence) -> Report:
         return Report(name, question, "skip", "no trainable readout weights")
     tolerance = 2 * evidence.value_tolerance()
     names = [parameter_name("readout", tuple(index)) for index in np.ndindex(*subject.shapes["readout"])]
-    worst, place, bad = -1.0, None, np.zeros(len(names), bool)
+    worst, bad = 0.0, np.zeros(len(names), bool)
     pairs = []
-    for point in evidence.points:
+    places: list[tuple[bool, float, int, int, int]] = []  # whether wrong, size, point, row, output
+    for index, point in enumerate(evidence.points):
         vectors = evidence.bloch(point)
         assert vectors is not None
         expected = _contraction_gradient(circuit, point.weights, vectors[list(evidence.rows)])  # (rows, outputs, P)
         found = point.jacobian["readout"]
         difference = np.abs(found - expected)
-        bad |= (difference > tolerance).any(axis=(0, 1))
+        exceeds = difference > tolerance
+        bad |= exceeds.any(axis=(0, 1))
+        places += [
+            (bool(exceeds[spot].any()), float(np.abs(expected[spot]).max()), index, *spot)
+            for spot in np.ndindex(expected.shape[:2])
+        ]
         pairs.append((found, expected))
-        if difference.max() > worst:
-            worst = float(difference.max())
-            place = (len(pairs) - 1, *np.unravel_index(difference.argmax(), difference.shape))
+        worst = max(worst, float(difference.max()))
     verdict: Verdict = "fail" if bad.any() else "pass"
-    found, expected = (pair[0] for pair in pairs[0]) if place is None else (pair[place[1]] for pair in pairs[place[0]])
+    _, _, shown_point, row, output = max(places)
+    found, expected = (side[row] for side in pairs[shown_point])
     dead = bool(bad.any()) and all(float(np.abs(pair[0]).max()) <= tolerance for pair in pairs)
     symbol = "<Z_i>" if circuit.readout_facts.is_weighted else "dM/dw . b"
     if verdict == "pass":
         headline = f"gradient = {symbol} to {worst:.1e} (allowed {tolerance:.1e}) for {len(names)} weights"
     else:
-        output = 0 if place is None else int(place[2])
         shown = slice(output * len(names) // circuit.n_outputs, None)
         kind = "dead" if dead else "wrong"
         headline = (
@@ -165,6 +171,7 @@ def gradient_identity(evidence: Evidence) -> Report:
         numbers={
             "gradient": found,
             "expectation_values": expected,
+            "place": {"point": shown_point, "example": evidence.rows[row]},
             "largest_difference": worst,
             "tolerance": tolerance,
             "weights": names,
@@ -175,7 +182,7 @@ def gradient_identity(evidence: Evidence) -> Report:
             "Contract the weights outside the circuit (readout z_vec on qwafer's engines) or put them into gates "
             "(mean_z_readout); never train Hamiltonian coefficients under Catalyst."
         ),
-        blames=tuple(name for name, wrong in zip(names, bad, strict=True) if wrong),
+        blames=tuple(name for name, is_bad in zip(names, bad, strict=True) if is_bad),
     )
 
 

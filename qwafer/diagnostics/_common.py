@@ -1,19 +1,18 @@
 """What the scripts share: options of a circuit, printing a report, the exit status."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
 
 
 def parser(docstring: str | None, *, circuit: bool = True) -> argparse.ArgumentParser:
     """Return a parser with a script's docstring as its help and, for circuits, the options of a `CircuitSpec`."""
-    result = argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = re.search(r"python -m \S+", docstring or "")
+    result = argparse.ArgumentParser(
+        prog=command and command[0], description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     if circuit:
         result.add_argument("--qubits", type=int, default=4, help="wires (4)")
         result.add_argument("--layers", type=int, default=2, help="layers of the ansatz (2)")

@@ -6,12 +6,12 @@ where its gate stands. The last RZ before a Z measurement is inert: it commutes 
 it. This script finds the class of every parameter by moving it, and explains the inert ones by following the measured
 Pauli strings backwards through the circuit.
 
-    python diagnostics/dead_parameters.py --engine xla --readout mean_z
+    python -m qwafer.diagnostics.dead_parameters --engine xla --readout mean_z
 """
 
 import sys
 
-from _common import parser, run, spec_of
+from qwafer.diagnostics._common import parser, run, spec_of
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         evidence = gather(
             circuit_subject(spec_of(arguments, arguments.readout), arguments.engine),
             seed=arguments.seed,
-            reference="none",
+            reference=False,
         )
         for label in ("live", "inert", "dead", "ghost"):
             names = [f"{g}{list(i)}" for (g, i), found in classify(evidence).items() if found == label]

@@ -5,12 +5,12 @@ holds the label, a class that is rarer in the test split. This script looks for 
 after which any pipeline must score at chance, and, where the data have lots or times, splits by them and looks
 whether the score survives.
 
-    python diagnostics/data_trust.py --features f.npz --task Edge-Loc
+    python -m qwafer.diagnostics.data_trust --features f.npz --task Edge-Loc
 """
 
 import sys
 
-from _common import parser, run
+from qwafer.diagnostics._common import parser, run
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,15 +12,16 @@ made to, by three routes:
 
 Exit status 0 if the identity holds, 1 if it does not.
 
-    python diagnostics/gradient_identity.py --readout z_vec --route hamiltonian
-    python diagnostics/gradient_identity.py --readout z_vec --route contraction
-    python diagnostics/gradient_identity.py --readout mean_z_readout --route gates
+    python -m qwafer.diagnostics.gradient_identity --readout z_vec --route hamiltonian
+    python -m qwafer.diagnostics.gradient_identity --readout z_vec --route contraction
+    python -m qwafer.diagnostics.gradient_identity --readout mean_z_readout --route gates
 """
 
 import sys
 
 import numpy as np
-from _common import parser, run, spec_of
+
+from qwafer.diagnostics._common import parser, run, spec_of
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,8 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         report = gradient_identity(evidence)
         gradient = np.asarray(report.numbers["gradient"]).ravel()
         expected = np.asarray(report.numbers["expectation_values"]).ravel()
+        place = "example {example} of point {point}".format(**report.numbers["place"])
         right = "<Z_i>" if arguments.readout == "z_vec" else "dM/dw . b"
-        print(f"route {arguments.route}, readout {arguments.readout}, {arguments.qubits} wires, one example")
+        print(f"route {arguments.route}, readout {arguments.readout}, {arguments.qubits} wires, {place}")
         print(f"{'weight':>18} {'gradient ds/dw':>16} {right:>16}")
         for name, found, truth in zip(report.numbers["weights"], gradient, expected, strict=True):
             print(f"{name:>18} {found:16.9f} {truth:16.9f}")

@@ -5,12 +5,12 @@ second way, from values alone: move one parameter a little (or, for a rotation, 
 parameter-shift rule), look how the output moves, divide. This script compares, for every parameter and input, the
 engine's gradient with that, and with PennyLane's default.qubit in double precision; it names the worst offender.
 
-    python diagnostics/gradient_agreement.py --engine xla --readout mean_z_readout --outputs 3
+    python -m qwafer.diagnostics.gradient_agreement --engine xla --readout mean_z_readout --outputs 3
 """
 
 import sys
 
-from _common import parser, run, spec_of
+from qwafer.diagnostics._common import parser, run, spec_of
 
 
 def main(argv: list[str] | None = None) -> int:

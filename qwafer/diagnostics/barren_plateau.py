@@ -5,12 +5,12 @@ direction, on which no optimiser moves (McClean et al. 2018). How fast it shrink
 the start, and on the cost: one that looks at all wires at once (global) dies sooner than one that averages over wires
 (local; Cerezo et al. 2021). This script measures the variance against wires and layers and fits the bits lost per wire.
 
-    python diagnostics/barren_plateau.py --layers 4 --init-scale 0.1
+    python -m qwafer.diagnostics.barren_plateau --layers 4 --init-scale 0.1
 """
 
 import sys
 
-from _common import parser, run, spec_of
+from qwafer.diagnostics._common import parser, run, spec_of
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,13 +4,13 @@ The focal loss weights the cross-entropy of an example by (1 - p_t)^gamma. A mod
 p_t = 1/2, and so the loss (1/2)^gamma log 2: 0.1733 at gamma = 2. That looks low; it is chance. This script trains an
 experiment's baseline under the focal loss, watches every evaluation, and says so when the run sits there.
 
-    python diagnostics/focal_stall.py --engine xla
-    python diagnostics/focal_stall.py --engine xla --set head.alpha_init=0.01 --set training.learning_rate=1e-4
+    python -m qwafer.diagnostics.focal_stall --engine xla
+    python -m qwafer.diagnostics.focal_stall --engine xla --set head.alpha_init=0.01 --set training.learning_rate=1e-4
 """
 
 import sys
 
-from _common import parser, run
+from qwafer.diagnostics._common import parser, run
 
 
 def main(argv: list[str] | None = None) -> int:

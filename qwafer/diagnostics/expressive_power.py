@@ -6,12 +6,12 @@ Fourier spectrum: the model is a trigonometric polynomial in each input, of a de
 bounds (Schuld et al. 2021). Effective dimension: how many parameters count at this many examples (Abbas et al. 2021).
 And the dimension of the Lie algebra: which unitaries depth could ever reach.
 
-    python diagnostics/expressive_power.py --engine xla --reupload
+    python -m qwafer.diagnostics.expressive_power --engine xla --reupload
 """
 
 import sys
 
-from _common import parser, run, spec_of
+from qwafer.diagnostics._common import parser, run, spec_of
 
 
 def main(argv: list[str] | None = None) -> int:

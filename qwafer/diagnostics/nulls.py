@@ -8,12 +8,12 @@ classically); and a network with as many parameters. Each trains until it has co
 rates that is best on validation. It prints one table with the verdicts; the report of the experiment lies in
 OUT/sweep. A warning says that the head was not shown to beat one of them.
 
-    python diagnostics/nulls.py --engine xla --out runs/nulls
+    python -m qwafer.diagnostics.nulls --engine xla --out runs/nulls
 """
 
 import sys
 
-from _common import parser, run
+from qwafer.diagnostics._common import parser, run
 
 
 def main(argv: list[str] | None = None) -> int:

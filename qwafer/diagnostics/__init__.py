@@ -1,0 +1,1 @@
+"""One runnable script per question: `python -m qwafer.diagnostics.NAME`; `python -m qwafer` lists them."""
