@@ -3,6 +3,8 @@
 import dataclasses
 import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -263,3 +265,16 @@ def test_default_experiment_has_exactly_one_warning(engine: str, capsys: pytest.
     assert len(warned) == 1
     assert "sensitivity" in warned[0]
     assert "inert: readout[0, :, 2]" in " ".join(" ".join(lines).split())
+
+
+def test_every_script_of_the_package_lies_in_diagnostics_too() -> None:
+    folder = SCRIPTS.parents[1] / "diagnostics"
+    names = sorted(path.name for path in SCRIPTS.glob("[!_]*.py"))
+    assert sorted(path.name for path in folder.glob("*.py")) == names
+    done = subprocess.run(
+        [sys.executable, str(folder / "barren_plateau.py"), "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: python -m qwafer.diagnostics.barren_plateau")
+    for name in names:
+        assert f'"qwafer.diagnostics.{name[:-3]}"' in (folder / name).read_text()
