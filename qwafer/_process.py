@@ -1,8 +1,10 @@
 """Process set-up of verbs and workers: the only place where qwafer configures JAX or the environment."""
 
 import contextlib
+import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -45,16 +47,34 @@ def one_line(text: str) -> str:
 
 
 def configure_jax(*, x64: bool = True) -> None:
-    """Configure JAX for a verb or worker process: 64 bit available, no asynchronous dispatch, XLA's cache on.
+    """Configure JAX as verbs and workers do: 64 bit available, no asynchronous dispatch, XLA's cache on.
 
-    Asynchronous dispatch on the CPU can deadlock with host callbacks, on which the catalyst engine rests. Call before
-    any computation.
+    Asynchronous dispatch on the CPU can deadlock with host callbacks, on which the catalyst engine rests. JAX reads
+    that setting once: call this before any computation.
     """
     import jax
 
     jax.config.update("jax_enable_x64", x64)
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     enable_xla_cache()
+
+
+@functools.cache
+def avoid_async_dispatch() -> None:
+    """Switch off JAX's asynchronous dispatch on the CPU, or warn where JAX has computed already and keeps it."""
+    import jax
+    from jax._src import xla_bridge
+
+    if not jax.config.read("jax_cpu_enable_async_dispatch"):
+        return
+    if not xla_bridge.backends_are_initialized():
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    elif jax.default_backend() == "cpu":
+        warnings.warn(
+            "JAX dispatches asynchronously in this process, which can deadlock with programs of engine catalyst when "
+            "threads or pending results are involved: call qwafer.configure_jax() before the first computation",
+            stacklevel=3,
+        )
 
 
 def enable_xla_cache(directory: str | Path | None = None) -> Path | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from qwafer._checks import check_shape
 from qwafer._errors import InputError
 from qwafer.circuits import Circuit
+from qwafer.engines.process import check_not_forked, check_x64
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -37,6 +38,7 @@ class Program:
         *,
         made_by: "tuple[Engine, bool, int] | None" = None,
     ):
+        check_x64(circuit.dtype)
         self._forward = forward
         self._shapes = circuit.weight_shapes()
         self._made_by = made_by
@@ -50,8 +52,11 @@ class Program:
         """Return s (batch, n_outputs) for `inputs` (batch, n_inputs) in radians.
 
         Raises InputError unless `weights` maps exactly the names of `circuit.weight_shapes()` to arrays of these shapes
-        and all arrays are real. Only shapes and types are looked at, so that tracing costs nothing more.
+        and all arrays are real, and for float64 where JAX is in 32 bit. Only shapes and types are looked at, so that
+        tracing costs nothing more. Raises CapabilityError in a process forked from one that has run programs.
         """
+        check_not_forked()
+        check_x64(self.circuit.dtype)
         if not isinstance(weights, Mapping):
             raise InputError(f"`weights` must be a mapping of names to arrays, got {type(weights).__name__}")
         if weights.keys() != self._shapes.keys():

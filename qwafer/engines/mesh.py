@@ -22,8 +22,10 @@ def data_parallel(
 
     s(w, x) = [s(w, x_1); ...; s(w, x_D)] over the D parts x_d of the batch: the numbers are those of one device, and
     the gradient in the weights is the sum of the parts' (transposing the replication of w gives the sum).
-    `mesh`: a mesh with one axis, a number of devices, or None for all of them. Inputs may lie on one device or be
-    sharded already, by `NamedSharding(mesh, PartitionSpec(axis))`; the outputs are sharded so.
+    `mesh`: a mesh with one axis, a number of devices, or None for all of them. Weights and inputs may lie anywhere, and
+    are put where they belong: inputs by `NamedSharding(mesh, PartitionSpec(axis))`, as the outputs are, weights whole
+    on each device. A `jax.jit` of yours around the program takes arrays so sharded, or uncommitted ones: JAX refuses
+    what was put on one device by `jax.device_put`.
 
     Raises InputError where the batch does not divide among the devices, where so many devices are not there, and for an
     engine other than `xla`: the others compute on the host, where devices would wait for each other.
@@ -70,10 +72,11 @@ def _sharded(part: Program, mesh: Mesh | int) -> Forward:
         part, mesh=over, in_specs=(whole, split), out_specs=split, check_vma=False
     )
 
-    @jax.jit
+    compiled = jax.jit(sharded)
+
     def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
-        inputs = jax.lax.with_sharding_constraint(inputs, NamedSharding(over, split))
-        return sharded(dict(weights), inputs)
+        weights = jax.device_put(dict(weights), NamedSharding(over, whole))
+        return compiled(weights, jax.device_put(inputs, NamedSharding(over, split)))
 
     return forward
 

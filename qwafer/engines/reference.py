@@ -11,6 +11,7 @@ from qwafer.engines import pennylane_gates
 from qwafer.engines.base import Forward, Program, Weights
 from qwafer.engines.cache import kept
 from qwafer.engines.memory import check_memory, gate_by_gate
+from qwafer.engines.process import RECORDING
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,15 @@ def evaluate(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> Any:
     readout, wires = circuit.readout_facts, range(circuit.n_qubits)
     device, body, outputs = qml.device("default.qubit", wires=wires), circuit.operations(), []
     for k in range(readout.n_circuits(circuit.n_outputs)):
-        gates = [
-            pennylane_gates.apply_gate(op.gate, op.wires, sources[op.source][(..., *op.index)] if op.source else None)
-            for op in (*body, *circuit.readout_operations(k))
-        ]
-        measured = [qml.expval(getattr(qml, letter)(wire)) for wire in wires for letter in readout.measured]
-        (values,) = qml.execute([qml.tape.QuantumScript(gates, measured)], device, **options)
+        with RECORDING:
+            gates = [
+                pennylane_gates.apply_gate(
+                    op.gate, op.wires, sources[op.source][(..., *op.index)] if op.source else None
+                )
+                for op in (*body, *circuit.readout_operations(k))
+            ]
+            measured = [qml.expval(getattr(qml, letter)(wire)) for wire in wires for letter in readout.measured]
+            (values,) = qml.execute([qml.tape.QuantumScript(gates, measured)], device, **options)
         values = values if len(measured) > 1 else (values,)
         rows = [xp.broadcast_to(xp.asarray(value), inputs.shape[:1]) for value in values]
         outputs.append(readout.outputs(xp.stack(rows, axis=-1), weights))

@@ -46,6 +46,30 @@ class Head(eqx.Module):
         """
         raise TypeError(f"{type(self).__name__} must define logits")
 
+    def __call__(
+        self,
+        features: Float[Array, "batch D"],
+        program: Program | None = None,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch n_labels"]:
+        """Return the logits (batch, n_labels) of `features` (batch, D); see `logits`."""
+        return self.logits(features, program, key=key, train=train)
+
+    def array(self, name: str) -> Array:
+        """Return the parameter or buffer called `name`; a buffer is frozen: its gradient is 0."""
+        return self.params[name] if name in self.params else jax.lax.stop_gradient(self.buffers[name])
+
+    def trainable(self) -> Any:
+        """Return this head with True in place of every trainable array and False in place of every frozen one.
+
+        It is the filter of a loop of your own, `eqx.partition(head, head.trainable())`: gradients of frozen arrays are
+        0 anyway, but weight decay would move what is given to an optimiser.
+        """
+        frozen = jax.tree.map(lambda _: False, self)
+        return eqx.tree_at(lambda head: head.params, frozen, dict.fromkeys(self.params, True))
+
     def parameters(self) -> dict[str, Array]:
         """Return the trainable arrays by name."""
         return dict(self.params)
@@ -73,7 +97,7 @@ class Head(eqx.Module):
         features = jnp.asarray(features, self.dtype)
         if "standardize.mean" not in self.buffers:
             return features
-        return (features - self.buffers["standardize.mean"][None, :]) / self.buffers["standardize.scale"][None, :]
+        return (features - self.array("standardize.mean")[None, :]) / self.array("standardize.scale")[None, :]
 
 
 @dataclass(frozen=True, eq=False)

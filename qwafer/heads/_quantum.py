@@ -39,19 +39,19 @@ class QuantumHead(Head):
     def inputs(self, features: Float[Array, "batch D"]) -> Float[Array, "batch n_inputs"]:
         """Return the circuit's inputs (batch, n_inputs), angles in radians, of `features` (batch, D)."""
         x = self.standardized(features)
-        z = x @ self._array("projection.weight") + self._array("projection.bias")[None, :]
+        z = x @ self.array("projection.weight") + self.array("projection.bias")[None, :]
         return to_angles(z, self.angle_map, self.angle_scale)
 
     def circuit_weights(self) -> dict[str, Array]:
         """Return the weights that the engine's program takes, by the names of `Circuit.weight_shapes`."""
-        return {name: self._array(parameter_of(self.spec, name)) for name in self.spec.weight_shapes()}
+        return {name: self.array(parameter_of(self.spec, name)) for name in self.spec.weight_shapes()}
 
     def alpha(self) -> Float[Array, " n_labels"]:
         """Return alpha of each label (n_labels,), also where all share one."""
         if "alpha.raw" in self.params:
             value = jax.nn.softplus(self.params["alpha.raw"]) + jnp.asarray(ALPHA_FLOOR, self.dtype)
         else:
-            value = self._array("alpha.value")
+            value = self.array("alpha.value")
         return jnp.broadcast_to(value, (self.n_labels,))
 
     def scores(self, features: Float[Array, "batch D"], program: Program | None) -> Float[Array, "batch n_labels"]:
@@ -73,7 +73,7 @@ class QuantumHead(Head):
         train: bool = False,
     ) -> Float[Array, "batch n_labels"]:
         """Return the logits alpha (s + bias) (batch, n_labels); see `Head.logits`."""
-        return self.alpha()[None, :] * (self.scores(features, program) + self._array("readout.bias")[None, :])
+        return self.alpha()[None, :] * (self.scores(features, program) + self.array("readout.bias")[None, :])
 
     def effective(self) -> int | None:
         """Return the number of trainable parameters without the circuit's inert weights, such as the last RZ of every
@@ -89,9 +89,6 @@ class QuantumHead(Head):
             if name in self.params:
                 count -= int(np.broadcast_to(dead[INPUTS], self.params[name].shape).sum())
         return count
-
-    def _array(self, name: str) -> Array:
-        return self.params[name] if name in self.params else self.buffers[name]
 
 
 def _difference(circuit: Circuit, own: Circuit) -> str:

@@ -3,14 +3,13 @@
 import functools
 from typing import Any
 
-import jax
 import numpy as np
 
-from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.config import RunConfig
 from qwafer.engines import Program
 from qwafer.engines.cache import cleared
+from qwafer.engines.process import check_x64
 from qwafer.heads import Head, head_inputs
 
 
@@ -51,11 +50,3 @@ def make_program(
 def _program(engine: Any, circuit: Any, batch: int, gradient: bool, seed: int) -> Program:
     program: Program = engine.program(circuit, batch, gradient=gradient, seed=seed)
     return program
-
-
-def check_x64(dtype: str) -> None:
-    """Raise InputError where `dtype` is float64 and JAX has its 64-bit types switched off."""
-    if dtype == "float64" and not jax.config.jax_enable_x64:
-        raise InputError(
-            "`circuit.dtype` = float64 needs jax.config.update('jax_enable_x64', True) at the start of the process"
-        )

@@ -28,6 +28,7 @@ from qwafer.engines.catalyst import scan
 from qwafer.engines.catalyst.kernels import Arrays, Kernel, contract
 from qwafer.engines.catalyst.plan import GatePlan, ansatz_plan
 from qwafer.engines.catalyst.runtime import LOCK, HostProgram
+from qwafer.engines.process import RECORDING
 
 MAX_QUBITS = 10
 """The largest n: the vector on 2n wires takes 16 MiB there, 256 MiB at n = 12."""
@@ -184,7 +185,7 @@ def _constant_state_preparation() -> Iterator[None]:
     def is_active(operation: Any) -> bool:
         return not isinstance(operation, qml.StatePrep) and bool(original(operation))
 
-    with LOCK:
+    with RECORDING, LOCK:
         decomposition.is_active = verification.is_active = is_active
         try:
             yield

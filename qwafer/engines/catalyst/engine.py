@@ -5,12 +5,14 @@ from typing import Any, ClassVar
 
 from qwafer._checks import check_choice, check_positive_int, plain_numbers
 from qwafer._errors import CapabilityError
+from qwafer._process import avoid_async_dispatch
 from qwafer.circuits import Circuit
 from qwafer.engines import pennylane_gates
 from qwafer.engines.base import Program
 from qwafer.engines.cache import CACHE, ProgramKey
 from qwafer.engines.catalyst.memory import peak_bytes
 from qwafer.engines.memory import check_memory
+from qwafer.engines.process import check_not_forked, check_x64
 
 SIMULATORS = ("lightning.qubit", "lightning.kokkos", "lightning.gpu")
 """Devices whose exact state can be read."""
@@ -22,7 +24,8 @@ class CatalystEngine:
 
     Programs compute in double precision, whatever `circuit.dtype` they take and return. Compiled programs are kept in
     the process-wide cache (`qwafer.engines.cache_info()`). One program runs at a time in a process: Catalyst's runtime
-    has one context. Raises CapabilityError for what this stack cannot do.
+    has one context. Raises CapabilityError for what this stack cannot do. The first program switches JAX's asynchronous
+    dispatch off, or warns where it is too late for that; see `qwafer.configure_jax`.
     """
 
     batching: str = "scan"
@@ -84,6 +87,9 @@ class CatalystEngine:
         reason = self.why_not(circuit)
         if reason is not None:
             raise CapabilityError(f"engine catalyst cannot run this circuit: {reason}")
+        check_not_forked()
+        check_x64(circuit.dtype)
+        avoid_async_dispatch()
         batching, reason = self.batching, "asked for"
         if batching == "auto":
             batching, reason = choose_batching(circuit, batch, gradient=gradient, exact=self.can_batch)

@@ -19,6 +19,8 @@ import numpy as np
 
 from qwafer._errors import CapabilityError
 from qwafer._io import held, remove_abandoned
+from qwafer.engines.catalyst.patches import patching_this_thread
+from qwafer.engines.process import RECORDING, check_not_forked
 
 LOCK = threading.RLock()
 """Held while a program is traced, compiled or executed: Catalyst's runtime has one context per process."""
@@ -41,7 +43,7 @@ class HostProgram:
 
         function.__annotations__ = {}  # Catalyst would read type hints as the signature to compile for
         self._buffers = [np.zeros(shape, dtype) for shape, dtype in arguments]
-        with LOCK, _private_workspace():
+        with compiling():
             qjit = catalyst.qjit(function, seed=seed)
             try:
                 qjit.jit_compile(tuple(self._buffers))
@@ -68,6 +70,7 @@ class HostProgram:
 
     def __call__(self, *arguments: np.ndarray, seed: int | None = None) -> list[np.ndarray]:
         """Return the outputs for `arguments`, which are copied and cast to the shapes and dtypes of the program."""
+        check_not_forked()
         _defer_interrupts()
         with LOCK:
             for buffer, argument in zip(self._buffers, arguments, strict=True):
@@ -80,6 +83,18 @@ class HostProgram:
                 return [_copied(getattr(self._results.contents, name), *rest) for name, *rest in self._outputs]
             finally:
                 self._library.teardown()  # frees the runtime's copy of the results
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Trace and compile a circuit: in 64 bit, as Catalyst needs it whatever JAX is set to, and seen by no other thread.
+
+    Locks in this order: who records gates runs nothing compiled, but who compiles does both.
+    """
+    import jax.experimental
+
+    with RECORDING, LOCK, jax.experimental.enable_x64(), _private_workspace(), patching_this_thread():
+        yield
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from qwafer._errors import CapabilityError, InputError
 from qwafer.circuits import Circuit, CircuitSpec
 from qwafer.engines.base import Program
 from qwafer.engines.memory import check_memory
+from qwafer.engines.process import check_x64
 from qwafer.engines.xla import cost
 from qwafer.engines.xla.memory import peak_bytes
 
@@ -69,8 +70,7 @@ class XlaEngine:
         batch = check_positive_int("batch", batch)
         if not isinstance(circuit, CircuitSpec):
             raise CapabilityError(f"engine xla cannot run this circuit: {self.why_not(circuit)}")
-        if circuit.dtype == "float64" and not jax.config.read("jax_enable_x64"):
-            raise InputError("dtype float64 needs JAX in 64 bit: call jax.config.update('jax_enable_x64', True) first")
+        check_x64(circuit.dtype)
         reason = self.why_not(circuit)
         if reason is not None:
             raise InputError(f"plan {self.plan} cannot run this circuit: {reason}; use plan auto")
