@@ -204,7 +204,7 @@ def importance_weights_swapped(patch):
 
 def bias_outside_alpha(patch):
     def logits(self, features, program, *, key=None, train=False):
-        return self.alpha()[None, :] * self.scores(features, program) + self._array("readout.bias")[None, :]
+        return self.alpha()[None, :] * self.scores(features, program) + self.array("readout.bias")[None, :]
 
     patch.setattr(QuantumHead, "logits", logits)
 

@@ -38,9 +38,6 @@ ALLOWED = {
     "docs/backbones.md": {
         "means (0.485, 0.456, 0.406) and deviations (0.229, 0.224, 0.225) of ImageNet": "constants of preprocessing",
     },
-    "docs/engines.md": {
-        "one of 1e6 to 0.06": "the rounding of float32",
-    },
     "docs/probes.md": {
         "(0.1733 at gamma = 2)": "(1/2)^2 log 2",
         "(AUC 0.9995)": "a threshold of the probe",
