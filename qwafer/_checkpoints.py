@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,13 +13,13 @@ import numpy as np
 
 from qwafer._errors import InputError, RecordError
 from qwafer._io import (
-    TEMPORARY,
     canonical_json,
     digest,
     flush_folder,
     held,
     read_or_set_aside,
     remove_temporaries,
+    temporary_path,
 )
 
 KEPT = 2
@@ -54,7 +53,7 @@ class Checkpoints:
         arrays = {"record": np.frombuffer(form.encode(), np.uint8), **_named(tree)}
 
         def create() -> Path:
-            new = path.with_name(f"{TEMPORARY}{os.urandom(4).hex()}-{path.name}")
+            new = temporary_path(path)
             new.mkdir()
             return new
 
@@ -97,10 +96,6 @@ class Checkpoints:
             leaves = [jax.numpy.asarray(stored[name]) for name in expected]
             return epoch, jax.tree.unflatten(jax.tree.structure(tree), leaves), form["record"]
         return None
-
-    def remove(self) -> None:
-        """Delete the checkpoints, and the folder unless it holds anything else."""
-        remove_checkpoints(self.folder.parent)
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:06d}"

@@ -20,7 +20,7 @@ def plain(value: Any) -> Any:
 
     np.int64(4) is what `np.arange` gives. Kept as it is it would overflow in 2**n and be another text in a message.
     """
-    # Told without NumPy, which `--help` need not import: its numbers are registered with `numbers`, but for bool_.
+    # Told without importing NumPy, which `--help` need not load; an array has dimensions, a number none.
     return value.item() if type(value).__module__ == "numpy" and not getattr(value, "ndim", 1) else value
 
 

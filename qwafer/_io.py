@@ -39,7 +39,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     remove_temporaries(path.parent, path.name)
 
     def create() -> Path:
-        new = path.with_name(f"{TEMPORARY}{os.urandom(4).hex()}-{path.name}")
+        new = temporary_path(path)
         os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
         return new
 
@@ -57,6 +57,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if is_full(error):
             error.filename = str(path)
         raise
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a new name beside `path` for what is to replace it; `remove_temporaries` knows it."""
+    return path.with_name(f"{TEMPORARY}{os.urandom(4).hex()}-{path.name}")
 
 
 def is_full(error: OSError) -> bool:

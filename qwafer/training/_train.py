@@ -311,7 +311,7 @@ class _Run:
         return Digests(
             data=self.prepared.data_digest,
             split=self.prepared.split.digest,
-            batches=order_digest(self.sampler, epochs, self.prepared.ids("train"), self.history.batches[:epochs]),
+            batches=order_digest(self.sampler, epochs, self.ids[self.rows], self.history.batches[:epochs]),
             source=self.prepared.source_digest,
             parameters={
                 f"{name}{list(value.shape)}": digest(np.asarray(value))
