@@ -1,5 +1,7 @@
 """Large angles: whole turns taken off before anything is summed or a sine is evaluated."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,8 @@ LARGEST = 4 * np.pi
 
 
 @jax.custom_jvp
-def reduced(angles: jax.Array) -> jax.Array:
-    """Return `angles` mod 4 pi, in [-2 pi, 2 pi] where they exceed 4 pi, with derivative 1; radians.
+def reduced(angles: Any) -> Any:
+    """Return a pytree of `angles` mod 4 pi, each in [-2 pi, 2 pi] where it exceeds 4 pi, with derivative 1; radians.
 
     A rotation by half the angle has the period 4 pi. The turns that come off are those of the number as it is stored:
     2 atan2(sin, cos) of half the angle, each correct to rounding for any float. What a float32 does not hold cannot
@@ -19,13 +21,17 @@ def reduced(angles: jax.Array) -> jax.Array:
     nothing but a comparison is evaluated.
     """
 
+    def large(x: jax.Array) -> jax.Array:
+        return jnp.abs(x) > LARGEST
+
     def reduce(x: jax.Array) -> jax.Array:
         half = x / 2
-        return lax.select(jnp.abs(x) > LARGEST, 2 * jnp.arctan2(jnp.sin(half), jnp.cos(half)), x)
+        return lax.select(large(x), 2 * jnp.arctan2(jnp.sin(half), jnp.cos(half)), x)
 
-    return lax.cond(jnp.any(jnp.abs(angles) > LARGEST), reduce, lambda x: x, angles)
+    any_large = jnp.any(jnp.stack([jnp.any(large(x)) for x in jax.tree.leaves(angles)]))
+    return lax.cond(any_large, lambda tree: jax.tree.map(reduce, tree), lambda tree: tree, angles)
 
 
 @reduced.defjvp
-def _reduced_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+def _reduced_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
     return reduced(*primals), tangents[0]

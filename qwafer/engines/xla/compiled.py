@@ -23,8 +23,8 @@ def jitted(spec: CircuitSpec, plan: str, chunks: int, recompute: bool, reverse: 
         if reverse:
             weights, inputs = reverse_only((weights, inputs))
         angles = weights if spec.readout_facts.gates else {"ansatz": weights["ansatz"]}
-        weights = {**weights, **{name: reduced(value) for name, value in angles.items()}}
-        inputs = reduced(inputs)
+        angles, inputs = reduced((angles, inputs))
+        weights = {**weights, **angles}
         if plan == "product":
             return product.forward(spec, weights, inputs)
         if plan == "heisenberg":

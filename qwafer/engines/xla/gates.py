@@ -124,11 +124,12 @@ def padded_width(sizes: tuple[int, ...]) -> int:
 def kron_pairs(matrices: jax.Array) -> jax.Array:
     """Return the Kronecker products (..., d^m, d^m) of the m = 2^k matrices (..., m, d, d)."""
     while matrices.shape[-3] > 1:
-        a, b = matrices[..., 0::2, :, :], matrices[..., 1::2, :, :]
+        # Static slices: the reverse of an index with a step is a scatter, thirty times the code of any other kernel.
+        a, b = (lax.slice_in_dim(matrices, first, None, 2, axis=-3) for first in (0, 1))
         d = a.shape[-1]
         product = a[..., :, None, :, None] * b[..., None, :, None, :]
         matrices = product.reshape(*a.shape[:-2], d * d, d * d)
-    return matrices[..., 0, :, :]
+    return lax.squeeze(matrices, (matrices.ndim - 3,))
 
 
 def rotations(angles: jax.Array, sizes: tuple[int, ...], reverse: bool) -> jax.Array:

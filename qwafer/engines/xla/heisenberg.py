@@ -108,7 +108,7 @@ def turns(spec: CircuitSpec, weights: Weights, reverse: bool) -> tuple[jax.Array
     encoded = spec.encoding_facts.bloch_rows
     rows = encoded if gates.padded_width(sizes) == 1 else np.kron(encoded, encoded)
     blocks = gates.kron_pairs(pairs)
-    first = blocks[0][:, rows.astype(bool).argmax(1)] * jnp.asarray(rows.sum(1), flat.dtype)[None, :, None]
+    first = arrays.dot(jnp.asarray(rows, flat.dtype), blocks[0])  # a product, for the reverse of picked rows scatters
     return blocks, first
 
 
