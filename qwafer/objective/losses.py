@@ -11,8 +11,21 @@ def binary_cross_entropy(
     pos_weight: Float[Array, " n_labels"],
 ) -> Float[Array, "batch n_labels"]:
     """Return w y log(1 + e^-l) + (1 - y) log(1 + e^l) with w = `pos_weight`; finite for every finite logit l."""
-    positive = pos_weight[None, :] * labels * jax.nn.softplus(-logits)
-    return positive + (1 - labels) * jax.nn.softplus(logits)
+    gain, cost = _softplus(logits)
+    return pos_weight[None, :] * labels * cost + (1 - labels) * gain
+
+
+@jax.custom_jvp
+def _softplus(logits: Array) -> tuple[Array, Array]:
+    """Return log(1 + e^l) and log(1 + e^-l): the greater of +-l and 0, and log(1 + e^-|l|), which both share."""
+    shared = jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return jnp.maximum(logits, 0) + shared, jnp.maximum(-logits, 0) + shared
+
+
+@_softplus.defjvp
+def _softplus_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    gain, cost = _softplus(*primals)
+    return (gain, cost), (jnp.exp(-cost) * tangents[0], -jnp.exp(-gain) * tangents[0])
 
 
 def focal(
@@ -27,7 +40,7 @@ def focal(
     gradient finite where p_t rounds to 1. At l = 0 and gamma = 2 the loss is log(2) / 4 = 0.1733: a stall there is a
     model that says nothing, not one that has learned.
     """
-    gain, cost = jax.nn.softplus(logits), jax.nn.softplus(-logits)
+    gain, cost = _softplus(logits)
     positive = pos_weight[None, :] * labels * jnp.exp(-gamma * gain) * cost
     return positive + (1 - labels) * jnp.exp(-gamma * cost) * gain
 
@@ -45,7 +58,7 @@ def asymmetric(
     Negatives below the probability `clip` cost nothing, and easy ones little: for labels that most examples lack.
     Source: Ridnik et al. 2021, "Asymmetric loss for multi-label classification", equations 4 to 7.
     """
-    gain, cost = jax.nn.softplus(logits), jax.nn.softplus(-logits)
+    gain, cost = _softplus(logits)
     positive = pos_weight[None, :] * labels * jnp.exp(-gamma_pos * gain) * cost
     shifted = jax.nn.sigmoid(logits) - clip
     # Both branches of a `where` are differentiated: where the shifted probability is negative, neither may see it.

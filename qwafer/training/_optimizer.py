@@ -93,8 +93,8 @@ def hyperparameters(config: TrainingConfig, params: Mapping[str, jax.Array]) -> 
 
 
 def optimizer_state(params: dict[str, jax.Array]) -> Any:
-    """Return the moments of `params` before the first step."""
-    return ADAM.init(params)
+    """Return the moments of `params` before the first step, of all parameters of a dtype in one vector."""
+    return ADAM.init(_packed(params))
 
 
 def optimizer_update(
@@ -107,15 +107,45 @@ def optimizer_update(
     """Return parameters and moments after a step of clipping by the global norm and AdamW (Loshchilov and Hutter 2019).
 
     p - lr_g (a + decay_g p), with a the bias-corrected ratio of moments (Adam) of the clipped gradient of all groups,
-    lr_g = `learning_rate` times the group's multiplier. Decay applies to every array of a group, biases included.
+    lr_g = `learning_rate` times the group's multiplier. Decay applies to every array of a group, biases included. All
+    parameters of a dtype are one vector here: a kernel for each array would be most of the step of a small head.
     """
     clipped, _ = optax.clip_by_global_norm(told.grad_clip).update(gradient, optax.EmptyState())
-    directions, state = ADAM.update(clipped, state)
+    directions, state = ADAM.update(_packed(clipped), state)
     moved = {}
-    for name, value in params.items():
-        rate = (learning_rate * told.lr_mult[group_of(name)]).astype(value.dtype)
-        moved[name] = value - rate * (directions[name] + told.weight_decay[group_of(name)] * value)
-    return moved, state
+    for dtype, value in _packed(params).items():
+        rate = (learning_rate * _each(told.lr_mult, params, dtype)).astype(dtype)
+        moved[dtype] = value - rate * (directions[dtype] + _each(told.weight_decay, params, dtype) * value)
+    return _unpacked(moved, params), state
+
+
+def _packed(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Return all entries of the arrays of each dtype in one vector, in the order of their names."""
+    names = _by_dtype(arrays)
+    return {dtype: jnp.concatenate([arrays[name].reshape(-1) for name in own]) for dtype, own in names.items()}
+
+
+def _unpacked(vectors: Mapping[str, jax.Array], like: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Return the arrays, of the shapes of `like`, that `_packed` made `vectors` of."""
+    arrays = {}
+    for dtype, names in _by_dtype(like).items():
+        parts = jnp.split(vectors[dtype], np.cumsum([like[name].size for name in names])[:-1])
+        arrays.update({name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)})
+    return {name: arrays[name] for name in like}
+
+
+def _each(values: Mapping[str, jax.Array], params: Mapping[str, jax.Array], dtype: str) -> jax.Array:
+    """Return the value of the group of each entry of the vector of `dtype`."""
+    return jnp.concatenate(
+        [jnp.broadcast_to(values[group_of(name)], (params[name].size,)) for name in _by_dtype(params)[dtype]]
+    )
+
+
+def _by_dtype(arrays: Mapping[str, jax.Array]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for name in sorted(arrays):
+        names.setdefault(str(arrays[name].dtype), []).append(name)
+    return names
 
 
 def group_decay(config: TrainingConfig, group: str) -> float:
