@@ -42,7 +42,7 @@ def example_interval(
     None for metrics without influences of examples, arms of different labels or decisions, fewer than two common seeds'
     outputs, or two clusters.
     """
-    from scipy import stats
+    from scipy.special import stdtrit
 
     part, _, name = metric.partition(".")
     tuned = name.endswith("_tuned")
@@ -92,6 +92,6 @@ def example_interval(
     spread = math.sqrt(float(np.sum(u**2)))
     weight = np.fromiter(times.values(), np.float64, count)
     degrees = max(1.0, float(np.sum(weight**2) ** 2 / np.sum(weight**4)) - 1)
-    half = float(stats.t.isf(0.025, degrees)) * spread
+    half = -float(stdtrit(degrees, 0.025)) * spread
     mean = float(np.mean(estimates))
     return ExampleInterval(mean, mean - half, mean + half, count, "lots" if grouped else "examples")

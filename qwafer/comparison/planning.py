@@ -69,7 +69,7 @@ def simulated_power(
     seeds, and e_s; the other arms differ from the baseline, which they share, by nothing. The verdict is right where
     it is `better` for effect > 0, `equivalent` for effect = 0.
     """
-    from scipy import stats
+    from scipy.special import stdtr, stdtrit
 
     rng = np.random.default_rng(seed)
     rows = max(1, n_simulations)
@@ -81,7 +81,7 @@ def simulated_power(
         d = sd * (noise[:, :n] + math.sqrt(design.overlap) * noise[:, n:]) + (effect if arm == 0 else 0.0)
         mean, spread = d.mean(axis=1), d.std(axis=1, ddof=1)
         scale = spread * math.sqrt(1 / n + design.overlap)
-        p[:, arm] = 2 * stats.t.sf(np.abs(mean) / scale, n - 1)
+        p[:, arm] = 2 * stdtr(n - 1, -np.abs(mean) / scale)
         if arm == 0:
             means, sds = mean, scale
     order = np.argsort(p, axis=1, kind="stable")
@@ -90,7 +90,7 @@ def simulated_power(
     step = np.argmax(order == 0, axis=1)
     levels = ALPHA / (n_comparisons - np.minimum(step, n_rejected))
     levels = np.minimum(levels, 1 - equivalence_level(n_comparisons))
-    equivalent = np.abs(means) + stats.t.isf(levels / 2, n - 1) * sds <= margin
+    equivalent = np.abs(means) - stdtrit(n - 1, levels / 2) * sds <= margin
     if effect == 0:
         return float(equivalent.mean())
     return float(((step < n_rejected) & (means > 0) & ~equivalent).mean())
@@ -160,10 +160,10 @@ def detectable_effect(n: int, *, design: Design, n_comparisons: int = 1, power: 
 
     By the noncentral t distribution at Holm's first step alpha / m, whatever the margin: a bound from above.
     """
-    from scipy import stats
     from scipy.optimize import brentq
+    from scipy.special import nctdtr, stdtrit
 
     check_positive_int("n", n, minimum=2)
-    critical = float(stats.t.isf(ALPHA / n_comparisons / 2, n - 1))
-    shift = brentq(lambda x: float(stats.nct.sf(critical, n - 1, x)) - power, 0.0, 4 * critical + 10)
+    critical = -float(stdtrit(n - 1, ALPHA / n_comparisons / 2))
+    shift = brentq(lambda x: 1 - float(nctdtr(n - 1, x, critical)) - power, 0.0, 4 * critical + 10)
     return float(shift) * math.sqrt(1 / n + design.overlap)

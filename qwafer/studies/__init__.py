@@ -1,11 +1,18 @@
 """Whole studies: an ablation, a benchmark or the nulls of a head, from its experiment to its report."""
 
-from qwafer.studies.ablation import Outcome as Outcome
-from qwafer.studies.ablation import run_experiment as run_experiment
-from qwafer.studies.benchmark import Benchmark as Benchmark
-from qwafer.studies.benchmark import run_benchmark as run_benchmark
-from qwafer.studies.nulls import null_experiment as null_experiment
-from qwafer.studies.nulls import nulls_report as nulls_report
-from qwafer.studies.nulls import run_nulls as run_nulls
-from qwafer.studies.verification import Verification as Verification
-from qwafer.studies.verification import verify as verify
+from typing import TYPE_CHECKING
+
+from qwafer._lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from qwafer.studies.ablation import Outcome as Outcome
+    from qwafer.studies.ablation import run_experiment as run_experiment
+    from qwafer.studies.benchmark import Benchmark as Benchmark
+    from qwafer.studies.benchmark import run_benchmark as run_benchmark
+    from qwafer.studies.nulls import null_experiment as null_experiment
+    from qwafer.studies.nulls import nulls_report as nulls_report
+    from qwafer.studies.nulls import run_nulls as run_nulls
+    from qwafer.studies.verification import Verification as Verification
+    from qwafer.studies.verification import verify as verify
+
+__getattr__, __dir__ = lazy_attributes(globals())

@@ -1,19 +1,26 @@
 """One run from features to a result: the loop, the optimiser, checkpoints, `RunResult`."""
 
-from qwafer._checkpoints import Checkpoints as Checkpoints
-from qwafer.training._convergence import has_converged as has_converged
-from qwafer.training._environment import Environment as Environment
-from qwafer.training._environment import Host as Host
-from qwafer.training._optimizer import make_schedule as make_schedule
-from qwafer.training._prepare import Prepared as Prepared
-from qwafer.training._prepare import prepare as prepare
-from qwafer.training._train import train as train
-from qwafer.training.make import make_head as make_head
-from qwafer.training.make import make_program as make_program
-from qwafer.training.predictor import Predictor as Predictor
-from qwafer.training.result import Digests as Digests
-from qwafer.training.result import InitialScores as InitialScores
-from qwafer.training.result import ParameterCount as ParameterCount
-from qwafer.training.result import RunResult as RunResult
-from qwafer.training.result import Runs as Runs
-from qwafer.training.result import Timings as Timings
+from typing import TYPE_CHECKING
+
+from qwafer._lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from qwafer._checkpoints import Checkpoints as Checkpoints
+    from qwafer.training._convergence import has_converged as has_converged
+    from qwafer.training._environment import Environment as Environment
+    from qwafer.training._environment import Host as Host
+    from qwafer.training._optimizer import make_schedule as make_schedule
+    from qwafer.training._prepare import Prepared as Prepared
+    from qwafer.training._prepare import prepare as prepare
+    from qwafer.training._train import train as train
+    from qwafer.training.make import make_head as make_head
+    from qwafer.training.make import make_program as make_program
+    from qwafer.training.predictor import Predictor as Predictor
+    from qwafer.training.result import Digests as Digests
+    from qwafer.training.result import InitialScores as InitialScores
+    from qwafer.training.result import ParameterCount as ParameterCount
+    from qwafer.training.result import RunResult as RunResult
+    from qwafer.training.result import Runs as Runs
+    from qwafer.training.result import Timings as Timings
+
+__getattr__, __dir__ = lazy_attributes(globals())

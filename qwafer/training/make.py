@@ -1,7 +1,7 @@
 """Heads and the programs of their circuits, from a configuration."""
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,16 +10,20 @@ from qwafer.config import RunConfig
 from qwafer.engines import Program
 from qwafer.engines.cache import cleared
 from qwafer.engines.process import check_x64
-from qwafer.heads import Head, head_inputs
+
+if TYPE_CHECKING:
+    from qwafer.heads import Head
 
 
-def make_head(config: RunConfig, train_features: np.ndarray, n_labels: int, seed: int) -> Head:
+def make_head(config: RunConfig, train_features: np.ndarray, n_labels: int, seed: int) -> "Head":
     """Return the untrained head that `config.head` and `config.circuit` describe.
 
     `train_features` (M, D) are those of the training split alone: they give the standardisation and the principal
     axes. Classical heads are float32; a quantum head has the dtype of its circuit. Raises InputError where the parts
     do not fit together.
     """
+    from qwafer.heads import head_inputs
+
     circuit = None if config.circuit is None else config.circuit.circuit(n_labels)
     if circuit is not None:
         check_x64(circuit.dtype)

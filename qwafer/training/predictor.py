@@ -5,11 +5,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -21,10 +18,12 @@ from qwafer.backbones.chunks import difference
 from qwafer.config import RunConfig
 from qwafer.data.files import read_npz
 from qwafer.features import FeatureSet, as_features, check_finite, fingerprint
-from qwafer.heads import Head, predict_logits
 from qwafer.training._judge import Judgement
 from qwafer.training._prepare import Prepared
 from qwafer.training.make import make_head, make_program
+
+if TYPE_CHECKING:
+    from qwafer.heads import Head
 
 MAX_BLANK = 2**24
 """Numbers of the blank examples from which a saved head is made again; beyond, there are fewer examples."""
@@ -79,6 +78,8 @@ class Predictor:
             found = f"{values.shape[1]} features" if values.ndim == 2 else f"an array of shape {values.shape}"
             raise InputError(f"the head was trained on {self.n_features} features for each example, got {found}")
         check_finite(values)
+        from qwafer.heads import Head, predict_logits
+
         if not isinstance(self.head, Head):
             return np.asarray(self.head.logits(values))
         program = make_program(self.config, self.head.n_labels, PREDICTION_BATCH, gradient=False, seed=self.seed)
@@ -110,6 +111,8 @@ class Predictor:
 
         Raises InputError for a contender, and for a head that its `params` and `buffers` would not give back.
         """
+        from qwafer.heads import Head
+
         if not isinstance(self.head, Head):
             raise InputError(f"head {self.config.name('head')} trains itself: keep its configuration, and fit it again")
         blank = _blank(self.config, self.n_train, self.n_features, len(self.label_names))
@@ -144,6 +147,8 @@ class Predictor:
     @reads("is not a saved predictor")
     def load(cls, path: str | Path) -> "Predictor":
         """Return the predictor saved at `path`; raises InputError where the file is not one."""
+        import jax.numpy as jnp
+
         try:
             arrays = read_npz(Path(path))
             record = json.loads(arrays.pop("record").item())
@@ -179,7 +184,7 @@ def _labels(names: Any, thresholds: Any) -> tuple[tuple[str, ...], tuple[float, 
     return tuple(names), tuple(float(value) for value in thresholds)
 
 
-def _blank(config: RunConfig, n_train: int, n_features: int, n_labels: int) -> Head:
+def _blank(config: RunConfig, n_train: int, n_features: int, n_labels: int) -> "Head":
     """Return the head of `config` made from zeros, seed 0: a file holds its arrays, and this gives everything else."""
     rows = min(n_train, max(1, MAX_BLANK // n_features))
     try:
@@ -191,7 +196,7 @@ def _blank(config: RunConfig, n_train: int, n_features: int, n_labels: int) -> H
         ) from error
 
 
-def _kept_elsewhere(blank: Head, head: Head) -> str | None:
+def _kept_elsewhere(blank: "Head", head: "Head") -> str | None:
     """Return what of `head`, beside the arrays of `params` and `buffers`, `blank` does not have; None if nothing."""
     if type(blank) is not type(head):
         return f"its class {type(head).__name__}"
@@ -199,7 +204,7 @@ def _kept_elsewhere(blank: Head, head: Head) -> str | None:
     return next((f"`{name}`" for name in names if not _same(getattr(blank, name), getattr(head, name))), None)
 
 
-def _misfit(blank: Head, params: dict[str, Any], buffers: dict[str, Any]) -> str | None:
+def _misfit(blank: "Head", params: dict[str, Any], buffers: dict[str, Any]) -> str | None:
     """Return the first array whose shape is not that of `blank`, or that only one of both has; None if all fit."""
     for kind, there, here in (("params", blank.params, params), ("buffers", blank.buffers, buffers)):
         for name in sorted({*there, *here}):
@@ -211,6 +216,9 @@ def _misfit(blank: Head, params: dict[str, Any], buffers: dict[str, Any]) -> str
 
 def _same(one: Any, other: Any) -> bool:
     """Return whether two values of a field are equal; what cannot be compared is not."""
+    import equinox as eqx
+    import jax
+
     try:
         if isinstance(one, (np.ndarray, jax.Array)) and isinstance(other, (np.ndarray, jax.Array)):
             a, b = np.asarray(one), np.asarray(other)

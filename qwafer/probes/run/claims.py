@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
-from scipy.stats import norm, rankdata
+from scipy.special import logsumexp, ndtri
 
 from qwafer.config import RunConfig, TrainingConfig
 from qwafer.evaluation import Evaluation
@@ -272,7 +271,7 @@ def parts_agree(run: RunResult, trained: tuple[np.ndarray, np.ndarray], *, rando
     McNeil (1982) at the pooled AUC. `trained` holds logits and labels of training examples, which tell which of the two
     is at fault. A split by lot or time may differ in kind between its parts: there it warns.
     """
-    found, rows, sigmas = [], {}, float(norm.isf(PARTS_ALARM / 2 / len(run.label_names)))
+    found, rows, sigmas = [], {}, -float(ndtri(PARTS_ALARM / 2 / len(run.label_names)))
     for k, name in enumerate(run.label_names):
         values, errors = {}, {}
         pairs = {part: (run.logits[part], run.labels[part]) for part in ("val", "test")} | {"train": trained}
@@ -314,6 +313,8 @@ def auc(scores: np.ndarray, truth: np.ndarray) -> float:
     down = len(truth) - up
     if not up or not down or not np.isfinite(scores).all():
         return float("nan")
+    from scipy.stats import rankdata
+
     return float((rankdata(scores)[truth].sum() - up * (up + 1) / 2) / (up * down))
 
 

@@ -367,8 +367,10 @@ def _settle(figure: "Figure") -> None:
     """Lay `figure` out once and round the places: the solver's last bits depend on what was drawn before."""
     from matplotlib.transforms import Bbox
 
-    figure.canvas.draw()
-    figure.set_layout_engine("none")
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # or every file would begin with a drawing that only lays out
     for axis in figure.axes:
         axis.set_position(Bbox(axis.get_position(original=True).get_points().round(5)))
 
