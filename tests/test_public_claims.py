@@ -23,6 +23,7 @@ PAGES = [ROOT / "README.md", ROOT / "experiments" / "README.md", *sorted((ROOT /
 EXEMPT = {
     "docs/options.md": "what options mean, made from the docstrings of the code; it says nothing of results",
     "docs/promise.md": "what was wrong and what is checked now; its tests are named beside each point",
+    "docs/solid.md": "what broke and what holds now; its tests are named beside each point",
     "docs/catalyst-learnings.md": "facts of the installed stack, each of which `qwafer.reports.stack` measures again",
     "docs/statistics.md": "error rates of a simulation, which its own test compares with benchmarks/results",
 }
@@ -256,3 +257,15 @@ def test_a_committed_result_rests_on_the_committed_search(name):
     if result is not None:
         assert (result.budget, result.searched) == ((0, {}) if search is None else (search.budget, search.winners()))
         assert set(result.arms) == set(run_all.load_experiment(run_all.HERE / f"{name}.toml").arms)
+
+
+@pytest.mark.parametrize("page", ["docs/promise.md", "docs/solid.md"])
+def test_every_test_that_a_page_names_is_one(page):
+    defined = {
+        name for path in (ROOT / "tests").glob("test_*.py") for name in re.findall(r"def test_(\w+)", path.read_text())
+    }
+    rows = [line.rsplit("|", 2)[1] for line in (ROOT / page).read_text().splitlines() if re.match(r"\| \d", line)]
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert len(rows) >= 21
+    assert len(named) >= 30
+    assert [name for name in named if name not in defined] == []
