@@ -119,6 +119,13 @@ def optimizer_update(
     return _unpacked(moved, params), state
 
 
+def parameter_moments(
+    state: Any, params: Mapping[str, jax.Array]
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Return the first and second moments in the optimiser's `state`, by the names of `params`."""
+    return _unpacked(state.mu, params), _unpacked(state.nu, params)
+
+
 def _packed(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Return all entries of the arrays of each dtype in one vector, in the order of their names."""
     names = _by_dtype(arrays)

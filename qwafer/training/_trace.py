@@ -11,6 +11,7 @@ from qwafer.config import RunConfig
 from qwafer.engines import Program
 from qwafer.objective import order_digest
 from qwafer.training import _train
+from qwafer.training._optimizer import parameter_moments
 from qwafer.training._prepare import Prepared
 from qwafer.training._step import State, Totals, one_step
 
@@ -157,11 +158,6 @@ def _arrays(values: Any) -> dict[str, np.ndarray]:
 
 
 def _moments(state: State) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the moments of every parameter, collected from the groups of the optimiser."""
-    first: dict[str, np.ndarray] = {}
-    second: dict[str, np.ndarray] = {}
-    for leaf in jax.tree.leaves(state.optimizer, is_leaf=lambda node: hasattr(node, "mu")):
-        if hasattr(leaf, "mu"):
-            first |= _arrays(leaf.mu)
-            second |= _arrays(leaf.nu)
-    return first, second
+    """Return the first and second moments of every parameter by name."""
+    first, second = parameter_moments(state.optimizer, state.params)
+    return _arrays(first), _arrays(second)
