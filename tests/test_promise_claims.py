@@ -160,9 +160,9 @@ def own_lots(patch):
 
 def digest_of(name):
     def plant(patch):
-        real = _train._Run._digests
+        real = _train.Run._digests
         digests = lambda self: dataclasses.replace(real(self), **{name: "0" * 16})  # noqa: E731
-        patch.setattr(_train._Run, "_digests", digests)
+        patch.setattr(_train.Run, "_digests", digests)
 
     return plant
 

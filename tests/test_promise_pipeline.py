@@ -107,7 +107,7 @@ def label_names_swapped(patch):
 
 
 def checkpoint_from_test(patch):
-    real = _train._Run._validate
+    real = _train.Run._validate
 
     def validate(self):
         val, self.val = self.val, self.prepared.part("test")
@@ -116,18 +116,18 @@ def checkpoint_from_test(patch):
         finally:
             self.val = val
 
-    patch.setattr(_train._Run, "_validate", validate)
+    patch.setattr(_train.Run, "_validate", validate)
 
 
 def last_checkpoint_taken(patch):
-    real = _train._Run._evaluate
+    real = _train.Run._evaluate
 
     def evaluate(self):
         entry = real(self)
         self.best, self.history.best_epoch = _train.evaluated_parameters(self.config.training, self.state), self.epoch
         return entry
 
-    patch.setattr(_train._Run, "_evaluate", evaluate)
+    patch.setattr(_train.Run, "_evaluate", evaluate)
 
 
 def thresholds_from_test(patch):
@@ -167,8 +167,8 @@ def every_step_sees_the_first_batch(patch):
 
 
 def every_epoch_sees_the_first_batches(patch):
-    real = _train._Run._batch
-    patch.setattr(_train._Run, "_batch", lambda self, epoch: real(self, 1))
+    real = _train.Run.batch
+    patch.setattr(_train.Run, "batch", lambda self, epoch: real(self, 1))
 
 
 def half_of_each_batch_ignored(patch):
@@ -182,19 +182,19 @@ def half_of_each_batch_ignored(patch):
 
 
 def other_order_at_run_time(patch):
-    real = _train._Run._batch
+    real = _train.Run.batch
 
     def batch(self, epoch):
         found = real(self, epoch)
         order = np.random.default_rng(epoch).permutation(found.rows.size)
         return found._replace(rows=found.rows.ravel()[order].reshape(found.rows.shape))
 
-    patch.setattr(_train._Run, "_batch", batch)
+    patch.setattr(_train.Run, "batch", batch)
 
 
 def order_of_a_late_epoch(patch):
-    real = _train._Run._batch
-    patch.setattr(_train._Run, "_batch", lambda self, epoch: real(self, 1 if epoch == 3 else epoch))
+    real = _train.Run.batch
+    patch.setattr(_train.Run, "batch", lambda self, epoch: real(self, 1 if epoch == 3 else epoch))
 
 
 def importance_weights_swapped(patch):

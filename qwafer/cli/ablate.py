@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from qwafer._process import DEFAULT_EXPERIMENT, run_verb
 from qwafer.cli.arguments import (
+    add_batch_seeds,
     add_experiment,
     add_judging,
     add_quiet,
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_judging(parser)
     parser.add_argument("--out", metavar="DIR", help="output directory (runs/NAME of the experiment)")
     add_running(parser)
+    add_batch_seeds(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="read the data, show what would be done, and write nothing"
     )
@@ -61,7 +63,12 @@ def _run(arguments: argparse.Namespace) -> int:
     executor = executor_of(arguments)
     with progress_bar(quiet=arguments.quiet) as progress:
         outcome = run_experiment(
-            experiment, out, executor=executor, descriptive=arguments.descriptive, progress=progress
+            experiment,
+            out,
+            executor=executor,
+            descriptive=arguments.descriptive,
+            progress=progress,
+            batch_seeds=not arguments.no_batch_seeds,
         )
     _print_summary(outcome.summary)
     print(f"\nreport: {outcome.report}")

@@ -117,6 +117,16 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_batch_seeds(parser: argparse.ArgumentParser) -> None:
+    """Add the switch of training many seeds side by side."""
+    parser.add_argument(
+        "--no-batch-seeds",
+        action="store_true",
+        help="train every seed alone; else 16 seeds and more of a small head share one program where that is faster, "
+        "and agree with seeds alone to rounding",
+    )
+
+
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """Add the switch of the progress bar."""
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

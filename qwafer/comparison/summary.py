@@ -238,7 +238,8 @@ def _sum(timings: list[Timings]) -> Timings:
     names = ("compile", "training", "evaluation", "total")
     seconds = {name: math.fsum(getattr(timing, name) for timing in timings) for name in names}
     steps, training = sum(timing.steps for timing in timings), seconds["training"]
-    return Timings(**seconds, steps=steps, steps_per_second=steps / training if training else 0.0)
+    lanes = max((timing.lanes for timing in timings), default=1)
+    return Timings(**seconds, steps=steps, steps_per_second=steps / training if training else 0.0, lanes=lanes)
 
 
 def _arm(

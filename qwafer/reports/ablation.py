@@ -223,7 +223,8 @@ def _foundations(summary: Summary, timings: SweepTimings) -> list[Block]:
         )
         spent = timings.arms[name].sum
         times = ", ".join(f"{what} {getattr(spent, what):.1f} s" for what in SECONDS) if arm.complete else "nothing"
-        engines.append(f"**{name}**: {info or 'no circuit'}. Sum over runs: {times}.")
+        lanes = f" Up to {spent.lanes} seeds were trained side by side in one program." if spent.lanes > 1 else ""
+        engines.append(f"**{name}**: {info or 'no circuit'}. Sum over runs: {times}.{lanes}")
     made = summary.environments
     versions = distinct(", ".join(f"{name} {value}" for name, value in each.versions.items()) for each in made)
     hosts = distinct(f"{each.host.cpu} ({each.host.cpus} CPUs)" for each in made)

@@ -1,19 +1,24 @@
 """The jobs of a sweep: train a run, check that it could start, time a trained head."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qwafer._records import to_json
 from qwafer.config import RunConfig
-from qwafer.execution import ReportPart
+from qwafer.execution import Failure, ReportPart
 from qwafer.features import FeatureSet
 from qwafer.sweeps.directory import predictor_path
 from qwafer.training.resources import PeakMemory
 
-TRAIN, CHECK, TIME = (f"{__name__}:{name}" for name in ("train_run", "check_run", "time_run"))
+if TYPE_CHECKING:
+    from qwafer.training import RunResult
+
+TRAIN, TRAIN_LANES, CHECK, TIME = (
+    f"{__name__}:{name}" for name in ("train_run", "train_lanes", "check_run", "time_run")
+)
 """The names of the jobs."""
 
 
@@ -48,7 +53,6 @@ def train_run(payload: Mapping[str, Any], report: ReportPart) -> None:
     With `store_all` the predictor is written beside it, and before it: a run is complete when its result is there. With
     `measure` it holds the peak memory of the process, which then should have done nothing else.
     """
-    from qwafer.heads import Head
     from qwafer.training import train
 
     result = train(
@@ -59,25 +63,76 @@ def train_run(payload: Mapping[str, Any], report: ReportPart) -> None:
         directory=payload["checkpoints"],
         progress=lambda state: report(state.done / state.total),
     )
-    out = Path(payload["out"])
     if payload["measure"]:
         result = dataclasses.replace(result, memory=PeakMemory.now())
+    _save(result, payload)
+
+
+def _save(result: "RunResult", payload: Mapping[str, Any]) -> None:
+    from qwafer.heads import Head
+
+    out = Path(payload["out"])
     if payload["store_all"] and result.predictor is not None and isinstance(result.predictor.head, Head):
         result.predictor.save(predictor_path(out))
     result.save(out)
 
 
-def check_run(payload: Mapping[str, Any], report: ReportPart) -> None:
-    """Raise what a run would raise before its first step: for its data, split, head, circuit and memory."""
-    from qwafer.training import make_head, make_program, prepare
+def lanes_payload(runs: Sequence[Mapping[str, Any]], places: Mapping[int, int], n_lanes: int) -> dict[str, Any]:
+    """Return the payload of `train_lanes` for `runs`, payloads of `train_run` that differ in their seeds alone.
+
+    `places` holds the place of every seed in the order of the experiment: that of place k has lane k modulo `n_lanes`,
+    whichever other runs are still to be done.
+    """
+    lanes: list[list[Mapping[str, Any]]] = [[] for _ in range(n_lanes)]
+    for run in runs:
+        lanes[places[run["seed"]] % n_lanes].append(run)
+    return {"lanes": lanes}
+
+
+def train_lanes(payload: Mapping[str, Any], report: ReportPart) -> dict[str, dict[str, str]]:
+    """Train the runs of every lane one after another, the lanes side by side; write each result as it comes.
+
+    Returns what failed: the fields of its `Failure`, by seed.
+    """
+    from qwafer.training import train_lanes
+
+    runs = {run["seed"]: run for lane in payload["lanes"] for run in lane}
+    first = next(iter(runs.values()))
+    failures: dict[str, dict[str, str]] = {}
+
+    def outcome(seed: int, result: "RunResult | Exception") -> None:
+        try:
+            if isinstance(result, Exception):
+                raise result
+            _save(result, runs[seed])
+        except Exception as error:
+            failures[str(seed)] = dataclasses.asdict(Failure.of(error))
+
+    train_lanes(
+        run_config(first),
+        load_features(first["features"]),
+        [[run["seed"] for run in lane] for lane in payload["lanes"]],
+        outcome,
+        directories={seed: run["checkpoints"] for seed, run in runs.items() if run["checkpoints"] is not None},
+        progress=report,
+    )
+    return failures
+
+
+def check_run(payload: Mapping[str, Any], report: ReportPart) -> bool:
+    """Raise what a run would raise before its first step, for its data, split, head, circuit and memory; return whether
+    its arm's runs, `n_seeds` of them, are faster side by side.
+    """
+    from qwafer.training import lanes_gain, make_head, make_program, prepare
 
     config = run_config(payload)
     prepared = prepare(config, load_features(payload["features"]), payload["seed"])
     if not config.trained_by_loop:
-        return
+        return False
     features, labels = prepared.part("train")
     make_head(config, features, labels.shape[1], payload["seed"])
     make_program(config, labels.shape[1], config.training.batch_size)
+    return lanes_gain(config, labels, payload.get("n_seeds", 1))
 
 
 def time_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from qwafer.training._optimizer import make_schedule as make_schedule
     from qwafer.training._prepare import Prepared as Prepared
     from qwafer.training._prepare import prepare as prepare
+    from qwafer.training._together import lanes_gain as lanes_gain
+    from qwafer.training._together import train_lanes as train_lanes
     from qwafer.training._train import train as train
     from qwafer.training.make import make_head as make_head
     from qwafer.training.make import make_program as make_program

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 
 from qwafer.config import TrainingConfig
@@ -74,7 +75,9 @@ class History:
     def timings(self, total: float, steps: int) -> Timings:
         """Return the seconds spent, of a run that took `total` for `steps`."""
         training = self.seconds["training"]
-        return Timings(**self.seconds, total=total, steps=steps, steps_per_second=steps / training if training else 0.0)
+        spent = {name: self.seconds[name] for name in ("compile", "training", "evaluation")}
+        speed = steps / training if training else 0.0
+        return Timings(*spent.values(), total=total, steps=steps, steps_per_second=speed)
 
     def note_best(self, value: float, epoch: int) -> bool:
         """Return whether `value` at `epoch` is the best so far; NaN never is."""
@@ -128,8 +131,13 @@ class History:
             entry |= {f"{name}.{group}": float(norm) for group, norm in norms.items()}
         entry |= {f"grad_norm.{group}": total / sums.steps for group, total in sums.gradient.items()}
         if isinstance(head, QuantumHead):
-            entry["alpha"] = np.asarray(head.with_parameters(params).alpha(), np.float64).tolist()
+            entry["alpha"] = np.asarray(_alpha(head.with_parameters(params)), np.float64).tolist()
         self.diverged = not (math.isfinite(entry["train_loss"]) and math.isfinite(scores.loss))
         for name, value in entry.items():
             self.curves.setdefault(name, []).append(value)
         return entry
+
+
+@jax.jit
+def _alpha(head: QuantumHead) -> jax.Array:
+    return head.alpha()

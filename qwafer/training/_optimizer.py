@@ -119,9 +119,7 @@ def optimizer_update(
     return _unpacked(moved, params), state
 
 
-def parameter_moments(
-    state: Any, params: Mapping[str, jax.Array]
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+def parameter_moments(state: Any, params: Mapping[str, jax.Array]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Return the first and second moments in the optimiser's `state`, by the names of `params`."""
     return _unpacked(state.mu, params), _unpacked(state.nu, params)
 

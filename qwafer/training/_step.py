@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from qwafer.config import TrainingConfig
@@ -48,11 +49,11 @@ class EpochArrays(NamedTuple):
     size would be a program of its own."""
     labels: jax.Array
     """(N, n_labels)."""
-    rows: jax.Array
+    rows: np.ndarray
     """(n, batch) of the training split; n is at least the number of batches, and equal for all seeds."""
-    weights: jax.Array
+    weights: np.ndarray
     """(n, batch) of the examples in the loss."""
-    learning_rate: jax.Array
+    learning_rate: np.ndarray
     """(n,) of each step, before the multipliers of groups."""
     told: Hyperparameters
     """The rest of what the optimiser is told."""
@@ -90,7 +91,8 @@ def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
     def one(
         head: Head, objective: Objective, state: State, batch: EpochArrays, key: jax.Array, i: Any
     ) -> tuple[State, Totals]:
-        rows, weights = batch.rows[i], batch.weights[i]
+        rows, weights, rates = map(jnp.asarray, (batch.rows, batch.weights, batch.learning_rate))
+        rows, weights = rows[i], weights[i]
         features, labels = jnp.take(batch.features, rows, axis=0), jnp.take(batch.labels, rows, axis=0)
 
         def loss_of(params: dict[str, jax.Array]) -> jax.Array:
@@ -99,8 +101,7 @@ def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
             return objective(logits, labels, weights)
 
         loss, gradient = jax.value_and_grad(loss_of)(state.params)
-        rate = batch.learning_rate[i]
-        params, moments = optimizer_update(gradient, state.optimizer, state.params, rate, batch.told)
+        params, moments = optimizer_update(gradient, state.optimizer, state.params, rates[i], batch.told)
         average = state.average
         if batch.told.ema_decay is not None:
             average = optax.incremental_update(params, average, 1 - batch.told.ema_decay)
@@ -133,8 +134,12 @@ def steps(program: Program | None) -> CompiledSteps:
             state, step_totals = one(head, objective, state, batch, key, i)
             return state, jax.tree.map(jnp.add, totals, step_totals)
 
-        zero = jnp.asarray(0, batch.weights.dtype)
-        totals = Totals(zero, zero, {group: jnp.zeros_like(norm) for group, norm in group_norms(state.params).items()})
-        return jax.lax.fori_loop(start, stop, body, (state, totals))
+        return jax.lax.fori_loop(start, stop, body, (state, zero_totals(state, batch.weights)))
 
     return run
+
+
+def zero_totals(state: State, weights: jax.Array) -> Totals:
+    """Return the sums over no steps."""
+    zero = jnp.asarray(0, weights.dtype)
+    return Totals(zero, zero, {group: jnp.zeros_like(norm) for group, norm in group_norms(state.params).items()})

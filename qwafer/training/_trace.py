@@ -70,8 +70,8 @@ class FirstStep:
 
 def first_step(config: RunConfig, prepared: Prepared, seed: int) -> FirstStep:
     """Return the step that a run of `config` takes first; nothing is trained."""
-    run = _train._Run(config, prepared, seed, None)
-    inputs = run.head, run.objective, run.state, run._batch(1), run.key, 0
+    run = _train.Run(config, prepared, seed, None)
+    inputs = run.head, run.objective, run.state, run.batch(1), run.key, 0
     head, objective = run.head, run.objective
     return FirstStep(
         str(jax.make_jaxpr(one_step(run.program))(*inputs)),
@@ -94,7 +94,7 @@ def first_steps(config: RunConfig, prepared: Prepared, seed: int, count: int, ep
     moments are still those of the first steps, while the steps are counted as in the run: what depends on the count, as
     the schedule does, is seen at work there.
     """
-    run = _train._Run(config, prepared, seed, None)
+    run = _train.Run(config, prepared, seed, None)
     take = run.steps
     taken: list[Step] = []
 
@@ -121,7 +121,7 @@ def first_steps(config: RunConfig, prepared: Prepared, seed: int, count: int, ep
             if int(run.state.step) <= number < epochs * per_epoch:
                 run.state = _counted(run.state, number)
                 epoch, i = number // per_epoch + 1, number % per_epoch
-                rest = run.head, run.objective, run.state, run._batch(epoch), run.key
+                rest = run.head, run.objective, run.state, run.batch(epoch), run.key
                 after, _ = take(*rest, np.int32(i), np.int32(i + 1))
                 taken.append(_step(epoch, i, run.state, after))
                 run.state = after

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def train(
     prepared = prepare(config, data, seed)
     if not config.trained_by_loop:
         return fit_contender(config, prepared, seed)
-    run = _Run(config, prepared, seed, directory)
+    run = Run(config, prepared, seed, directory)
     try:
         run.resume()
         run.loop(progress, observe)
@@ -92,7 +92,7 @@ def train(
         raise
 
 
-class _Run:
+class Run:
     """The moving parts of one call of `train`."""
 
     def __init__(self, config: RunConfig, prepared: Prepared, seed: int, directory: str | Path | None):
@@ -132,15 +132,22 @@ class _Run:
 
     def loop(self, progress: OnProgress | None = None, observe: Observe | None = None) -> None:
         """Train until a doubling does not pay (`has_converged`), the last doubling, early stopping or divergence."""
+        for _ in self.epochs(progress, observe):
+            self._timed("training", self._train_epoch)
+
+    def epochs(
+        self, progress: OnProgress | None = None, observe: Observe | None = None, *, compile_steps: bool = True
+    ) -> Iterator[None]:
+        """Yield where the next epoch is to be trained, and do all that belongs before, between and after."""
         options = self.config.training
         if options.preflight_compile:
-            self._timed("compile", self._preflight)
+            self._timed("compile", lambda: self._preflight(compile_steps=compile_steps))
         if self.history.initial is None:
             scores = self._timed("evaluation", self._validate)
             self.history.initial = InitialScores(scores.loss, scores.roc_auc, scores.separation)
         ends = options.stage_ends
         while not self._finished():
-            self._timed("training", self._train_epoch)
+            yield
             if self.epoch % options.eval_every_epochs == 0 or self.epoch in ends:
                 entry = self._evaluate()
                 if observe is not None:
@@ -165,24 +172,25 @@ class _Run:
         ends = options.stage_ends
         return self.epoch in ends and (self.epoch == ends[-1] or self.history.converged(options))
 
-    def _preflight(self) -> None:
+    def _preflight(self, *, compile_steps: bool) -> None:
         """Compile the programs of training and evaluation by calling them; nothing of the run changes."""
-        batch = self._batch(1)
-        # A looped call of no steps compiles everything and computes nothing; the host compiles as it runs.
-        jax.block_until_ready(self._steps(self.state, batch, 0, 1 if calls_host(self.program) else 0))
+        if compile_steps:
+            # A looped call of no steps compiles everything and computes nothing; the host compiles as it runs.
+            jax.block_until_ready(self._steps(self.state, self.batch(1), 0, 1 if calls_host(self.program) else 0))
         predict_logits(self.head, self.val[0][:1], self.forward, PREDICTION_BATCH)
         mean_loss(self.objective, np.zeros(self.val[1].shape, self.head.dtype), self.val[1], self._typical())
 
-    def _batch(self, epoch: int) -> EpochArrays:
+    def batch(self, epoch: int) -> EpochArrays:
+        """Return what the steps of `epoch` (from 1) read."""
         batches, n = self.sampler.epoch(epoch), self.sampler.n_batches
         longest = n if self.config.training.fixed_num_batches else -(-len(self.features) // self.sampler.batch_size)
         spare = ((0, max(longest - n, 0)), (0, 0))
         return EpochArrays(
             self.features,
             self.labels,
-            jnp.asarray(np.pad(self.rows[batches.rows], spare)),
-            jnp.asarray(np.pad(batches.weights, spare), self.head.dtype),
-            jnp.asarray(np.pad(self._learning_rates(epoch), spare[0])),
+            np.pad(self.rows[batches.rows], spare),
+            np.pad(batches.weights, spare).astype(self.head.dtype),
+            np.pad(self._learning_rates(epoch), spare[0]),
             self.told,
         )
 
@@ -193,7 +201,7 @@ class _Run:
 
     def _train_epoch(self) -> None:
         """Take the steps of the next epoch."""
-        batch, state = self._batch(self.epoch + 1), self.state
+        batch, state = self.batch(self.epoch + 1), self.state
         on_host = calls_host(self.program)
         width = 1 if on_host else STEPS_A_CALL
         n = self.sampler.n_batches
@@ -201,10 +209,13 @@ class _Run:
             stop = min(start + width, n)
             state, totals = self._steps(state, batch, start, stop)
             self.history.sums.add(totals, stop - start)  # reads the totals, and so waits for the call to end
+        self.end_epoch(state, batch)
+
+    def end_epoch(self, state: State, batch: EpochArrays) -> None:
+        """Note that the next epoch was trained on `batch` and ended in `state`."""
+        n = self.sampler.n_batches
         self.state, self.epoch = state, self.epoch + 1
-        self.history.batches.append(
-            batches_digest(Batches(np.asarray(batch.rows)[:n], np.asarray(batch.weights)[:n]), self.ids)
-        )
+        self.history.batches.append(batches_digest(Batches(batch.rows[:n], batch.weights[:n]), self.ids))
 
     def _steps(self, state: State, batch: EpochArrays, start: int, stop: int) -> tuple[State, Totals]:
         bounds = np.int32(start), np.int32(stop)

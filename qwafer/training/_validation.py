@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from qwafer.evaluation import roc_auc, separation
@@ -56,8 +55,8 @@ def mean_loss(objective: Objective, logits: np.ndarray, labels: np.ndarray, typi
         part = slice(block, None, n_blocks)
         pad = size - len(logits[part])
         weights = np.pad(np.ones(len(logits[part]), logits.dtype), (0, pad))
-        rows = [jnp.asarray(np.pad(array[part], ((0, pad), (0, 0)))) for array in (logits, labels)]
-        total += float(_loss(objective, rows[0], rows[1], jnp.asarray(weights))) * float(weights.sum())
+        rows = [np.pad(array[part], ((0, pad), (0, 0))) for array in (logits, labels)]
+        total += float(_loss(objective, rows[0], rows[1], weights)) * float(weights.sum())
     return total / len(logits)
 
 

@@ -95,6 +95,8 @@ class Timings:
     """Optimiser steps."""
     steps_per_second: float = 0.0
     """Steps per second of `training`; 0 without a step."""
+    lanes: int = 1
+    """Runs that trained side by side in one program, which share its seconds (`train_lanes`); 1: alone."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
