@@ -14,7 +14,7 @@ from qwafer.execution import Event, Failure
 from qwafer.heads import LinearOptions, MlpOptions
 from qwafer.objective import SamplingConfig
 from qwafer.studies import ablation
-from qwafer.training import RunResult, _together, lanes_gain, train, train_lanes
+from qwafer.training import RunResult, _together, lanes_gain, make_head, train, train_lanes
 from tests.factories import feature_set, training_options
 
 SEEDS = tuple(range(5))
@@ -114,12 +114,15 @@ def test_a_run_that_fails_ends_alone_and_an_interrupt_loses_nothing(tmp_path, mo
 
 
 def test_lanes_are_taken_where_they_gain():
-    labels = np.zeros((1600, 1), np.uint8)
-    assert lanes_gain(config(epochs=20), labels, 16)
-    assert not lanes_gain(config(epochs=2), labels, 16)
-    assert not lanes_gain(config("quantum", epochs=20), labels, 16)
-    assert lanes_gain(config("quantum", epochs=100), labels, 16)
-    assert not lanes_gain(config("quantum", "reference", epochs=100), labels, 16)
+    def gain(chosen):
+        return lanes_gain(chosen, make_head(chosen, np.zeros((20, 5), np.float32), 1, seed=0), 1600, 16)
+
+    assert gain(config(epochs=20))
+    assert not gain(config(epochs=2))
+    assert not gain(dataclasses.replace(config(epochs=20), head=MlpOptions(hidden=2000)))
+    assert not gain(config("quantum", epochs=20))
+    assert gain(config("quantum", epochs=100))
+    assert not gain(config("quantum", "reference", epochs=100))
 
 
 TOML = """

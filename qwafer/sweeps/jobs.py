@@ -130,9 +130,9 @@ def check_run(payload: Mapping[str, Any], report: ReportPart) -> bool:
     if not config.trained_by_loop:
         return False
     features, labels = prepared.part("train")
-    make_head(config, features, labels.shape[1], payload["seed"])
+    head = make_head(config, features, labels.shape[1], payload["seed"])
     make_program(config, labels.shape[1], config.training.batch_size)
-    return lanes_gain(config, labels, payload.get("n_seeds", 1))
+    return lanes_gain(config, head, len(features), payload.get("n_seeds", 1))
 
 
 def time_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:

@@ -75,9 +75,14 @@ class History:
     def timings(self, total: float, steps: int) -> Timings:
         """Return the seconds spent, of a run that took `total` for `steps`."""
         training = self.seconds["training"]
-        spent = {name: self.seconds[name] for name in ("compile", "training", "evaluation")}
-        speed = steps / training if training else 0.0
-        return Timings(*spent.values(), total=total, steps=steps, steps_per_second=speed)
+        return Timings(
+            compile=self.seconds["compile"],
+            training=training,
+            evaluation=self.seconds["evaluation"],
+            total=total,
+            steps=steps,
+            steps_per_second=steps / training if training else 0.0,
+        )
 
     def note_best(self, value: float, epoch: int) -> bool:
         """Return whether `value` at `epoch` is the best so far; NaN never is."""

@@ -21,15 +21,17 @@ from qwafer.config import RunConfig
 from qwafer.engines import Program
 from qwafer.engines.cache import cleared
 from qwafer.features import FeatureSet
+from qwafer.heads import Head
 from qwafer.training._prepare import prepare
 from qwafer.training._step import STEPS_A_CALL, EpochArrays, State, Totals, one_step, zero_totals
 from qwafer.training._train import Run
 from qwafer.training.make import make_program
 from qwafer.training.result import RunResult
 
-MOST_AMPLITUDES = 8192
-"""Amplitudes of a batch up to which a step is mostly the cost of starting kernels (measured: 4 wires and a batch of 64
-take half the time, 6 wires and 8 trained readouts no less than alone)."""
+MOST_NUMBERS = 8192
+"""Amplitudes of a batch, and parameters of a head, up to which a step is mostly the cost of starting kernels (measured:
+4 wires and a batch of 64 take half the time, 6 wires and 8 trained readouts no less than alone; nor do 22,000
+parameters)."""
 FEWEST_STEPS = {True: 150_000, False: 20_000}
 """Steps of all runs, of quantum heads and of classical ones, from which what lanes save is more than what their larger
 program takes to compile."""
@@ -38,21 +40,19 @@ Outcome = Callable[[int, RunResult | Exception], None]
 """Called with a seed and its result, or with what its run raised."""
 
 
-def lanes_gain(config: RunConfig, labels: np.ndarray, n_seeds: int) -> bool:
-    """Return whether runs of `config` with so many seeds are faster side by side: small circuits of engine xla and
-    classical heads of the training loop, where the first stage alone takes steps enough.
-
-    `labels` (M, n_labels) are those of a training split.
+def lanes_gain(config: RunConfig, head: Head, n_train: int, n_seeds: int) -> bool:
+    """Return whether runs of `config` with so many seeds, which train `head` on `n_train` examples, are faster side by
+    side: small classical heads, and small circuits on engine xla, where the first stage alone takes steps enough.
     """
-    if not config.trained_by_loop:
-        return False
     options = config.training
-    batch, n_batches = options.batch_size, options.fixed_num_batches or len(labels) // options.batch_size
-    program = make_program(config, labels.shape[1], batch)
+    batch, n_batches = options.batch_size, options.fixed_num_batches or n_train // options.batch_size
+    program = make_program(config, head.n_labels, batch)
+    if sum(value.size for value in head.params.values()) > MOST_NUMBERS:
+        return False
     if program is not None:
         circuit = program.circuit
         circuits = circuit.n_outputs if circuit.readout_facts.gates else 1
-        if program.info.get("engine") != "xla" or batch * circuits * 2**circuit.n_qubits > MOST_AMPLITUDES:
+        if program.info.get("engine") != "xla" or batch * circuits * 2**circuit.n_qubits > MOST_NUMBERS:
             return False
     return n_seeds * options.epochs * n_batches >= FEWEST_STEPS[program is not None]
 
