@@ -10,9 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+READOUT = {"readout": "mean_z_readout", "n_outputs": 4}
 SMALL = (
     ("xla", {"n_qubits": 4, "n_layers": 2}, 256),
-    ("xla", {"n_qubits": 9, "n_layers": 2, "readout": "mean_z_readout", "n_outputs": 4}, 256),
+    ("xla", {"n_qubits": 4, "n_layers": 2}, 65536),
+    ("xla", {"n_qubits": 6, "n_layers": 4, "reupload": True}, 4096),
+    ("xla", {"n_qubits": 8, "n_layers": 4, **READOUT}, 1024),
+    ("xla", {"n_qubits": 9, "n_layers": 2, **READOUT}, 256),
+    ("xla", {"n_qubits": 12, "n_layers": 4}, 256),
     ("xla", {"n_qubits": 16, "n_layers": 4}, 64),
     ("xla", {"n_qubits": 20, "n_layers": 3}, 16),
     ("reference", {"n_qubits": 10, "n_layers": 1}, 64),
@@ -20,10 +25,12 @@ SMALL = (
 )
 LARGE = (
     ("xla", {"n_qubits": 10, "n_layers": 6}, 4096),
+    ("xla", {"n_qubits": 14, "n_layers": 4, **READOUT}, 256),
     ("xla", {"n_qubits": 18, "n_layers": 4, "reupload": True}, 64),
     ("xla", {"n_qubits": 20, "n_layers": 3, "readout": "bloch"}, 4),
     ("xla", {"n_qubits": 22, "n_layers": 2}, 16),
     ("xla", {"n_qubits": 24, "n_layers": 2}, 1),
+    ("xla", {"n_qubits": 26, "n_layers": 1}, 1),
     ("reference", {"n_qubits": 14, "n_layers": 1}, 64),
     ("catalyst", {"n_qubits": 20, "n_layers": 2}, 2),
 )

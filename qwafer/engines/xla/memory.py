@@ -7,11 +7,17 @@ from qwafer.circuits import CircuitSpec
 from qwafer.engines.memory import COMPILE_BYTES, number_bytes
 from qwafer.engines.xla import wiring
 
-STEP_BYTES = 10 << 20
-"""What the compiler takes for each step or layer."""
+LAYER_BYTES = 10 << 20
+"""What the compiler takes for each layer of plans `heisenberg` and `product`."""
+
+BLOCK_BYTES = 5 << 20
+"""What it takes for each block of wires in each step of plan `schroedinger`."""
 
 COPIES = 3
 """How often an index table is held while a program is compiled: as NumPy's array, in the module, in the executable."""
+
+SIGNED_COPIES = 5
+"""The same of a signed permutation, whose products with the signs are folded as well."""
 
 
 def step_count(spec: CircuitSpec) -> int:
@@ -42,8 +48,8 @@ def peak_bytes(
     """Return what the first call of a program adds to the process at its peak, compilation included."""
     parts = {"product": _product, "heisenberg": _heisenberg}
     if plan in parts:
-        return COMPILE_BYTES + STEP_BYTES * spec.n_layers + parts[plan](spec, batch, gradient)
-    compiler = COMPILE_BYTES + STEP_BYTES * step_count(spec)
+        return COMPILE_BYTES + LAYER_BYTES * spec.n_layers + parts[plan](spec, batch, gradient)
+    compiler = COMPILE_BYTES + BLOCK_BYTES * step_count(spec) * len(wiring.blocks(spec.n_qubits, wiring.BLOCK))
     return compiler + _schroedinger(spec, batch, gradient, chunks, recompute, reverse)
 
 
@@ -58,7 +64,7 @@ def _heisenberg(spec: CircuitSpec, batch: int, gradient: bool) -> int:
     blocks = len(wiring.blocks(n, wiring.PAIR))
     coefficients = outputs * 4**n * ((layers - 1) * blocks + 3 if gradient else 3)
     monomials = batch * 3 ** (-(-n // 2)) * (2 * outputs + 4 if gradient else outputs + 3)
-    tables = COPIES * 4**n * layers * (2 if gradient else 1) * (4 + number_bytes(spec))
+    tables = SIGNED_COPIES * 4**n * layers * (2 if gradient else 1) * (4 + number_bytes(spec))
     return number_bytes(spec) * (coefficients + monomials) + tables
 
 
