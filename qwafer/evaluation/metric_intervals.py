@@ -176,6 +176,7 @@ def _statistics(
         check_choice("metrics", name, METRICS)
     values = real_array("logits", logits, ("N", "K")).astype(np.float64)
     n_classes = values.shape[1]
+    scores, truth = _columns(values, labels, exclusive)
     if exclusive:
         if thresholds is not None:
             raise InputError(
@@ -185,7 +186,6 @@ def _statistics(
     else:
         limits = np.zeros(n_classes) if thresholds is None else thresholds
         predictions = values > real_array("thresholds", limits, (n_classes,), finite=True)
-    scores, truth = _columns(values, labels, exclusive)
     if not np.isfinite(values).all():  # a mean over the other classes, or a NaN below its threshold, would hide it
         return dict.fromkeys(names, _undefined(len(scores))), len(scores)
     builders: dict[str, Callable[[], _Statistic]] = {
