@@ -89,12 +89,12 @@ def check_traced(
 
 
 def shaped(*, empty: bool = False, finite: bool = True) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Return a decorator by which a call's arrays must be what the jaxtyping annotations say: `Float[np.ndarray, "N K"]`.
+    """Return a decorator by which the arrays of a call must be what its jaxtyping annotations say.
 
     Dimensions of one name have one length in all arguments. NumPy arguments may be anything that makes an array of
     real numbers (floats of 16 bits and whole numbers are given on as float64), and are finite unless `finite` is
-    false. Arguments annotated as JAX arrays may be traced; `Real[Array, ...]` may be integers. No length is 0 unless `empty`. Arguments without such an
-    annotation, and None where it is allowed, are given on as they are.
+    false. Arguments annotated as JAX arrays may be traced; `Real[Array, ...]` may be integers. No length is 0 unless
+    `empty`. Arguments without such an annotation, and None where it is allowed, are given on as they are.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:

@@ -72,9 +72,7 @@ def check_interval(
         raise InputError(f"`{name}` must lie in {interval}, got {value}")
 
 
-def check_shape(
-    name: str, array: Any, shape: tuple[int | str, ...], lengths: dict[str, int] | None = None
-) -> None:
+def check_shape(name: str, array: Any, shape: tuple[int | str, ...], lengths: dict[str, int] | None = None) -> None:
     """Raise unless `array.shape` matches `shape`; strings stand for any length, equal strings for equal lengths.
 
     A first `...` stands for any number of axes. `lengths` are those known from other arrays; the new ones are added.

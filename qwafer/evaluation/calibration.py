@@ -37,7 +37,9 @@ class Calibration:
 
     def apply(self, logits: ArrayLike) -> Floats:
         """Return the calibrated logits scale * l + shift; `logits` (N, K) to (N, K)."""
-        return real_array("logits", logits, ("N", len(self.scale))).astype(np.float64) * np.asarray(self.scale) + np.asarray(self.shift)
+        return real_array("logits", logits, ("N", len(self.scale))).astype(np.float64) * np.asarray(
+            self.scale
+        ) + np.asarray(self.shift)
 
 
 @dataclass(frozen=True)

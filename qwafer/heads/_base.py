@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
 
-from qwafer._arrays import real_array, shaped
+from qwafer._arrays import check_traced, real_array, shaped
 from qwafer._checks import check_positive_int, check_shape
 from qwafer._errors import InputError
 from qwafer._io import key_seed
@@ -76,7 +76,13 @@ class Head(eqx.Module):
         return dict(self.params)
 
     def with_parameters(self, params: Mapping[str, Array]) -> Any:
-        """Return the same head with other values of its trainable arrays."""
+        """Return the same head with other values of its trainable arrays; raise InputError for other names or
+        shapes.
+        """
+        if missing := [name for name in self.params if name not in params]:
+            raise InputError(f"`params` must hold {', '.join(self.params)}; {missing[0]} is missing")
+        for name, value in self.params.items():
+            check_traced(name, params[name], value.shape)
         return eqx.tree_at(lambda head: head.params, self, {name: params[name] for name in self.params})
 
     def count(self) -> dict[str, int]:
@@ -175,5 +181,3 @@ def standardization(features: np.ndarray, dtype: str) -> dict[str, Array]:
 def group_of(name: str) -> str:
     """Return the optimiser group of the parameter `name`."""
     return name.split(".", 1)[0]
-
-

@@ -16,7 +16,9 @@ from qwafer.heads._base import Head
 
 
 @shaped(empty=True, finite=False)
-def predict_logits(head: Head, features: Real[np.ndarray, "examples D"], program: Program | None, batch: int) -> np.ndarray:
+def predict_logits(
+    head: Head, features: Real[np.ndarray, "examples D"], program: Program | None, batch: int
+) -> np.ndarray:
     """Return the logits (N, n_labels) of `features` (N, D), `batch` examples per call; the last batch is padded.
 
     `program` must be one for `batch` examples (None for a classical head). The result does not depend on what pads.

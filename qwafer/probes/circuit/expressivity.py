@@ -68,7 +68,9 @@ def _check_states(name: str, states: np.ndarray) -> None:
     with np.errstate(over="ignore"):
         norms = np.linalg.norm(states, axis=-1)
     if np.abs(norms - 1).max() > NORM_TOLERANCE:
-        raise InputError(f"`{name}` must hold states of norm 1, got one of norm {norms.flat[np.abs(norms - 1).argmax()]:.3g}")
+        raise InputError(
+            f"`{name}` must hold states of norm 1, got one of norm {norms.flat[np.abs(norms - 1).argmax()]:.3g}"
+        )
 
 
 def haar_meyer_wallach(n_qubits: int) -> float:

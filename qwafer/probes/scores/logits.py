@@ -219,8 +219,8 @@ def score_sign(
 
     `alpha` holds the alpha of each label at each evaluation. An AUC four standard deviations below 0.5 (Mann-Whitney
     null, sigma^2 = (n + 1) / (12 n_pos n_neg)) fails; an alpha that crossed zero in training, or ended below it, warns,
-    and so does a label of which the examples hold one class alone: no AUC says anything of it. Scores that are not finite
-    rank nothing, and fail.
+    and so does a label of which the examples hold one class alone: no AUC says anything of it. Scores that are not
+    finite rank nothing, and fail.
     """
     labels = zero_one("labels", labels)
     names = _names(label_names, logits.shape[1])
@@ -288,7 +288,10 @@ def threshold_fragility(
     `val` and `test` hold `logits` (N, K) and `labels` (N, K). Thresholds are tuned on bootstrap resamples of the
     validation split; the spread is from the 5th to the 95th percentile of the test F1 at them.
     """
-    title, question = "threshold fragility", "How much does test F1 depend on the threshold that validation happened to give?"
+    title, question = (
+        "threshold fragility",
+        "How much does test F1 depend on the threshold that validation happened to give?",
+    )
     lengths: dict[str, int] = {}
     parts = []
     for rows, part in (("M", val), ("N", test)):
