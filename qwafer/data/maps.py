@@ -228,12 +228,13 @@ def check_rows(ids: np.ndarray, groups: np.ndarray | None, times: np.ndarray | N
     """Raise `InputError` unless ids are (n,) strings, and groups (n,) strings and times (n,) finite numbers, where
     given.
     """
+    check_ndarray("content_ids", ids, source)
     for name, column, kinds, what in (
         ("content_ids", ids, "U", "strings"),
         ("groups", groups, "U", "strings"),
         ("times", times, "f", "floats"),
     ):
-        if column is None and name != "content_ids":
+        if column is None:
             continue
         check_ndarray(name, column, source)
         if column.shape != (n,) or column.dtype.kind not in kinds:

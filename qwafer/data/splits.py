@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -179,7 +180,7 @@ def _units(
     if not len(labels):
         raise InputError(f"`labels` must have shape (N, K) with at least one row, got {labels.shape}")
     check_labelled(labels)
-    given = {"content_ids": content_ids, "groups": groups, "times": times}
+    given: dict[str, Any] = {"content_ids": content_ids, "groups": groups, "times": times}
     for name, needed_by in (("groups", "group"), ("times", "time")):
         if by == needed_by and given[name] is None:
             raise InputError(f"a split by {by} needs `{name}`, and these data have none; use `content` instead")

@@ -294,9 +294,9 @@ def threshold_fragility(
     )
     lengths: dict[str, int] = {}
     parts = []
-    for rows, part in (("M", val), ("N", test)):
-        parts.append(real_array("logits", part["logits"], (rows, "K"), lengths))
-        parts.append(zero_one("labels", real_array("labels", part["labels"], (rows, "K"), lengths)))
+    for n, part in (("M", val), ("N", test)):
+        parts.append(real_array("logits", part["logits"], (n, "K"), lengths))
+        parts.append(zero_one("labels", real_array("labels", part["labels"], (n, "K"), lengths)))
     logits, labels, test_logits, test_labels = parts
     if 0 in lengths.values():
         raise InputError("`val` and `test` must hold at least one example each")
