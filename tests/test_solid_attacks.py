@@ -739,6 +739,59 @@ def test_every_array_under_every_mutation() -> None:
     assert found == []
 
 
+LOOKED_RIGHT: dict[str, tuple[Callable[[], Any], str]] = {
+    "F1 of probabilities, of which every one above 0 was a prediction": (
+        lambda: evaluation.f1(base().probabilities, base().labels),
+        "`predictions` must hold 0 and 1 only",
+    ),
+    "the Brier score of logits": (lambda: evaluation.brier(base().logits, base().labels), "must lie in [0, 1]"),
+    "no defect, of a NaN": (lambda: evaluation.predict([np.nan]), "must not be NaN"),
+    "calibration on labels of other examples": (
+        lambda: evaluation.fit_calibration(base().logits, base().classes[:1], exclusive=True),
+        "or 12 class indices from 0 to 2, got int64 of shape (1,)",
+    ),
+    "a mask taken for rows 0 and 1": (
+        lambda: qwafer.FeatureSet.from_arrays(base().features).take(base().times > 3),
+        "got truth values",
+    ),
+    "a row that is not there, counted from the end": (
+        lambda: data.WaferMaps.from_arrays(base().maps).take([-1]),
+        "`indices` must be whole numbers from 0 to 59",
+    ),
+    "the negative of a uint8": (
+        lambda: objective.focal(jnp.ones((2, K), "uint8"), jnp.ones((2, K)), 2.0, jnp.ones(K)),
+        "`logits` must hold floating-point numbers, got uint8",
+    ),
+    "one weight for three labels": (
+        lambda: objective.binary_cross_entropy(jnp.ones((2, K)), jnp.ones((2, K)), jnp.ones(1)),
+        "`pos_weight` must have shape (n_labels) with n_labels = 3, got (1,)",
+    ),
+    "the significance of a NaN, p = 0": (
+        lambda: comparison.sign_flip_p(np.array([0.1, np.nan, 0.3])),
+        "`differences` must be finite: 1 of 3 entries are NaN or infinite",
+    ),
+    "a state that is none": (lambda: probes.meyer_wallach(2 * base().states[0]), "states of norm 1, got one of norm 2"),
+}
+"""What gave a number, and what it says now."""
+
+
+@pytest.mark.parametrize("what", LOOKED_RIGHT)
+def test_numbers_that_looked_right(what: str) -> None:
+    call, message = LOOKED_RIGHT[what]
+    with pytest.raises(InputError, match=re.escape(message)):
+        call()
+
+
+def test_scores_that_are_not_finite_pass_no_probe() -> None:
+    b = base()
+    broken = np.where(np.arange(N)[:, None] == 3, np.nan, b.logits)
+    assert probes.score_range(broken).verdict == "skip"
+    assert probes.score_sign(broken, b.labels).verdict == "fail"
+    val = {"logits": broken, "labels": b.labels}
+    assert probes.threshold_fragility(val, val).verdict == "skip"
+    assert all(found.degenerate for found in evaluation.bca_metrics(broken, b.labels, n_resamples=20).values())
+
+
 def test_losses_and_heads_stay_traceable() -> None:
     """Shapes are checked while JAX traces, and cost nothing in what is compiled."""
     table = targets()
