@@ -11,7 +11,6 @@ from collections.abc import Callable, Hashable
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
-from jaxtyping import Complex, Float
 
 from qwafer._checks import check_shape
 from qwafer._errors import InputError
@@ -127,9 +126,9 @@ def _annotation(annotation: Any) -> tuple[Any, bool] | None:
 def _checked(name: str, value: Any, kind: Any, lengths: dict[str, int], finite: bool) -> Any:
     shape = tuple(int(dim) if dim.isdigit() else dim for dim in kind.dim_str.split())
     if kind.array_type is not np.ndarray:
-        check_traced(name, value, shape, lengths, floating=kind.dtype is Float)
+        check_traced(name, value, shape, lengths, floating=kind.dtype.__name__ == "Float")
         return value
-    if kind.dtype is not Complex:
+    if kind.dtype.__name__ != "Complex":
         array = real_array(name, value, shape, lengths)
         array = array if array.dtype.char in "fd" else array.astype(np.float64)
     else:
