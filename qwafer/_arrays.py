@@ -69,6 +69,16 @@ def zero_one(name: str, values: Any, shape: Shape | None = None) -> np.ndarray:
     return np.asarray(one)
 
 
+def row_array(name: str, values: Any, n: int, *, numbers: bool = False) -> np.ndarray:
+    """Return what belongs to each of n rows: texts or whole numbers, or finite `numbers`; raise InputError for others."""
+    array = real_array(name, values, finite=True) if numbers else as_array(name, values)
+    if array.shape != (n,):
+        raise InputError(f"`{name}` must have one entry per row ({n}), got shape {array.shape}")
+    if not numbers and array.dtype.kind not in "iuU":
+        raise InputError(f"`{name}` must be texts or whole numbers, got {array.dtype}")
+    return array
+
+
 def check_traced(
     name: str, value: Any, shape: Shape, lengths: dict[str, int] | None = None, *, floating: bool = False
 ) -> None:

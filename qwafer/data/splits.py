@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
-from qwafer._arrays import as_array, real_array, zero_one
+from qwafer._arrays import row_array, zero_one
 from qwafer._checks import LARGEST_SEED, check_choice, check_interval, check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import digest, key_seed
@@ -180,20 +179,12 @@ def _units(
     if not len(labels):
         raise InputError(f"`labels` must have shape (N, K) with at least one row, got {labels.shape}")
     check_labelled(labels)
-    given: dict[str, Any] = {"content_ids": content_ids, "groups": groups, "times": times}
-    for name, needed_by in (("groups", "group"), ("times", "time")):
-        if by == needed_by and given[name] is None:
+    for name, column, needed_by in (("groups", groups, "group"), ("times", times, "time")):
+        if by == needed_by and column is None:
             raise InputError(f"a split by {by} needs `{name}`, and these data have none; use `content` instead")
-    for name in [name for name, column in given.items() if column is not None or name == "content_ids"]:
-        column = given[name] = as_array(name, given[name])
-        if column.shape != (len(labels),):
-            raise InputError(f"`{name}` must have one entry per row ({len(labels)}), got shape {column.shape}")
-        if name != "times" and column.dtype.kind not in "iuU":
-            raise InputError(f"`{name}` must be texts or whole numbers, got {column.dtype}")
-    content_ids, groups = given["content_ids"], given["groups"]
-    if by == "time":
-        real_array("times", times, finite=True)
-    ids, content = np.unique(content_ids, return_inverse=True)
+        if column is not None:
+            row_array(name, column, len(labels), numbers=name == "times")
+    ids, content = np.unique(row_array("content_ids", content_ids, len(labels)), return_inverse=True)
     return labels, ids, content, _joined(content, np.asarray(groups)) if by == "group" else content
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from qwafer._arrays import as_array, real_array, whole_array, zero_one
-from qwafer._checks import check_shape
+from qwafer._arrays import real_array, row_array, whole_array, zero_one
 from qwafer._errors import InputError
 from qwafer.data import Split
 from qwafer.data.splits import PARTS
@@ -67,12 +66,8 @@ class ProbedData:
         if 0 in lengths.values():
             raise InputError(f"the probed data must hold an example, a feature and a label, got {lengths}")
         for name in ("content_ids", "groups", "times"):
-            column = getattr(self, name)
-            if column is not None or name == "content_ids":
-                column = as_array(name, column) if name != "times" else real_array(name, column, finite=True)
-                check_shape(name, column, (len(self.features),))
-                if name != "times" and column.dtype.kind not in "iuU":
-                    raise InputError(f"`{name}` must be texts or whole numbers, got {column.dtype}")
+            if getattr(self, name) is not None or name == "content_ids":
+                row_array(name, getattr(self, name), len(self.features), numbers=name == "times")
         for name, length in (("label_names", lengths["K"]), ("feature_names", lengths["D"])):
             if len(getattr(self, name)) not in (0, length):
                 raise InputError(f"`{name}` must be {length} names, or none, got {len(getattr(self, name))}")
