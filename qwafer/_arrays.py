@@ -70,7 +70,7 @@ def zero_one(name: str, values: Any, shape: Shape | None = None) -> np.ndarray:
 
 
 def row_array(name: str, values: Any, n: int, *, numbers: bool = False) -> np.ndarray:
-    """Return what belongs to each of n rows: texts or whole numbers, or finite `numbers`; raise InputError for others."""
+    """Return a column of n texts or whole numbers, or of finite `numbers`; raise InputError for others."""
     array = real_array(name, values, finite=True) if numbers else as_array(name, values)
     if array.shape != (n,):
         raise InputError(f"`{name}` must have one entry per row ({n}), got shape {array.shape}")
