@@ -72,18 +72,22 @@ def check_interval(
         raise InputError(f"`{name}` must lie in {interval}, got {value}")
 
 
-def check_shape(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
-    """Raise unless `array.shape` matches `shape`; strings stand for any length, equal strings for equal lengths."""
+def check_shape(name: str, array: Any, shape: tuple[int | str, ...], lengths: dict[str, int] | None = None) -> None:
+    """Raise unless `array.shape` matches `shape`; strings stand for any length, equal strings for equal lengths.
+
+    A first `...` stands for any number of axes. `lengths` are those known from other arrays; the new ones are added.
+    """
     actual = tuple(array.shape)
-    bound: dict[str, int] = {}
-    fits = len(actual) == len(shape)
-    if fits:
-        for have, want in zip(actual, shape, strict=True):
-            if isinstance(want, str):
-                want = bound.setdefault(want, have)
-            fits = fits and have == want
+    lengths = {} if lengths is None else lengths
+    known = ", ".join(f"{dim} = {lengths[dim]}" for dim in shape if isinstance(dim, str) and dim in lengths)
+    some = shape[:1] == ("...",)
+    have, want = (actual[1 - len(shape) or len(actual) :], shape[1:]) if some else (actual, shape)
+    fits = len(have) == len(want)
+    for length, dim in zip(have, want, strict=False):
+        fits = fits and length == (lengths.setdefault(dim, length) if isinstance(dim, str) else dim)
     if not fits:
-        raise InputError(f"`{name}` must have shape ({', '.join(map(str, shape))}), got {actual}")
+        given = f" with {known}" if known else ""
+        raise InputError(f"`{name}` must have shape ({', '.join(map(str, shape))}){given}, got {actual}")
 
 
 def check_path(path: str | Path) -> Path:

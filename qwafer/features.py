@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from qwafer._arrays import real_array
 from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, digest, jsonable
 from qwafer._reading import reads
-from qwafer.data.arrays import as_labels, as_texts, as_times, check_unmasked, ids_sha256, row_ids
+from qwafer.data.arrays import as_labels, as_texts, as_times, ids_sha256, row_ids
 from qwafer.data.edge_iiot import DataTable
 from qwafer.data.files import load_npz
-from qwafer.data.maps import check_labels, check_rows
+from qwafer.data.maps import check_labels, check_ndarray, check_rows, row_indices
 from qwafer.data.splits import PARTS, Split, check_labelled
 
 REQUIRED_KEYS = ("features", "labels", "label_names", "content_ids", "provenance")
@@ -60,6 +61,7 @@ class FeatureSet:
         object.__setattr__(self, "label_names", tuple(str(name) for name in self.label_names))
         if self.feature_names is not None:
             object.__setattr__(self, "feature_names", tuple(str(name) for name in self.feature_names))
+        check_ndarray("features", self.features, source)
         _check_shape(self.features)
         if self.features.dtype != np.float32:
             raise InputError(f"`features` must be float32, got {self.features.dtype}")
@@ -69,6 +71,8 @@ class FeatureSet:
         check_finite(self.features, self.feature_names)
         check_labels(self.labels, self.label_names, n, source, exclusive=self.exclusive)
         check_rows(self.content_ids, self.groups, self.times, n, source)
+        if self.split is not None:
+            check_ndarray("split", self.split, source)
         if self.split is not None and (self.split.shape != (n,) or not np.isin(self.split, PARTS).all()):
             raise InputError(f"`split` must be {n} strings out of {', '.join(PARTS)}")
         if not isinstance(self.provenance, dict):
@@ -143,11 +147,12 @@ class FeatureSet:
         return len(self.features)
 
     def take(self, indices: np.ndarray) -> "FeatureSet":
-        """Return the examples at `indices` ((M,) integers), in that order, with everything that belongs to them.
+        """Return the examples at `indices` ((M,) integers), in that order, with everything that belongs to them; raise
+        InputError for truth values and for rows that are not there.
 
         `provenance["rows"]` says how many of how many they are.
         """
-        indices = np.asarray(indices, dtype=np.int64)
+        indices = row_indices(indices, len(self))
         per_row = ("features", "labels", "content_ids", "groups", "times", "split")
         of = self.provenance.get("rows", {}).get("of", len(self))
         provenance = {**self.provenance, "rows": {"taken": len(indices), "of": of}}
@@ -359,13 +364,7 @@ def as_features(features: Any) -> np.ndarray:
 
     Raises InputError for what are not real numbers.
     """
-    check_unmasked("features", features)
-    try:
-        array = np.asarray(features)
-    except ValueError as error:
-        raise InputError(f"`features` must be an array of numbers ({error})") from error
-    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-        raise InputError(f"`features` must be real numbers, got {array.dtype}")
+    array = real_array("features", features)
     with np.errstate(over="ignore"):
         return np.asarray(array, dtype=np.float32)
 

@@ -19,7 +19,7 @@ from qwafer.backbones.checkpoints import Checkpoint, read_tensors, write_tensors
 from qwafer.backbones.extraction import feature_rows
 from qwafer.backbones.registry import BACKBONES
 from qwafer.data import WaferMaps
-from qwafer.data.maps import Maps, check_maps
+from qwafer.data.maps import Maps, as_sequence, check_maps
 from qwafer.training import Predictor, RunResult
 
 _HEAD = "head"
@@ -111,8 +111,7 @@ class Model:
             InputError: no maps, or maps with values other than 0, 1, 2.
         """
         wafers: Any = maps.maps if isinstance(maps, WaferMaps) else maps
-        if not isinstance(wafers, np.ndarray):
-            wafers = tuple(wafers)
+        wafers = as_sequence("maps", wafers)
         if not len(wafers):
             raise InputError("`maps` must hold at least one wafer map")
         check_maps(wafers, "`predict`")

@@ -1,9 +1,12 @@
-"""Feature sets and wafer maps for tests, small, drawn from a seed, any field replaced by a keyword; options by name."""
+"""Feature sets and wafer maps for tests, small, drawn from a seed, any field replaced by a keyword; options by name;
+random circuits."""
 
 from typing import Any
 
 import numpy as np
 
+from qwafer.circuits import Circuit, CircuitSpec, GateCircuit, Operation
+from qwafer.circuits.gates import CNOT, CZ, RX, RY, RZ, H
 from qwafer.config import TrainingConfig
 from qwafer.data import WaferMaps, content_ids
 from qwafer.features import FeatureSet
@@ -66,3 +69,39 @@ def loss_options(loss: str = "bce", **options: Any) -> Any:
 def training_options(**options: Any) -> TrainingConfig:
     """Return options of training for exactly so many epochs, whether it has converged or not."""
     return TrainingConfig(**{"max_doublings": 0, **options})
+
+
+def random_circuit(seed: int) -> tuple[Circuit, str]:
+    """Return a layered circuit for engine xla, or, one time in ten, a circuit of gates, some angles in several."""
+    generator = np.random.default_rng(seed)
+
+    def choose(*options: Any) -> Any:
+        return options[generator.integers(len(options))]
+
+    n_qubits, dtype = int(generator.integers(1, 6)), choose("float32", "float64")
+    readout = choose("mean_z", "z_vec", "mean_z_readout", "z", "bloch")
+    n_outputs = int(generator.integers(1, 4)) if readout in ("z_vec", "mean_z_readout") else 1
+    if seed % 10 == 0:
+        n_qubits, operations = min(n_qubits, 3), []
+        for place in range(8):
+            gate, wires = choose(RX, RY, RZ, CNOT, CZ, H), tuple(int(i) for i in generator.permutation(n_qubits))
+            if gate.n_wires > n_qubits:
+                continue
+            source = "" if gate.generator is None else "inputs" if place % 3 == 0 else "w"
+            index = () if not source else (int(generator.integers(2 if source == "inputs" else 4)),)
+            operations.append(Operation(gate, wires[: gate.n_wires], source, index))
+        weights = (("w", (4,)),)
+        return GateCircuit(n_qubits, tuple(operations), 2, weights, readout, n_outputs, dtype), "reference"
+    ansatz = choose("strongly_entangling", "basic_entangler", "separable")
+    spec = CircuitSpec(
+        n_qubits=n_qubits,
+        n_layers=int(generator.integers(0, 5)),
+        encoding=choose("ry", "rx", "rz"),
+        ansatz=ansatz,
+        entanglement="" if ansatz == "separable" else choose("ring", "linear", "all"),
+        readout=readout,
+        n_outputs=n_outputs,
+        reupload=choose(True, False),
+        dtype=dtype,
+    )
+    return spec, "xla"

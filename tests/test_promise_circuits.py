@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from qwafer import engines
-from qwafer.circuits import Circuit, CircuitSpec, GateCircuit, LayeredOptions, Operation
+from qwafer.circuits import CircuitSpec, GateCircuit, LayeredOptions, Operation
 from qwafer.circuits.effective import inert
-from qwafer.circuits.gates import CNOT, CZ, RX, RY, RZ, H
+from qwafer.circuits.gates import CNOT, RX, RY, RZ
 from qwafer.config import RunConfig, TrainingConfig
 from qwafer.engines.base import Program
 from qwafer.engines.xla import XlaEngine, cost, heisenberg
@@ -27,7 +27,7 @@ from qwafer.probes.trust import _circuit_reports
 from qwafer.reports.document import to_markdown
 from qwafer.reports.trust import document_blocks
 from qwafer.training import make
-from tests.factories import feature_set
+from tests.factories import feature_set, random_circuit
 
 LABELS = 3
 OPTIONS = LayeredOptions(n_qubits=4, n_layers=2, readout="z_vec")
@@ -221,42 +221,6 @@ def test_a_head_counts_its_effective_parameters() -> None:
         classical = dataclasses.replace(CONFIG, head=options, circuit=None, engine=None)
         head = make.make_head(classical, features, 2, 0)
         assert head.effective() == head.count()["trainable"]
-
-
-def random_circuit(seed: int) -> tuple[Circuit, str]:
-    """Return a layered circuit for engine xla, or, one time in ten, a circuit of gates, some angles in several."""
-    generator = np.random.default_rng(seed)
-
-    def choose(*options: Any) -> Any:
-        return options[generator.integers(len(options))]
-
-    n_qubits, dtype = int(generator.integers(1, 6)), choose("float32", "float64")
-    readout = choose("mean_z", "z_vec", "mean_z_readout", "z", "bloch")
-    n_outputs = int(generator.integers(1, 4)) if readout in ("z_vec", "mean_z_readout") else 1
-    if seed % 10 == 0:
-        n_qubits, operations = min(n_qubits, 3), []
-        for place in range(8):
-            gate, wires = choose(RX, RY, RZ, CNOT, CZ, H), tuple(int(i) for i in generator.permutation(n_qubits))
-            if gate.n_wires > n_qubits:
-                continue
-            source = "" if gate.generator is None else "inputs" if place % 3 == 0 else "w"
-            index = () if not source else (int(generator.integers(2 if source == "inputs" else 4)),)
-            operations.append(Operation(gate, wires[: gate.n_wires], source, index))
-        weights = (("w", (4,)),)
-        return GateCircuit(n_qubits, tuple(operations), 2, weights, readout, n_outputs, dtype), "reference"
-    ansatz = choose("strongly_entangling", "basic_entangler", "separable")
-    spec = CircuitSpec(
-        n_qubits=n_qubits,
-        n_layers=int(generator.integers(0, 5)),
-        encoding=choose("ry", "rx", "rz"),
-        ansatz=ansatz,
-        entanglement="" if ansatz == "separable" else choose("ring", "linear", "all"),
-        readout=readout,
-        n_outputs=n_outputs,
-        reupload=choose(True, False),
-        dtype=dtype,
-    )
-    return spec, "xla"
 
 
 def alarms(seeds: Iterable[int], batch: int = 64) -> dict[int, list[str]]:

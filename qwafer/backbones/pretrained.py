@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from qwafer._arrays import real_array
 from qwafer._checks import check_choice
 from qwafer._errors import InputError
 from qwafer.backbones.base import Extractor, available_cores
@@ -194,7 +195,7 @@ class Backbone:
         A batch of any length is cut into pieces of `batch` images, the last one padded; on a CPU they run on all cores
         side by side. So an image's features do not depend on how many others come with it.
         """
-        images = np.asarray(images, np.float32)
+        images = real_array("images", images, finite=True).astype(np.float32)
         if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
             raise InputError(f"`images` must have shape (batch, height, width, 3), got {images.shape}")
         pieces = [images[i : i + self.batch] for i in range(0, len(images), self.batch)]

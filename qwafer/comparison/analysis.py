@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qwafer._arrays import real_array
 from qwafer._errors import InputError
 from qwafer.evaluation import (
     Calibration,
@@ -162,9 +163,10 @@ def threshold_variants(run: RunResult, costs: Sequence[float] = DEFAULT_COSTS) -
 
 def cost_matrix(costs: Sequence[float]) -> list[list[float]]:
     """Return [[c_tn, c_fp], [c_fn, c_tp]] of four costs in that order; raise InputError where they are not four."""
-    if len(costs) != 4:
-        raise InputError(f"costs must be four numbers, c_tn,c_fp,c_fn,c_tp, got {len(costs)}")
-    return [[float(costs[0]), float(costs[1])], [float(costs[2]), float(costs[3])]]
+    four = real_array("costs", costs, finite=True)
+    if four.shape != (4,):
+        raise InputError(f"costs must be four numbers, c_tn,c_fp,c_fn,c_tp, got {four.size}")
+    return four.astype(np.float64).reshape(2, 2).tolist()
 
 
 def mean_cost(predictions: NDArray[np.bool_], labels: np.ndarray, matrix: np.ndarray) -> float:

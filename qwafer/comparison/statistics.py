@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from qwafer._arrays import real_array, shaped
 from qwafer._checks import check_interval
 from qwafer._errors import InputError
 from qwafer.comparison.design import FEWEST_SEEDS, Design
@@ -59,6 +60,7 @@ def paired_t_interval(mean: float, sd: float, n: int, overlap: float = 0.0, leve
     return mean - half, mean + half
 
 
+@shaped(empty=True)
 def sign_flip_p(differences: Float[np.ndarray, " n"], *, n_flips: int = 200_000, seed: int = 0) -> float:
     """Return the two-sided p of the sign-flip permutation test that the differences are symmetric about zero.
 
@@ -70,8 +72,8 @@ def sign_flip_p(differences: Float[np.ndarray, " n"], *, n_flips: int = 200_000,
     It tests symmetry about zero of independent differences, not a mean of zero: where one run in ten collapses, the two
     are not the same. Fisher, The Design of Experiments (1935), section 21; Phipson and Smyth 2010 for the estimate.
     """
-    values = np.abs(np.asarray(differences, np.float64))
-    observed = abs(math.fsum(np.asarray(differences, np.float64)))
+    values = np.abs(differences)
+    observed = abs(math.fsum(differences))
     values = values[values > 0]  # the sign of a zero changes no sum
     if values.size == 0:
         return 1.0
@@ -103,12 +105,12 @@ def _estimated_sign_flip_p(values: np.ndarray, threshold: float, n_flips: int, s
     return (count + 1) / (n_flips + 1)
 
 
+@shaped()
 def pseudomedian(values: Float[np.ndarray, " n"]) -> float:
     """Return the median of all (v_i + v_j) / 2 with i <= j, a location that single outliers do not move.
 
     Hodges and Lehmann 1963, Annals of Mathematical Statistics 34, 598-611.
     """
-    values = np.asarray(values, np.float64)
     first, second = np.triu_indices(values.size)
     return float(np.median((values[first] + values[second]) / 2))
 
@@ -119,7 +121,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Holm 1979, Scandinavian Journal of Statistics 6, 65-70. The adjusted values keep the family-wise error below alpha.
     """
-    p = np.asarray(p_values, np.float64)
+    p = real_array("p_values", p_values, ("m",), finite=True).astype(np.float64)
     order = np.argsort(p, kind="stable")
     scaled = np.minimum(1.0, p[order] * np.arange(p.size, 0, -1))
     adjusted = np.empty_like(p)

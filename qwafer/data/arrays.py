@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from qwafer._arrays import as_array, real_array
 from qwafer._errors import InputError
-from qwafer.data.maps import CONTENT_ID_DTYPE, Maps, one_hot
+from qwafer.data.maps import CONTENT_ID_DTYPE, Maps, as_sequence, one_hot
 
 MOST_CLASSES = 1000
 """Integers or texts of more distinct values are no classes: they number or measure the examples."""
@@ -81,11 +82,7 @@ def as_texts(name: str, column: Any, n: int) -> np.ndarray | None:
 
 def as_times(times: Any) -> np.ndarray | None:
     """Return times as float64, None as None; raise InputError for what are not numbers."""
-    check_unmasked("times", times)
-    try:
-        return None if times is None else np.asarray(times, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"`times` must be numbers ({error})") from error
+    return None if times is None else real_array("times", times).astype(np.float64)
 
 
 def as_maps(maps: Any) -> Maps:
@@ -93,13 +90,12 @@ def as_maps(maps: Any) -> Maps:
 
     Raises InputError for another shape, or other values.
     """
-    check_unmasked("maps", maps)
     if isinstance(maps, np.ndarray) or hasattr(maps, "__array__"):
-        maps = np.asarray(maps)
+        maps = as_array("maps", maps)
         if maps.ndim != 3:
             raise InputError(f"`maps` must have shape (N, H, W), or be a list of 2-D arrays, got {maps.shape}")
         return _dies(maps)
-    wafers = tuple(_dies(np.asarray(wafer)) for wafer in maps)
+    wafers = tuple(_dies(as_array("maps", wafer)) for wafer in as_sequence("maps", maps))
     for wafer in wafers:
         if wafer.ndim != 2:
             raise InputError(f"`maps` must have shape (N, H, W), or be a list of 2-D arrays, got one of {wafer.shape}")
@@ -118,19 +114,9 @@ def ids_sha256(ids: Sequence[str] | np.ndarray) -> str:
     return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()
 
 
-def check_unmasked(name: str, values: Any) -> None:
-    """Raise InputError where `values` has masked entries, whose numbers mean nothing and would be taken for data."""
-    if np.ma.is_masked(values):
-        raise InputError(f"`{name}` has masked entries: leave their rows out, or fill them")
-
-
 def _plain(name: str, values: Any) -> np.ndarray:
     """Return whole numbers, truth values or texts as an array of one of these; raise InputError for others."""
-    check_unmasked(name, values)
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"`{name}` must be an array ({error})") from error
+    array = as_array(name, values)
     if array.dtype == object and all(isinstance(value, str) for value in array.ravel()):
         array = array.astype(np.str_)
     if array.dtype.kind not in "biufU":

@@ -1,13 +1,14 @@
 """`WaferMaps`: labelled wafer maps in memory, however they were read or drawn."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from qwafer._arrays import real_array, whole_array
 from qwafer._checks import check_printable
 from qwafer._errors import InputError
 
@@ -55,10 +56,8 @@ class WaferMaps:
     """Every map has exactly one label: the columns are classes, one of which may be `none`."""
 
     def __post_init__(self) -> None:
-        n = len(self.maps)
-        if n == 0:
-            raise InputError(f"{self.source} holds no wafer maps; at least one is needed")
         check_maps(self.maps, self.source)
+        n = len(self.maps)
         check_labels(self.labels, self.label_names, n, self.source, exclusive=self.exclusive)
         check_rows(self.content_ids, self.groups, self.times, n, self.source)
 
@@ -110,8 +109,10 @@ class WaferMaps:
         return len(self.maps)
 
     def take(self, indices: np.ndarray) -> "WaferMaps":
-        """Return the maps at `indices` ((M,) integers), in that order, with everything that belongs to them."""
-        indices = np.asarray(indices, dtype=np.int64)
+        """Return the maps at `indices` ((M,) integers), in that order, with everything that belongs to them; raise
+        InputError for truth values and for rows that are not there.
+        """
+        indices = row_indices(indices, len(self))
         if isinstance(self.maps, tuple):
             maps: Maps = tuple(self.maps[i] for i in indices)
         else:
@@ -136,13 +137,37 @@ def as_is(dies: np.ndarray) -> np.ndarray:
 
 
 def content_ids(maps: Maps | Sequence[np.ndarray]) -> np.ndarray:
-    """Return (N,) ids of 16 hex digits: the start of the SHA-256 of each map's shape and uint8 bytes (row-major)."""
+    """Return (N,) ids of 16 hex digits: the start of the SHA-256 of each map's shape and uint8 bytes (row-major).
+
+    Raises InputError for what are not two-dimensional arrays of uint8.
+    """
+    maps = as_sequence("maps", maps)
     ids = np.empty(len(maps), dtype=CONTENT_ID_DTYPE)
     for i, wafer in enumerate(maps):
+        if not isinstance(wafer, np.ndarray) or np.ma.is_masked(wafer) or wafer.ndim != 2 or wafer.dtype != np.uint8:
+            found = f"{wafer.dtype} of shape {wafer.shape}" if isinstance(wafer, np.ndarray) else type(wafer).__name__
+            raise InputError(f"`maps` must be two-dimensional uint8 arrays, got {found} at map {i}")
         state = hashlib.sha256(f"{wafer.shape[0]}x{wafer.shape[1]}:".encode())
-        state.update(np.ascontiguousarray(wafer, dtype=np.uint8).data)
+        state.update(np.ascontiguousarray(wafer).data)
         ids[i] = state.hexdigest()[:16]
     return ids
+
+
+def as_sequence(name: str, values: Any) -> Any:
+    """Return `values`, an array as it is and any other collection as a tuple; raise InputError for what is none."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InputError(f"`{name}` must be a list of arrays, got {type(values).__name__}")
+    return values if isinstance(values, np.ndarray) else tuple(values)
+
+
+def row_indices(indices: Any, n: int) -> np.ndarray:
+    """Return (M,) whole numbers as rows of n examples; raise InputError for others, such as a mask of truth values,
+    which would be taken for rows 0 and 1, and negative numbers, which would count from the end.
+    """
+    rows = real_array("indices", indices, ("M",))
+    if rows.dtype == np.bool_:
+        raise InputError("`indices` must be row numbers, got truth values: numpy.flatnonzero gives the rows of a mask")
+    return whole_array("indices", rows, 0, n - 1)
 
 
 def unpack_maps(flat: np.ndarray, shapes: np.ndarray) -> Maps:
@@ -170,6 +195,7 @@ def check_labels(
     """Raise `InputError` unless `labels` is (n, K) uint8 of 0 and 1, with K names, which may be none; if `exclusive`,
     one 1 per row.
     """
+    check_ndarray("labels", labels, source)
     if labels.ndim != 2 or labels.shape != (n, len(label_names)):
         raise InputError(
             f"`labels` of {source} must have shape ({n}, {len(label_names)}): one row per example, one column per "
@@ -199,7 +225,10 @@ def check_labels(
 
 
 def check_rows(ids: np.ndarray, groups: np.ndarray | None, times: np.ndarray | None, n: int, source: str) -> None:
-    """Raise `InputError` unless ids and groups are (n,) strings and times are (n,) finite numbers, where given."""
+    """Raise `InputError` unless ids are (n,) strings, and groups (n,) strings and times (n,) finite numbers, where
+    given.
+    """
+    check_ndarray("content_ids", ids, source)
     for name, column, kinds, what in (
         ("content_ids", ids, "U", "strings"),
         ("groups", groups, "U", "strings"),
@@ -207,11 +236,20 @@ def check_rows(ids: np.ndarray, groups: np.ndarray | None, times: np.ndarray | N
     ):
         if column is None:
             continue
+        check_ndarray(name, column, source)
         if column.shape != (n,) or column.dtype.kind not in kinds:
             raise InputError(f"`{name}` of {source} must be {n} {what}, got {column.dtype} of shape {column.shape}")
     if times is not None and not np.isfinite(times).all():
         row = int(np.flatnonzero(~np.isfinite(times))[0])
         raise InputError(f"`times` of {source} must be finite; row {row} is {times[row]}")
+
+
+def check_ndarray(name: str, value: Any, source: str) -> None:
+    """Raise InputError unless `value` is a NumPy array without masked entries."""
+    if not isinstance(value, np.ndarray):
+        raise InputError(f"`{name}` of {source} must be a NumPy array, got {type(value).__name__}")
+    if np.ma.is_masked(value):
+        raise InputError(f"`{name}` of {source} has masked entries: leave their rows out, or fill them")
 
 
 def check_maps(maps: Maps, source: str) -> None:
@@ -220,6 +258,12 @@ def check_maps(maps: Maps, source: str) -> None:
     A wafer is round, so that the corners of its map lie off it. Where all four corners of most maps hold one value that
     is not 0, the maps are in another encoding and are refused.
     """
+    if not isinstance(maps, (np.ndarray, tuple, list)):
+        raise InputError(f"`maps` of {source} must be an array or a tuple of arrays, got {type(maps).__name__}")
+    if isinstance(maps, np.ndarray):
+        check_ndarray("maps", maps, source)
+    if not len(maps):
+        raise InputError(f"{source} holds no wafer maps; at least one is needed")
     if isinstance(maps, np.ndarray) and maps.ndim != 3:
         raise InputError(f"`maps` of {source} must have shape (N, H, W), got {maps.shape}")
     for i, block in _blocks(maps):

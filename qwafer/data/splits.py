@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from qwafer._arrays import row_array, zero_one
 from qwafer._checks import LARGEST_SEED, check_choice, check_interval, check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import digest, key_seed
@@ -173,20 +174,17 @@ def _units(
 
     A unit is what stays together: the rows of one map, and by group those of one group, too.
     """
-    labels, content_ids = np.asarray(labels), np.asarray(content_ids)
+    labels = zero_one("labels", labels, ("N", "K")).astype(np.uint8)
     check_positive_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
-    if labels.ndim != 2 or not len(labels):
+    if not len(labels):
         raise InputError(f"`labels` must have shape (N, K) with at least one row, got {labels.shape}")
     check_labelled(labels)
-    columns = (("content_ids", content_ids, ""), ("groups", groups, "group"), ("times", times, "time"))
-    for name, column, needed_by in columns:
+    for name, column, needed_by in (("groups", groups, "group"), ("times", times, "time")):
         if by == needed_by and column is None:
             raise InputError(f"a split by {by} needs `{name}`, and these data have none; use `content` instead")
-        if column is not None and np.shape(column) != (len(labels),):
-            raise InputError(f"`{name}` must have one entry per row ({len(labels)}), got shape {np.shape(column)}")
-    if by == "time" and not np.isfinite(np.asarray(times, dtype=np.float64)).all():
-        raise InputError("`times` must be finite for a split by time")
-    ids, content = np.unique(content_ids, return_inverse=True)
+        if column is not None:
+            row_array(name, column, len(labels), numbers=name == "times")
+    ids, content = np.unique(row_array("content_ids", content_ids, len(labels)), return_inverse=True)
     return labels, ids, content, _joined(content, np.asarray(groups)) if by == "group" else content
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from qwafer._checks import check_shape
+from qwafer._arrays import check_traced
 from qwafer._errors import InputError
 from qwafer.circuits import Circuit
 from qwafer.engines.process import check_not_forked, check_x64
@@ -65,8 +65,8 @@ class Program:
             wrong = f"{missing[0]} is missing" if missing else f"{surplus[0]} is not among them"
             raise InputError(f"`weights` must hold {', '.join(self._shapes) or 'nothing'}; {wrong}")
         for name, shape in self._shapes.items():
-            _check_array(f"weights[{name!r}]", weights[name], shape)
-        _check_array("inputs", inputs, (self.batch, self.circuit.n_inputs))
+            check_traced(f"weights[{name!r}]", weights[name], shape)
+        check_traced("inputs", inputs, (self.batch, self.circuit.n_inputs))
         return self._forward({name: weights[name] for name in self._shapes}, inputs)
 
     def _request(self) -> tuple[Any, ...]:
@@ -88,15 +88,6 @@ class Program:
 
 def _made_again(engine: "Engine", gradient: bool, seed: int, circuit: Circuit, batch: int) -> Program:
     return engine.program(circuit, batch, gradient=gradient, seed=seed)
-
-
-def _check_array(name: str, value: Any, shape: tuple[int, ...]) -> None:
-    """Raise InputError unless `value` is an array of real numbers, JAX's or NumPy's or traced, of this shape."""
-    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
-        raise InputError(f"`{name}` must be an array of shape {shape}, got {type(value).__name__}")
-    if getattr(value.dtype, "kind", "") not in "fiu" and "float" not in str(value.dtype):  # bfloat16 has a kind V
-        raise InputError(f"`{name}` must hold real numbers, got {value.dtype}")
-    check_shape(name, value, shape)
 
 
 class Engine(Protocol):

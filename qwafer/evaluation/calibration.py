@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qwafer._arrays import real_array
 from qwafer._checks import check_choice
 from qwafer._errors import InputError
 from qwafer.evaluation import degeneracy, metrics
@@ -36,7 +37,9 @@ class Calibration:
 
     def apply(self, logits: ArrayLike) -> Floats:
         """Return the calibrated logits scale * l + shift; `logits` (N, K) to (N, K)."""
-        return np.asarray(logits, np.float64) * np.asarray(self.scale) + np.asarray(self.shift)
+        return real_array("logits", logits, ("N", len(self.scale))).astype(np.float64) * np.asarray(
+            self.scale
+        ) + np.asarray(self.shift)
 
 
 @dataclass(frozen=True)
@@ -106,16 +109,14 @@ def fit_calibration(
     for them.
     """
     check_choice("method", method, METHODS)
-    values = np.asarray(logits, np.float64)
-    if values.ndim != 2:
-        raise InputError(f"`logits` must have shape (N, K), got {values.shape}")
+    values = real_array("logits", logits, ("N", "K")).astype(np.float64)
     n_labels = values.shape[1]
     if exclusive:
         if method != "temperature":
             raise InputError(
                 "`method` must be temperature for exclusive classes: Platt scaling is defined for two classes"
             )
-        scale, reason = _fit_softmax(values, exclusive_metrics.class_indices(labels, n_labels))
+        scale, reason = _fit_softmax(values, exclusive_metrics.class_indices(labels, values.shape))
         return Calibration(
             method, True, (scale,) * n_labels, (0.0,) * n_labels, (bool(reason),) * n_labels, (reason,) * n_labels
         )
@@ -148,7 +149,7 @@ def compare_calibration(calibration: Calibration, logits: ArrayLike, labels: Arr
 
     `logits` (N, K), `labels` (N, K), or (N,) indices of exclusive classes.
     """
-    values = np.asarray(logits, np.float64)
+    values = real_array("logits", logits, ("N", len(calibration.scale))).astype(np.float64)
     return CalibrationEffect(
         before=_calibration_scores(values, labels, calibration.exclusive),
         after=_calibration_scores(calibration.apply(values), labels, calibration.exclusive),
@@ -156,10 +157,10 @@ def compare_calibration(calibration: Calibration, logits: ArrayLike, labels: Arr
 
 
 def _calibration_scores(logits: Floats, labels: ArrayLike, exclusive: bool) -> CalibrationScores:
-    truth = np.asarray(labels)
+    truth: ArrayLike = labels
     scores = logits
     if exclusive:
-        classes = exclusive_metrics.class_indices(truth, logits.shape[1])
+        classes = exclusive_metrics.class_indices(labels, logits.shape)
         truth, scores = np.eye(logits.shape[1], dtype=bool)[classes], exclusive_metrics.one_vs_rest_logits(logits)
     probabilities = metrics.sigmoid(scores)
     per_class = {
@@ -189,6 +190,8 @@ def _fit_softmax(logits: Floats, classes: NDArray[np.int64]) -> tuple[float, str
     """Return (1/T, reason) of exclusive classes."""
     if not np.isfinite(logits).all():
         return 1.0, "scores are not finite"
+    if np.abs(logits).max() > degeneracy.LARGEST:
+        return 1.0, f"scores are beyond {degeneracy.LARGEST:g}"
     if len(np.unique(classes)) < 2:
         return 1.0, "one class only"
     if np.ptp(logits, axis=1).max() <= degeneracy.CONSTANT_RANGE:

@@ -16,6 +16,9 @@ PREVALENCE_SHARE = 0.1
 CONSTANT_RANGE = 1e-6
 """Scores whose range is at most this, relative to max(1, largest magnitude), are constant."""
 
+LARGEST = 1e100
+"""Scores beyond this overflow in the sums of squares that calibration takes."""
+
 
 def score_reasons(scores: Floats, labels: NDArray[np.bool_]) -> list[str]:
     """Return what makes the scores (N,) of one label with truth `labels` (N,) degenerate, whatever the threshold."""
@@ -27,6 +30,8 @@ def score_reasons(scores: Floats, labels: NDArray[np.bool_]) -> list[str]:
         reasons.append("no negative example")
     if not np.isfinite(scores).all():
         reasons.append("scores are not finite")
+    elif np.abs(scores).max() > LARGEST:
+        reasons.append(f"scores are beyond {LARGEST:g}")
     elif np.ptp(scores) <= CONSTANT_RANGE * max(1.0, float(np.abs(scores).max())):
         reasons.append("scores are constant")
     return reasons

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qwafer._checks import check_shape
+from qwafer._arrays import real_array
 from qwafer._errors import InputError
 from qwafer.evaluation import degeneracy, metrics
 from qwafer.evaluation import exclusive as exclusive_metrics
@@ -67,9 +67,7 @@ def evaluate(
     logits, extreme predicted-positive rates) are marked and never raise; InputError is for arrays of wrong shape or
     content.
     """
-    values = np.asarray(logits)
-    check_shape("logits", values, ("N", "K"))
-    values = values.astype(np.float64, copy=False)
+    values = real_array("logits", logits, ("N", "K")).astype(np.float64, copy=False)
     n_classes = values.shape[1]
     if len(label_names) != n_classes:
         raise InputError(
@@ -78,13 +76,13 @@ def evaluate(
     if exclusive:
         if thresholds is not None:
             raise InputError("`thresholds` have no effect on exclusive classes (arg max): leave them out")
-        truth = np.eye(n_classes, dtype=bool)[exclusive_metrics.class_indices(labels, n_classes)]
+        truth = np.eye(n_classes, dtype=bool)[exclusive_metrics.class_indices(labels, values.shape)]
         scores = exclusive_metrics.one_vs_rest_logits(values)
         at_half = np.eye(n_classes, dtype=bool)[values.argmax(axis=1)]
     else:
-        truth = np.asarray(labels)
+        truth = real_array("labels", labels)
         scores = values
-        at_half = metrics.predict(values)
+        at_half = values > 0
     # Columns are contiguous from here on: every metric reads one class at a time.
     scores, truth, _ = metrics.as_columns(np.asfortranarray(scores), np.asfortranarray(truth), "logits")
 
@@ -93,9 +91,8 @@ def evaluate(
     decisions = {"": at_half}
     limits: Floats | None = None
     if thresholds is not None:
-        limits = np.asarray(thresholds, np.float64)
-        check_shape("thresholds", limits, (n_classes,))
-        decisions["_tuned"] = metrics.predict(values, limits)
+        limits = real_array("thresholds", thresholds, (n_classes,), finite=True).astype(np.float64)
+        decisions["_tuned"] = values > limits
     for suffix, predictions in decisions.items():
         per_class |= {name + suffix: value for name, value in _threshold_metrics(predictions, truth).items()}
         summary |= {name + suffix: value for name, value in _joint_metrics(predictions, truth).items()}

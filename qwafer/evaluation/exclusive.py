@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qwafer._arrays import real_array
 from qwafer._errors import InputError
 from qwafer.evaluation import metrics
 from qwafer.evaluation.metrics import Floats
@@ -42,18 +43,20 @@ def one_vs_rest_logits(logits: ArrayLike) -> Floats:
     return logits_out
 
 
-def class_indices(labels: ArrayLike, n_classes: int) -> NDArray[np.int64]:
-    """Return the class of each example from indices (N,) or one-hot rows (N, K); raises InputError on anything else."""
-    array = np.asarray(labels)
-    if array.ndim == 1:
-        if not np.issubdtype(array.dtype, np.integer) or (
-            len(array) and not 0 <= array.min() <= array.max() < n_classes
-        ):
+def class_indices(labels: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the class of each of N examples from indices (N,) or one-hot rows (N, K); `shape` is (N, K), that of the
+    logits. Raises InputError on anything else, and for no example.
+    """
+    array = real_array("labels", labels)
+    n, n_classes = shape
+    if array.ndim == 1 and array.dtype.kind in "iu" and array.shape == (n,) and n:
+        if not 0 <= array.min() <= array.max() < n_classes:
             raise InputError(f"`labels` must be class indices from 0 to {n_classes - 1}")
         return array.astype(np.int64)
-    if array.shape[1:] != (n_classes,) or not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
+    if array.shape != shape or not n or not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
         raise InputError(
-            f"`labels` of exclusive classes must be one-hot rows of length {n_classes}, or class indices (N,)"
+            f"`labels` of exclusive classes must be one-hot rows of shape {shape}, or {n} class indices from 0 to "
+            f"{n_classes - 1}, got {array.dtype} of shape {array.shape}"
         )
     return array.argmax(axis=1)
 
@@ -67,13 +70,13 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, n_classes: int) 
 def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
     """Fraction of the examples whose largest logit (the first of equals) is that of their class; `logits` (N, K)."""
     values = np.asarray(logits)
-    return float((values.argmax(axis=1) == class_indices(labels, values.shape[1])).mean())
+    return float((values.argmax(axis=1) == class_indices(labels, values.shape)).mean())
 
 
 def macro_f1(logits: ArrayLike, labels: ArrayLike) -> float:
     """Mean over classes of F1 of the arg-max prediction; classes without an example are left out (NaN if all are)."""
     values = np.asarray(logits)
-    truth = class_indices(labels, values.shape[1])
+    truth = class_indices(labels, values.shape)
     counts = confusion_matrix(values.argmax(axis=1), truth, values.shape[1])
     tp, predicted, actual = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
     return metrics.nanmean(np.where(actual > 0, metrics.divide(2 * tp, predicted + actual, np.nan), np.nan))
@@ -82,7 +85,7 @@ def macro_f1(logits: ArrayLike, labels: ArrayLike) -> float:
 def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> float:
     """Mean of -log softmax(l)_y in nats; `logits` (N, K), `labels` indices (N,) or one-hot (N, K)."""
     values = np.asarray(logits, np.float64)
-    truth = class_indices(labels, values.shape[1])
+    truth = class_indices(labels, values.shape)
     if not np.isfinite(values).all():
         return np.nan
     shifted = values - values.max(axis=1, keepdims=True)
@@ -96,5 +99,5 @@ def top_label_ece(logits: ArrayLike, labels: ArrayLike, n_bins: int = metrics.EC
     Bins as in `expected_calibration_error`. Source: Guo et al. 2017, equation 3.
     """
     probabilities = softmax(logits)
-    right = probabilities.argmax(axis=1) == class_indices(labels, probabilities.shape[1])
+    right = probabilities.argmax(axis=1) == class_indices(labels, probabilities.shape)
     return float(metrics.expected_calibration_error(probabilities.max(axis=1), right, n_bins))

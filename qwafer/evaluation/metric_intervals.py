@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qwafer._checks import check_choice, check_shape
+from qwafer._arrays import real_array
+from qwafer._checks import check_choice
 from qwafer._errors import InputError
 from qwafer.evaluation import exclusive as exclusive_metrics
 from qwafer.evaluation import metrics as metric_functions
@@ -82,10 +83,9 @@ def bca_class_metric(
 
 def _columns(logits: ArrayLike, labels: ArrayLike, exclusive: bool) -> tuple[Floats, NDArray[np.bool_]]:
     """Return the scores and labels (N, K) by which the classes are ranked."""
-    values = np.asarray(logits, np.float64)
-    check_shape("logits", values, ("N", "K"))
+    values = real_array("logits", logits, ("N", "K")).astype(np.float64)
     if exclusive:
-        labels = np.eye(values.shape[1], dtype=bool)[exclusive_metrics.class_indices(labels, values.shape[1])]
+        labels = np.eye(values.shape[1], dtype=bool)[exclusive_metrics.class_indices(labels, values.shape)]
         values = exclusive_metrics.one_vs_rest_logits(values)
     scores, truth, _ = metric_functions.as_columns(values, labels, "logits")
     return scores, truth
@@ -109,8 +109,7 @@ def bca_metric_differences(
     Arguments as in `bca_metrics`; the logits of both heads are those of the same N examples in the same order.
     """
     check_options(level, n_resamples)
-    first, n = _statistics(logits_a, labels, metrics, thresholds_a, exclusive)
-    second, _ = _statistics(logits_b, labels, metrics, thresholds_b, exclusive)
+    first, n, second = _both(logits_a, logits_b, labels, metrics, thresholds_a, thresholds_b, exclusive)
     return _intervals({name: _difference(first[name], second[name]) for name in first}, n, level, n_resamples, seed)
 
 
@@ -128,10 +127,26 @@ def jackknife_difference(
 
     Arguments as in `bca_metric_differences`.
     """
-    first, n = _statistics(logits_a, labels, (metric,), thresholds_a, exclusive)
-    second, _ = _statistics(logits_b, labels, (metric,), thresholds_b, exclusive)
+    first, n, second = _both(logits_a, logits_b, labels, (metric,), thresholds_a, thresholds_b, exclusive)
     difference = _difference(first[metric], second[metric])
     return difference.estimate(n), difference.jackknife
+
+
+def _both(
+    logits_a: ArrayLike,
+    logits_b: ArrayLike,
+    labels: ArrayLike,
+    names: Sequence[str],
+    thresholds_a: ArrayLike | None,
+    thresholds_b: ArrayLike | None,
+    exclusive: bool,
+) -> tuple[dict[str, _Statistic], int, dict[str, _Statistic]]:
+    """Return the statistics of two heads on the same examples, and N between them."""
+    lengths: dict[str, int] = {}
+    for name, logits in (("logits_a", logits_a), ("logits_b", logits_b)):
+        real_array(name, logits, ("N", "K"), lengths)
+    first, n = _statistics(logits_a, labels, names, thresholds_a, exclusive)
+    return first, n, _statistics(logits_b, labels, names, thresholds_b, exclusive)[0]
 
 
 def _intervals(
@@ -159,9 +174,9 @@ def _statistics(
     """Return the statistic of each name, and N."""
     for name in names:
         check_choice("metrics", name, METRICS)
-    values = np.asarray(logits, np.float64)
-    check_shape("logits", values, ("N", "K"))
+    values = real_array("logits", logits, ("N", "K")).astype(np.float64)
     n_classes = values.shape[1]
+    scores, truth = _columns(values, labels, exclusive)
     if exclusive:
         if thresholds is not None:
             raise InputError(
@@ -169,10 +184,10 @@ def _statistics(
             )
         predictions = np.eye(n_classes, dtype=bool)[values.argmax(axis=1)]
     else:
-        limits = np.zeros(n_classes) if thresholds is None else np.asarray(thresholds, np.float64)
-        check_shape("thresholds", limits, (n_classes,))
-        predictions = metric_functions.predict(values, limits)
-    scores, truth = _columns(values, labels, exclusive)
+        limits = np.zeros(n_classes) if thresholds is None else thresholds
+        predictions = values > real_array("thresholds", limits, (n_classes,), finite=True)
+    if not np.isfinite(values).all():  # a mean over the other classes, or a NaN below its threshold, would hide it
+        return dict.fromkeys(names, _undefined(len(scores))), len(scores)
     builders: dict[str, Callable[[], _Statistic]] = {
         "f1": lambda: _macro_f1(predictions, truth),
         "roc_auc": lambda: _macro([_roc_auc(s, y) for s, y in zip(scores.T, truth.T, strict=True)]),

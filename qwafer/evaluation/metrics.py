@@ -1,6 +1,7 @@
 """Metrics of binary and multi-label scores, in NumPy, over all labels at once.
 
-Every function takes `scores` (N,) or (N, K) and `labels` (0 or 1) of the same shape, and returns a float or K numbers.
+Every function takes `scores` (N,) or (N, K) and `labels` (0 or 1) of the same shape, and returns a float or K numbers;
+`as_columns` refuses what are not real numbers, predictions other than 0 and 1, and probabilities outside of [0, 1].
 Scores rank examples; a logit l is positive evidence for the label, p = sigmoid(l), and an example is predicted positive
 if l exceeds the threshold. A value that is not defined (a class is absent, a score is not finite) is NaN; nothing warns
 and nothing raises on such data.
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qwafer._arrays import real_array, zero_one
 from qwafer._errors import InputError
 
 Floats = NDArray[np.float64]
@@ -177,8 +179,19 @@ def exact_match_ratio(predictions: ArrayLike, labels: ArrayLike) -> float:
 
 
 def predict(logits: ArrayLike, thresholds: ArrayLike = 0.0) -> NDArray[np.bool_]:
-    """Return l > threshold; `logits` (N, K) or (N,), `thresholds` (K,) or a number, in logit units (0 is p = 0.5)."""
-    return np.asarray(logits, np.float64) > np.asarray(thresholds, np.float64)
+    """Return l > threshold; `logits` (N, K) or (N,), `thresholds` (K,) or a number, in logit units (0 is p = 0.5).
+
+    Raises InputError for other shapes, and for NaN, which no threshold decides.
+    """
+    values, limits = real_array("logits", logits), real_array("thresholds", thresholds)
+    if values.ndim not in (1, 2) or limits.shape not in ((), values.shape[1:]):
+        raise InputError(
+            "`logits` must have shape (N,) or (N, K), and `thresholds` be a number or of shape (K,), got "
+            f"{values.shape} and {limits.shape}"
+        )
+    if np.isnan(values).any() or np.isnan(limits).any():
+        raise InputError("`logits` and `thresholds` must not be NaN: nothing can be decided by them")
+    return np.asarray(values.astype(np.float64) > limits)
 
 
 def sigmoid(logits: ArrayLike) -> Floats:
@@ -205,18 +218,18 @@ def as_columns(scores: ArrayLike, labels: ArrayLike, name: str = "scores") -> tu
     """Return scores (N, K) float64, labels (N, K) bool, and whether the input was (N,); raises InputError on other
     input.
     """
-    values, truth = np.asarray(scores), np.asarray(labels)
+    values, truth = real_array(name, scores), real_array("labels", labels)
     if values.ndim not in (1, 2) or values.shape != truth.shape:
         raise InputError(
             f"`{name}` and `labels` must have one shape, (N,) or (N, K), got {values.shape} and {truth.shape}"
         )
-    if values.shape[0] == 0:
-        raise InputError(f"`{name}` must hold at least one example, got none")
-    if truth.dtype != np.bool_:
-        positive = truth == 1
-        if not (positive | (truth == 0)).all():
-            raise InputError("`labels` must hold 0 and 1 only")
-        truth = positive
+    if 0 in values.shape:
+        raise InputError(f"`{name}` must hold at least one example, got shape {values.shape}")
+    truth = zero_one("labels", truth)
+    if name == "predictions":
+        values = zero_one(name, values)
+    if name == "probabilities" and ((values < 0) | (values > 1)).any():
+        raise InputError("`probabilities` must lie in [0, 1]; those of logits are 1 / (1 + exp(-logits))")
     flat = values.ndim == 1
     if flat:
         values, truth = values[:, None], truth[:, None]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qwafer._arrays import real_array
 from qwafer._checks import check_choice
 from qwafer._errors import InputError
 from qwafer.evaluation import degeneracy, metrics
@@ -35,8 +36,8 @@ class Thresholds:
     """Why, one text per label; empty where nothing is wrong."""
 
     def predict(self, logits: ArrayLike) -> NDArray[np.bool_]:
-        """Return the predictions (N, K) of `logits` (N, K)."""
-        return metrics.predict(logits, self.values)
+        """Return the predictions (N, K) of `logits` (N, K); see `metrics.predict`."""
+        return metrics.predict(real_array("logits", logits, ("N", len(self.values))), self.values)
 
 
 def tune_thresholds(
@@ -70,7 +71,7 @@ def tune_thresholds(
         method=method,
         values=thresholds,
         objective=objective,
-        predicted_positive_rate=tuple(metrics.predict(values, thresholds).mean(axis=0).tolist()),
+        predicted_positive_rate=tuple((values > np.asarray(thresholds)).mean(axis=0).tolist()),
         degenerate=tuple(bool(reason) for reason in reasons),
         reasons=reasons,
     )
@@ -121,7 +122,7 @@ def _check_costs(method: str, cost_matrix: ArrayLike | None, n_labels: int) -> F
         return None
     if cost_matrix is None:
         raise InputError("`cost_matrix` must be given with method cost: [[c_tn, c_fp], [c_fn, c_tp]]")
-    costs = np.asarray(cost_matrix, np.float64)
+    costs = real_array("cost_matrix", cost_matrix).astype(np.float64)
     if costs.shape not in ((2, 2), (n_labels, 2, 2)) or not np.isfinite(costs).all():
         raise InputError(
             f"`cost_matrix` must hold finite costs of shape (2, 2) or ({n_labels}, 2, 2), got {costs.shape}"

@@ -9,9 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
-from qwafer._checks import check_positive_int
+from qwafer._arrays import check_traced, real_array, shaped
+from qwafer._checks import check_positive_int, check_shape
 from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.circuits import Circuit
@@ -75,7 +76,13 @@ class Head(eqx.Module):
         return dict(self.params)
 
     def with_parameters(self, params: Mapping[str, Array]) -> Any:
-        """Return the same head with other values of its trainable arrays."""
+        """Return the same head with other values of its trainable arrays; raise InputError for other names or
+        shapes.
+        """
+        if missing := [name for name in self.params if name not in params]:
+            raise InputError(f"`params` must hold {', '.join(self.params)}; {missing[0]} is missing")
+        for name, value in self.params.items():
+            check_traced(name, params[name], value.shape)
         return eqx.tree_at(lambda head: head.params, self, {name: params[name] for name in self.params})
 
     def count(self) -> dict[str, int]:
@@ -90,14 +97,25 @@ class Head(eqx.Module):
         """Return the number of trainable parameters that some logit depends on, whatever the data; None: not known."""
         return None
 
-    def standardized(self, features: Float[Array, "batch D"]) -> Float[Array, "batch D"]:
+    @shaped(empty=True)
+    def standardized(self, features: Real[Array, "batch D"]) -> Float[Array, "batch D"]:
         """Return (features - mean) / scale in the head's dtype; features as they are where the head does not
-        standardise.
+        standardise. Raises InputError for what are not real numbers of shape (batch, D).
         """
         features = jnp.asarray(features, self.dtype)
         if "standardize.mean" not in self.buffers:
             return features
+        check_shape("features", features, ("batch", self.buffers["standardize.mean"].shape[0]))
         return (features - self.array("standardize.mean")[None, :]) / self.array("standardize.scale")[None, :]
+
+    def layer(self, x: Float[Array, "batch n_in"], name: str) -> Float[Array, "batch n_out"]:
+        """Return x W + b with W (n_in, n_out) the array `name`.weight and b (n_out,) the array `name`.bias.
+
+        Raises InputError for `x`, such as features that are not standardised, of another width.
+        """
+        weight = self.array(f"{name}.weight")
+        check_shape("features", x, ("batch", weight.shape[0]))
+        return x @ weight + self.array(f"{name}.bias")[None, :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +149,10 @@ def head_inputs(
 ) -> HeadInputs:
     """Return the inputs of a head for training features (M, D), checked; raise InputError for unusable ones."""
     check_positive_int("n_labels", n_labels)
-    check_features(features)
+    values = real_array("features", features, ("examples", "D"), finite=True)
+    if 0 in values.shape:
+        raise InputError(f"`features` must have shape (examples, D) with at least one of each, got {values.shape}")
     dtype = "float32" if circuit is None else circuit.dtype
-    values = np.asarray(features)
     return HeadInputs(values, n_labels, seed, dtype, standardization(values, dtype) if standardize else {}, circuit)
 
 
@@ -162,12 +181,3 @@ def standardization(features: np.ndarray, dtype: str) -> dict[str, Array]:
 def group_of(name: str) -> str:
     """Return the optimiser group of the parameter `name`."""
     return name.split(".", 1)[0]
-
-
-def check_features(features: Any) -> None:
-    """Raise InputError unless `features` is a finite array (M, D) with at least one row and one column."""
-    shape = np.shape(features)
-    if len(shape) != 2 or 0 in shape:
-        raise InputError(f"`features` must have shape (examples, D) with at least one of each, got {shape}")
-    if not np.isfinite(features).all():
-        raise InputError("`features` must be finite: they hold NaN or infinite values")

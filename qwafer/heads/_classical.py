@@ -36,8 +36,7 @@ class LinearHead(ClassicalHead):
         train: bool = False,
     ) -> Float[Array, "batch n_labels"]:
         """Return the logits (batch, n_labels); see `Head.logits`."""
-        x = self.standardized(features)
-        return x @ self.params["projection.linear.weight"] + self.params["projection.linear.bias"][None, :]
+        return self.layer(self.standardized(features), "projection.linear")
 
 
 class MlpHead(ClassicalHead):
@@ -54,15 +53,13 @@ class MlpHead(ClassicalHead):
         train: bool = False,
     ) -> Float[Array, "batch n_labels"]:
         """Return the logits (batch, n_labels); see `Head.logits`."""
-        p = self.params
-        x = self.standardized(features)
-        hidden = jax.nn.relu(x @ p["projection.hidden.weight"] + p["projection.hidden.bias"][None, :])
+        hidden = jax.nn.relu(self.layer(self.standardized(features), "projection.hidden"))
         if train and self.dropout > 0:
             if key is None:
                 raise InputError("`key` is needed to train with dropout")
             keep = jax.random.bernoulli(key, 1 - self.dropout, hidden.shape)
             hidden = jnp.where(keep, hidden / (1 - self.dropout), jnp.zeros_like(hidden))
-        return hidden @ p["projection.output.weight"] + p["projection.output.bias"][None, :]
+        return self.layer(hidden, "projection.output")
 
 
 def linear_head(inputs: HeadInputs) -> LinearHead:

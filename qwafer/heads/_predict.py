@@ -7,20 +7,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Real
 
-from qwafer._errors import InputError
+from qwafer._arrays import shaped
 from qwafer.engines import Program
 from qwafer.engines.cache import cleared
 from qwafer.heads._base import Head
 
 
-def predict_logits(head: Head, features: np.ndarray, program: Program | None, batch: int) -> np.ndarray:
+@shaped(empty=True, finite=False)
+def predict_logits(
+    head: Head, features: Real[np.ndarray, "examples D"], program: Program | None, batch: int
+) -> np.ndarray:
     """Return the logits (N, n_labels) of `features` (N, D), `batch` examples per call; the last batch is padded.
 
     `program` must be one for `batch` examples (None for a classical head). The result does not depend on what pads.
     """
-    if features.ndim != 2:
-        raise InputError(f"`features` must have shape (examples, D), got {features.shape}")
     forward = _forward(program)
     parts = []
     for start in range(0, len(features), batch):

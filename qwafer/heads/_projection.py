@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from qwafer._arrays import shaped
 from qwafer._errors import InputError
 from qwafer._io import key_seed
 
@@ -30,6 +31,7 @@ def orthonormal_frame(n_features: int, n_wires: int, seed: int) -> np.ndarray:
     return np.asarray(q * np.sign(np.diag(r)))
 
 
+@shaped()
 def principal_axes(
     features: Float[np.ndarray, "M D"], n_wires: int
 ) -> tuple[Float[np.ndarray, "D n_wires"], Float[np.ndarray, " n_wires"]]:
@@ -39,7 +41,7 @@ def principal_axes(
     An axis's sign makes its largest coefficient positive. A component without variance stays 0: its column of V is 0.
     """
     _check_width("pca", features.shape[1], n_wires)
-    values = np.asarray(features, np.float64)
+    values = features.astype(np.float64)
     mean = values.mean(axis=0)
     variances, axes = np.linalg.eigh((values - mean).T @ (values - mean) / len(values))
     variances, axes = variances[::-1][:n_wires], axes[:, ::-1][:, :n_wires]

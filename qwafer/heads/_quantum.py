@@ -38,8 +38,7 @@ class QuantumHead(Head):
 
     def inputs(self, features: Float[Array, "batch D"]) -> Float[Array, "batch n_inputs"]:
         """Return the circuit's inputs (batch, n_inputs), angles in radians, of `features` (batch, D)."""
-        x = self.standardized(features)
-        z = x @ self.array("projection.weight") + self.array("projection.bias")[None, :]
+        z = self.layer(self.standardized(features), "projection")
         return to_angles(z, self.angle_map, self.angle_scale)
 
     def circuit_weights(self) -> dict[str, Array]:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from qwafer._arrays import shaped
+from qwafer._checks import check_shape
 from qwafer._io import key_seed
 
 FLOOR = 1e-6
@@ -29,10 +31,12 @@ class FittedTree:
         n_leaves = int(self.tree.get_n_leaves())
         return 2 * (int(self.tree.tree_.node_count) - n_leaves) + n_leaves * self.n_labels
 
+    @shaped()
     def logits(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
         """Return the log-odds of a leaf's class fractions, clipped to [1e-6, 1 - 1e-6]; of exclusive classes their
         logarithms.
         """
+        check_shape("features", features, ("N", int(self.tree.n_features_in_)))
         found = self.tree.predict_proba(features)
         if self.exclusive:
             probabilities = np.zeros((len(features), self.n_labels))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from qwafer._arrays import shaped
 from qwafer.engines import Program
 from qwafer.heads._base import HeadInputs, draw
 from qwafer.heads._classical import ClassicalHead
@@ -37,10 +38,9 @@ class TrigonometricHead(ClassicalHead):
         train: bool = False,
     ) -> Float[Array, "batch n_labels"]:
         """Return the logits (batch, n_labels); see `Head.logits`."""
-        p = self.params
-        z = self.standardized(features) @ p["projection.weight"] + p["projection.bias"][None, :]
+        z = self.layer(self.standardized(features), "projection")
         products = trigonometric_features(to_angles(z, self.angle_map, self.angle_scale), self.degree)
-        return products @ p["projection.output.weight"] + p["projection.output.bias"][None, :]
+        return self.layer(products, "projection.output")
 
 
 def trigonometric_head(options: "TrigonometricOptions", inputs: HeadInputs) -> TrigonometricHead:
@@ -58,6 +58,7 @@ def trigonometric_head(options: "TrigonometricOptions", inputs: HeadInputs) -> T
     return TrigonometricHead(params, inputs.buffers, inputs.n_labels, dtype, *form)
 
 
+@shaped()
 def trigonometric_features(angles: Float[Array, "batch n"], degree: int = 1) -> Float[Array, "batch M"]:
     """Return the products over angles of {1, cos(k x_i), sin(k x_i), k = 1 ... degree}, without the constant.
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
+from qwafer._arrays import zero_one
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import digest, key_seed
@@ -114,6 +115,7 @@ def make_sampler(
     both.
     """
     check_positive_int("batch_size", batch_size)
+    labels = zero_one("labels", labels, ("M", "n_labels"))
     if len(labels) == 0:
         raise InputError("`labels` must hold at least one example to draw batches from")
     if not config.balanced:
@@ -122,7 +124,7 @@ def make_sampler(
         raise InputError(
             f"`sampling.balanced` needs one label, got {labels.shape[1]}: set data.task to any or to a label"
         )
-    positives, negatives = np.flatnonzero(labels[:, 0] == 1), np.flatnonzero(labels[:, 0] == 0)
+    positives, negatives = np.flatnonzero(labels[:, 0]), np.flatnonzero(~labels[:, 0])
     n_positive = round(batch_size * config.pos_frac)
     if not len(positives) or not len(negatives):
         raise InputError(

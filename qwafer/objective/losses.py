@@ -1,13 +1,19 @@
-"""Losses of single examples: logits (batch, n_labels) and labels of 0 and 1 to (batch, n_labels), in nats."""
+"""Losses of single examples: logits (batch, n_labels) and labels of 0 and 1 to (batch, n_labels), in nats.
+
+Arrays of shapes that do not fit raise InputError, while JAX traces, too.
+"""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
+
+from qwafer._arrays import shaped
 
 
+@shaped()
 def binary_cross_entropy(
     logits: Float[Array, "batch n_labels"],
-    labels: Float[Array, "batch n_labels"],
+    labels: Real[Array, "batch n_labels"],
     pos_weight: Float[Array, " n_labels"],
 ) -> Float[Array, "batch n_labels"]:
     """Return w y log(1 + e^-l) + (1 - y) log(1 + e^l) with w = `pos_weight`; finite for every finite logit l."""
@@ -28,9 +34,10 @@ def _softplus_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[
     return (gain, cost), (jnp.exp(-cost) * tangents[0], -jnp.exp(-gain) * tangents[0])
 
 
+@shaped()
 def focal(
     logits: Float[Array, "batch n_labels"],
-    labels: Float[Array, "batch n_labels"],
+    labels: Real[Array, "batch n_labels"],
     gamma: float | Array,
     pos_weight: Float[Array, " n_labels"],
 ) -> Float[Array, "batch n_labels"]:
@@ -45,9 +52,10 @@ def focal(
     return positive + (1 - labels) * jnp.exp(-gamma * cost) * gain
 
 
+@shaped()
 def asymmetric(
     logits: Float[Array, "batch n_labels"],
-    labels: Float[Array, "batch n_labels"],
+    labels: Real[Array, "batch n_labels"],
     gamma_pos: float | Array,
     gamma_neg: float | Array,
     clip: float | Array,
@@ -71,8 +79,9 @@ def asymmetric(
     return positive + (1 - labels) * negative
 
 
+@shaped()
 def softmax_cross_entropy(
-    logits: Float[Array, "batch n_labels"], labels: Float[Array, "batch n_labels"]
+    logits: Float[Array, "batch n_labels"], labels: Real[Array, "batch n_labels"]
 ) -> Float[Array, " batch"]:
     """Return -sum_k y_k log softmax(l)_k of each example (batch,); rows of `labels` are distributions over the
     classes.
@@ -80,9 +89,10 @@ def softmax_cross_entropy(
     return -jnp.sum(labels * jax.nn.log_softmax(logits, axis=1), axis=1)
 
 
+@shaped()
 def pairwise_logistic(
     logits: Float[Array, "batch n_labels"],
-    labels: Float[Array, "batch n_labels"],
+    labels: Real[Array, "batch n_labels"],
     weights: Float[Array, " batch"],
 ) -> tuple[Float[Array, " n_labels"], Float[Array, " n_labels"]]:
     """Return, a label, the mean of log(1 + exp(l_j - l_i)) over all pairs of a positive i and a negative j, and whether

@@ -3,15 +3,14 @@
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from qwafer._arrays import shaped, zero_one
 from qwafer._checks import check_interval
 from qwafer._errors import InputError
 
 
 def class_prior(labels: UInt8[np.ndarray, "M n_labels"]) -> Float[np.ndarray, " n_labels"]:
     """Return pi_t of each label: the fraction of the examples (M, n_labels) that carry it."""
-    if len(labels) == 0:
-        raise InputError("`labels` must hold at least one example to have a prior")
-    return np.asarray(labels, np.float64).mean(axis=0)
+    return _positives(labels) / len(labels)
 
 
 def importance_weights(pi_t: float, pi_b: float) -> tuple[float, float]:
@@ -27,6 +26,7 @@ def importance_weights(pi_t: float, pi_b: float) -> tuple[float, float]:
     return pi_t / pi_b, (1 - pi_t) / (1 - pi_b)
 
 
+@shaped()
 def effective_number(counts: Float[np.ndarray, " n"], beta: float) -> Float[np.ndarray, " n"]:
     """Return (1 - beta^n) / (1 - beta) of n = `counts` examples: n for few, at most 1 / (1 - beta) for many.
 
@@ -44,10 +44,10 @@ def positive_weights(
     None: 1; `balanced`: negatives / positives of the training labels (M, n_labels), 1 for a label that has only one
     of the two; `effective`: the same of effective numbers; numbers: one for every label, or one per label.
     """
-    numbers = _numbers("pos_weight", option, labels.shape[1])
+    positives = _positives(labels)
+    numbers = _numbers("pos_weight", option, len(positives))
     if numbers is not None:
         return numbers
-    positives = np.asarray(labels, np.float64).sum(axis=0)
     negatives = len(labels) - positives
     both = (positives > 0) & (negatives > 0)
     if option == "effective":
@@ -79,15 +79,25 @@ def example_weights(
     weights = _rarity(option, labels, beta)
     if _is_given(option):
         return weights
-    counts = np.asarray(labels, np.float64).sum(axis=0)
+    counts = _positives(labels)
+    if not counts.any():
+        raise InputError("`labels` must hold an example of at least one class")
     return weights * counts.sum() / (weights * counts).sum()
 
 
+def _positives(labels: np.ndarray) -> np.ndarray:
+    """Return the examples (n_labels,) of each label; raise InputError unless `labels` are (M, n_labels) of 0 and 1."""
+    columns = zero_one("labels", labels, ("M", "n_labels"))
+    if 0 in columns.shape:
+        raise InputError(f"`labels` must hold at least one example of at least one label, got shape {columns.shape}")
+    return columns.sum(axis=0, dtype=np.float64)
+
+
 def _rarity(option: str | None, labels: np.ndarray, beta: float) -> np.ndarray:
-    numbers = _numbers("class_weights", option, labels.shape[1])
+    counts = np.maximum(_positives(labels), 1)
+    numbers = _numbers("class_weights", option, len(counts))
     if numbers is not None:
         return numbers
-    counts = np.maximum(np.asarray(labels, np.float64).sum(axis=0), 1)
     return 1 / (effective_number(counts, beta) if option == "effective" else counts)
 
 

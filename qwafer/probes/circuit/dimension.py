@@ -5,6 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from qwafer._arrays import shaped
 from qwafer._checks import check_interval, check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import key_seed
@@ -30,6 +31,7 @@ def categorical_fisher(
     return np.tensordot(jacobian * inverse[..., None], jacobian, axes=([0, 1], [0, 1])) / len(probabilities)
 
 
+@shaped()
 def effective_dimension(fishers: Float[np.ndarray, "S P P"], n_data: int, *, gamma: float = 1.0) -> float:
     """Return the effective dimension d_{gamma,n} of Fisher matrices at S random parameters.
 

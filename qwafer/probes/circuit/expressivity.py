@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Complex, Float
 
+from qwafer._arrays import shaped
+from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.circuits.statevector import bloch_vectors
 from qwafer.probes.circuit.subject import Subject
@@ -12,6 +14,8 @@ from qwafer.probes.report import Report
 
 BINS = 75
 """Bins of the fidelity histogram, as in Sim et al. 2019."""
+NORM_TOLERANCE = 1e-2
+"""Deviation of a state's norm from 1 that rounding, in half precision, too, may explain."""
 
 States = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 
@@ -22,6 +26,7 @@ def haar_fidelities(dimension: int, bins: int = BINS) -> Float[np.ndarray, " bin
     return (1 - edges[:-1]) ** (dimension - 1) - (1 - edges[1:]) ** (dimension - 1)
 
 
+@shaped()
 def expressibility(
     first: Complex[np.ndarray, "S dim"], second: Complex[np.ndarray, "S dim"], bins: int = BINS
 ) -> float:
@@ -31,6 +36,8 @@ def expressibility(
     sample of S pairs adds about (occupied bins - 1) / (2 S). Sim, Johnson and Aspuru-Guzik 2019, arXiv:1905.10876,
     eq. 9.
     """
+    for name, states in (("first", first), ("second", second)):
+        _check_states(name, states)
     fidelities = np.abs((np.conj(first) * second).sum(axis=-1)) ** 2
     counts, _ = np.histogram(np.clip(fidelities, 0, 1), bins=bins, range=(0, 1))
     found = counts / counts.sum()
@@ -43,14 +50,27 @@ def expressibility(
     return float((found[occupied] * (np.log(found[occupied]) - log_haar[occupied])).sum())
 
 
+@shaped()
 def meyer_wallach(state: Complex[np.ndarray, "... dim"]) -> Float[np.ndarray, "..."]:
     """Return Q = 2 (1 - mean_i Tr rho_i^2) = 1 - mean_i |b_i|^2 of each state, b_i the Bloch vector of wire i.
 
     0 for product states, 1 where every wire is maximally mixed (GHZ). Meyer and Wallach 2002; Brennen 2003.
     """
+    _check_states("state", state)
     n_qubits = int(state.shape[-1]).bit_length() - 1
+    if 2**n_qubits != state.shape[-1]:
+        raise InputError(f"`state` must hold 2^n amplitudes, got {state.shape[-1]}")
     bloch = bloch_vectors(state, n_qubits)
     return 1 - (bloch**2).sum(axis=-1).mean(axis=-1)
+
+
+def _check_states(name: str, states: np.ndarray) -> None:
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(states, axis=-1)
+    if np.abs(norms - 1).max() > NORM_TOLERANCE:
+        raise InputError(
+            f"`{name}` must hold states of norm 1, got one of norm {norms.flat[np.abs(norms - 1).argmax()]:.3g}"
+        )
 
 
 def haar_meyer_wallach(n_qubits: int) -> float:

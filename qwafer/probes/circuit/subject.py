@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from qwafer._arrays import real_array
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import key_seed
@@ -229,7 +230,9 @@ def function_subject(
     check_positive_int("n_inputs", n_inputs)
     is_mapping = isinstance(weights, Mapping)
     given = weights if is_mapping else {"weights": weights}
-    center = {str(group): np.asarray(value, np.float64) for group, value in given.items()}
+    center = {
+        str(group): real_array(str(group), value, finite=True).astype(np.float64) for group, value in given.items()
+    }
     dtype = dtype or ("float64" if jax.config.jax_enable_x64 else "float32")
 
     def example(weights: Weights, inputs: Array) -> Array:

@@ -53,7 +53,8 @@ def label_permutation(
     fitted = []
     for start in range(0, permutations, step):
         block = orders[start : start + step]
-        wide = dataclasses.replace(data, labels=np.concatenate([data.labels[order] for order in block], axis=1))
+        permuted = np.concatenate([data.labels[order] for order in block], axis=1)
+        wide = dataclasses.replace(data, labels=permuted, label_names=data.label_names if step == 1 else ())
         fitted.append((fit or linear_fit)(wide))
     scores, labels = (np.concatenate(parts, axis=1) for parts in zip(*fitted, strict=True))
     auc = np.asarray(roc_auc(np.asarray(scores, np.float64), labels), np.float64).reshape(permutations, k)

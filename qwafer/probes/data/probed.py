@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from qwafer._arrays import real_array, row_array, whole_array, zero_one
+from qwafer._errors import InputError
 from qwafer.data import Split
 from qwafer.data.splits import PARTS
 from qwafer.probes.data.copies import find_copies
@@ -55,6 +57,22 @@ class ProbedData:
     """Whether the split promises equal priors."""
     labelled: tuple[str, ...] = PARTS
     """Parts whose labels may be read, `train` first."""
+
+    def __post_init__(self) -> None:
+        lengths: dict[str, int] = {}
+        object.__setattr__(self, "features", real_array("features", self.features, ("N", "D"), lengths))
+        labels = zero_one("labels", real_array("labels", self.labels, ("N", "K"), lengths))
+        object.__setattr__(self, "labels", labels.astype(np.uint8))
+        if 0 in lengths.values():
+            raise InputError(f"the probed data must hold an example, a feature and a label, got {lengths}")
+        for name in ("content_ids", "groups", "times"):
+            if getattr(self, name) is not None or name == "content_ids":
+                row_array(name, getattr(self, name), len(self.features), numbers=name == "times")
+        for name, length in (("label_names", lengths["K"]), ("feature_names", lengths["D"])):
+            if len(getattr(self, name)) not in (0, length):
+                raise InputError(f"`{name}` must be {length} names, or none, got {len(getattr(self, name))}")
+        for part in PARTS:
+            whole_array(f"split.{part}", getattr(self.split, part), 0, len(self.features) - 1)
 
     def label(self, k: int) -> str:
         """Return the name of label `k`."""

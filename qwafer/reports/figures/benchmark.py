@@ -114,7 +114,7 @@ def draw_head(
     limits = analysis.test.thresholds
     if limits is None:
         scores, calibrated = one_vs_rest_logits(logits), one_vs_rest_logits(calibrated)
-        confusion = class_confusion(logits.argmax(axis=1), class_indices(labels, labels.shape[1]), run.label_names)
+        confusion = class_confusion(logits.argmax(axis=1), class_indices(labels, labels.shape), run.label_names)
         decided = "of the arg max"
     else:
         scores = logits

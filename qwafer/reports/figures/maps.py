@@ -28,13 +28,13 @@ def worst_examples(
     """
     values = np.asarray(logits, np.float64)
     if exclusive:
-        classes = exclusive_metrics.class_indices(labels, values.shape[1])
+        classes = exclusive_metrics.class_indices(labels, values.shape)
         wrong = values.argmax(axis=1) != classes
         own = np.take_along_axis(exclusive_metrics.one_vs_rest_logits(values), classes[:, None], axis=1)[:, 0]
         loss = np.logaddexp(0, -own)
     else:
         values, truth, _ = metrics.as_columns(values, labels, "logits")
-        errors = metrics.predict(values, thresholds) != truth
+        errors = (values > np.asarray(thresholds)) != truth
         wrong = errors.any(axis=1)
         loss = np.where(errors, np.abs(values - np.asarray(thresholds, np.float64)), 0).sum(axis=1)
     order = np.lexsort((np.arange(len(loss)), -np.nan_to_num(loss, nan=np.inf)))
