@@ -30,8 +30,9 @@ def step_count(spec: CircuitSpec) -> int:
 
 
 def example_states(spec: CircuitSpec, gradient: bool, recompute: bool, reverse: bool = True) -> int:
-    """Return how many states of one example `schroedinger` holds at a time: six in flight, the rest for the reverse
-    pass, which reads the operand of every block of every step, or makes those of one step again.
+    """Return how many states of one example `schroedinger` holds at a time: six in flight, four where the circuit is a
+    product until it is read, the rest for the reverse pass, which reads the operand of every block of every step, or
+    makes those of one step again.
     """
     if not gradient:
         return 3
@@ -39,7 +40,7 @@ def example_states(spec: CircuitSpec, gradient: bool, recompute: bool, reverse: 
     if not reverse:
         return 6 + steps * (blocks + 4)
     frames = 0 if spec.readout_facts.z_only else 2
-    return 6 + frames + blocks * (min(steps, 1) if recompute else steps)
+    return (6 if steps else 4) + frames + blocks * (min(steps, 1) if recompute else steps)
 
 
 def peak_bytes(
@@ -77,5 +78,5 @@ def _schroedinger(spec: CircuitSpec, batch: int, gradient: bool, chunks: int, re
     readout = spec.readout_facts
     rows = 1 if readout.is_mean else n if readout.is_each else min(n, spec.n_outputs)
     diagonals = (1 if readout.z_only else 3) * rows * number * 2**n * (2 if gradient else 1)
-    gathers = 0 if spec.entanglement == "none" or n == 1 else spec.n_layers * (2 if gradient else 1)
+    gathers = 0 if spec.entanglement == "none" or n == 1 else max(spec.n_layers - 1, 0) * (2 if gradient else 1)
     return states + phases + diagonals + COPIES * 4 * 2**n * (gathers + 1)
