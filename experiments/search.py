@@ -106,6 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
             seeds=SEEDS,
             base={**CAPS, **SHORT.get(name, {})},
             jobs=arguments.jobs,
+            features=out.parent / "experiments" / (f"{name}/features" if name in BENCHES else "features"),
         )
         save_record(SEARCHED / f"{name}.json", found)
         for arm, options in found.winners().items():
@@ -146,16 +147,19 @@ def search(
     out: Path,
     *,
     seeds: tuple[int, ...],
-    base: Mapping[str, int],
+    base: Mapping[str, float],
     jobs: int,
+    features: Path,
 ) -> Search:
     """Run the trials that `out` does not hold yet, and return all of them; the arms' `data.source` must be files.
+
+    The features of maps are made in `features`: where the experiment makes its own, so that a network is trained once.
 
     Raises InputError where seeds of the experiment are used, or a trial of some arm cannot be run at all.
     """
     if set(seeds) & set(experiment.seeds):
         raise InputError("`seeds` of a search must not be seeds of the experiment")
-    whole = provide_features({arm: config.data for arm, config in experiment.arms.items()}, out / "features")
+    whole = provide_features({arm: config.data for arm, config in experiment.arms.items()}, features)
     apart = {arm: set_apart(source.path) for arm, source in whole.items()}
     files = {arm: search for arm, (search, _) in apart.items()}
     if experiment.name in BENCHES and any(apart[arm][1] != whole[arm].path for arm in apart):
