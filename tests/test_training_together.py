@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from qwafer import engines
+from qwafer import InputError, engines
 from qwafer.ablate import main
 from qwafer.circuits import LayeredOptions
 from qwafer.config import DataConfig, RunConfig
@@ -123,6 +123,10 @@ def test_lanes_are_taken_where_they_gain():
     assert not gain(config("quantum", epochs=20))
     assert gain(config("quantum", epochs=100))
     assert not gain(config("quantum", "reference", epochs=100))
+    drawn = dataclasses.replace(config(epochs=20), data=DataConfig(task="L0", limit=100))
+    assert not gain(drawn)
+    with pytest.raises(InputError, match="limit"):
+        together(drawn, [[0], [1]])
 
 
 TOML = """

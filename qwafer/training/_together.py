@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qwafer._errors import InputError
 from qwafer.config import RunConfig
 from qwafer.engines import Program
 from qwafer.engines.cache import cleared
@@ -43,7 +44,11 @@ Outcome = Callable[[int, RunResult | Exception], None]
 def lanes_gain(config: RunConfig, head: Head, n_train: int, n_seeds: int) -> bool:
     """Return whether runs of `config` with so many seeds, which train `head` on `n_train` examples, are faster side by
     side: small classical heads, and small circuits on engine xla, where the first stage alone takes steps enough.
+
+    Seeds that draw their examples (`data.limit`) have no array of features in common, and train alone.
     """
+    if config.data.limit is not None:
+        return False
     options = config.training
     batch, n_batches = options.batch_size, options.fixed_num_batches or n_train // options.batch_size
     program = make_program(config, head.n_labels, batch)
@@ -70,7 +75,10 @@ def train_lanes(
 
     An empty lane is carried along. Results agree with those of `train` to rounding. A run that raises ends alone; an
     interrupt saves the checkpoints of all runs. `progress` gets the part of the epochs that are known to be needed.
+    Raises InputError where seeds draw their examples (`data.limit`): the lanes share one array of features.
     """
+    if config.data.limit is not None:
+        raise InputError("seeds that train side by side share their examples: `data.limit` must be none")
     waiting = [collections.deque(seeds) for seeds in lanes]
     total, done = sum(map(len, waiting)), 0
     current: list[_Lane | None] = [None] * len(lanes)
