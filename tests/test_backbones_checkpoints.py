@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from qwafer import InputError
 from qwafer.backbones import load
-from qwafer.backbones.checkpoints import random_checkpoint, read_checkpoint
+from qwafer.backbones.checkpoints import random_checkpoint, read_checkpoint, read_tensors, write_tensors
 from qwafer.backbones.pretrained import architecture
 from tests.torch_writer import save_torch
 
@@ -257,3 +257,16 @@ def test_the_hub_gives_a_path(state: dict[str, np.ndarray], tmp_path: Path, monk
     with pytest.raises(InputError, match="401 Client Error"):
         load("mamba_vision_T", weights="hub")
     assert asked == [("nvidia/MambaVision-T-1K", "model.safetensors")]
+
+
+def test_equal_tensors_make_equal_files(tmp_path):
+    """The order of what a file says of itself was drawn anew by each write, and with it the SHA-256 of equal weights."""
+    said = {name: name * 3 for name in ("origin", "record", 'é\n"', "version")}
+    files = []
+    for k in range(8):
+        write_tensors(tmp_path / f"{k}.safetensors", {"b": np.arange(3.0), "a": np.ones((2, 2), np.float32)}, said)
+        files.append((tmp_path / f"{k}.safetensors").read_bytes())
+        tensors, metadata = read_tensors(tmp_path / f"{k}.safetensors")
+        assert {name: metadata[name] for name in said} == said
+        np.testing.assert_array_equal(tensors["b"], np.arange(3.0))
+    assert len(set(files)) == 1

@@ -1,5 +1,6 @@
 """Checkpoints of backbones: read once, checked key by key, kept as safetensors with the sha256 of their source."""
 
+import json
 import os
 import re
 import warnings
@@ -143,7 +144,9 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def write_tensors(path: str | Path, state: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write `state` and `metadata`, with the checksum of both, to `path` as safetensors, atomically."""
+    """Write `state` and `metadata`, with the checksum of both, to `path` as safetensors, atomically; equal ones make
+    equal files.
+    """
     tensors = {key: np.asarray(value, order="C") for key, value in state.items()}
     sealed = {**metadata, CHECKSUM: _checksum(tensors, metadata)}
     with atomic_path(path) as temporary:
@@ -154,6 +157,19 @@ def write_tensors(path: str | Path, state: Mapping[str, np.ndarray], metadata: M
             if code is None:
                 raise
             raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Order what the header of a safetensors file says of the file, which the library writes in an order it draws."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        assert len(text) == length, "the same entries in another order"
+        file.seek(8)
+        file.write(text)
 
 
 @reads("is truncated or damaged", error=RecordError)
