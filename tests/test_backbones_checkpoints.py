@@ -260,7 +260,7 @@ def test_the_hub_gives_a_path(state: dict[str, np.ndarray], tmp_path: Path, monk
 
 
 def test_equal_tensors_make_equal_files(tmp_path):
-    """The order of what a file says of itself was drawn anew by each write, and with it the SHA-256 of equal weights."""
+    """What a file says of itself came in an order drawn anew, and with it another SHA-256 of equal weights."""
     said = {name: name * 3 for name in ("origin", "record", 'é\n"', "version")}
     files = []
     for k in range(8):
