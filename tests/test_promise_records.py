@@ -189,11 +189,11 @@ def test_batches_digest_examples_and_weights():
 
 def test_the_digest_of_batches_is_that_of_the_examples_that_ran(monkeypatch):
     """A fault at run time, where the plan is sound, shows in the digest."""
-    from qwafer.training._train import _Run
+    from qwafer.training._train import Run
 
     sound = train(LINEAR, feature_set(), 0)
-    batch = _Run._batch
-    monkeypatch.setattr(_Run, "_batch", lambda run, epoch: batch(run, 1))
+    batch = Run.batch
+    monkeypatch.setattr(Run, "batch", lambda run, epoch: batch(run, 1))
     assert train(LINEAR, feature_set(), 0).digests.batches != sound.digests.batches
 
 
