@@ -455,6 +455,13 @@ def test_texts_of_an_experiment_neither_steer_the_terminal_nor_leave_the_folder(
     assert len(said) < 1000
 
 
+def test_a_message_is_one_line_whatever_it_quotes() -> None:
+    with pytest.raises(InputError, match=r"no option `tr\\ning.epochs`") as raised:
+        build(named(parse_overrides(["tr\ning.epochs=3"]), known_options({})))
+    assert "\n" not in str(raised.value)
+    assert str(InputError("a\r\nb\u2028c")) == r"a\r\nb\u2028c"
+
+
 def test_an_error_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert ablate.main(["\x1b[2J\udcff.toml"]) == 2
     said = capsys.readouterr().err
