@@ -106,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
             seeds=SEEDS,
             base={**CAPS, **SHORT.get(name, {})},
             jobs=arguments.jobs,
-            features=out.parent / "experiments" / (f"{name}/features" if name in BENCHES else "features"),
+            features=out.parent / "experiments" / name / "features",
         )
         save_record(SEARCHED / f"{name}.json", found)
         for arm, options in found.winners().items():

@@ -20,12 +20,18 @@ T = TypeVar("T")
 Shape = tuple[int | str, ...]
 
 
+def check_unmasked(name: str, values: Any, source: str = "") -> None:
+    """Raise InputError where `values`, of `source` if one is given, has masked entries."""
+    if np.ma.is_masked(values):
+        of = f" of {source}" if source else ""
+        raise InputError(f"`{name}`{of} has masked entries: leave their rows out, or fill them")
+
+
 def as_array(name: str, values: Any) -> np.ndarray:
     """Return `values` as a NumPy array; raise InputError for ragged rows, and for masked entries, whose numbers mean
     nothing and would be taken for data.
     """
-    if np.ma.is_masked(values):
-        raise InputError(f"`{name}` has masked entries: leave their rows out, or fill them")
+    check_unmasked(name, values)
     try:
         return np.asarray(values)
     except ValueError as error:
@@ -92,8 +98,7 @@ def check_traced(
         raise InputError(f"`{name}` must be an array of shape ({wanted}), got {type(value).__name__}")
     if "float" not in str(value.dtype) and (floating or getattr(value.dtype, "kind", "") not in "iu"):
         raise InputError(f"`{name}` must hold {'floating-point' if floating else 'real'} numbers, got {value.dtype}")
-    if np.ma.is_masked(value):
-        raise InputError(f"`{name}` has masked entries: leave their rows out, or fill them")
+    check_unmasked(name, value)
     check_shape(name, value, shape, lengths)
 
 

@@ -105,3 +105,23 @@ def random_circuit(seed: int) -> tuple[Circuit, str]:
         dtype=dtype,
     )
     return spec, "xla"
+
+
+def two_heads(seeds: int, task: str) -> str:
+    """The TOML of a short experiment: a linear map and eight hidden units."""
+    return f"""
+title = "Two classical heads"
+seeds = {seeds}
+metric = "test.roc_auc"
+[data]
+task = "{task}"
+[training]
+epochs = 2
+max_doublings = 0
+batch_size = 16
+[arms.linear]
+head = "linear"
+[arms.mlp]
+head.name = "mlp"
+head.hidden = 8
+"""

@@ -25,25 +25,10 @@ from qwafer.studies import run_experiment
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.sources import provide_features, source_key
 from qwafer.training import RunResult
-from tests.factories import feature_set
+from tests.factories import feature_set, two_heads
 
 ROOT = Path(__file__).resolve().parents[1]
-TOML = """
-title = "Two classical heads"
-seeds = 3
-metric = "test.roc_auc"
-[data]
-task = "a"
-[training]
-epochs = 2
-max_doublings = 0
-batch_size = 16
-[arms.linear]
-head = "linear"
-[arms.mlp]
-head.name = "mlp"
-head.hidden = 8
-"""
+TOML = two_heads(seeds=3, task="a")
 RUNS = [(arm, seed) for seed in range(3) for arm in ("linear", "mlp")]
 
 

@@ -15,7 +15,7 @@ from qwafer.heads import LinearOptions, MlpOptions
 from qwafer.objective import SamplingConfig
 from qwafer.studies import ablation
 from qwafer.training import RunResult, _together, lanes_gain, make_head, train, train_lanes
-from tests.factories import feature_set, training_options
+from tests.factories import feature_set, training_options, two_heads
 
 SEEDS = tuple(range(5))
 
@@ -129,26 +129,9 @@ def test_lanes_are_taken_where_they_gain():
         together(drawn, [[0], [1]])
 
 
-TOML = """
-seeds = 17
-metric = "test.roc_auc"
-[data]
-task = "L0"
-[training]
-epochs = 2
-max_doublings = 0
-batch_size = 16
-[arms.linear]
-head = "linear"
-[arms.mlp]
-head.name = "mlp"
-head.hidden = 8
-"""
-
-
 def test_a_sweep_says_which_way_was_used_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(_together, "FEWEST_STEPS", {True: 1, False: 1})
-    (tmp_path / "e.toml").write_text(TOML)
+    (tmp_path / "e.toml").write_text(two_heads(seeds=17, task="L0"))
     feature_set(150, seed=1, signal=0.5).save(tmp_path / "f.npz")
     arguments = [str(tmp_path / "e.toml"), "--features", str(tmp_path / "f.npz"), "--executor", "serial", "--quiet"]
 

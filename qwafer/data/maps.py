@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from qwafer._arrays import real_array, whole_array
+from qwafer._arrays import check_unmasked, real_array, whole_array
 from qwafer._checks import check_printable
 from qwafer._errors import InputError
 
@@ -248,8 +248,7 @@ def check_ndarray(name: str, value: Any, source: str) -> None:
     """Raise InputError unless `value` is a NumPy array without masked entries."""
     if not isinstance(value, np.ndarray):
         raise InputError(f"`{name}` of {source} must be a NumPy array, got {type(value).__name__}")
-    if np.ma.is_masked(value):
-        raise InputError(f"`{name}` of {source} has masked entries: leave their rows out, or fill them")
+    check_unmasked(name, value, source)
 
 
 def check_maps(maps: Maps, source: str) -> None:

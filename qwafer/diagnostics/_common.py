@@ -2,9 +2,10 @@
 
 import argparse
 import re
-import sys
 from collections.abc import Callable
 from typing import Any
+
+from qwafer._process import configure_jax, run_verb
 
 
 def parser(docstring: str | None, *, circuit: bool = True) -> argparse.ArgumentParser:
@@ -53,21 +54,16 @@ def run(body: Callable[[], Any]) -> int:
 
     Returns 0, 1 if a report fails, 2 on bad input.
     """
-    import jax
 
-    from qwafer import CapabilityError, InputError
+    def printed() -> int:
+        found = body()
+        reports = found if isinstance(found, (list, tuple)) else [found]
+        for report in reports:
+            show(report)
+        return int(any(report.verdict == "fail" for report in reports))
 
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # it can deadlock with Catalyst's host callbacks
-    try:
-        reports = body()
-    except (InputError, CapabilityError, OSError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        return 2
-    reports = reports if isinstance(reports, (list, tuple)) else [reports]
-    for report in reports:
-        show(report)
-    return 1 if any(report.verdict == "fail" for report in reports) else 0
+    configure_jax()
+    return run_verb(printed)
 
 
 def show(report: Any) -> None:

@@ -214,22 +214,20 @@ def _in_lanes(
     A seed's job and lane follow from its place among all seeds, so that a sweep that is resumed repeats them.
     """
     n_groups = max(2, -(-len(seeds) // (2 * LANES)))
-    groups = [seeds[group::n_groups] for group in range(n_groups)]
-    place = {seed: (group, row) for group, members in enumerate(groups) for row, seed in enumerate(members)}
-    alone: list[Job] = []
-    gathered: dict[str, list[Job]] = {}
+    place = {seed: divmod(number, n_groups) for number, seed in enumerate(seeds)}
+    made: dict[str, Job] = {}
+    members: dict[str, list[str]] = {}
     for job in jobs:
         arm, seed = runs[job.key]
-        if arm in together and not job.fresh:
-            gathered.setdefault(f"{arm}/group-{place[seed][0]}", []).append(job)
-        else:
-            alone.append(job)
-    rows = {seed: row for seed, (_, row) in place.items()}
-    made = [
-        Job(key, TRAIN_LANES, lanes_payload([job.payload for job in own], rows, LANES), family=own[0].family)
-        for key, own in gathered.items()
-    ]
-    return [*alone, *made], {key: [job.key for job in own] for key, own in gathered.items()}
+        if arm not in together or job.fresh:
+            made[job.key] = job
+            continue
+        row, group = place[seed]
+        key = f"{arm}/group-{group}"
+        lanes = made.setdefault(key, Job(key, TRAIN_LANES, lanes_payload(LANES), family=job.family)).payload["lanes"]
+        lanes[row % LANES].append(job.payload)
+        members.setdefault(key, []).append(job.key)
+    return list(made.values()), members
 
 
 def _of_lane(event: Event, key: str, seed: int) -> Event:

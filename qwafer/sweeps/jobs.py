@@ -1,7 +1,7 @@
 """The jobs of a sweep: train a run, check that it could start, time a trained head."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,16 +77,11 @@ def _save(result: "RunResult", payload: Mapping[str, Any]) -> None:
     result.save(out)
 
 
-def lanes_payload(runs: Sequence[Mapping[str, Any]], places: Mapping[int, int], n_lanes: int) -> dict[str, Any]:
-    """Return the payload of `train_lanes` for `runs`, payloads of `train_run` that differ in their seeds alone.
-
-    `places` holds the place of every seed in the order of the experiment: that of place k has lane k modulo `n_lanes`,
-    whichever other runs are still to be done.
+def lanes_payload(n_lanes: int) -> dict[str, Any]:
+    """Return the payload of `train_lanes` without runs; the lanes take payloads of `train_run` that differ in their
+    seeds alone.
     """
-    lanes: list[list[Mapping[str, Any]]] = [[] for _ in range(n_lanes)]
-    for run in runs:
-        lanes[places[run["seed"]] % n_lanes].append(run)
-    return {"lanes": lanes}
+    return {"lanes": [[] for _ in range(n_lanes)]}
 
 
 def train_lanes(payload: Mapping[str, Any], report: ReportPart) -> dict[str, dict[str, str]]:

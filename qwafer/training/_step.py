@@ -91,8 +91,7 @@ def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
     def one(
         head: Head, objective: Objective, state: State, batch: EpochArrays, key: jax.Array, i: Any
     ) -> tuple[State, Totals]:
-        rows, weights, rates = map(jnp.asarray, (batch.rows, batch.weights, batch.learning_rate))
-        rows, weights = rows[i], weights[i]
+        rows, weights = batch.rows[i], batch.weights[i]
         features, labels = jnp.take(batch.features, rows, axis=0), jnp.take(batch.labels, rows, axis=0)
 
         def loss_of(params: dict[str, jax.Array]) -> jax.Array:
@@ -101,7 +100,7 @@ def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
             return objective(logits, labels, weights)
 
         loss, gradient = jax.value_and_grad(loss_of)(state.params)
-        params, moments = optimizer_update(gradient, state.optimizer, state.params, rates[i], batch.told)
+        params, moments = optimizer_update(gradient, state.optimizer, state.params, batch.learning_rate[i], batch.told)
         average = state.average
         if batch.told.ema_decay is not None:
             average = optax.incremental_update(params, average, 1 - batch.told.ema_decay)

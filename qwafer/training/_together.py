@@ -87,22 +87,16 @@ def train_lanes(
     def fill(place: int) -> None:
         nonlocal stacked, done
         lane = current[place]
-        while True:
-            if lane is None:
-                if not waiting[place]:
-                    break
-                seed = waiting[place].popleft()
-            else:
-                seed = lane.seed
+        while lane or waiting[place]:
+            seed = lane.seed if lane else waiting[place].popleft()
             try:
-                if lane is None:
-                    lane = _Lane(config, data, seed, (directories or {}).get(seed))
+                lane = lane or _Lane(config, data, seed, (directories or {}).get(seed))
                 if lane.advance():
                     break
                 outcome(seed, lane.result(len(lanes)))
             except Exception as error:
                 outcome(seed, error)
-            lane, stacked, done = None, None, done + 1
+            lane, done = None, done + 1
         if current[place] is not lane:
             current[place], stacked = lane, None
 
