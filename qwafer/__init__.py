@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qwafer.data import synthetic_maps as synthetic_maps
     from qwafer.experiment import load_experiment as load_experiment
     from qwafer.features import FeatureSet as FeatureSet
+    from qwafer.heads import size_of as size_of
     from qwafer.model import Model as Model
     from qwafer.training import train as train
 

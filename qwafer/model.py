@@ -20,6 +20,7 @@ from qwafer.backbones.extraction import feature_rows
 from qwafer.backbones.registry import BACKBONES
 from qwafer.data import WaferMaps
 from qwafer.data.maps import Maps, as_sequence, check_maps
+from qwafer.heads import Stored
 from qwafer.training import Predictor, RunResult
 
 _HEAD = "head"
@@ -123,11 +124,23 @@ class Model:
             decisions = np.arange(logits.shape[1])[None] == logits.argmax(axis=1)[:, None]
         return Predictions(logits, self.head.probabilities(features), decisions, self.label_names)
 
-    def save(self, path: str | Path) -> None:
+    def stored(self) -> dict[str, Stored]:
+        """Return what a packed file holds: the weights of the backbone, if the file has them, and those of the head."""
+        state = self.backbone.state or {}
+        return {**{_WEIGHTS + key: Stored.plain(value) for key, value in state.items()}, **self.head.stored()}
+
+    def file_bytes(self) -> int:
+        """Return the length of the packed file, by writing it to a temporary folder."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(Path(folder) / "model", packed=True)
+            return (Path(folder) / "model").stat().st_size
+
+    def save(self, path: str | Path, *, packed: bool = False) -> None:
         """Write the model to `path` (safetensors), atomically and without pickles.
 
         The file holds the backbone's weights, if it has any of a kind that it can be made from again; any other
-        backbone is stored by its name, and its weights by their path and sha256.
+        backbone is stored by its name, and its weights by their path and sha256. With `packed` the numbers of the head
+        take as many bits as `size_of` counts (`Predictor.save`).
 
         Raises:
             InputError: a backbone that its name would not give again, or whose weights are gone.
@@ -139,7 +152,7 @@ class Model:
             )
         state = self.backbone.state or {}
         tensors = {_WEIGHTS + key: np.ascontiguousarray(value) for key, value in state.items()}
-        tensors[_HEAD] = _head_bytes(self.head)
+        tensors[_HEAD] = _head_bytes(self.head, packed=packed)
         record = ModelRecord(
             backbone=self.backbone.name,
             options=dict(self.backbone.options),
@@ -206,16 +219,16 @@ def _from_provenance(record: Mapping[str, Any]) -> Extractor:
     return extractor(name, random_weights=seed, dtype=record.get("dtype"), channels=channels)
 
 
-def _head_bytes(head: Predictor) -> np.ndarray:
+def _head_bytes(head: Predictor, *, packed: bool) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
-        head.save(Path(folder) / "head.npz")
-        return np.frombuffer((Path(folder) / "head.npz").read_bytes(), np.uint8)
+        head.save(Path(folder) / "head", packed=packed)
+        return np.frombuffer((Path(folder) / "head").read_bytes(), np.uint8)
 
 
 def _head_of(content: np.ndarray, path: str | Path) -> Predictor:
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "head.npz").write_bytes(content.tobytes())
+        (Path(folder) / "head").write_bytes(content.tobytes())
         try:
-            return Predictor.load(Path(folder) / "head.npz")
+            return Predictor.load(Path(folder) / "head")
         except InputError as error:
             raise InputError(f"{path} holds a head that cannot be read: {error}") from error

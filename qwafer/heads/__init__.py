@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from qwafer._lazy import lazy_attributes
+from qwafer.heads.few_bits import QuantisedOptions as QuantisedOptions
 from qwafer.heads.options import HEADS as HEADS
 from qwafer.heads.options import LOOP as LOOP
 from qwafer.heads.options import PARAMETER_GROUPS as PARAMETER_GROUPS
@@ -26,9 +27,14 @@ if TYPE_CHECKING:
     from qwafer.heads._predict import predict_logits as predict_logits
     from qwafer.heads._projection import orthonormal_frame as orthonormal_frame
     from qwafer.heads._projection import principal_axes as principal_axes
+    from qwafer.heads._quantised import QuantisedHead as QuantisedHead
     from qwafer.heads._quantum import QuantumHead as QuantumHead
     from qwafer.heads._tree import FittedTree as FittedTree
     from qwafer.heads._trigonometric import TrigonometricHead as TrigonometricHead
     from qwafer.heads._trigonometric import trigonometric_features as trigonometric_features
+    from qwafer.heads.size import Size as Size
+    from qwafer.heads.size import SizePart as SizePart
+    from qwafer.heads.size import Stored as Stored
+    from qwafer.heads.size import size_of as size_of
 
 __getattr__, __dir__ = lazy_attributes(globals())

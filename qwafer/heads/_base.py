@@ -1,8 +1,8 @@
 """What every head offers: named, grouped parameters and logits."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -17,6 +17,7 @@ from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.circuits import Circuit
 from qwafer.engines import Program
+from qwafer.heads.size import Stored
 
 
 class Head(eqx.Module):
@@ -58,6 +59,12 @@ class Head(eqx.Module):
         """Return the logits (batch, n_labels) of `features` (batch, D); see `logits`."""
         return self.logits(features, program, key=key, train=train)
 
+    def training_outputs(
+        self, features: Float[Array, "batch D"], program: Program | None, *, key: jax.Array
+    ) -> tuple[Float[Array, "batch n_labels"], Array | None]:
+        """Return the logits (batch, n_labels) in training, and what is added to the loss of the batch, if anything."""
+        return self.logits(features, program, key=key, train=True), None
+
     def array(self, name: str) -> Array:
         """Return the parameter or buffer called `name`; a buffer is frozen: its gradient is 0."""
         return self.params[name] if name in self.params else jax.lax.stop_gradient(self.buffers[name])
@@ -97,6 +104,38 @@ class Head(eqx.Module):
         """Return the number of trainable parameters that some logit depends on, whatever the data; None: not known."""
         return None
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether the head holds packed numbers in place of its parameters; see `packed`."""
+        return False
+
+    def packed(self) -> Any:
+        """Return the head as it is stored and evaluated: itself, but where its numbers take fewer bits than its
+        dtype.
+        """
+        return self
+
+    def stored(self) -> dict[str, Stored]:
+        """Return what a packed file holds of the head: the arrays by name, with their widths."""
+        return {name: Stored.plain(value) for name, value in {**self.params, **self.buffers}.items()}
+
+    def with_stored(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """Return this head with the arrays that `stored` has given; raise InputError for others."""
+        self.check_stored(arrays)
+        held = [{name: jnp.asarray(arrays[name]) for name in group} for group in (self.params, self.buffers)]
+        return dataclasses.replace(self, params=held[0], buffers=held[1])
+
+    def check_stored(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Raise InputError unless `arrays` have the names, shapes and types of those that `stored` gives."""
+        expected = {name: part.array for name, part in self.stored().items()}
+        for name in sorted({*expected, *arrays}):
+            have, want = (
+                f"{found[name].dtype} of shape {found[name].shape}" if name in found else "none"
+                for found in (arrays, expected)
+            )
+            if have != want:
+                raise InputError(f"the stored array `{name}` must be {want}, got {have}")
+
     @shaped(empty=True)
     def standardized(self, features: Real[Array, "batch D"]) -> Float[Array, "batch D"]:
         """Return (features - mean) / scale in the head's dtype; features as they are where the head does not
@@ -118,7 +157,7 @@ class Head(eqx.Module):
         return x @ weight + self.array(f"{name}.bias")[None, :]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class HeadInputs:
     """What an untrained head is made of, beside its own options."""
 

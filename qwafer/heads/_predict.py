@@ -21,8 +21,10 @@ def predict_logits(
 ) -> np.ndarray:
     """Return the logits (N, n_labels) of `features` (N, D), `batch` examples per call; the last batch is padded.
 
-    `program` must be one for `batch` examples (None for a classical head). The result does not depend on what pads.
+    `program` must be one for `batch` examples (None for a classical head). The result does not depend on what pads. A
+    head of few bits is evaluated as it is stored: packed.
     """
+    head = head.packed()
     forward = _forward(program)
     parts = []
     for start in range(0, len(features), batch):

@@ -64,12 +64,15 @@ HEADS: Registry[Any] = Registry(
         "linear": "qwafer.heads.options:LinearOptions",
         "mlp": "qwafer.heads.options:MlpOptions",
         "trigonometric": "qwafer.heads.options:TrigonometricOptions",
+        "quantised": "qwafer.heads.few_bits:QuantisedOptions",
         "tree": "qwafer.heads.options:TreeOptions",
     },
 )
 
-_LABELS = ("data.source", "data.reader", "data.task")
-_WIDTH = ("data.source", "data.reader", "data.n_maps", "data.seed", "data.backbone")
+LABEL_OPTIONS = ("data.source", "data.reader", "data.task")
+"""What determines the number of labels."""
+WIDTH_OPTIONS = ("data.source", "data.reader", "data.n_maps", "data.seed", "data.backbone")
+"""What determines the number of features."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,10 @@ class QuantumOptions:
     sections: ClassVar[tuple[str, ...]] = ("circuit", "engine", *LOOP)
     determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "initial circuit": ("init_scale",),
-        "initial projection": _WIDTH,
-        "initial readout": (*_LABELS, "init_scale"),
-        "initial readout.bias": _LABELS,
-        "initial alpha": (*_LABELS, "alpha_init", "alpha_mode", "alpha_per_label"),
+        "initial projection": WIDTH_OPTIONS,
+        "initial readout": (*LABEL_OPTIONS, "init_scale"),
+        "initial readout.bias": LABEL_OPTIONS,
+        "initial alpha": (*LABEL_OPTIONS, "alpha_init", "alpha_mode", "alpha_per_label"),
     }
 
     def __post_init__(self) -> None:
@@ -143,7 +146,7 @@ class QuantumOptions:
         return reasons
 
 
-class _Classical:
+class ClassicalOptions:
     """What the classical heads share: their layers form the group `projection`."""
 
     def untrained_groups(self) -> dict[str, str]:
@@ -153,14 +156,14 @@ class _Classical:
 
 
 @dataclass(frozen=True)
-class LinearOptions(_Classical):
+class LinearOptions(ClassicalOptions):
     """Logistic regression; see `LinearHead`."""
 
     standardize: bool = True
     """Shift and scale each feature by its mean and standard deviation on the training split."""
 
     sections: ClassVar[tuple[str, ...]] = LOOP
-    determines: ClassVar[Mapping[str, tuple[str, ...]]] = {"initial projection.linear": (*_WIDTH, "data.task")}
+    determines: ClassVar[Mapping[str, tuple[str, ...]]] = {"initial projection.linear": (*WIDTH_OPTIONS, "data.task")}
 
     def make(self, inputs: "HeadInputs") -> "Head":
         """Return the untrained `LinearHead`."""
@@ -170,7 +173,7 @@ class LinearOptions(_Classical):
 
 
 @dataclass(frozen=True)
-class MlpOptions(_Classical):
+class MlpOptions(ClassicalOptions):
     """A network of one hidden layer; see `MlpHead`."""
 
     standardize: bool = True
@@ -182,8 +185,8 @@ class MlpOptions(_Classical):
 
     sections: ClassVar[tuple[str, ...]] = LOOP
     determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "initial projection.hidden": (*_WIDTH, "hidden"),
-        "initial projection.output": (*_LABELS, "hidden"),
+        "initial projection.hidden": (*WIDTH_OPTIONS, "hidden"),
+        "initial projection.output": (*LABEL_OPTIONS, "hidden"),
     }
 
     def __post_init__(self) -> None:
@@ -199,7 +202,7 @@ class MlpOptions(_Classical):
 
 
 @dataclass(frozen=True)
-class TrigonometricOptions(_Classical):
+class TrigonometricOptions(ClassicalOptions):
     """A linear map of products of cosines and sines of learned angles: the surrogate of a circuit that encodes each
     angle `degree` times by a Pauli rotation; see `TrigonometricHead`.
     """
@@ -217,8 +220,8 @@ class TrigonometricOptions(_Classical):
 
     sections: ClassVar[tuple[str, ...]] = LOOP
     determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "initial projection": (*_WIDTH, "n_angles"),
-        "initial projection.output": (*_LABELS, "n_angles", "degree"),
+        "initial projection": (*WIDTH_OPTIONS, "n_angles"),
+        "initial projection.output": (*LABEL_OPTIONS, "n_angles", "degree"),
     }
 
     def __post_init__(self) -> None:

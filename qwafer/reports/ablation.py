@@ -142,6 +142,8 @@ def _metrics_table(summary: Summary) -> list[Block]:
     counts = [arm.n_parameters for arm in arms]
     rows.append(("trainable parameters", *(format_number(count and count.trainable) for count in counts)))
     rows.append(("effective parameters", *(format_number(count and count.effective) for count in counts)))
+    if any(count and count.bits for count in counts):
+        rows.append(("stored bits", *(format_number(count and count.bits) for count in counts)))
     heading = Heading("Metrics, mean ± standard deviation over seeds")
     return [heading, Table(("metric", *summary.arms), rows)]
 

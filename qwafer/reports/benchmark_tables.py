@@ -47,15 +47,18 @@ def key_results(records: Records) -> Table:
         "roc_auc": "macro ROC-AUC",
         "average_precision": "macro average precision",
     }
+    sized = any(r.parameters.bits for r in records.values())
     rows = [
         [
             head,
             f"{format_number(r.parameters.trainable)} ({format_number(r.parameters.effective)})",
+            *([format_number(r.parameters.bits)] if sized else []),
             *_spreads(r, names),
         ]
         for head, r in records.items()
     ]
-    return Table(("head", "trainable parameters (effective)", *names.values()), rows)
+    bits = ["stored bits"] if sized else []
+    return Table(("head", "trainable parameters (effective)", *bits, *names.values()), rows)
 
 
 def decisions(records: Records) -> Table:

@@ -71,7 +71,8 @@ def time_head(predictor: "Predictor", val: np.ndarray, test: np.ndarray) -> Infe
         if not isinstance(predictor.head, Head):
             return lambda features: np.asarray(predictor.head.logits(features))
         program = make_program(predictor.config, predictor.head.n_labels, batch, gradient=False)
-        return lambda features: predict_logits(predictor.head, features, program, batch)
+        head = predictor.head.packed()
+        return lambda features: predict_logits(head, features, program, batch)
 
     return time_calls(caller(1), caller(PREDICTION_BATCH), PREDICTION_BATCH, val, test)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer.config import RunConfig
+from qwafer.heads import size_of
 from qwafer.training._environment import environment
 from qwafer.training._judge import judge
 from qwafer.training._prepare import Prepared, written_config
@@ -29,6 +30,7 @@ def fit_contender(config: RunConfig, prepared: Prepared, seed: int) -> RunResult
         logits[name] = values
     judged = judge(prepared, logits)
     count = getattr(fitted, "n_parameters", None)
+    bits = size_of(fitted).bits if hasattr(fitted, "stored") else None
     end = time.perf_counter()
     return RunResult(
         config=written_config(config),
@@ -42,7 +44,7 @@ def fit_contender(config: RunConfig, prepared: Prepared, seed: int) -> RunResult
         converged=None,
         curves={},
         digests=Digests(prepared.data_digest, prepared.split.digest, source=prepared.source_digest),
-        n_parameters=ParameterCount(trainable=count, frozen=0, total=count, effective=count),
+        n_parameters=ParameterCount(trainable=count, frozen=0, total=count, effective=count, bits=bits),
         degenerate=judged.degenerate,
         notes=prepared.notes,
         timings=Timings(training=trained - begin, evaluation=end - trained, total=end - begin),

@@ -94,12 +94,13 @@ def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
         rows, weights = batch.rows[i], batch.weights[i]
         features, labels = jnp.take(batch.features, rows, axis=0), jnp.take(batch.labels, rows, axis=0)
 
-        def loss_of(params: dict[str, jax.Array]) -> jax.Array:
+        def loss_of(params: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
             step_key = jax.random.fold_in(key, state.step)
-            logits = head.with_parameters(params).logits(features, program, key=step_key, train=True)
-            return objective(logits, labels, weights)
+            logits, penalty = head.with_parameters(params).training_outputs(features, program, key=step_key)
+            loss = objective(logits, labels, weights)
+            return loss if penalty is None else loss + penalty, loss
 
-        loss, gradient = jax.value_and_grad(loss_of)(state.params)
+        gradient, loss = jax.grad(loss_of, has_aux=True)(state.params)
         params, moments = optimizer_update(gradient, state.optimizer, state.params, batch.learning_rate[i], batch.told)
         average = state.average
         if batch.told.ema_decay is not None:

@@ -18,7 +18,7 @@ from qwafer.config import RunConfig
 from qwafer.engines import Program
 from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
-from qwafer.heads import Head, predict_logits
+from qwafer.heads import Head, predict_logits, size_of
 from qwafer.objective import Batches, Objective, Sampler, batches_digest, make_objective, make_sampler, order_digest
 from qwafer.training._contender import fit_contender
 from qwafer.training._environment import environment
@@ -303,7 +303,7 @@ class Run:
             converged=self.history.converged(self.config.training),
             curves=self.history.curves,
             digests=self._digests(),
-            n_parameters=ParameterCount(**self.head.count(), effective=self.head.effective()),
+            n_parameters=ParameterCount(**self.head.count(), effective=self.head.effective(), bits=size_of(head).bits),
             degenerate=self.history.diverged or judged.degenerate,
             notes=tuple(notes),
             timings=self.history.timings(time.perf_counter() - begin, self.epoch * self.sampler.n_batches),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from qwafer._arrays import real_array
 from qwafer._checks import LARGEST_SEED, check_positive_int
-from qwafer._errors import InputError
+from qwafer._errors import CapabilityError, InputError
 from qwafer._io import atomic_path, canonical_json
 from qwafer._reading import reads
+from qwafer.backbones.checkpoints import read_tensors, write_tensors
 from qwafer.backbones.chunks import difference
 from qwafer.config import RunConfig
-from qwafer.data.files import read_npz
+from qwafer.data.files import ZIP_MAGIC, check_file, read_npz
 from qwafer.features import FeatureSet, as_features, check_finite, fingerprint
+from qwafer.heads import Stored
 from qwafer.training._judge import Judgement
 from qwafer.training._prepare import Prepared
 from qwafer.training.make import make_head, make_program
@@ -29,6 +33,8 @@ MAX_BLANK = 2**24
 """Numbers of the blank examples from which a saved head is made again; beyond, there are fewer examples."""
 PREDICTION_BATCH = 256
 """Examples a call; the last batch is padded, so that one program serves any number."""
+_PACKED, _HEAD, _THRESHOLDS = "qwafer_predictor", "head/", "thresholds"
+"""Of a packed file: the entry of its metadata, the prefix of the head's arrays, the array of thresholds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +112,63 @@ class Predictor:
         logits = self.logits(features)
         return softmax(logits) if self.config.objective.exclusive else sigmoid(logits)
 
-    def save(self, path: str | Path) -> None:
-        """Write the head, its configuration, labels and thresholds to `path` as NPZ, atomically, without pickles.
+    def save(self, path: str | Path, *, packed: bool = False) -> None:
+        """Write the head, its configuration, labels and thresholds to `path`, atomically, without pickles.
 
-        Raises InputError for a contender, and for a head that its `params` and `buffers` would not give back.
+        As NPZ with every parameter as it was trained, or, `packed`, as safetensors with every number in as many bits as
+        `size_of` counts: what predicts, and cannot be trained further. `load` reads both.
+
+        Raises InputError for a contender, for a head that its arrays would not give back, and for a head that is packed
+        already where `packed` is not set.
         """
+        blank = self._checked_blank()
+        record: dict[str, Any] = {
+            "config": self.config.to_dict(),
+            "label_names": self.label_names,
+            "seed": self.seed,
+            "n_features": self.n_features,
+            "n_train": self.n_train,
+            "provenance": self.provenance,
+        }
+        if packed:
+            blank.check_stored({name: part.array for name, part in self.head.stored().items()})
+            arrays = {name: part.array for name, part in self.stored().items()}
+            write_tensors(path, arrays, {_PACKED: canonical_json(record)})
+            return
+        if self.head.is_packed:
+            raise InputError("the head is packed, and its trained parameters are gone: save it with packed=True")
+        misfit = _misfit(blank, self.head.params, self.head.buffers)
+        if misfit is not None:
+            raise InputError(
+                f"head {self.config.name('head')} has other names or shapes for other data or another seed ({misfit}), "
+                "so that a file would not give it back: let its options, the number of training examples and D decide "
+                "them"
+            )
+        arrays = {f"params/{name}": np.asarray(value) for name, value in self.head.params.items()}
+        arrays |= {f"buffers/{name}": np.asarray(value) for name, value in self.head.buffers.items()}
+        record["thresholds"] = self.thresholds
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, record=np.array(canonical_json(record)), **arrays)
+
+    def stored(self) -> dict[str, Stored]:
+        """Return what a packed file holds: the arrays of the head, and the thresholds; raise CapabilityError for a
+        contender that does not say.
+        """
+        if not hasattr(self.head, "stored"):
+            raise CapabilityError(
+                f"the size of head {self.config.name('head')} is not known: it does not define `stored`"
+            )
+        arrays: dict[str, Stored] = {f"{_HEAD}{name}": part for name, part in self.head.stored().items()}
+        return {**arrays, _THRESHOLDS: Stored.plain(np.asarray(self.thresholds, np.float64))}
+
+    def file_bytes(self) -> int:
+        """Return the length of the packed file, by writing it to a temporary folder."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(Path(folder) / "head", packed=True)
+            return (Path(folder) / "head").stat().st_size
+
+    def _checked_blank(self) -> "Head":
+        """Return the blank head that a file's arrays fill; raise InputError for a head that it would not give back."""
         from qwafer.heads import Head
 
         if not isinstance(self.head, Head):
@@ -122,36 +180,18 @@ class Predictor:
                 f"head {self.config.name('head')} keeps {kept} outside of `params` and `buffers`, so that a file would "
                 "not give it back: put state that comes from data or seed into `buffers`"
             )
-        misfit = _misfit(blank, self.head.params, self.head.buffers)
-        if misfit is not None:
-            raise InputError(
-                f"head {self.config.name('head')} has other names or shapes for other data or another seed ({misfit}), "
-                "so that a file would not give it back: let its options, the number of training examples and D decide "
-                "them"
-            )
-        arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in self.head.params.items()}
-        arrays |= {f"buffers/{name}": np.asarray(value) for name, value in self.head.buffers.items()}
-        record = {
-            "config": self.config.to_dict(),
-            "label_names": self.label_names,
-            "thresholds": self.thresholds,
-            "seed": self.seed,
-            "n_features": self.n_features,
-            "n_train": self.n_train,
-            "provenance": self.provenance,
-        }
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, record=np.array(canonical_json(record)), **arrays)
+        return blank
 
     @classmethod
     @reads("is not a saved predictor")
     def load(cls, path: str | Path) -> "Predictor":
-        """Return the predictor saved at `path`; raises InputError where the file is not one."""
+        """Return the predictor saved at `path`, packed or not; raises InputError where the file is not one."""
         import jax.numpy as jnp
 
         try:
-            arrays = read_npz(Path(path))
-            record = json.loads(arrays.pop("record").item())
+            with check_file(path).open("rb") as file:
+                packed = file.read(len(ZIP_MAGIC)) != ZIP_MAGIC
+            arrays, record = _read_packed(path) if packed else _read_npz(path)
             config = RunConfig.from_dict(record["config"])
             label_names, thresholds = _labels(record["label_names"], record["thresholds"])
             for name, minimum in (("n_train", 1), ("seed", 0)):
@@ -160,19 +200,41 @@ class Predictor:
             if not isinstance(record["provenance"], dict):
                 raise InputError(f"`provenance` must be a dict of JSON data, got {record['provenance']!r}")
             saved: dict[str, dict[str, Any]] = {"params": {}, "buffers": {}}
-            for name, value in arrays.items():
+            for name, value in arrays.items() if not packed else ():
                 kind, key = name.split("/", 1)
                 saved[kind][key] = jnp.asarray(value)
         except InputError as error:
             raise InputError(f"{path} is not a saved predictor ({error})") from error
         # The saved arrays replace those of a blank head of the same widths.
         blank = _blank(config, record["n_train"], record["n_features"], len(label_names))
-        misfit = _misfit(blank, saved["params"], saved["buffers"])
-        if misfit is not None:
-            raise InputError(f"{path} is not a saved predictor (its arrays do not fit its configuration: {misfit})")
-        head = dataclasses.replace(blank, params=saved["params"], buffers=saved["buffers"])
+        if packed:
+            try:
+                head = blank.with_stored(arrays)
+            except InputError as error:
+                raise InputError(f"{path} is not a saved predictor ({error})") from error
+        else:
+            misfit = _misfit(blank, saved["params"], saved["buffers"])
+            if misfit is not None:
+                raise InputError(f"{path} is not a saved predictor (its arrays do not fit its configuration: {misfit})")
+            head = dataclasses.replace(blank, params=saved["params"], buffers=saved["buffers"])
         widths = record["n_features"], record["n_train"]
         return cls(config, head, label_names, thresholds, *widths, record["seed"], record["provenance"])
+
+
+def _read_npz(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays and the record of a predictor whose parameters are as they were trained."""
+    arrays = read_npz(Path(path))
+    return arrays, json.loads(arrays.pop("record").item())
+
+
+def _read_packed(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the stored arrays and the record of a packed predictor."""
+    tensors, metadata = read_tensors(path)
+    if _PACKED not in metadata or _THRESHOLDS not in tensors:
+        raise InputError("it is another safetensors file")
+    record = json.loads(metadata[_PACKED])
+    record["thresholds"] = real_array(_THRESHOLDS, tensors.pop(_THRESHOLDS), ("labels",)).tolist()
+    return {name.removeprefix(_HEAD): value for name, value in tensors.items()}, record
 
 
 def _labels(names: Any, thresholds: Any) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -80,6 +80,9 @@ class ParameterCount:
     effective: int | None = None
     """Trainable numbers that the output depends on: without the last RZ of every readout and other inert angles. None
     where it is not known: above 12 wires, for a head of one's own, and in results of older versions."""
+    bits: int | None = None
+    """Bits of everything that the head stores for prediction, statistics and scales included (`size_of`); None for a
+    contender that does not say, and in results of older versions."""
 
 
 @dataclass(frozen=True)
