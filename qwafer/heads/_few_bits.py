@@ -1,13 +1,14 @@
 """Layers whose weights are stored in few bits, in the two forms that a head has them: trained and packed."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 
 from qwafer._checks import check_shape
@@ -68,7 +69,7 @@ class FewBitHead(ClassicalHead):
         weight = self.array(f"{name}.weight")
         if train and not layer.quantiser.straight_through:
             return Weights(weight, None, bias)
-        codes, scale = quantise(stop_gradient(weight), layer.quantiser)
+        codes, scale = quantise(jax.lax.stop_gradient(weight), layer.quantiser)
         return Weights(straight_through(codes, weight, scale[None, :]), scale, bias)
 
     def apply(self, x: Float[Array, "rows n_in"], weights: Weights, layer: Layer) -> Float[Array, "rows n_out"]:
@@ -78,7 +79,7 @@ class FewBitHead(ClassicalHead):
         if weights.scale is None:
             assert weights.codes is not None
             return x @ weights.codes + bias
-        scale, found = weights.scale[None, :], quantise_inputs(stop_gradient(x), layer.quantiser)
+        scale, found = weights.scale[None, :], quantise_inputs(jax.lax.stop_gradient(x), layer.quantiser)
         if found is None:
             assert weights.codes is not None
             return (x @ weights.codes) * scale + bias
@@ -117,8 +118,7 @@ class FewBitHead(ClassicalHead):
             return self
         buffers = {**self.buffers, **self.params}
         for layer in self.layers:
-            codes, scale = quantise(buffers.pop(f"{layer.name}.weight"), layer.quantiser)
-            buffers.update(_held(layer, codes.astype(jnp.int32)), **{f"{layer.name}.scale": scale})
+            buffers.update(_quantised(buffers.pop(f"{layer.name}.weight"), layer))
         return dataclasses.replace(self, params={}, buffers=buffers)
 
     def with_stored(self, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -131,6 +131,13 @@ class FewBitHead(ClassicalHead):
                 del buffers[name]
             buffers.update(_held(layer, jnp.asarray(codes)))
         return dataclasses.replace(self, params={}, buffers=buffers)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _quantised(weight: Array, layer: Layer) -> dict[str, Array]:
+    """Return what a packed head holds of the weights of a layer; compiled once for all heads of its shape."""
+    codes, scale = quantise(weight, layer.quantiser)
+    return {**_held(layer, codes.astype(jnp.int32)), f"{layer.name}.scale": scale}
 
 
 def _held(layer: Layer, codes: Array) -> dict[str, Array]:

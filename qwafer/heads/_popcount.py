@@ -6,8 +6,8 @@ from jaxtyping import Array, Bool, Int32, UInt32
 
 WORD = 32
 """Bits of a word; XLA has fast population counts of uint32, and slow ones of uint8."""
-UNROLLED = 32
-"""Words up to which the loop over them is unrolled."""
+UNROLLED = 4
+"""Steps of the loop over words that are compiled as one: more compile longer and are no faster."""
 
 
 def words(bits: Bool[Array, "rows n"]) -> UInt32[Array, "rows W"]:
@@ -37,20 +37,16 @@ def popcount_product(
     |.| the number of bits set (Rastegari et al. 2016, arXiv:1603.05279, with a mask).
     """
     n_planes, rows, n_words = planes.shape
-    weights = (1 << jnp.arange(n_planes, dtype=jnp.int32))[:, None, None]
 
-    def add(total: Array, i: int | Array) -> Array:
-        # (planes, rows, 1) with (N,): outputs innermost, so that one word serves a row of them.
-        x = jax.lax.dynamic_index_in_dim(planes, i, axis=2)
-        m = jax.lax.dynamic_index_in_dim(mask, i, axis=0)[None]
-        s = jax.lax.dynamic_index_in_dim(sign, i, axis=0)[None]
-        return total + jax.lax.population_count(m & (s ^ x)).astype(jnp.int32)
+    def add(i: Array, total: Array) -> Array:
+        # A column of words (rows, 1) with a row of them (1, N): outputs innermost, the fastest order.
+        m, s = mask[i][None], sign[i][None]
+        for b in range(n_planes):
+            disagree = jax.lax.population_count(m & (s ^ planes[b, :, i, None]))
+            total = total + (disagree.astype(jnp.int32) << b)
+        return total
 
-    total = jnp.zeros((n_planes, rows, mask.shape[1]), jnp.int32)
-    if n_words <= UNROLLED:
-        for i in range(n_words):
-            total = add(total, i)
-    else:
-        total = jax.lax.fori_loop(0, n_words, lambda i, total: add(total, i), total)
+    start = jnp.zeros((rows, mask.shape[1]), jnp.int32)
+    total = jax.lax.fori_loop(0, n_words, add, start, unroll=min(UNROLLED, n_words))
     n_set = jax.lax.population_count(mask).astype(jnp.int32).sum(axis=0, dtype=jnp.int32)
-    return (weights * (n_set[None, None] - 2 * total)).sum(axis=0, dtype=jnp.int32)
+    return (2**n_planes - 1) * n_set[None] - 2 * total

@@ -79,5 +79,5 @@ def size_of(model: Any) -> Size:
     if not hasattr(model, "stored"):
         raise CapabilityError(f"the size of {type(model).__name__} is not known: it does not define `stored`")
     stored: Mapping[str, Stored] = model.stored()
-    parts = tuple(SizePart(name, part.numbers, part.bits, part.array.nbytes) for name, part in stored.items())
+    parts = tuple(SizePart(name, part.numbers, part.bits, part.array.nbytes) for name, part in sorted(stored.items()))
     return Size(parts, model.file_bytes() if hasattr(model, "file_bytes") else None)
