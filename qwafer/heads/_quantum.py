@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -15,7 +16,9 @@ from qwafer.circuits import INPUTS, Circuit
 from qwafer.circuits.effective import inert
 from qwafer.engines import Program
 from qwafer.heads._base import Head, HeadInputs, draw
+from qwafer.heads._packing import pack_bits, unpack_bits
 from qwafer.heads._projection import ANGLE_MAPS, orthonormal_frame, principal_axes
+from qwafer.heads.size import Stored
 
 if TYPE_CHECKING:
     from qwafer.heads.options import QuantumOptions
@@ -29,21 +32,67 @@ class QuantumHead(Head):
 
     x are the standardised features, P (D, n_qubits) and c (n_qubits,) the projection. The bias (one per label, trained)
     starts at 0. Alpha is one number, or one per label: softplus(a) + 1e-3 with `alpha.raw` = a, or `alpha.value` itself
-    (mode `direct`, which may cross zero and then inverts the ranking).
+    (mode `direct`, which may cross zero and then inverts the ranking). With `angle_bits` = k every angle, of inputs and
+    of gates, is the nearest multiple of 2 pi / 2^k, with straight-through gradients.
     """
 
     spec: Circuit = eqx.field(static=True)
     angle_map: str = eqx.field(static=True)
     angle_scale: float = eqx.field(static=True)
+    angle_bits: int | None = eqx.field(static=True, default=None)
 
     def inputs(self, features: Float[Array, "batch D"]) -> Float[Array, "batch n_inputs"]:
         """Return the circuit's inputs (batch, n_inputs), angles in radians, of `features` (batch, D)."""
         z = self.layer(self.standardized(features), "projection")
-        return to_angles(z, self.angle_map, self.angle_scale)
+        angles = to_angles(z, self.angle_map, self.angle_scale)
+        return angles if self.angle_bits is None else rounded_angles(angles, self.angle_bits)
 
     def circuit_weights(self) -> dict[str, Array]:
         """Return the weights that the engine's program takes, by the names of `Circuit.weight_shapes`."""
-        return {name: self.array(parameter_of(self.spec, name)) for name in self.spec.weight_shapes()}
+        weights = {name: self.array(parameter_of(self.spec, name)) for name in self.spec.weight_shapes()}
+        if self.angle_bits is not None:
+            weights |= {name: rounded_angles(weights[name], self.angle_bits) for name in self._angles()}
+        return weights
+
+    def _angles(self) -> list[str]:
+        """Return the names of the weights that are angles; coefficients of a readout are not."""
+        gates = self.spec.readout_facts.gates
+        return [name for name in self.spec.weight_shapes() if name != "readout" or gates]
+
+    def packed(self) -> Any:
+        """Return the head with angles from -pi to pi in steps of 2 pi / 2^k, as they are stored; itself without
+        `angle_bits`, and after a divergence: a register holds no NaN.
+        """
+        angles = () if self.angle_bits is None else self._angles()
+        if not angles or not all(np.isfinite(self.array(parameter_of(self.spec, name))).all() for name in angles):
+            return self
+        return self.with_stored({name: part.array for name, part in self.stored().items()})
+
+    def stored(self) -> dict[str, Stored]:
+        """Return what a packed file holds: k bits for every trained angle, and everything else as it is."""
+        stored = super().stored()
+        if self.angle_bits is None:
+            return stored
+        for name in (parameter_of(self.spec, weight) for weight in self._angles()):
+            steps = np.round(np.asarray(self.array(name), np.float64) / step_of(self.angle_bits))
+            codes = np.where(np.isfinite(steps), steps, 0).astype(np.int64) % 2**self.angle_bits
+            stored[name] = Stored(pack_bits(codes, self.angle_bits), codes.size, codes.size * self.angle_bits)
+        return stored
+
+    def with_stored(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """Return this head with the arrays that `stored` has given; raise InputError for others."""
+        if self.angle_bits is None:
+            return super().with_stored(arrays)
+        self.check_stored(arrays)
+        values = {name: jnp.asarray(value) for name, value in arrays.items()}
+        half = 2 ** (self.angle_bits - 1)
+        for name in (parameter_of(self.spec, weight) for weight in self._angles()):
+            codes = unpack_bits(arrays[name], self.angle_bits, self.array(name).shape)
+            values[name] = jnp.asarray(
+                ((codes + half) % 2**self.angle_bits - half) * step_of(self.angle_bits), self.dtype
+            )
+        held = [{name: values[name] for name in group} for group in (self.params, self.buffers)]
+        return dataclasses.replace(self, params=held[0], buffers=held[1])
 
     def alpha(self) -> Float[Array, " n_labels"]:
         """Return alpha of each label (n_labels,), also where all share one."""
@@ -104,6 +153,17 @@ def to_angles(z: Float[Array, "batch n"], angle_map: str, angle_scale: float) ->
     return angle_scale * ANGLE_MAPS[angle_map](z)
 
 
+def step_of(bits: int) -> float:
+    """Return the step of an angle register of so many bits, radians."""
+    return 2 * math.pi / 2**bits
+
+
+def rounded_angles(angles: Float[Array, "..."], bits: int) -> Float[Array, "..."]:
+    """Return the nearest multiples of 2 pi / 2^bits, with the gradient of `angles` as they are."""
+    rounded = jnp.round(angles / step_of(bits)) * step_of(bits)
+    return jax.lax.stop_gradient(rounded) + (angles - jax.lax.stop_gradient(angles))
+
+
 def parameter_of(spec: Circuit, weight: str) -> str:
     """Return the name of the head's parameter that holds a weight of the circuit."""
     return spec.readout_facts.parameter or "" if weight == "readout" else f"circuit.{weight}"
@@ -146,7 +206,8 @@ def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
         params["alpha.value"] = jnp.full(shape, options.alpha_init, dtype)
     else:
         params["alpha.raw"] = jnp.full(shape, inverse_softplus(options.alpha_init - ALPHA_FLOOR), dtype)
-    return QuantumHead(params, buffers, spec.n_outputs, dtype, spec, options.angle_map, options.angle_scale)
+    form = options.angle_map, options.angle_scale, options.angle_bits
+    return QuantumHead(params, buffers, spec.n_outputs, dtype, spec, *form)
 
 
 def inverse_softplus(value: float) -> float:

@@ -89,6 +89,9 @@ class QuantumOptions:
     `linear` (angle_scale * z)."""
     angle_scale: float = 1.5707963267948966
     """Largest angle in radians for the bounded maps, factor for `linear`; pi/2 by default."""
+    angle_bits: int | None = None
+    """Bits of every angle, of the inputs and of the trained gates: the nearest multiple of 2 pi / 2^bits, as an angle
+    register has it; none: those of the dtype. Coefficients of a readout are not angles."""
     init_scale: float = 0.1
     """Standard deviation of the initial ansatz angles (radians); `z_vec` weights start at 1/n_qubits plus it."""
     alpha_mode: str = "softplus"
@@ -115,6 +118,8 @@ class QuantumOptions:
         check_choice("head.angle_map", self.angle_map, ("tanh", "atan", "linear"))
         check_choice("head.alpha_mode", self.alpha_mode, ("softplus", "direct"))
         check_interval("head.angle_scale", self.angle_scale, 0, 100, open_low=True)
+        if self.angle_bits is not None:
+            check_positive_int("head.angle_bits", self.angle_bits, maximum=16)
         check_interval("head.init_scale", self.init_scale, 0, 100)
         check_interval("head.alpha_init", self.alpha_init, -math.inf, math.inf, open_low=True, open_high=True)
         if self.alpha_mode == "softplus" and self.alpha_init <= 1e-3:

@@ -118,8 +118,8 @@ class Predictor:
         As NPZ with every parameter as it was trained, or, `packed`, as safetensors with every number in as many bits as
         `size_of` counts: what predicts, and cannot be trained further. `load` reads both.
 
-        Raises InputError for a contender, for a head that its arrays would not give back, and for a head that is packed
-        already where `packed` is not set.
+        Raises InputError for a contender, for a head that its arrays would not give back, for a packed head where
+        `packed` is not set, and where it is set for a head with numbers that are not finite.
         """
         blank = self._checked_blank()
         record: dict[str, Any] = {
@@ -131,6 +131,9 @@ class Predictor:
             "provenance": self.provenance,
         }
         if packed:
+            for name, value in {**self.head.params, **self.head.buffers}.items():
+                if not np.isfinite(np.asarray(value)).all():
+                    raise InputError(f"`{name}` of the head is not finite: nothing that predicts can be packed")
             blank.check_stored({name: part.array for name, part in self.head.stored().items()})
             arrays = {name: part.array for name, part in self.stored().items()}
             write_tensors(path, arrays, {_PACKED: canonical_json(record)})
