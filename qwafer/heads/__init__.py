@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from qwafer._lazy import lazy_attributes
+from qwafer.heads.few_bits import MixtureOptions as MixtureOptions
 from qwafer.heads.few_bits import QuantisedOptions as QuantisedOptions
 from qwafer.heads.options import HEADS as HEADS
 from qwafer.heads.options import LOOP as LOOP
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from qwafer.heads._base import head_inputs as head_inputs
     from qwafer.heads._classical import LinearHead as LinearHead
     from qwafer.heads._classical import MlpHead as MlpHead
+    from qwafer.heads._mixture import MixtureHead as MixtureHead
     from qwafer.heads._predict import predict_logits as predict_logits
     from qwafer.heads._projection import orthonormal_frame as orthonormal_frame
     from qwafer.heads._projection import principal_axes as principal_axes

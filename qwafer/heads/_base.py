@@ -60,9 +60,17 @@ class Head(eqx.Module):
         return self.logits(features, program, key=key, train=train)
 
     def training_outputs(
-        self, features: Float[Array, "batch D"], program: Program | None, *, key: jax.Array
+        self,
+        features: Float[Array, "batch D"],
+        program: Program | None,
+        *,
+        weights: Float[Array, " batch"],
+        key: jax.Array,
     ) -> tuple[Float[Array, "batch n_labels"], Array | None]:
-        """Return the logits (batch, n_labels) in training, and what is added to the loss of the batch, if anything."""
+        """Return the logits (batch, n_labels) in training, and what is added to the loss of the batch, if anything.
+
+        `weights` (batch,) are those of the examples in the loss: what has weight 0 pads the batch.
+        """
         return self.logits(features, program, key=key, train=True), None
 
     def array(self, name: str) -> Array:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qwafer._checks import check_choice, check_interval, check_positive_int, plain_numbers
+from qwafer._errors import InputError
 from qwafer.heads.options import LABEL_OPTIONS, LOOP, WIDTH_OPTIONS, ClassicalOptions
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ PRECISIONS = ("bitnet", "1", "2", "4", "8", "16", "qesc")
 """How the weights of a layer may be stored."""
 CALIBRATIONS = ("max", "percentile", "mse")
 """How the range of a channel is found."""
+MOST_EXPERTS = 256
+"""Most experts of a mixture."""
 
 
 @dataclass(frozen=True)
@@ -81,4 +84,54 @@ class QuantisedOptions(ClassicalOptions):
         if option == "activation_bits" and self.precision != "qesc":
             inputs = "has inputs of 8 bits" if self.precision == "bitnet" else "leaves its inputs as they are"
             return f"head.precision is {self.precision}, which {inputs}"
+        return None
+
+
+@dataclass(frozen=True)
+class MixtureOptions(ClassicalOptions):
+    """Quantised experts, of which a router picks some for each example; see `MixtureHead`."""
+
+    standardize: bool = True
+    """Shift and scale each feature by its mean and standard deviation on the training split."""
+    experts: tuple[str, ...] = PRECISIONS
+    """The precision of each expert, as in `QuantisedOptions`; they are trained straight through."""
+    hidden: int | None = None
+    """Hidden units of each expert; none: linear maps."""
+    top_k: int = 2
+    """Experts that compute the logits of an example."""
+    balance: float = 1e-3
+    """Weight of the loss that balances the load of the experts (arXiv:2101.03961)."""
+    router_dropout: float = 0.0
+    """Dropout rate of the router's inputs in training, and where its uncertainty is asked for."""
+
+    sections: ClassVar[tuple[str, ...]] = LOOP
+    determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "initial projection.router": (*WIDTH_OPTIONS, "experts"),
+        "initial projection.experts": (*WIDTH_OPTIONS, "data.task", "experts", "hidden"),
+    }
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
+        if not isinstance(self.experts, tuple) or not 1 <= len(self.experts) <= MOST_EXPERTS:
+            raise InputError(f"`head.experts` must be a tuple of 1 to {MOST_EXPERTS} precisions, got {self.experts!r}")
+        for precision in self.experts:
+            check_choice("head.experts", precision, PRECISIONS)
+        if self.hidden is not None:
+            check_positive_int("head.hidden", self.hidden, maximum=65_536)
+        check_positive_int("head.top_k", self.top_k)
+        if self.top_k > len(self.experts):
+            raise InputError(f"`head.top_k` must be at most the {len(self.experts)} experts, got {self.top_k}")
+        check_interval("head.balance", self.balance, 0, 1e3)
+        check_interval("head.router_dropout", self.router_dropout, 0, 1, open_high=True)
+
+    def make(self, inputs: "HeadInputs") -> "Head":
+        """Return the untrained `MixtureHead`."""
+        from qwafer.heads._mixture import mixture_head
+
+        return mixture_head(self, inputs)
+
+    def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
+        """Return why `option` has no effect, as a clause; None where it has one."""
+        if option == "balance" and self.top_k == len(self.experts):
+            return f"head.top_k is {self.top_k}: every expert computes every example"
         return None

@@ -65,6 +65,7 @@ HEADS: Registry[Any] = Registry(
         "mlp": "qwafer.heads.options:MlpOptions",
         "trigonometric": "qwafer.heads.options:TrigonometricOptions",
         "quantised": "qwafer.heads.few_bits:QuantisedOptions",
+        "mixture": "qwafer.heads.few_bits:MixtureOptions",
         "tree": "qwafer.heads.options:TreeOptions",
     },
 )

@@ -96,7 +96,8 @@ def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
 
         def loss_of(params: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
             step_key = jax.random.fold_in(key, state.step)
-            logits, penalty = head.with_parameters(params).training_outputs(features, program, key=step_key)
+            own = head.with_parameters(params)
+            logits, penalty = own.training_outputs(features, program, weights=weights, key=step_key)
             loss = objective(logits, labels, weights)
             return loss if penalty is None else loss + penalty, loss
 
