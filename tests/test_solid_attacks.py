@@ -94,6 +94,7 @@ def base() -> SimpleNamespace:
         classes=np.arange(N) % K,
         one_hot=np.eye(K, dtype=np.uint8)[np.arange(N) % K],
         probabilities=1 / (1 + np.exp(-logits)),
+        samples=np.stack([1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(logits))], axis=2),
         predictions=(logits > 0).astype(np.int64),
         cuts=np.zeros(K),
         features=rng.normal(size=(N, D)).astype(np.float32),
@@ -147,6 +148,8 @@ def add_evaluation(table: Table) -> None:
     shapes = "N K, N K, N K, K, K"
     table.add("bca_metric_differences", difference, shapes, optional=" ".join(both), **two, **truth, **both)
 
+    table.add("uncertainty", evaluation.uncertainty, "S N K", probabilities=b.samples)
+    table.add("risk_coverage", evaluation.risk_coverage, "N, N", doubt=b.logits[:, 0], errors=b.labels[:, 0])
     soft = evaluation.fit_calibration(b.logits, b.one_hot, exclusive=True)
     compare = partial(evaluation.compare_calibration, calibration=soft)
     for labels in (b.one_hot, b.classes):
@@ -318,7 +321,7 @@ def add_heads(table: Table) -> None:
     def predicted(features: Any, head: Any, program: Any) -> Any:
         return heads.predict_logits(head, features, program, N)
 
-    for name in ("linear", "mlp", "trigonometric", "quantum"):
+    for name in ("linear", "mlp", "trigonometric", "quantised", "mixture", "quantum"):
         for standardize in (True, False):
             config = config_of(name, standardize=standardize)
             head, program = training.make_head(config, b.features, K, 0), training.make_program(config, K, N)
@@ -336,6 +339,18 @@ def add_heads(table: Table) -> None:
     table.add("head_inputs", lambda features: heads.head_inputs(features, K, 0).standardized(), "M D", **features)
     table.add("principal_axes", partial(heads.principal_axes, n_wires=2), "M D", **features)
     table.add("trigonometric_features", heads.trigonometric_features, "B n", marks="angles", angles=b.features[:, :2])
+    mixture = training.make_head(config_of("mixture", router_dropout=0.1), b.features, K, 0)
+    for name in ("routing", "load", "sampled_routing"):
+        table.add(f"MixtureHead.{name}", getattr(mixture, name), f"B {D}", marks="features", **features)
+    few_bits = training.make_head(config_of("quantised"), b.features, K, 0)
+    stored = {name: part.array for name, part in few_bits.stored().items()}
+
+    def with_stored(codes: Any, scale: Any) -> Any:
+        given = {"projection.linear.codes": codes, "projection.linear.scale": scale}
+        return few_bits.with_stored({**stored, **given})(b.features)
+
+    codes, scale = (stored[f"projection.linear.{kind}"] for kind in ("codes", "scale"))
+    table.add("Head.with_stored", with_stored, f"{len(codes)}, {K}", marks="scale", codes=codes, scale=scale)
     tree = lambda features: run_of("tree").predictor.head.logits(features)  # noqa: E731
     table.add("FittedTree.logits", tree, f"N {D}", **features)
 
@@ -439,6 +454,12 @@ NOT_ATTACKED = {
     "heads.MlpHead": "a record of `make_head`",
     "heads.QuantumHead": "a record of `make_head`",
     "heads.TrigonometricHead": "a record of `make_head`",
+    "heads.QuantisedHead": "a record of `make_head`",
+    "heads.MixtureHead": "a record of `make_head`",
+    "heads.Stored": "a record of `Head.stored`",
+    "heads.Head.check_stored": "a check that `Head.with_stored` makes",
+    "evaluation.Uncertainty": "a record of `uncertainty`",
+    "evaluation.RiskCoverage": "a record of `risk_coverage`",
     "training.has_converged": "reads the curves of a run",
     "objective.batches_digest": "a digest of the sampler's own rows",
     "objective.order_digest": "a digest of the sampler's own rows",
@@ -453,6 +474,8 @@ NOT_ATTACKED = {
 METHODS = {
     r"objective\.\w+\.(per_label|per_example|value|constants|level_at_zero)": "what `Objective` calls",
     r"heads\.\w*Head\.(logits|inputs|scores|standardized|layer)": "what `Head.__call__` calls",
+    r"heads\.\w*Head\.training_outputs": "what the compiled step calls",
+    r"heads\.\w+Head\.with_stored": "`Head.with_stored` of a kind of head",
 }
 TAKES_ARRAYS = re.compile(r"ndarray|Array|Sequence\[float\]|Weights")
 NO_ARRAY = re.compile(r"float \||key")
@@ -501,6 +524,7 @@ def public_arrays() -> dict[str, set[str]]:
 LEAF_BY_LEAF = {
     "engines.Program.__call__": {"weights"},
     "heads.Head.with_parameters": {"params"},
+    "heads.Head.with_stored": {"arrays"},
     "probes.threshold_fragility": {"val", "test"},
     "probes.function_subject": {"function"},
 }

@@ -126,7 +126,7 @@ def test_lists_are_on_every_command_line_that_takes_their_names(command, capsys)
 
 
 def test_every_option_has_a_meaning_and_its_default_is_taken_back():
-    from qwafer.config import RunConfig
+    from qwafer.config import RunConfig, tuples
     from qwafer.overrides import parse_overrides, with_options
     from qwafer.reference import option_groups
 
@@ -141,7 +141,8 @@ def test_every_option_has_a_meaning_and_its_default_is_taken_back():
             assert len(option.meaning) > 3, option.name
             ((name, given),) = parse_overrides([f"{option.name}={option.default}"])
             section, _, field = name.partition(".")
-            assert getattr(getattr(config, section), field) == (None if given.value == "none" else given.value), name
+            value = None if given.value == "none" else tuples(given.value)
+            assert getattr(getattr(config, section), field) == value, name
 
 
 def test_the_page_of_options_is_what_the_code_says(tmp_path, monkeypatch):

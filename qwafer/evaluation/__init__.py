@@ -28,3 +28,7 @@ from qwafer.evaluation.metrics import roc_auc as roc_auc
 from qwafer.evaluation.metrics import separation as separation
 from qwafer.evaluation.thresholds import Thresholds as Thresholds
 from qwafer.evaluation.thresholds import tune_thresholds as tune_thresholds
+from qwafer.evaluation.uncertainty import RiskCoverage as RiskCoverage
+from qwafer.evaluation.uncertainty import Uncertainty as Uncertainty
+from qwafer.evaluation.uncertainty import risk_coverage as risk_coverage
+from qwafer.evaluation.uncertainty import uncertainty as uncertainty

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
+from qwafer._io import key_seed
 from qwafer.engines import Program
 from qwafer.heads._base import HeadInputs
 from qwafer.heads._few_bits import FewBitHead, Layer
@@ -49,12 +51,30 @@ class MixtureHead(FewBitHead):
         """
         return self._probabilities(self.standardized(features), key)
 
+    def sampled_routing(
+        self, features: Float[Array, "batch D"], n_samples: int = 32, seed: int = 0
+    ) -> Float[Array, "n_samples batch n_experts"]:
+        """Return the router's probabilities (n_samples, batch, n_experts) under draws of its dropout,
+        each example with draws of its own.
+
+        `evaluation.uncertainty` takes from them what the router does not know (Monte-Carlo dropout: Gal and Ghahramani
+        2016, arXiv:1506.02142). Raises InputError for a head without `router_dropout`, whose samples would be equal.
+        """
+        check_positive_int("n_samples", n_samples)
+        if self.router_dropout == 0:
+            raise InputError("the router has no dropout to sample: train with head.router_dropout above 0")
+        x = self.standardized(features)
+        keys = jax.random.split(jax.random.key(key_seed(seed, "router dropout")), n_samples)
+        return jax.lax.map(lambda key: self._probabilities(x, key), keys)
+
     def load(self, features: Float[Array, "batch D"]) -> Float[Array, " n_experts"]:
         """Return the part of the assignments (n_experts,) that each expert gets: 1 / n_experts each is balance, zeros
-        are experts that do nothing.
+        are experts that do nothing, NaN where a feature is.
         """
-        chosen = jax.lax.top_k(self.routing(features), self.top_k)[1]
-        return jnp.bincount(chosen.reshape(-1), length=self.n_experts) / chosen.size
+        p = self.routing(features)
+        chosen = jax.lax.top_k(p, self.top_k)[1]
+        found = jnp.bincount(chosen.reshape(-1), length=self.n_experts) / chosen.size
+        return jnp.where(jnp.isfinite(p).all(), found, jnp.nan)
 
     def logits(
         self,

@@ -1,0 +1,121 @@
+"""Packed ternary products and routed experts against float32, in one run: `python benchmarks/popcount.py [--out FILE]`.
+
+Contenders take turns; every one is checked against the product of the whole numbers before a time is printed. Times are
+medians over turns, of one thread: set OMP_NUM_THREADS=1.
+"""
+
+import argparse
+import functools
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qwafer._io import write_json
+from qwafer.heads import MixtureOptions, head_inputs
+from qwafer.heads._popcount import popcount_product, sign_planes, ternary_planes
+
+SHAPES = ((1, 1024, 256), (1, 1024, 1024), (1, 128, 8), (64, 1024, 256), (256, 1024, 256), (256, 128, 8))
+"""Examples, inputs, outputs."""
+PLANES = (1, 8)
+TURNS = 15
+TURN_SECONDS = 0.02
+
+
+def in_turns(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Return the median microseconds of each call; every turn is some 20 ms of one contender."""
+    counts, found = {}, {name: [] for name in calls}
+    for name, call in calls.items():
+        jax.block_until_ready(call())
+        start = time.perf_counter()
+        jax.block_until_ready([call() for _ in range(3)])
+        counts[name] = max(3, int(3 * TURN_SECONDS / (time.perf_counter() - start)))
+    for _ in range(TURNS):
+        for name, call in calls.items():
+            call()
+            start = time.perf_counter()
+            for _ in range(counts[name]):
+                jax.block_until_ready(call())
+            found[name].append((time.perf_counter() - start) / counts[name] * 1e6)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def products(rows: int, n: int, n_out: int) -> dict[str, float]:
+    """Return the microseconds of each way to multiply inputs (rows, n) by ternary weights (n, n_out)."""
+    rng = np.random.default_rng(n)
+    weights = rng.integers(-1, 2, (n, n_out))
+    mask, sign = ternary_planes(jnp.asarray(weights))
+    floats, small = jnp.asarray(weights, "float32"), jnp.asarray(weights, "int8")
+    calls: dict[str, Callable[[], Any]] = {}
+    expected: dict[str, np.ndarray] = {}
+
+    def add(name: str, function: Callable[..., Any], *arguments: Any, values: np.ndarray) -> None:
+        run = jax.jit(function).lower(*arguments).compile()
+        calls[name], expected[name] = (lambda: run(*arguments)), values
+
+    for planes in PLANES:
+        codes = 2 * rng.integers(0, 2**planes, (rows, n)) - (2**planes - 1)
+        whole, x = codes @ weights, jnp.asarray(codes, "float32")
+        if planes == 1:
+            add("float32 xla", lambda x, w: x @ w, x, floats, values=whole)
+            calls["float32 numpy"] = functools.partial(np.matmul, np.asarray(x), np.asarray(floats))
+            expected["float32 numpy"] = whole
+            add("int8 codes, float32 inputs", lambda x, w: x @ w.astype("float32"), x, small, values=whole)
+        packed = jax.jit(sign_planes, static_argnums=1)(jnp.asarray(codes), planes)
+        add(f"popcount, {planes} plane(s)", popcount_product, packed, mask, sign, values=whole)
+        add(
+            f"popcount, {planes} plane(s), packing included",
+            lambda x, m, s, planes=planes: popcount_product(sign_planes(x, planes), m, s),
+            *(x, mask, sign),
+            values=whole,
+        )
+    for name, call in calls.items():
+        np.testing.assert_array_equal(np.asarray(call()), expected[name], err_msg=name)
+    return in_turns(calls)
+
+
+def mixtures(rows: int, n: int, hidden: int) -> dict[str, float]:
+    """Return the microseconds of packed mixtures of 8-bit experts, by their number and `top_k`."""
+    features = np.random.default_rng(0).normal(size=(rows, n)).astype(np.float32)
+    calls = {}
+    for n_experts, top_k in ((1, 1), (4, 1), (16, 1), (16, 2), (16, 16)):
+        options = MixtureOptions(experts=("8",) * n_experts, hidden=hidden, top_k=top_k)
+        head = options.make(head_inputs(features, 8, 0)).packed()
+        run = jax.jit(lambda head, x: head.logits(x, None)).lower(head, features).compile()
+        calls[f"{top_k} of {n_experts} experts"] = lambda run=run, head=head: run(head, features)
+    return in_turns(calls)
+
+
+def main() -> int:
+    """Measure, print, and write what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="where to write the numbers as JSON")
+    arguments = parser.parse_args()
+    record: dict[str, Any] = {"jax": jax.__version__, "threads": 1, "products": [], "mixtures": []}
+    for kind, measure, shapes in (
+        ("products", products, SHAPES),
+        ("mixtures", mixtures, ((1, 1024, 256), (256, 1024, 256))),
+    ):
+        for shape in shapes:
+            found = measure(*shape)
+            base = next(iter(found.values()))
+            record[kind].append({"shape": shape, "microseconds": found})
+            print(f"{' x '.join(map(str, shape))}", flush=True)
+            for name, value in found.items():
+                print(f"  {name:42} {value:10.1f} us   {base / value:6.2f} x")
+    if arguments.out:
+        write_json(arguments.out, record)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
