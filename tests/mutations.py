@@ -30,7 +30,7 @@ from qwafer.data import read_edge_iiot, read_lswmd, read_maps, synthetic_maps
 from qwafer.data.edge_iiot import COLUMNS, LABEL
 from qwafer.data.outside_2 import read_outside_2
 from qwafer.experiment import Experiment, load_experiment
-from qwafer.heads import LinearOptions, MlpOptions
+from qwafer.heads import LinearOptions, MlpOptions, QuantisedOptions
 from qwafer.networks.wafercnn import training_record
 from qwafer.overrides import build, known_options, named, parse_overrides
 from qwafer.sweeps import OutputDirectory
@@ -113,6 +113,7 @@ READERS: Mapping[str, tuple[str, Callable[[Path], Any]]] = {
     "safetensors": ("weights.safetensors", read_checkpoint),
     "network": ("weights.safetensors", training_record),
     "predictor": ("predictor.npz", Predictor.load),
+    "packed": ("packed.safetensors", Predictor.load),
     "model": ("model.safetensors", Model.load),
     "result": ("run.json", _result),
     "result_arrays": ("run.npz", _result_arrays),
@@ -153,6 +154,9 @@ def write_corpus(folder: Path) -> None:
     run = train(config, features.task("any"), 0)
     assert run.predictor is not None
     run.predictor.save(at("predictor.npz"))
+    few_bits = train(replace(config, head=QuantisedOptions(hidden=4)), features.task("any"), 0)
+    assert few_bits.predictor is not None
+    few_bits.predictor.save(at("packed.safetensors"), packed=True)
     Model.from_run(run, extractor("spatial")).save(at("model.safetensors"))
     run.save(at("run.json"))
     at("experiment.toml").write_text(EXPERIMENT)
