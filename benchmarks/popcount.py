@@ -13,9 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +23,8 @@ from qwafer.heads._popcount import popcount_product, sign_planes, ternary_planes
 
 SHAPES = ((1, 1024, 256), (1, 1024, 1024), (1, 128, 8), (64, 1024, 256), (256, 1024, 256), (256, 128, 8))
 """Examples, inputs, outputs."""
+MIXTURES = ((1, 1024, 256), (256, 1024, 256))
+"""Examples, inputs, hidden units of each expert."""
 PLANES = (1, 8)
 TURNS = 15
 TURN_SECONDS = 0.02
@@ -69,11 +68,11 @@ def products(rows: int, n: int, n_out: int) -> dict[str, float]:
             add("float32 xla", lambda x, w: x @ w, x, floats, values=whole)
             calls["float32 numpy"] = functools.partial(np.matmul, np.asarray(x), np.asarray(floats))
             expected["float32 numpy"] = whole
-            add("int8 codes, float32 inputs", lambda x, w: x @ w.astype("float32"), x, small, values=whole)
+            add("int8 weights", lambda x, w: x @ w.astype("float32"), x, small, values=whole)
         packed = jax.jit(sign_planes, static_argnums=1)(jnp.asarray(codes), planes)
-        add(f"popcount, {planes} plane(s)", popcount_product, packed, mask, sign, values=whole)
+        add(f"popcount, {planes} plane{'s' * (planes > 1)}", popcount_product, packed, mask, sign, values=whole)
         add(
-            f"popcount, {planes} plane(s), packing included",
+            f"popcount, {planes} plane{'s' * (planes > 1)} and packing",
             lambda x, m, s, planes=planes: popcount_product(sign_planes(x, planes), m, s),
             *(x, mask, sign),
             values=whole,
@@ -95,23 +94,30 @@ def mixtures(rows: int, n: int, hidden: int) -> dict[str, float]:
     return in_turns(calls)
 
 
+def table(record: dict[str, Any]) -> str:
+    """Return what was measured as two Markdown tables, microseconds."""
+    parts = []
+    for kind in ("products", "mixtures"):
+        names = list(record[kind][0]["microseconds"])
+        parts.append("| examples x inputs x outputs | " + " | ".join(names) + " |\n|---|" + "--:|" * len(names))
+        for entry in record[kind]:
+            cells = (f"{entry['microseconds'][name]:,.1f}" for name in names)
+            parts[-1] += f"\n| {' x '.join(f'{n:,}' for n in entry['shape'])} | {' | '.join(cells)} |"
+    return "\n\n".join(parts)
+
+
 def main() -> int:
     """Measure, print, and write what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="where to write the numbers as JSON")
     arguments = parser.parse_args()
-    record: dict[str, Any] = {"jax": jax.__version__, "threads": 1, "products": [], "mixtures": []}
-    for kind, measure, shapes in (
-        ("products", products, SHAPES),
-        ("mixtures", mixtures, ((1, 1024, 256), (256, 1024, 256))),
-    ):
-        for shape in shapes:
-            found = measure(*shape)
-            base = next(iter(found.values()))
-            record[kind].append({"shape": shape, "microseconds": found})
-            print(f"{' x '.join(map(str, shape))}", flush=True)
-            for name, value in found.items():
-                print(f"  {name:42} {value:10.1f} us   {base / value:6.2f} x")
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as in qwafer's own processes
+    shapes = {"products": SHAPES, "mixtures": MIXTURES}
+    record: dict[str, Any] = {"jax": jax.__version__, "numpy": np.__version__, "threads": 1}
+    for kind, measure in (("products", products), ("mixtures", mixtures)):
+        record[kind] = [{"shape": shape, "microseconds": measure(*shape)} for shape in shapes[kind]]
+    print(table(record))
     if arguments.out:
         write_json(arguments.out, record)
     return 0

@@ -350,7 +350,8 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     """Which examples, which labels, which split."""
     head: Any = field(default_factory=QuantumOptions)
-    """Options of the head: `QuantumOptions`, `LinearOptions`, `MlpOptions`, `TreeOptions`, or a head of one's own."""
+    """Options of the head: `QuantumOptions`, `LinearOptions`, `MlpOptions`, `QuantisedOptions`, `MixtureOptions`,
+    `TreeOptions`, or a head of one's own."""
     circuit: Any = None
     """Options of the circuit (`LayeredOptions`, the default, or one's own); None for a head that runs none."""
     engine: Any = None

@@ -48,6 +48,7 @@ def test_every_angle_is_a_multiple_of_the_step(readout):
 
 def test_gradients_are_those_at_the_rounded_angles():
     options = config(4, init_scale=1.0)
+    options = dataclasses.replace(options, circuit=dataclasses.replace(CIRCUIT, n_qubits=2, n_layers=1))
     head = make_head(options, DATA.features, 2, 0)
     program = make_program(options, 2, 20)
     x = DATA.features[:20]
@@ -62,14 +63,18 @@ def test_gradients_are_those_at_the_rounded_angles():
     assert np.abs(np.asarray(through["projection.weight"])).max() > 0
 
 
-def test_a_run_and_its_packed_file(tmp_path):
-    result = train(config(3, init_scale=2.0), DATA, 0)
-    predictor = result.predictor
+@pytest.fixture(scope="module")
+def run():
+    return train(config(3, init_scale=2.0), DATA, 0)
+
+
+def test_a_run_and_its_packed_file(run, tmp_path):
+    predictor = run.predictor
     head = predictor.head
     n_angles = 2 * 3 * 3 + 2 * 3 * 3
     others = {**head.params, **head.buffers}
     floats = sum(value.size for name, value in others.items()) - n_angles
-    assert result.n_parameters.bits == 3 * n_angles + 32 * floats
+    assert run.n_parameters.bits == 3 * n_angles + 32 * floats
     packed = head.packed()
     assert np.abs(np.asarray(packed.params["circuit.ansatz"])).max() <= np.pi + 1e-6
     program = make_program(predictor.config, 2, len(DATA.features))
@@ -83,8 +88,8 @@ def test_a_run_and_its_packed_file(tmp_path):
     assert size_of(loaded) == size_of(predictor)
 
 
-def test_what_is_not_finite_stays_so(tmp_path):
-    predictor = train(config(3), DATA, 0).predictor
+def test_what_is_not_finite_stays_so(run, tmp_path):
+    predictor = run.predictor
     head = predictor.head
     broken = head.with_parameters(
         {**head.params, "circuit.ansatz": jnp.full_like(head.params["circuit.ansatz"], jnp.nan)}

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from qwafer.heads import QuantisedOptions, head_inputs
 from qwafer.heads._quantisers import Quantiser, quantise, quantise_inputs
-from qwafer.heads.few_bits import CALIBRATIONS, PRECISIONS
+from qwafer.heads.few_bits import PRECISIONS
 
 BITS = (2, 4, 8, 16)
 FEATURES = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
@@ -116,7 +116,7 @@ def made(**options):
     return QuantisedOptions(standardize=False, **options).make(head_inputs(FEATURES, 3, 0, standardize=False))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["1", "4", "bitnet", "qesc"])
 def test_gradients_go_straight_through(precision):
     """dL/dW = X_q^T C and dL/dx = C W_q^T for L = sum C * (X_q W_q + b): rounding counts as the identity."""
     head = made(precision=precision)
@@ -145,8 +145,10 @@ def test_post_training_quantisation_trains_in_float32_and_predicts_quantised():
     np.testing.assert_allclose(head.logits(FEATURES, None), FEATURES @ (codes * scale), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("calibration", CALIBRATIONS)
+@pytest.mark.parametrize(
+    ("precision", "calibration"),
+    [*((name, "max") for name in ("1", "4", "bitnet", "qesc")), ("4", "percentile"), ("4", "mse")],
+)
 def test_zeros_and_what_is_not_finite(precision, calibration):
     codes, scale = quantised(np.zeros((4, 2), np.float32), precision, calibration=calibration)
     assert (codes * scale == 0).all()

@@ -63,3 +63,16 @@ def test_samples_of_the_router():
     np.testing.assert_allclose(nothing.total, np.log(3), rtol=1e-4)  # and nothing to tell the experts apart by
     with pytest.raises(InputError, match="no dropout to sample"):
         MixtureOptions().make(head_inputs(x, 2, 0)).sampled_routing(x)
+
+
+def test_the_page_shows_what_was_measured():
+    import importlib.util
+    import json
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[1]
+    spec = importlib.util.spec_from_file_location("popcount_benchmark", root / "benchmarks" / "popcount.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    record = json.loads((root / "benchmarks" / "results" / "popcount.json").read_text())
+    assert module.table(record) in (root / "docs" / "small.md").read_text(encoding="utf-8")
