@@ -112,7 +112,6 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where to write the numbers as JSON")
     arguments = parser.parse_args()
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as in qwafer's own processes
     shapes = {"products": SHAPES, "mixtures": MIXTURES}
     record: dict[str, Any] = {"jax": jax.__version__, "numpy": np.__version__, "threads": 1}
     for kind, measure in (("products", products), ("mixtures", mixtures)):
