@@ -140,7 +140,7 @@ def _check_arms(
     def payload(arm: str) -> dict[str, Any]:
         return {**run_payload(experiment.arms[arm], sources[arm].path, seed), "n_seeds": n_seeds}
 
-    executor.run([Job(arm, CHECK, payload(arm)) for arm in arms], note)
+    executor.run([Job(arm, CHECK, payload(arm), family=arm) for arm in arms], note)
     failures = {arm: failures[arm] for arm in arms if arm in failures}  # in the order of the arms, not of time
     for arm, failure in failures.items():
         if failure.type in ("InputError", "CapabilityError", "MemoryError"):
