@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Real
 
 from qwafer._arrays import shaped
+from qwafer._process import compiler_options
 from qwafer.engines import Program
 from qwafer.engines.cache import cleared
 from qwafer.heads._base import Head
@@ -36,7 +37,7 @@ def predict_logits(
 @cleared
 @functools.lru_cache(maxsize=64)
 def _forward(program: Program | None) -> Callable[[Head, Any], jax.Array]:
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def forward(head: Head, features: Any) -> jax.Array:
         return head.logits(jnp.asarray(features, head.dtype), program)
 

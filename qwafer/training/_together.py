@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qwafer._errors import InputError
+from qwafer._process import compiler_options
 from qwafer.config import RunConfig
 from qwafer.engines import Program
 from qwafer.engines.cache import cleared
@@ -227,7 +228,7 @@ def steps_together(program: Program | None) -> Callable[..., tuple[State, Totals
     one = one_step(program)
     axes = EpochArrays(None, None, 0, 0, 0, 0)  # type: ignore[arg-type]
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def run(
         heads: Any, objectives: Any, states: State, batch: EpochArrays, keys: Any, start: Any, stop: Any, counts: Any
     ) -> tuple[State, Totals]:
