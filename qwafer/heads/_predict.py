@@ -13,6 +13,7 @@ from qwafer._arrays import shaped
 from qwafer._process import compiler_options
 from qwafer.engines import Program
 from qwafer.engines.cache import cleared
+from qwafer.engines.process import check_not_forked
 from qwafer.heads._base import Head
 
 
@@ -24,6 +25,7 @@ def predict_logits(
 
     `program` must be one for `batch` examples (None for a classical head). The result does not depend on what pads.
     """
+    check_not_forked()
     forward = _forward(program)
     parts = []
     for start in range(0, len(features), batch):

@@ -41,8 +41,8 @@ def train_payload(
     """Return the payload of `train_run`: the result goes to `out`; see there for the rest."""
     return {
         **run_payload(config, features, seed),
-        "out": str(out.resolve()),
-        "checkpoints": None if checkpoints is None else str(checkpoints.resolve()),
+        "out": str(out.absolute()),
+        "checkpoints": None if checkpoints is None else str(checkpoints.absolute()),
         "store_all": store_all,
         "measure": measure,
     }

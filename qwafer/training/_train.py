@@ -16,6 +16,7 @@ from qwafer._io import digest, hash_texts, key_seed
 from qwafer._process import free_memory_maps
 from qwafer.config import RunConfig
 from qwafer.engines import Program
+from qwafer.engines.process import check_not_forked
 from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import Head, predict_logits
@@ -97,6 +98,7 @@ class Run:
 
     def __init__(self, config: RunConfig, prepared: Prepared, seed: int, directory: str | Path | None):
         self.config, self.prepared, self.seed = config, prepared, seed
+        check_not_forked()
         options = config.training
         features, labels = prepared.part("train")
         self.val = prepared.part("val")

@@ -100,15 +100,15 @@ def _flops(plan: str, spec: CircuitSpec, batch: int, gradient: bool, chunks: int
     return 2 * _amplitudes(n) * batch * products * step_count(spec) * passes
 
 
-_SCHROEDINGER = {True: (30, 15, 1.2e-3, 0.4e-3, 1.7e-3), False: (10, 3, 0.43e-3, 0.22e-3, 0.23e-3)}
+_SCHROEDINGER = {True: (20, 16, 1.9e-3, 0.21e-3, 1.74e-3), False: (10, 3, 0.43e-3, 0.22e-3, 0.23e-3)}
 """Microseconds of a call, of a step, per number of the batch's states, per number and step, and per number, step and
 block of wires; with gradients and without."""
 _HEISENBERG = {
-    True: (25, 15, 1e-3, 2.6e-3, 4.5e-5, 1e-3, 5e-3),
-    False: (12, 7, 0.45e-3, 1.07e-3, 0.64e-5, 0.88e-3, 0.0),
+    True: (30, 17, 1.5e-3, 3.6e-3, 6e-5, 4.5e-5, 0.25e-3, 6e-3),
+    False: (12, 7, 0.45e-3, 1.07e-3, 0.0, 0.64e-5, 0.88e-3, 0.0),
 }
 """Microseconds of a call, of a further layer, per entry turned in the first layer and in a further one, and per example
-for each of 3^n, of 3^(n / 2) and of n."""
+for each of 3^n, of 3^n per output, of 3^(n / 2) and of n."""
 
 
 def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float:
@@ -118,10 +118,11 @@ def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float
     if plan == "product":
         return 30 + scale * (1.0 if gradient else 0.3) * batch * n * (layers + 1) * 2e-2
     if plan == "heisenberg":
-        call, further, first, later, words, halves, wires = _HEISENBERG[gradient]
+        call, further, first, later, words, products, halves, wires = _HEISENBERG[gradient]
         turned = outputs * 4**n * len(wiring.blocks(n, wiring.PAIR))
         evolve = turned * (first + (layers - 1) * later)
-        evaluate = batch * (outputs * 3**n * words + 3 ** (-(-n // 2)) * (2 + outputs) * halves + n * wires)
+        halved = 3 ** (-(-n // 2)) * (2 + outputs) * halves
+        evaluate = batch * (3**n * (words + outputs * products) + halved + n * wires)
         return call + further * (layers - 1) + scale * (evolve + evaluate)
     call, step, number, by_step, by_block = _SCHROEDINGER[gradient]
     blocks, steps = len(wiring.blocks(n, wiring.BLOCK)), step_count(spec)
