@@ -121,7 +121,7 @@ def read_or_set_aside(
     if not os.path.lexists(path):
         return None
     try:
-        if not path.is_file():
+        if not (path.is_file() or path.is_dir()):
             raise damage(f"{path} is not a regular file")
         return read(path)
     except damage as error:

@@ -71,16 +71,12 @@ def save_record(path: str | Path, record: Any) -> None:
 def load_record(cls: type[T], path: str | Path) -> T:
     """Return the record at `path`; raise RecordError for a damaged file, InputError for one that holds another.
 
-    A file without the schema, or of this schema without the checksum, that every such record is written with is
-    damaged, too.
+    A file without the schema that every such record is written with is damaged, too.
     """
     form = read_json(path)
     content, schema = unsealed(form, str(path)), getattr(cls, "SCHEMA", None)
-    if schema is not None:
-        if not isinstance(form, Mapping) or "schema" not in form:
-            raise RecordError(f"{path} is damaged: it must hold a JSON object of the schema {schema}")
-        if content is form and form["schema"] == schema:
-            raise RecordError(f"{path} is damaged: it has lost its checksum")
+    if schema is not None and (not isinstance(form, Mapping) or "schema" not in form):
+        raise RecordError(f"{path} is damaged: it must hold a JSON object of the schema {schema}")
     return from_json(cls, content, str(path))
 
 

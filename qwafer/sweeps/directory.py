@@ -358,7 +358,12 @@ def _check_copy(path: Path, result: RunResult, earlier: Mapping[int, RunResult])
 
 
 def _difference(record: DirectoryRecord, experiment: Experiment) -> str:
-    """Return the first difference between the recorded experiment and this one, in words."""
+    """Return the names of the recorded experiment and this one, where they differ, and the first other difference."""
+    names = "" if record.name == experiment.name else f"{record.name} there, {experiment.name} here; "
+    return names + _option_that_differs(record, experiment)
+
+
+def _option_that_differs(record: DirectoryRecord, experiment: Experiment) -> str:
     there, here = list(record.arms), list(experiment.arms)
     if not set(there) <= set(here):
         return f"arms {', '.join(there)} there, {', '.join(here)} here: arms may join, but none may leave"
@@ -370,7 +375,7 @@ def _difference(record: DirectoryRecord, experiment: Experiment) -> str:
     for field in ("baseline", "metric"):
         if getattr(record, field) != getattr(experiment, field):
             return f"{field} {getattr(record, field)} there, {getattr(experiment, field)} here"
-    return f"{record.name} there, {experiment.name} here, with other options"
+    return "its configuration has other options"
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
