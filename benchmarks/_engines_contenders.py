@@ -52,11 +52,12 @@ def qwafer_engine(name: str, **options: Any) -> Callable[..., tuple[Step, dict[s
     """Return the maker of steps by qwafer's engine `name`."""
 
     def make(n: int, layers: int, batch: int, dtype: str) -> tuple[Step, dict[str, Any]]:
-        from qwafer import engines
+        from qwafer import compiler_options, engines
         from qwafer.circuits import CircuitSpec
 
         program = engines.get(name, **options).program(CircuitSpec(n, layers, dtype=dtype), batch)
-        return _jax_step(lambda w, x: program({"ansatz": w}, x)[:, 0]), program.info
+        info = {**program.info, "compiler_options": compiler_options()}  # as qwafer's training compiles it
+        return _jax_step(lambda w, x: program({"ansatz": w}, x)[:, 0]), info
 
     return make
 

@@ -77,7 +77,8 @@ class Worker:
             while True:
                 start = time.perf_counter()
                 step, info = self.make(n, layers, batch // parts, self.dtype)
-                compiled = jax.jit(_in_parts(step, parts)).lower(*arguments).compile()
+                lowered = jax.jit(_in_parts(step, parts)).lower(*arguments)
+                compiled = lowered.compile(compiler_options=info.get("compiler_options"))
                 needed = compiled.memory_analysis().temp_size_in_bytes
                 if needed <= memory or parts * 4 > batch:
                     break

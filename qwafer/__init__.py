@@ -15,6 +15,7 @@ from qwafer._lazy import lazy_attributes
 if TYPE_CHECKING:
     from qwafer import engines as engines
     from qwafer import probes as probes
+    from qwafer._process import compiler_options as compiler_options
     from qwafer._process import configure_jax as configure_jax
     from qwafer.backbones import features_from_maps as features_from_maps
     from qwafer.circuits import CircuitSpec as CircuitSpec

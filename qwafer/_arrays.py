@@ -96,7 +96,7 @@ def check_traced(
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         wanted = ", ".join(map(str, shape))
         raise InputError(f"`{name}` must be an array of shape ({wanted}), got {type(value).__name__}")
-    if "float" not in str(value.dtype) and (floating or getattr(value.dtype, "kind", "") not in "iu"):
+    if "float" not in str(value.dtype) and (floating or getattr(value.dtype, "kind", "") not in ("i", "u")):
         raise InputError(f"`{name}` must hold {'floating-point' if floating else 'real'} numbers, got {value.dtype}")
     check_unmasked(name, value)
     check_shape(name, value, shape, lengths)

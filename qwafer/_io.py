@@ -118,12 +118,14 @@ def read_or_set_aside(
     That is, where `read` raises `damage`, the file is renamed `NAME.damaged`, with those of `beside` that are there,
     and a `UserWarning` says so: whoever calls makes it again. Only for files of a folder that the caller holds.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
+        if not (path.is_file() or path.is_dir()):
+            raise damage(f"{path} is not a regular file")
         return read(path)
     except damage as error:
-        aside = [_set_aside(each) for each in (path, *beside) if each.exists()]
+        aside = [_set_aside(each) for each in (path, *beside) if os.path.lexists(each)]
         warnings.warn(f"{error}; it was set aside as {aside[0].name}, and is made again", UserWarning, stacklevel=2)
         return None
 
@@ -145,7 +147,7 @@ def npz_damage(path: Path) -> str | None:
 
 def _set_aside(path: Path) -> Path:
     names = (f"{path.name}{DAMAGED}{number}" for number in ("", *(f"-{i}" for i in range(2, 1000))))
-    aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    aside = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
     path.rename(aside)
     return aside
 

@@ -59,6 +59,18 @@ def configure_jax(*, x64: bool = True) -> None:
     enable_xla_cache()
 
 
+def compiler_options() -> dict[str, bool]:
+    """Return the options with which circuits of engine `xla` compile faster: `jax.jit(f, compiler_options=...)`.
+
+    On a CPU, XLA's older emitters of kernels take a half to a quarter of the CPU time of the present ones for programs
+    that are as fast (`benchmarks/engines.py`); elsewhere there are none. JAX takes them for the outermost `jax.jit`
+    alone. The library's own training and evaluation are compiled so.
+    """
+    import jax
+
+    return {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}
+
+
 @functools.cache
 def avoid_async_dispatch() -> None:
     """Switch off JAX's asynchronous dispatch on the CPU, or warn where JAX has computed already and keeps it."""
@@ -101,7 +113,7 @@ def enable_xla_cache(directory: str | Path | None = None) -> Path | None:
     if path is not None:
         if _is_own_cache(path, default=path == cache_folder("xla")):
             prune(path, XLA_CACHE_BYTES)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return path
 
 

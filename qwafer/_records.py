@@ -69,13 +69,22 @@ def save_record(path: str | Path, record: Any) -> None:
 
 
 def load_record(cls: type[T], path: str | Path) -> T:
-    """Return the record at `path`; raise RecordError for a damaged file, InputError for one that holds another."""
-    return from_json(cls, unsealed(read_json(path), str(path)), str(path))
+    """Return the record at `path`; raise RecordError for a damaged file, InputError for one that holds another.
+
+    A file without the schema that every such record is written with is damaged, too.
+    """
+    form = read_json(path)
+    content, schema = unsealed(form, str(path)), getattr(cls, "SCHEMA", None)
+    if schema is not None and (not isinstance(form, Mapping) or "schema" not in form):
+        raise RecordError(f"{path} is damaged: it must hold a JSON object of the schema {schema}")
+    return from_json(cls, content, str(path))
 
 
 @reads("is not valid JSON", error=RecordError)
 def read_json(path: str | Path) -> Any:
-    """Return the plain data of a JSON file; raise RecordError where it is not valid JSON."""
+    """Return the plain data of a JSON file; raise RecordError where it is not valid JSON, or not a regular file."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError("it is not a regular file")
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 

@@ -40,6 +40,8 @@ MARGIN = 0.01
 MAX_SEEDS = 10_000
 """Seeds of an experiment, at most."""
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+LONGEST_NAME = 100
+"""Bytes of the name of an experiment or an arm, at most: each is the name of a folder."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,18 @@ class Experiment:
             self.name in ("", "..")
             or self.name != Path(self.name).name
             or "\\" in self.name
-            or len(self.name.encode()) > 100
+            or len(self.name.encode()) > LONGEST_NAME
         ):
             raise InputError(
-                f"`name` must be a name of at most 100 bytes for the output directory, not a path, got {self.name!r}"
+                f"`name` must be a name of at most {LONGEST_NAME} bytes for the output directory, not a path, got "
+                f"{self.name!r}"
             )
         check_interval("margin", self.margin, 0, 0.5, open_low=True)
         for arm in self.arms:
-            if not ARM_NAME.fullmatch(arm):
+            if not ARM_NAME.fullmatch(arm) or len(arm) > LONGEST_NAME:
                 raise InputError(
-                    "the name of an arm must be letters, digits, `_`, `.`, `+` or `-`, starting with a letter or "
-                    f"digit, got {arm!r}"
+                    f"the name of an arm must be at most {LONGEST_NAME} letters, digits, `_`, `.`, `+` or `-`, "
+                    f"starting with a letter or digit, got {arm[:120]!r}"
                 )
         seen: dict[str, str] = {}
         for arm in self.arms:
@@ -311,7 +314,8 @@ def find_experiment(path_or_name: str | Path) -> Path:
             f"there is no experiment {name!r}: give the path of a TOML file, or one of "
             f"{', '.join(sorted(known)) or 'none'}"
         )
-    raise InputError(f"{path} does not exist: give the path of an experiment's TOML file")
+    what = "is not a file" if path.exists() else "does not exist"
+    raise InputError(f"{path} {what}: give the path of an experiment's TOML file")
 
 
 def shipped_experiments() -> list[Path]:

@@ -85,6 +85,8 @@ class Model:
         """
         if result.predictor is None:
             raise InputError("the result holds no trained head: take the one that `train` returns")
+        if not isinstance(backbone, (Extractor, Mapping)):
+            raise InputError(f"`backbone` must be an Extractor or a provenance, got {type(backbone).__name__}")
         made = backbone if isinstance(backbone, Extractor) else _from_provenance(backbone)
         run = {
             "config": result.config,

@@ -413,7 +413,8 @@ def test_workers_leave_when_their_parent_dies(tmp_path):
 
 def taken_by(slots, families):
     """Return the order of jobs when `slots` slots take one job after the other, in turn."""
-    waiting = running._Waiting([Job(f"{family or 'none'}{i}", "any:thing", family=family) for i, family in families])
+    jobs = [Job(f"{family or 'none'}{i}", "any:thing", family=family) for i, family in families]
+    waiting = running._Waiting(jobs, dict.fromkeys(range(slots), ""))
     return [waiting.take(i % slots).key for i in range(len(families))], waiting.take(0)
 
 
@@ -436,3 +437,13 @@ def test_a_process_keeps_its_family(run):
     families = [{pids[f"work-{i}"] for i in range(start, 6, 2)} for start in (0, 1)]
     assert [len(family) for family in families] == [1, 1]
     assert families[0] != families[1]
+
+
+def test_a_process_keeps_its_family_from_one_call_to_the_next(jobs_module):
+    def pids(executor, order):
+        work = {"do": "work", "seconds": 0.3}
+        jobs = [Job(family, f"{jobs_module}:act", work, family=family) for family in order]
+        return {key: result["pid"] for key, result in run_all(executor, jobs).items()}
+
+    with LocalProcesses(2) as executor:
+        assert pids(executor, "ab") == pids(executor, "ba")

@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qwafer import engines
 from qwafer._errors import InputError
 from qwafer._records import save_record
 from qwafer.ablate import main
+from qwafer.circuits import CircuitSpec, GateCircuit
 from qwafer.config import DataConfig
+from qwafer.engines.expected import expected_steps
 from qwafer.execution import Threads, processes
 from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet
@@ -439,3 +442,29 @@ def test_help_is_light(verb):
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"usage: python -m qwafer.{verb}" in shown.stdout
     assert shown.stdout.splitlines()[-1] == "status 0"
+
+
+def test_expected_steps_are_known_for_the_slow_default_alone():
+    spec = CircuitSpec(4, 2)
+    expected = expected_steps(engines.get("catalyst"), spec, 64)
+    assert list(expected) == ["catalyst", "xla"]
+    assert expected["catalyst"] > 20 * expected["xla"] > 0
+    for engine in (engines.get("xla"), engines.get("reference"), engines.get("catalyst", shots=10)):
+        assert expected_steps(engine, spec, 64) == {}
+    assert expected_steps(engines.get("catalyst"), GateCircuit(1, (), n_inputs=0), 64) == {}
+
+
+def test_a_sweep_says_what_a_faster_engine_would_take(tmp_path):
+    toml = two_heads(seeds=2, task="L0") + (
+        '[arms.quantum]\nhead = "quantum"\nengine = "catalyst"\ncircuit.n_qubits = 2\ncircuit.n_layers = 1\n'
+    )
+    (tmp_path / "e.toml").write_text(toml)
+    feature_set(150, seed=1).save(tmp_path / "f.npz")
+    seen = []
+    experiment = load_experiment(tmp_path / "e.toml", [f"data.source={tmp_path / 'f.npz'}"])
+    outcome = run_experiment(experiment, tmp_path / "out", executor=Threads(1), descriptive=True, progress=seen.append)
+    assert outcome.n_failed == 0
+    (note,) = [state.note for state in seen if state.note]
+    steps = sum(result.timings.steps for result in outcome.results.results["quantum"].values())
+    assert note.startswith(f"engine catalyst: the first {steps} steps of 2 runs take about ")
+    assert "--set engine=xla would take" in note

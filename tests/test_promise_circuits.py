@@ -34,7 +34,7 @@ OPTIONS = LayeredOptions(n_qubits=4, n_layers=2, readout="z_vec")
 CONFIG = RunConfig(
     circuit=OPTIONS,
     engine=engines.get("xla"),
-    training=TrainingConfig(epochs=1, batch_size=64, fixed_num_batches=2),
+    training=TrainingConfig(epochs=1, batch_size=512, fixed_num_batches=2),
 )
 CONFIG = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, task="multilabel"))
 
@@ -63,7 +63,7 @@ def red(reports: dict[str, Report]) -> list[str]:
 def test_the_plan_of_training_is_not_that_of_three_examples() -> None:
     spec = OPTIONS.circuit(LABELS)
     assert cost.choose(spec, 3, True).plan == "schroedinger"
-    assert cost.choose(spec, 64, True).plan == "heisenberg"
+    assert cost.choose(spec, CONFIG.training.batch_size, True).plan == "heisenberg"
 
 
 def test_a_fault_of_the_plan_that_trains_alone(monkeypatch: pytest.MonkeyPatch, no_programs_kept: None) -> None:
@@ -78,7 +78,7 @@ def test_a_fault_of_the_plan_that_trains_alone(monkeypatch: pytest.MonkeyPatch, 
     reports = {report.name: report for report in table.sections[0].reports}
     assert red(reports) == ["gradient agreement"]
     assert "ansatz wrong by a factor of -1" in reports["gradient agreement"].headline
-    assert reports["gradient agreement"].headline.endswith("(xla heisenberg, batch 64, float32)")
+    assert reports["gradient agreement"].headline.endswith("(xla heisenberg, batch 512, float32)")
     assert reports["value agreement"].numbers["programs"][1] == "xla heisenberg, batch 256, float32"
     counts = "Trainable parameters (effective ones): arm 68 (64)."  # z_vec sees no last RZ: four wires
     assert counts in to_markdown(document_blocks(table))
@@ -184,7 +184,7 @@ def test_arms_that_differ_in_where_they_start_share_a_probe() -> None:
     slower = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, learning_rate=1e-4))
     reports = circuit_reports(base=CONFIG, wider=wider, slower=slower)
     assert reports["gradient agreement"].numbers["points"] == 4  # two random ones, and two starts
-    assert reports["gradient agreement"].numbers["programs"] == ["xla heisenberg, batch 64, float32"]
+    assert reports["gradient agreement"].numbers["programs"] == ["xla heisenberg, batch 512, float32"]
 
 
 GATES = (

@@ -95,7 +95,8 @@ def test_what_is_not_finite_stays_so(run, tmp_path):
         {**head.params, "circuit.ansatz": jnp.full_like(head.params["circuit.ansatz"], jnp.nan)}
     )
     diverged = dataclasses.replace(predictor, head=broken)
-    assert np.isnan(diverged.logits(DATA)).all()
+    with pytest.raises(InputError, match="no finite logit"):
+        diverged.logits(DATA)
     with pytest.raises(InputError, match=r"`circuit\.ansatz` of the head is not finite"):
         diverged.save(tmp_path / "h", packed=True)
 

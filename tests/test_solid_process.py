@@ -175,6 +175,39 @@ def test_a_forked_process_is_told_to_spawn():
     assert all("forked from one that has run programs" in line and '"spawn"' in line for line in refused)
 
 
+FORKED_LIBRARY = """
+import os, signal, numpy as np
+from qwafer import CapabilityError, FeatureSet, train
+from qwafer.config import RunConfig, TrainingConfig, DataConfig
+from qwafer.heads import LinearOptions
+rng = np.random.default_rng(0)
+data = FeatureSet.from_arrays(rng.normal(size=(60, 3)), rng.integers(0, 2, 60))
+options = TrainingConfig(epochs=1, max_doublings=0, batch_size=16)
+config = RunConfig(head=LinearOptions(), training=options, data=DataConfig(task="multilabel"))
+result = train(config, data, 0)
+def child(step):
+    pid = os.fork()
+    if pid:
+        print(os.waitpid(pid, 0)[1], flush=True)
+        return
+    signal.alarm(60)
+    try:
+        step()
+        print("ran", flush=True)
+    except CapabilityError as error:
+        print(error, flush=True)
+    os._exit(0)
+child(lambda: train(config, data, 1))
+child(lambda: result.predictor.logits(data))
+"""
+
+
+def test_training_and_prediction_in_a_forked_process_are_told_to_spawn():
+    first, rc, second, last = run(FORKED_LIBRARY)
+    assert (rc, last) == ("0", "0")
+    assert all("forked from one that has run programs" in line for line in (first, second))
+
+
 DISPATCH = """
 import sys, warnings, jax, qwafer
 from qwafer.circuits import CircuitSpec

@@ -113,6 +113,13 @@ def test_a_run_that_fails_ends_alone_and_an_interrupt_loses_nothing(tmp_path, mo
     }
 
 
+def test_compiling_is_no_part_of_the_time_of_training():
+    engines.cache_clear()
+    found = together(config("mlp"), [[0], [1], [2], [3]])
+    timings = [result.timings for result in found.values()]
+    assert sum(t.training for t in timings) < sum(t.compile for t in timings)
+
+
 def test_lanes_are_taken_where_they_gain():
     def gain(chosen):
         return lanes_gain(chosen, make_head(chosen, np.zeros((20, 5), np.float32), 1, seed=0), 1600, 16)

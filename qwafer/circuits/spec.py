@@ -97,13 +97,13 @@ class CircuitSpec:
 
     def operations(self) -> tuple[Operation, ...]:
         """Return the gates of the body (encoding and ansatz), in order of application."""
-        encoding = tuple(self.encoding_facts.operations(self.n_qubits))
-        ops = encoding
+        encoding = list(self.encoding_facts.operations(self.n_qubits))
+        ops = [*encoding]
         for layer in range(self.n_layers):
             if layer and self.reupload:
                 ops += encoding
             ops += self.layer_operations(layer)
-        return ops
+        return tuple(ops)
 
     def layer_operations(self, layer: int) -> tuple[Operation, ...]:
         """Return the gates of one layer of the ansatz."""

@@ -54,13 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     experiment = experiment_of(arguments)
     out = arguments.out if arguments.out is not None else f"runs/{experiment.name}"
-    if arguments.dry_run:
-        return _dry_run(experiment, out, descriptive=arguments.descriptive)
+    executor = executor_of(arguments)
     from qwafer._process import configure_jax
-    from qwafer.studies import run_experiment
 
     configure_jax()  # backbones run in this process
-    executor = executor_of(arguments)
+    if arguments.dry_run:
+        return _dry_run(experiment, out, descriptive=arguments.descriptive)
+    from qwafer.studies import run_experiment
+
     with progress_bar(quiet=arguments.quiet) as progress:
         outcome = run_experiment(
             experiment,
@@ -91,6 +92,7 @@ def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
     )
     from qwafer.sweeps import OutputDirectory, seeds_text
     from qwafer.sweeps.sources import read_sources
+    from qwafer.training.make import check_program
 
     check_metric(experiment.metric)
     check_comparable(experiment)
@@ -100,6 +102,8 @@ def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
     directory.check_owner(experiment)
     for _ in read_sources({arm: config.data for arm, config in experiment.arms.items()}):
         pass  # refuses what the run would refuse: a source that is none, a task that its labels do not have
+    for arm, config in experiment.arms.items():
+        check_program(arm, config)
     todo = directory.read(experiment).pending
     table = Table(title=Text(experiment.title or experiment.name, style="table.title"))
     for column in ("arm", "against the baseline", "complete", "to do"):

@@ -31,6 +31,8 @@ def progress_bar(*, quiet: bool) -> Iterator[OnProgress | None]:
             bars.start()  # not before there is something to show: bad input is one line
         if state.stage not in stages:
             stages[state.stage] = bars.add_task(state.stage, total=state.total, count="", text="")
+        if state.note:
+            bars.console.print(state.note, markup=False, highlight=False)
         failed = f", {state.failed} failed" if state.failed else ""
         count = f"{int(state.done):,} of {state.total:,}{failed}"
         bars.update(stages[state.stage], completed=state.done, total=state.total, count=count, text=state.text)

@@ -1,6 +1,7 @@
 """What a process must be for a program to run in it: not forked from one that ran programs, in 64 bit for float64."""
 
 import os
+import sys
 import threading
 
 from qwafer._errors import CapabilityError, InputError
@@ -8,17 +9,25 @@ from qwafer._errors import CapabilityError, InputError
 RECORDING = threading.RLock()
 """Held while gates are recorded: PennyLane has one list of open recordings per process, which all threads share."""
 
-_home: list[int] = []
+_lost_threads: list[bool] = []
+
+
+def _forked() -> None:
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    if bridge is not None and bridge.backends_are_initialized():
+        _lost_threads.append(True)
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def check_not_forked() -> None:
-    """Raise CapabilityError in a process forked from one that has run or compiled a program.
+    """Raise CapabilityError in a process forked from one in which JAX has computed.
 
-    A fork copies the locks of JAX's and Catalyst's threads but not the threads, so that it waits for ever.
+    A fork copies the locks of JAX's and Catalyst's threads but not the threads, so that it waits for ever. Whatever
+    computes asks this first: programs, training and prediction.
     """
-    if not _home:
-        _home.append(os.getpid())
-    if _home[0] != os.getpid():
+    if _lost_threads:
         raise CapabilityError(
             "this process was forked from one that has run programs, whose threads it lacks, and would hang: start it "
             'by multiprocessing.get_context("spawn")'

@@ -31,7 +31,7 @@ class ReferenceEngine:
         if reason is not None:
             raise CapabilityError(f"engine reference cannot run this circuit: {reason}")
         needed = gate_by_gate(circuit, batch, gradient=gradient)
-        check_memory(circuit, needed, batch, "use fewer qubits, a smaller batch or engine xla")
+        check_memory(circuit, needed, batch, "use fewer qubits or layers, a smaller batch or engine xla")
         key: Any = circuit  # hashable, as `Circuit` asks
         complex_dtype = "complex64" if circuit.dtype == "float32" else "complex128"
         info = {

@@ -83,6 +83,8 @@ class Progress:
     """Units that failed."""
     text: str = ""
     """What is being done just now, where a stage has names for it."""
+    note: str = ""
+    """A sentence that the user should read before waiting."""
 
 
 OnProgress = Callable[[Progress], None]

@@ -44,6 +44,7 @@ class LocalProcesses:
         check_positive_int("jobs", jobs)
         self._environment = dict(worker_environment(1) if environment is None else environment)
         self._slots: list[_Worker | None] = [None] * jobs
+        self._families = dict.fromkeys(range(jobs), "")
         self._lock = threading.Lock()
         self._killed = False
 
@@ -63,7 +64,7 @@ class LocalProcesses:
             if not isinstance(job.function, str):
                 raise InputError(f"{job.key}: give the job's function as package.module:name to run it in a process")
         self._killed = False
-        run_in_slots(len(self._slots), jobs, self._serve, on_event, self._kill)
+        run_in_slots(len(self._slots), jobs, self._serve, on_event, self._kill, self._families)
 
     def _kill(self) -> None:
         """Kill the workers, with all that they started, and start no other."""
@@ -95,6 +96,7 @@ class LocalProcesses:
     def _retire(self, slot: int) -> None:
         with self._lock:
             worker, self._slots[slot] = self._slots[slot], None
+            self._families[slot] = ""  # what the process had compiled has gone with it
         if worker is not None:
             worker.stop()
 

@@ -55,14 +55,19 @@ def run_all(executor: Executor, jobs: Iterable[Job], on_event: Put = lambda even
 
 
 def run_in_slots(
-    n: int, jobs: Iterable[Job], serve: Callable[[int, Job, Put], None], on_event: Put, stop: Callable[[], None]
+    n: int,
+    jobs: Iterable[Job],
+    serve: Callable[[int, Job, Put], None],
+    on_event: Put,
+    stop: Callable[[], None],
+    served: dict[int, str] | None = None,
 ) -> None:
     """Run jobs in `n` threads by `serve(slot, job, put)`, which puts their events; `on_event` gets them in this thread.
 
     An exception out of `on_event` or `serve`, and Ctrl-C, starts no other job, calls `stop`, and comes out of here once
-    the threads have ended.
+    the threads have ended. `served` holds the family that each slot served last, and is kept up to date.
     """
-    waiting = _Waiting(jobs)
+    waiting = _Waiting(jobs, {} if served is None else served)
     open_jobs = len(waiting)
     events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
 
@@ -99,9 +104,8 @@ def run_in_slots(
 class _Waiting:
     """Jobs in order, but for families: a slot goes on with the family it served, and leaves those of others to them."""
 
-    def __init__(self, jobs: Iterable[Job]):
-        self._jobs = list(jobs)
-        self._served: dict[int, str] = {}
+    def __init__(self, jobs: Iterable[Job], served: dict[int, str]):
+        self._jobs, self._served = list(jobs), served
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -118,7 +122,7 @@ class _Waiting:
             if not self._jobs:
                 return None
             own = self._served.get(slot)
-            others = {family for other, family in self._served.items() if other != slot}
+            others = {family for other, family in self._served.items() if other != slot and family}
             ranks = [2 * (not job.family or job.family != own) + (job.family in others) for job in self._jobs]
             job = self._jobs.pop(ranks.index(min(ranks)))
             self._served[slot] = job.family

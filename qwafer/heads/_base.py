@@ -210,7 +210,12 @@ def draw(seed: int, name: str, shape: tuple[int, ...], dtype: str, scale: float 
     both have.
     """
     values = np.random.default_rng(key_seed(seed, f"parameter/{name}")).standard_normal(shape)
-    return jnp.asarray(scale * values, dtype)
+    return rounded(scale * values, dtype)
+
+
+def rounded(values: Any, dtype: str) -> Array:
+    """Return `values` as an array of JAX, rounded by NumPy: JAX would compile a program for each shape to do so."""
+    return jnp.asarray(np.asarray(values, dtype))
 
 
 def standardization(features: np.ndarray, dtype: str) -> dict[str, Array]:
@@ -222,7 +227,7 @@ def standardization(features: np.ndarray, dtype: str) -> dict[str, Array]:
     mean, scale = values.mean(axis=0), values.std(axis=0)
     constant = scale <= np.finfo(np.float32).eps * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
     scale = np.where(constant, 1.0, scale)
-    return {"standardize.mean": jnp.asarray(mean, dtype), "standardize.scale": jnp.asarray(scale, dtype)}
+    return {"standardize.mean": rounded(mean, dtype), "standardize.scale": rounded(scale, dtype)}
 
 
 def group_of(name: str) -> str:

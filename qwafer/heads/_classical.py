@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
 from qwafer.engines import Program
-from qwafer.heads._base import Head, HeadInputs, draw
+from qwafer.heads._base import Head, HeadInputs, draw, rounded
 
 if TYPE_CHECKING:
     from qwafer.heads.options import MlpOptions
@@ -82,5 +83,5 @@ def mlp_head(options: "MlpOptions", inputs: HeadInputs) -> MlpHead:
 def _layer(name: str, n_in: int, n_out: int, scale: float, seed: int) -> dict[str, Array]:
     return {
         f"{name}.weight": draw(seed, f"{name}.weight", (n_in, n_out), "float32", scale),
-        f"{name}.bias": jnp.zeros((n_out,), "float32"),
+        f"{name}.bias": rounded(np.zeros(n_out), "float32"),
     }

@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Real
 
 from qwafer._arrays import shaped
+from qwafer._process import compiler_options
 from qwafer.engines import Program
 from qwafer.engines.cache import cleared
+from qwafer.engines.process import check_not_forked
 from qwafer.heads._base import Head
 
 
@@ -24,6 +26,7 @@ def predict_logits(
     `program` must be one for `batch` examples (None for a classical head). The result does not depend on what pads. A
     head of few bits is evaluated as it is stored: packed.
     """
+    check_not_forked()
     head = head.packed()
     forward = _forward(program)
     parts = []
@@ -38,7 +41,7 @@ def predict_logits(
 @cleared
 @functools.lru_cache(maxsize=64)
 def _forward(program: Program | None) -> Callable[[Head, Any], jax.Array]:
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def forward(head: Head, features: Any) -> jax.Array:
         return head.logits(jnp.asarray(features, head.dtype), program)
 

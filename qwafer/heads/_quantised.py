@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from qwafer.engines import Program
-from qwafer.heads._base import HeadInputs, draw
+from qwafer.heads._base import HeadInputs, draw, rounded
 from qwafer.heads._few_bits import FewBitHead, Layer, Weights
 from qwafer.heads._quantisers import Quantiser
 
@@ -61,7 +62,7 @@ def initial(layers: tuple[Layer, ...], seed: int, dtype: str) -> dict[str, Array
         gain = 2 if layer.name.endswith(".hidden") else 1
         scale, shape = math.sqrt(gain / layer.n_in), (layer.n_in, layer.n_out)
         params[f"{layer.name}.weight"] = draw(seed, f"{layer.name}.weight", shape, dtype, scale)
-        params[f"{layer.name}.bias"] = jnp.zeros((layer.n_out,), dtype)
+        params[f"{layer.name}.bias"] = rounded(np.zeros(layer.n_out), dtype)
     return params
 
 

@@ -15,7 +15,7 @@ from qwafer._errors import InputError
 from qwafer.circuits import INPUTS, Circuit
 from qwafer.circuits.effective import inert
 from qwafer.engines import Program
-from qwafer.heads._base import Head, HeadInputs, draw
+from qwafer.heads._base import Head, HeadInputs, draw, rounded
 from qwafer.heads._packing import pack_bits, unpack_bits
 from qwafer.heads._projection import ANGLE_MAPS, orthonormal_frame, principal_axes
 from qwafer.heads.size import Stored
@@ -185,27 +185,27 @@ def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
         name = parameter_of(spec, weight)
         start = draw(seed, name, weight_shape, dtype, scale)
         offset = spec.readout_facts.offset(spec.n_qubits) if weight == "readout" else 0.0
-        params[name] = start + jnp.asarray(offset, dtype)
+        params[name] = rounded(np.asarray(start) + np.asarray(offset, dtype), dtype)
     buffers = dict(inputs.buffers)
     if options.projection == "linear":
         params["projection.weight"] = draw(seed, "projection.weight", (n_features, n), dtype, 1 / math.sqrt(n_features))
-        params["projection.bias"] = jnp.zeros((n,), dtype)
+        params["projection.bias"] = rounded(np.zeros(n), dtype)
     else:
         if options.projection == "fixed":
             weight_values, shift = orthonormal_frame(n_features, n, seed), np.zeros(n)
         else:
             weight_values, shift = principal_axes(inputs.standardized(), n)
-        buffers["projection.weight"] = jnp.asarray(weight_values, dtype)
-        buffers["projection.bias"] = jnp.asarray(shift, dtype)
-    params["readout.bias"] = jnp.zeros((spec.n_outputs,), dtype)
+        buffers["projection.weight"] = rounded(weight_values, dtype)
+        buffers["projection.bias"] = rounded(shift, dtype)
+    params["readout.bias"] = rounded(np.zeros(spec.n_outputs), dtype)
 
     shape = (spec.n_outputs,) if options.alpha_per_label else ()
     if not options.alpha_train:
-        buffers["alpha.value"] = jnp.full(shape, options.alpha_init, dtype)
+        buffers["alpha.value"] = rounded(np.full(shape, options.alpha_init), dtype)
     elif options.alpha_mode == "direct":
-        params["alpha.value"] = jnp.full(shape, options.alpha_init, dtype)
+        params["alpha.value"] = rounded(np.full(shape, options.alpha_init), dtype)
     else:
-        params["alpha.raw"] = jnp.full(shape, inverse_softplus(options.alpha_init - ALPHA_FLOOR), dtype)
+        params["alpha.raw"] = rounded(np.full(shape, inverse_softplus(options.alpha_init - ALPHA_FLOOR)), dtype)
     form = options.angle_map, options.angle_scale, options.angle_bits
     return QuantumHead(params, buffers, spec.n_outputs, dtype, spec, *form)
 

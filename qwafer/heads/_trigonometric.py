@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from qwafer._arrays import shaped
 from qwafer.engines import Program
-from qwafer.heads._base import HeadInputs, draw
+from qwafer.heads._base import HeadInputs, draw, rounded
 from qwafer.heads._classical import ClassicalHead
 from qwafer.heads._quantum import to_angles
 
@@ -50,9 +51,9 @@ def trigonometric_head(options: "TrigonometricOptions", inputs: HeadInputs) -> T
     output = "projection.output.weight"
     params = {
         "projection.weight": draw(seed, "projection.weight", (width, n), dtype, 1 / math.sqrt(width)),
-        "projection.bias": jnp.zeros((n,), dtype),
+        "projection.bias": rounded(np.zeros(n), dtype),
         output: draw(seed, output, (n_products, inputs.n_labels), dtype, 1 / math.sqrt(n_products)),
-        "projection.output.bias": jnp.zeros((inputs.n_labels,), dtype),
+        "projection.output.bias": rounded(np.zeros(inputs.n_labels), dtype),
     }
     form = options.degree, options.angle_map, options.angle_scale
     return TrigonometricHead(params, inputs.buffers, inputs.n_labels, dtype, *form)

@@ -70,9 +70,11 @@ class Objective(eqx.Module):
 def make_objective(loss: Any, train_labels: UInt8[np.ndarray, "M n_labels"]) -> Objective:
     """Return the objective of `loss`; `train_labels` (M, n_labels) of the training split give its constants."""
     labels = zero_one("train_labels", train_labels, ("M", "n_labels")).astype(np.uint8)
-    constants = {name: jnp.asarray(value, "float32") for name, value in loss.constants(labels).items()}
+    constants = {name: jnp.asarray(np.asarray(value, np.float32)) for name, value in loss.constants(labels).items()}
     arguments = [item for item in dataclasses.fields(loss) if item.name in getattr(loss, "arguments", ())]
     values = {item.name: getattr(loss, item.name) for item in arguments}
-    numbers = {name: jnp.asarray(np.float64(value)) for name, value in values.items() if isinstance(value, float)}
+    numbers = {
+        name: jnp.asarray(np.asarray(value, np.float64)) for name, value in values.items() if isinstance(value, float)
+    }
     form = dataclasses.replace(loss, **{item.name: item.default for item in arguments})
     return Objective(constants, numbers, form, labels.shape[1])

@@ -1,5 +1,6 @@
 """`run_experiment`: arms x seeds as jobs, resumable, and the report at its end."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +11,11 @@ from qwafer._records import save_record
 from qwafer.comparison.design import check_comparable, check_design
 from qwafer.comparison.metrics import check_metric
 from qwafer.comparison.summary import Summary, sum_timings, summarize
-from qwafer.execution import Event, Executor, Failure, Job, LocalProcesses, OnProgress, Tally
+from qwafer.execution import Event, Executor, Failure, Job, LocalProcesses, OnProgress, Progress, Tally
 from qwafer.experiment import Experiment
 from qwafer.reports.ablation import write_report
 from qwafer.sweeps.directory import FEATURES, DirectoryRecord, OutputDirectory, SweepResults
-from qwafer.sweeps.jobs import CHECK, TRAIN, TRAIN_LANES, lanes_payload, run_payload, train_payload
+from qwafer.sweeps.jobs import CHECK, TRAIN, TRAIN_LANES, Checked, lanes_payload, run_payload, train_payload
 from qwafer.sweeps.ledger import TestSplitReads
 from qwafer.sweeps.sources import Source, provide_features
 
@@ -86,13 +87,14 @@ def run_experiment(
         directory.check_data(before, records)
         todo = before.pending
         with LocalProcesses(jobs) if executor is None else executor as running:
-            together = _check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)
+            checked = _check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)
+            report(Progress("arms", len(checked), len(checked), note=waiting_note(checked, todo)))
             record = directory.claim(experiment, records)
             complete = {arm: len(done) for arm, done in before.results.items()}
             joined = [addition.joined for addition in record.additions]
             reads = TestSplitReads(out if beside is None else beside, experiment, sources, complete, joined)
-            if not batch_seeds or store_all:
-                together = set()
+            gains = batch_seeds and not store_all and len(experiment.seeds) >= 2 * LANES
+            together = {arm for arm, found in checked.items() if gains and found.lanes}
             _do_runs(experiment, directory, sources, todo, running, report, reads, together, store_all=store_all)
         results = directory.read(experiment, before)
         directory.tidy(results)
@@ -122,25 +124,25 @@ def conclude(
 
 def _check_arms(
     experiment: Experiment, sources: Mapping[str, Source], arms: Sequence[str], executor: Executor
-) -> set[str]:
+) -> dict[str, Checked]:
     """Try everything of one run per arm that comes before its first step; raise InputError if that fails.
 
-    Returns the arms whose runs are faster side by side.
+    Returns what was found, by arm.
     """
     seed, n_seeds = experiment.seeds[0], len(experiment.seeds)
     failures: dict[str, Failure] = {}
-    together: set[str] = set()
+    checked: dict[str, Checked] = {}
 
     def note(event: Event) -> None:
         if event.failure is not None:
             failures[event.key] = event.failure
-        if event.result is True and n_seeds >= 2 * LANES:
-            together.add(event.key)
+        if event.kind == "done":
+            checked[event.key] = Checked(**event.result)
 
     def payload(arm: str) -> dict[str, Any]:
         return {**run_payload(experiment.arms[arm], sources[arm].path, seed), "n_seeds": n_seeds}
 
-    executor.run([Job(arm, CHECK, payload(arm)) for arm in arms], note)
+    executor.run([Job(arm, CHECK, payload(arm), family=arm) for arm in arms], note)
     failures = {arm: failures[arm] for arm in arms if arm in failures}  # in the order of the arms, not of time
     for arm, failure in failures.items():
         if failure.type in ("InputError", "CapabilityError", "MemoryError"):
@@ -149,7 +151,29 @@ def _check_arms(
         arm, failure = next(iter(failures.items()))
         last = failure.details.splitlines()[-1] if failure.details else ""
         raise RuntimeError(f"no arm can start; {arm}: {failure.type}: {failure.error} {last}\n{failure.details}")
-    return together
+    return checked
+
+
+def waiting_note(checked: Mapping[str, Checked], todo: Sequence[tuple[str, int]]) -> str:
+    """Return the sentence on how long the runs `todo` (arm, seed) of slow engines will take at least, and would take
+    with a faster one; empty where there are none, or it is not known.
+    """
+    slow = [checked[arm] for arm, _ in todo if arm in checked and checked[arm].step_seconds]
+    seconds: Counter[str] = Counter()
+    for found in slow:
+        seconds.update({name: found.steps * taken for name, taken in found.step_seconds.items()})
+    if not slow:
+        return ""
+    (own, taken), (other, instead) = seconds.items()
+    return (
+        f"engine {own}: the first {sum(found.steps for found in slow):,} steps of {len(slow)} runs take about "
+        f"{_about(taken)} of CPU time; --set engine={other} would take {_about(instead)}, and a few seconds per arm "
+        "to compile"
+    )
+
+
+def _about(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.2g} min"
 
 
 def _do_runs(

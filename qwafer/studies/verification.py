@@ -1,5 +1,6 @@
 """`verify`: whether the files of a result directory, or a feature or model file, are what was written."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,22 +9,30 @@ from typing import Any
 
 from qwafer._errors import InputError, RecordError
 from qwafer._io import DAMAGED, TEMPORARY, npz_damage
-from qwafer._records import CHECKSUM, from_json, read_json, unsealed
+from qwafer._records import CHECKSUM, from_json, load_record, read_json, unsealed
 from qwafer.backbones.checkpoints import read_tensors
 from qwafer.comparison.differences import Differences
 from qwafer.comparison.record import HeadRecord
 from qwafer.comparison.summary import Summary, SweepTimings
+from qwafer.config import RunConfig
 from qwafer.execution import Failure
 from qwafer.features import FeatureSet
-from qwafer.sweeps.directory import DirectoryRecord
+from qwafer.sweeps.directory import LOCK, RECORD, DirectoryRecord, is_of
 from qwafer.sweeps.inference import InferenceTiming
-from qwafer.sweeps.ledger import Ledger
+from qwafer.sweeps.ledger import LEDGER, Ledger
 from qwafer.training import RunResult
 
 _RECORDS: Mapping[str, type[Any]] = {
     record.SCHEMA: record
     for record in (Summary, SweepTimings, HeadRecord, Differences, DirectoryRecord, InferenceTiming, Ledger)
 }
+_NAMED: Mapping[str, type[Any]] = {
+    RECORD: DirectoryRecord,
+    LEDGER: Ledger,
+    "summary.json": Summary,
+    "timings.json": SweepTimings,
+}
+"""What a file of this name must be, whatever it says of itself."""
 _RUN = re.compile(r"seed-(\d+)\.json")
 
 
@@ -51,16 +60,21 @@ def verify(path: str | Path) -> Verification:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path")
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
     whole: list[Path] = []
     damaged: dict[Path, str] = {}
     unchecked: list[Path] = []
     for file in files:
         if file.name.startswith(TEMPORARY) or DAMAGED in file.name:
             continue
-        check = _CHECKS.get(file.suffix, _unknown)
+        if file.name == LOCK and (file.parent / "runs").exists() and not os.path.lexists(file.parent / RECORD):
+            damaged[file.parent / RECORD] = f"{file.parent / RECORD} is missing"
+        if file.is_dir() and not (_RUN.fullmatch(file.name) or file.name in _NAMED):
+            continue
         try:
-            (whole if check(file) else unchecked).append(file)
+            if not file.is_file():
+                raise RecordError(f"{file} is not a regular file")
+            (whole if _CHECKS.get(file.suffix, _unknown)(file) else unchecked).append(file)
         except (InputError, OSError) as error:
             damaged[file] = " ".join(str(error).split())
     return Verification(tuple(whole), damaged, tuple(unchecked))
@@ -73,15 +87,31 @@ def _json(path: Path) -> bool:
         result = RunResult.load(path)
         if result.seed != int(run[1]):
             raise RecordError(f"{path} holds the run of seed {result.seed}")
+        _check_arm(path, result)
         return True
     form = read_json(path)
-    content = unsealed(form, str(path))
     record = _RECORDS.get(str(form.get("schema"))) if isinstance(form, dict) else None
-    if path.name.endswith(".error.json"):
-        record = Failure
+    record = _NAMED.get(path.name, record)
     if record is not None:
-        from_json(record, content, str(path))
-    return record is not None or content is not form
+        load_record(record, path)
+        return True
+    content = unsealed(form, str(path))
+    if path.name.endswith(".error.json"):
+        from_json(Failure, content, str(path))
+    return content is not form
+
+
+def _check_arm(path: Path, result: RunResult) -> None:
+    """Raise RecordError where a run in the folder of an arm of an experiment is not one of that arm."""
+    if len(path.parents) < 3 or not (path.parents[2] / RECORD).is_file():
+        return
+    try:
+        arm = load_record(DirectoryRecord, path.parents[2] / RECORD).arms.get(path.parent.name)
+        same = arm is None or is_of(result, RunConfig.from_dict(arm))
+    except InputError:  # a damaged record is named for itself
+        return
+    if not same:
+        raise RecordError(f"{path} is not a run of arm {path.parent.name}: its configuration is another")
 
 
 def _npz(path: Path) -> bool:

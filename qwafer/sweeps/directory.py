@@ -3,6 +3,8 @@
 import contextlib
 import datetime
 import functools
+import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +128,7 @@ class OutputDirectory:
         if not file.exists():
             names = sorted(entry.name for entry in (self.path.iterdir() if self.path.exists() else ()))
             foreign = [name for name in names if name not in (LOCK, FEATURES) and not name.startswith(TEMPORARY)]
-            if foreign and RECORD + DAMAGED not in names:
+            if foreign and LOCK not in names and RECORD + DAMAGED not in names:
                 raise InputError(
                     f"{self.path} holds other things ({', '.join(foreign[:3])}) and no experiment: choose an empty or "
                     "new output directory"
@@ -259,7 +261,7 @@ class OutputDirectory:
             result = RunResult.load(path)
             if result.seed != seed:
                 raise RecordError(f"{path} holds the run of seed {result.seed}: delete it, and the run is done again")
-            if not _is_of(result, experiment.arms[arm]):
+            if not is_of(result, experiment.arms[arm]):
                 raise InputError(f"{path} is the run of another configuration")
             _check_copy(path, result, earlier)
             if heads and experiment.arms[arm].trained_by_loop:
@@ -325,7 +327,11 @@ class OutputDirectory:
                     f"another sweep is running in {self.path}: wait for it, or choose another --out"
                 ) from error
             remove_temporaries(self.path)
-            read_or_set_aside(functools.partial(load_record, DirectoryRecord), self.path / RECORD, damage=RecordError)
+            record = self.path / RECORD
+            if not os.path.lexists(record) and (self.path / "runs").exists():
+                said = f"{record} is missing, and with it what was expected before the first run: it is made again"
+                warnings.warn(said, UserWarning, stacklevel=2)
+            read_or_set_aside(functools.partial(load_record, DirectoryRecord), record, damage=RecordError)
             try:
                 yield
             finally:
@@ -334,7 +340,7 @@ class OutputDirectory:
                     self.path.rmdir()
 
 
-def _is_of(result: RunResult, config: RunConfig) -> bool:
+def is_of(result: RunResult, config: RunConfig) -> bool:
     """Return whether a run was made with `config`."""
     try:
         return config_digest(RunConfig.from_dict(result.config)) == config_digest(config)
@@ -352,9 +358,12 @@ def _check_copy(path: Path, result: RunResult, earlier: Mapping[int, RunResult])
 
 
 def _difference(record: DirectoryRecord, experiment: Experiment) -> str:
-    """Return the first difference between the recorded experiment and this one, in words."""
-    if record.name != experiment.name:
-        return f"{record.name} there, {experiment.name} here"
+    """Return the names of the recorded experiment and this one, where they differ, and the first other difference."""
+    names = "" if record.name == experiment.name else f"{record.name} there, {experiment.name} here; "
+    return names + _option_that_differs(record, experiment)
+
+
+def _option_that_differs(record: DirectoryRecord, experiment: Experiment) -> str:
     there, here = list(record.arms), list(experiment.arms)
     if not set(there) <= set(here):
         return f"arms {', '.join(there)} there, {', '.join(here)} here: arms may join, but none may leave"

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,8 @@ def train_payload(
     """Return the payload of `train_run`: the result goes to `out`; see there for the rest."""
     return {
         **run_payload(config, features, seed),
-        "out": str(out.resolve()),
-        "checkpoints": None if checkpoints is None else str(checkpoints.resolve()),
+        "out": str(out.absolute()),
+        "checkpoints": None if checkpoints is None else str(checkpoints.absolute()),
         "store_all": store_all,
         "measure": measure,
     }
@@ -114,20 +115,49 @@ def train_lanes(payload: Mapping[str, Any], report: ReportPart) -> dict[str, dic
     return failures
 
 
-def check_run(payload: Mapping[str, Any], report: ReportPart) -> bool:
-    """Raise what a run would raise before its first step, for its data, split, head, circuit and memory; return whether
-    its arm's runs, `n_seeds` of them, are faster side by side.
+@dataclass(frozen=True)
+class Checked:
+    """What is known of the runs of an arm before the first."""
+
+    lanes: bool = False
+    """Whether they are faster side by side."""
+    steps: int = 0
+    """Steps of a run's first stage."""
+    step_seconds: dict[str, float] = field(default_factory=dict)
+    """About the seconds of a step with its engine and with a faster one, by name; empty where they are not known."""
+
+
+def check_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:
+    """Raise what a run would raise before its first step, for its data, split, head, circuit and memory; return the
+    fields of `Checked` for its arm's runs, `n_seeds` of them.
     """
+    from qwafer.engines.expected import expected_steps
+    from qwafer.objective import make_sampler
     from qwafer.training import lanes_gain, make_head, make_program, prepare
 
     config = run_config(payload)
     prepared = prepare(config, load_features(payload["features"]), payload["seed"])
     if not config.trained_by_loop:
-        return False
+        return dataclasses.asdict(Checked())
     features, labels = prepared.part("train")
     head = make_head(config, features, labels.shape[1], payload["seed"])
-    make_program(config, labels.shape[1], config.training.batch_size)
-    return lanes_gain(config, head, len(features), payload.get("n_seeds", 1))
+    options = config.training
+    program = make_program(config, labels.shape[1], options.batch_size)
+    sampler = make_sampler(
+        config.sampling,
+        labels,
+        batch_size=options.batch_size,
+        seed=payload["seed"],
+        fixed_num_batches=options.fixed_num_batches,
+    )
+    seconds = {} if program is None else expected_steps(config.engine, program.circuit, options.batch_size)
+    return dataclasses.asdict(
+        Checked(
+            lanes_gain(config, head, len(features), payload.get("n_seeds", 1)),
+            options.epochs * sampler.n_batches,
+            seconds,
+        )
+    )
 
 
 def time_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:

@@ -94,7 +94,8 @@ def hyperparameters(config: TrainingConfig, params: Mapping[str, jax.Array]) -> 
 
 def optimizer_state(params: dict[str, jax.Array]) -> Any:
     """Return the moments of `params` before the first step, of all parameters of a dtype in one vector."""
-    return ADAM.init(_packed(params))
+    state = jax.eval_shape(lambda: ADAM.init(_packed(params)))
+    return jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), state)  # Adam starts from zeros
 
 
 def optimizer_update(

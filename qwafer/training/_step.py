@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from qwafer._process import compiler_options
 from qwafer.config import TrainingConfig
 from qwafer.engines import Program
 from qwafer.engines.cache import cleared
@@ -123,7 +124,7 @@ def steps(program: Program | None) -> CompiledSteps:
     """
     one = one_step(program)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def run(
         head: Head, objective: Objective, state: State, batch: EpochArrays, key: jax.Array, start: Any, stop: Any
     ) -> tuple[State, Totals]:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qwafer._errors import InputError
+from qwafer._process import compiler_options
 from qwafer.config import RunConfig
 from qwafer.engines import Program
 from qwafer.engines.cache import cleared
@@ -83,6 +84,7 @@ def train_lanes(
     total, done = sum(map(len, waiting)), 0
     current: list[_Lane | None] = [None] * len(lanes)
     stacked: _Constants | None = None
+    first = True
 
     def fill(place: int) -> None:
         nonlocal stacked, done
@@ -105,7 +107,8 @@ def train_lanes(
             fill(place)
         while any(current):
             stacked = stacked or _Constants.of(current)
-            _train_epoch(stacked, current)
+            _train_epoch(stacked, current, compile_first=first)
+            first = False
             for place, lane in enumerate(current):
                 if lane is not None:
                     fill(place)
@@ -163,10 +166,10 @@ def _stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
 
 
-def _train_epoch(constants: _Constants, lanes: "Sequence[_Lane | None]") -> None:
-    """Take the steps of the next epoch of every run."""
-    begin = time.perf_counter()
+def _train_epoch(constants: _Constants, lanes: "Sequence[_Lane | None]", *, compile_first: bool) -> None:
+    """Take the steps of the next epoch of every run; with `compile_first`, what compiles them has a time of its own."""
     active = {place: lane.run for place, lane in enumerate(lanes) if lane is not None}
+    clock = _Clock(list(active.values()))
     spare = next(iter(active))
     batches = {place: run.batch(run.epoch + 1) for place, run in active.items()}
     counts = np.array([active[place].sampler.n_batches if place in active else 0 for place in range(len(lanes))])
@@ -177,28 +180,40 @@ def _train_epoch(constants: _Constants, lanes: "Sequence[_Lane | None]") -> None
         for name in ("rows", "weights", "learning_rate")
     }
     batch = EpochArrays(constants.features, constants.labels, told=constants.told, **read)
+
+    def steps(start: int, stop: int) -> tuple[State, Totals]:
+        fixed, bounds = (constants.head, constants.objective), (np.int32(start), np.int32(stop))
+        return constants.steps(*fixed, state, batch, constants.key, *bounds, counts.astype(np.int32))
+
+    if compile_first:
+        clock.note("training")
+        jax.block_until_ready(steps(0, 0))  # a call of no steps compiles everything and computes nothing
+        clock.note("compile")
     for start in range(0, int(counts.max()), STEPS_A_CALL):
         stop = min(start + STEPS_A_CALL, int(counts.max()))
-        state, totals = constants.steps(
-            constants.head,
-            constants.objective,
-            state,
-            batch,
-            constants.key,
-            np.int32(start),
-            np.int32(stop),
-            counts.astype(np.int32),
-        )
+        state, totals = steps(start, stop)
         sums = jax.tree.map(np.asarray, totals)
         for place, run in active.items():
             taken = min(stop, int(counts[place])) - start
             if taken > 0:
                 run.history.sums.add(jax.tree.map(lambda leaf, place=place: leaf[place], sums), taken)
     whole = jax.tree.map(np.asarray, state)
-    spent = (time.perf_counter() - begin) / len(active)
+    clock.note("training")
     for place, run in active.items():
-        run.history.seconds["training"] += spent
         run.end_epoch(jax.tree.map(lambda leaf, place=place: leaf[place], whole), batches[place])
+
+
+class _Clock:
+    """Wall seconds since it was last read, an equal part for each of `runs`."""
+
+    def __init__(self, runs: Sequence[Run]):
+        self.runs, self.begin = runs, time.perf_counter()
+
+    def note(self, stage: str) -> None:
+        now = time.perf_counter()
+        for run in self.runs:
+            run.history.seconds[stage] += (now - self.begin) / len(self.runs)
+        self.begin = now
 
 
 @cleared
@@ -213,7 +228,7 @@ def steps_together(program: Program | None) -> Callable[..., tuple[State, Totals
     one = one_step(program)
     axes = EpochArrays(None, None, 0, 0, 0, 0)  # type: ignore[arg-type]
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def run(
         heads: Any, objectives: Any, states: State, batch: EpochArrays, keys: Any, start: Any, stop: Any, counts: Any
     ) -> tuple[State, Totals]:

@@ -16,6 +16,7 @@ from qwafer._io import digest, hash_texts, key_seed
 from qwafer._process import free_memory_maps
 from qwafer.config import RunConfig
 from qwafer.engines import Program
+from qwafer.engines.process import check_not_forked
 from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import Head, predict_logits, size_of
@@ -97,6 +98,7 @@ class Run:
 
     def __init__(self, config: RunConfig, prepared: Prepared, seed: int, directory: str | Path | None):
         self.config, self.prepared, self.seed = config, prepared, seed
+        check_not_forked()
         options = config.training
         features, labels = prepared.part("train")
         self.val = prepared.part("val")
@@ -116,8 +118,8 @@ class Run:
         self.program, self.forward = self._timed("compile", self._programs)
         self.steps: CompiledSteps = steps(self.program)
         self.rows = prepared.split.train.astype(np.int32)
-        self.features = jnp.asarray(prepared.data.features, self.head.dtype)
-        self.labels = jnp.asarray(prepared.data.labels, self.head.dtype)
+        self.features = jnp.asarray(np.asarray(prepared.data.features, self.head.dtype))
+        self.labels = jnp.asarray(np.asarray(prepared.data.labels, self.head.dtype))
         self.schedule = make_schedule(options, self.stage_steps)
         self.told = hyperparameters(options, self.head.params)
         self.key = jax.random.key(key_seed(seed, "dropout"))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qwafer._errors import CapabilityError, InputError
 from qwafer._io import key_seed
 from qwafer.config import RunConfig
 from qwafer.engines import Program
@@ -47,6 +48,26 @@ def make_program(
     check_x64(circuit.dtype)
     stream = 0 if getattr(config.engine, "shots", None) is None else key_seed(seed, "shots")
     return _program(config.engine, circuit, batch, gradient, stream)
+
+
+def check_program(arm: str, config: RunConfig) -> None:
+    """Raise InputError where the engine cannot run the circuit of `arm`, or its batch does not fit in memory.
+
+    With one output, whatever the labels are, and without compiling anything.
+    """
+    if config.circuit is None or config.engine is None:
+        return
+    circuit, batch = config.circuit.circuit(1), config.training.batch_size
+    try:
+        reason = config.engine.why_not(circuit)
+        if reason is not None:
+            raise CapabilityError(f"engine {config.engine.name} cannot run this circuit: {reason}")
+        if hasattr(config.engine, "check"):
+            config.engine.check(circuit, batch)
+        elif config.engine.name in ("xla", "reference"):  # which compile nothing here
+            config.engine.program(circuit, batch)
+    except (InputError, CapabilityError) as error:
+        raise InputError(f"arm {arm}: {error}") from error
 
 
 @cleared

@@ -74,7 +74,8 @@ class Predictor:
 
         Raises:
             InputError: another number of features than the head was trained on, features that are not finite in
-                float32, or those of another backbone, of other weights or of another preprocessing.
+                float32, or those of another backbone, of other weights or of another preprocessing; features so large,
+                or a head so diverged, that a logit is not finite: a NaN would pass for "no defect".
         """
         if isinstance(features, FeatureSet):
             self.check_made_alike(features.provenance)
@@ -87,9 +88,9 @@ class Predictor:
         from qwafer.heads import Head, predict_logits
 
         if not isinstance(self.head, Head):
-            return np.asarray(self.head.logits(values))
+            return _finite(np.asarray(self.head.logits(values)), values)
         program = make_program(self.config, self.head.n_labels, PREDICTION_BATCH, gradient=False, seed=self.seed)
-        return predict_logits(self.head, values, program, PREDICTION_BATCH)
+        return _finite(predict_logits(self.head, values, program, PREDICTION_BATCH), values)
 
     def check_made_alike(self, provenance: Mapping[str, Any]) -> None:
         """Raise InputError where features of this `provenance` are made otherwise than those that the head was trained
@@ -238,6 +239,18 @@ def _read_packed(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     record = json.loads(metadata[_PACKED])
     record["thresholds"] = real_array(_THRESHOLDS, tensors.pop(_THRESHOLDS), ("labels",)).tolist()
     return {name.removeprefix(_HEAD): value for name, value in tensors.items()}, record
+
+
+def _finite(logits: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Return `logits` (N, n_labels); raise InputError where one of them is not finite."""
+    wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(wrong):
+        raise InputError(
+            f"the head has no finite logit for {len(wrong)} of {len(logits)} examples, the first in row {wrong[0]}, "
+            f"whose largest feature is {np.abs(features[wrong[0]]).max():.3g}: features are too large, or the head "
+            "diverged in training"
+        )
+    return logits
 
 
 def _labels(names: Any, thresholds: Any) -> tuple[tuple[str, ...], tuple[float, ...]]:

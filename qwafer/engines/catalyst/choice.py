@@ -50,3 +50,16 @@ def choose_batching(circuit: Circuit, batch: int, *, gradient: bool, exact: bool
         f"expected {times['choi'] / 1e3:.2g} ms per batch of {batch} by choi and {times['scan'] / 1e3:.2g} ms by scan "
         "(measured table)"
     )
+
+
+def expected_us(circuit: Circuit, batch: int) -> float:
+    """Return about how many microseconds value and gradient of a batch take under `scan` (lightning.qubit, adjoint).
+
+    Fitted to `benchmarks/engines.py` for 4 to 12 wires, 2 and 6 layers, B = 256 (measured: 0.8 to 1.4 times as much);
+    where values have a program of their own, which they have unless the readout is one fixed observable, half as much
+    again (1.3 to 1.9 times, 4 wires).
+    """
+    states = 2.0 ** min(circuit.n_qubits, 900)
+    gates = len(circuit.operations())
+    example = 73 + 0.1 * states + gates * (0.55 + 0.0019 * states)
+    return batch * example * (1.0 if circuit.readout_facts.is_mean else 1.5)

@@ -80,21 +80,12 @@ class CatalystEngine:
 
     def program(self, circuit: Circuit, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
         """Return the program of `circuit` for `batch` examples, compiled; see `Engine.program`."""
-        from qwafer.engines.catalyst.choice import choose_batching
         from qwafer.engines.catalyst.compiled import compile_program
 
         batch = check_positive_int("batch", batch)
-        reason = self.why_not(circuit)
-        if reason is not None:
-            raise CapabilityError(f"engine catalyst cannot run this circuit: {reason}")
+        batching, reason, needed = self.check(circuit, batch, gradient=gradient)
         check_not_forked()
-        check_x64(circuit.dtype)
         avoid_async_dispatch()
-        batching, reason = self.batching, "asked for"
-        if batching == "auto":
-            batching, reason = choose_batching(circuit, batch, gradient=gradient, exact=self.can_batch)
-        needed = peak_bytes(circuit, batch, gradient=gradient, batching=batching)
-        check_memory(circuit, needed, batch)
         key = ProgramKey(
             circuit=circuit,
             batch=batch,
@@ -114,6 +105,22 @@ class CatalystEngine:
             "batching_reason": reason,
         }
         return Program(compiled.forward, circuit, batch, info, made_by=(self, gradient, key.seed))
+
+    def check(self, circuit: Circuit, batch: int, *, gradient: bool = True) -> tuple[str, str, int]:
+        """Return the batching, why it was chosen, and the bytes of a program at its peak; raise what `program` would
+        raise before it compiles.
+        """
+        from qwafer.engines.catalyst.choice import choose_batching
+
+        reason = self.why_not(circuit)
+        if reason is not None:
+            raise CapabilityError(f"engine catalyst cannot run this circuit: {reason}")
+        check_x64(circuit.dtype)
+        batching, reason = self.batching, "asked for"
+        if batching == "auto":
+            batching, reason = choose_batching(circuit, batch, gradient=gradient, exact=self.can_batch)
+        needed = peak_bytes(circuit, batch, gradient=gradient, batching=batching)
+        return batching, reason, check_memory(circuit, needed, batch)
 
     def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit`; None: it can."""

@@ -1,7 +1,8 @@
 """Which plan, in how many chunks: a model of the time and memory of a step, fitted to measurements.
 
-The constants are microseconds of two cores of a Xeon at 2.6 GHz in float32, fitted by hand to 25 steps (n = 4 to 12,
-L = 1 to 6, B = 256 and 4096). Only the order of the plans matters: `benchmarks/engines.py` shows whether it is right.
+The constants are microseconds of two cores of a Xeon at 2.6 GHz in float32: with gradients fitted by hand to 25 steps
+(n = 4 to 12, L = 1 to 6, B = 256 and 4096), for values alone by least squares to 48 (n = 4 to 10, L = 1 to 6, B = 1 to
+1024). Only the order of the plans matters: `benchmarks/plans.py` shows whether it is right.
 """
 
 import dataclasses
@@ -99,21 +100,34 @@ def _flops(plan: str, spec: CircuitSpec, batch: int, gradient: bool, chunks: int
     return 2 * _amplitudes(n) * batch * products * step_count(spec) * passes
 
 
+_SCHROEDINGER = {True: (20, 16, 1.9e-3, 0.21e-3, 1.74e-3), False: (10, 3, 0.43e-3, 0.22e-3, 0.23e-3)}
+"""Microseconds of a call, of a step, per number of the batch's states, per number and step, and per number, step and
+block of wires; with gradients and without."""
+_HEISENBERG = {
+    True: (30, 17, 1.5e-3, 3.6e-3, 6e-5, 4.5e-5, 0.25e-3, 6e-3),
+    False: (12, 7, 0.45e-3, 1.07e-3, 0.0, 0.64e-5, 0.88e-3, 0.0),
+}
+"""Microseconds of a call, of a further layer, per entry turned in the first layer and in a further one, and per example
+for each of 3^n, of 3^n per output, of 3^(n / 2) and of n."""
+
+
 def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float:
     """Return the expected microseconds of a step."""
     n, outputs, layers = spec.n_qubits, spec.n_outputs, spec.n_layers
-    scale = (1.0 if spec.dtype == "float32" else 2.0) * (1.0 if gradient else 0.3)
+    scale = 1.0 if spec.dtype == "float32" else 2.0
     if plan == "product":
-        return 30 + scale * batch * n * (layers + 1) * 2e-2
+        return 30 + scale * (1.0 if gradient else 0.3) * batch * n * (layers + 1) * 2e-2
     if plan == "heisenberg":
+        call, further, first, later, words, products, halves, wires = _HEISENBERG[gradient]
         turned = outputs * 4**n * len(wiring.blocks(n, wiring.PAIR))
-        evolve = turned * (1e-3 + (layers - 1) * 2.6e-3)
-        evaluate = batch * (outputs * 3**n * 4.5e-5 + 3 ** (-(-n // 2)) * (2 + outputs) * 1e-3 + n * 5e-3)
-        return 25 + 15 * (layers - 1) + scale * (evolve + evaluate)
-    blocks = len(wiring.blocks(n, wiring.BLOCK))
-    steps = step_count(spec)
-    per_number = 1.2e-3 + steps * (0.4e-3 + 1.7e-3 * blocks)
-    return 30 + 15 * steps + scale * 2 * _amplitudes(n) * batch * per_number
+        evolve = turned * (first + (layers - 1) * later)
+        halved = 3 ** (-(-n // 2)) * (2 + outputs) * halves
+        evaluate = batch * (3**n * (words + outputs * products) + halved + n * wires)
+        return call + further * (layers - 1) + scale * (evolve + evaluate)
+    call, step, number, by_step, by_block = _SCHROEDINGER[gradient]
+    blocks, steps = len(wiring.blocks(n, wiring.BLOCK)), step_count(spec)
+    per_number = number + steps * (by_step + by_block * blocks)
+    return call + step * steps + scale * 2 * _amplitudes(n) * batch * per_number
 
 
 def _amplitudes(n: int) -> float:

@@ -1,6 +1,7 @@
 """What the gradient probes look at: values, displaced values and gradients at random points, measured once."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from qwafer._io import key_seed
+from qwafer._process import compiler_options
 from qwafer.circuits import INPUTS
 from qwafer.circuits.statevector import bloch_vectors, states
 from qwafer.circuits.statevector import jacobian as adjoint
@@ -217,7 +219,7 @@ def _measure(
 
 
 def _gradient(program: Function) -> Any:
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def gradient(weights: Weights, inputs: Array, cotangent: Array) -> Any:
         return jax.vjp(program, dict(weights), inputs)[1](cotangent)
 
