@@ -45,7 +45,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         if sum(kind is not None for kind in (self.generator, self.fixed, self.given)) != 1:
-            raise InputError(f"gate {self.name} must have either a `generator`, a `fixed` matrix or what is `given`")
+            raise InputError(f"gate {self.name} must have either a `generator` or a `fixed` matrix, or be `given`")
         if self.given is not None:
             if self.given not in ("unitary", "state"):
                 raise InputError(f"`given` of gate {self.name} must be unitary or state, got {self.given!r}")
@@ -117,9 +117,9 @@ class Gate:
     @functools.cached_property
     def keeps_z(self) -> bool:
         """Whether G+ P G is made of I and Z wherever P is: CNOT, and everything diagonal."""
-        words = itertools.product(LETTERS, repeat=self.n_wires)
-        is_z = np.array([set(word) <= {"I", "Z"} for word in words])
-        return not self.images[is_z][:, ~is_z].any()
+        if self.fixed is None:
+            return self.generator is not None and set(self.generator) <= {"I", "Z"}
+        return bool(((np.abs(np.asarray(self.fixed)) > 1e-9).sum(axis=0) == 1).all())
 
     def conjugation(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (image, sign), each (4^n_wires,), with G+ P G = sign[P] image[P] for every Pauli word P.

@@ -1,12 +1,8 @@
 """What a process must be for a program to run in it: not forked from one that ran programs, in 64 bit for float64."""
 
 import os
-import threading
 
 from qwafer._errors import CapabilityError, InputError
-
-RECORDING = threading.RLock()
-"""Held while gates are recorded: PennyLane has one list of open recordings per process, which all threads share."""
 
 _home: list[int] = []
 

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 from qwafer._checks import check_positive_int
 from qwafer._errors import CapabilityError
 from qwafer.circuits import INPUTS, Circuit
+from qwafer.circuits.recording import RECORDING
 from qwafer.engines import pennylane_gates
 from qwafer.engines.base import Forward, Program, Weights
 from qwafer.engines.cache import kept
 from qwafer.engines.memory import check_memory, gate_by_gate
-from qwafer.engines.process import RECORDING
 
 
 @dataclass(frozen=True)

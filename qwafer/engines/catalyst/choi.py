@@ -28,7 +28,7 @@ from qwafer.engines.catalyst import scan
 from qwafer.engines.catalyst.kernels import Arrays, Kernel, contract
 from qwafer.engines.catalyst.plan import GatePlan, ansatz_plan
 from qwafer.engines.catalyst.runtime import LOCK, HostProgram
-from qwafer.engines.process import RECORDING
+from qwafer.circuits.recording import RECORDING
 
 MAX_QUBITS = 10
 """The largest n: the vector on 2n wires takes 16 MiB there, 256 MiB at n = 12."""
