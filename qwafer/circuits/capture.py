@@ -10,13 +10,14 @@ import numpy as np
 
 from qwafer._checks import check_choice, check_positive_int
 from qwafer._errors import CapabilityError, InputError
-from qwafer.circuits.captured import SHARED, CapturedCircuit, SlotFunction, trace_digest
+from qwafer.circuits.captured import SHARED, CapturedCircuit, SlotFunction
 from qwafer.circuits.circuit import DTYPES, GateCircuit
 from qwafer.circuits.expansion import MOST_WIRES, Phase, Turn, expand, fixed_gate
 from qwafer.circuits.gates import INPUTS, Gate, Operation
 from qwafer.circuits.measuring import Measured, measured, measurements
 from qwafer.circuits.readouts import STATE, WORDS
 from qwafer.circuits.recording import RECORDING
+from qwafer.circuits.traces import depends, explicit, trace_digest
 from qwafer.registry import Registry, load_attribute
 
 Shape = tuple[int, ...]
@@ -118,7 +119,7 @@ class _Trace:
     def dependence(self) -> list[tuple[bool, bool]]:
         """Return of every output of the trace whether it depends on a weight, and on the inputs."""
         n = len(self.closed.jaxpr.invars)
-        found = _depends(self.closed.jaxpr, [frozenset({i == n - 1}) for i in range(n)])
+        found = depends(self.closed.jaxpr, [frozenset({i == n - 1}) for i in range(n)])
         return [(False in own, True in own) for own in found]
 
 
@@ -206,7 +207,7 @@ def _trace(called: Callable[..., Any], shapes: Mapping[str, Shape], n_inputs: in
         return [*taken, *(jnp.asarray(value, dtype) for value in own.coefficients)]
 
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in (*shapes.values(), (n_inputs,))]
-    with RECORDING, jax.experimental.enable_x64(dtype == "float64"):
+    with RECORDING, jax.experimental.enable_x64(dtype == "float64"), jax.numpy_rank_promotion("allow"):
         try:
             closed = jax.make_jaxpr(numbers)(*arguments)
         except (InputError, CapabilityError):
@@ -245,26 +246,6 @@ def _places(wires: Any, parts: Sequence[Any], name: str) -> dict[Any, int]:
     return {wire: place for place, wire in enumerate(wires)}
 
 
-def _depends(jaxpr: Any, inputs: Sequence[frozenset[bool]]) -> list[frozenset[bool]]:
-    """Return on which kinds of inputs every output of `jaxpr` depends; a call is looked into, anything else mixes."""
-    known = dict(zip(jaxpr.invars, inputs, strict=True))
-
-    def of(atom: Any) -> frozenset[bool]:
-        return frozenset() if hasattr(atom, "val") else known.get(atom, frozenset())
-
-    for equation in jaxpr.eqns:
-        own = [of(atom) for atom in equation.invars]
-        inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
-        inner = getattr(inner, "jaxpr", inner)
-        called = equation.primitive.name in ("pjit", "jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")
-        if called and inner is not None and len(inner.invars) == len(own):
-            found = _depends(inner, own)
-        else:
-            found = [frozenset().union(*own)] * len(equation.outvars)
-        known.update(zip(equation.outvars, found, strict=True))
-    return [of(atom) for atom in jaxpr.outvars]
-
-
 def _constants(trace: _Trace) -> list[np.ndarray]:
     """Return the numbers of all gates at weights and inputs 0, in float64: those of a constant gate are its own."""
     import jax
@@ -298,8 +279,8 @@ def _slot_function(
         return joined(places.shared), joined(places.own), joined(range(places.n_numbers, len(found)))
 
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in (*shapes.values(), (n_inputs,))]
-    with jax.experimental.enable_x64(dtype == "float64"):
-        return jax.make_jaxpr(slots)(*arguments), trace_digest(slots, arguments)
+    with jax.experimental.enable_x64(dtype == "float64"), jax.numpy_rank_promotion("allow"):
+        return explicit(jax.make_jaxpr(slots)(*arguments)), trace_digest(slots, arguments)
 
 
 def _shapes(weights: Any) -> dict[str, Shape]:

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
@@ -18,8 +17,6 @@ from qwafer.circuits.readouts import Readout
 
 SHARED = "shared"
 """Name of the weight of a core that holds the slots which no input reaches."""
-
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -70,40 +67,6 @@ class SlotFunction:
 
     def __repr__(self) -> str:
         return f"SlotFunction({self.key[:16]})"
-
-
-def trace_digest(function: Callable[..., Any], arguments: Sequence[Any]) -> str:
-    """Return a digest of what `function` computes of `arguments`, and of its reverse pass, as JAX traces them."""
-    import jax
-
-    def reverse(*arrays: Any) -> Any:
-        values, pull = jax.vjp(function, *arrays)
-        return values, pull(values)
-
-    said = hashlib.sha256()
-    for closed in (jax.make_jaxpr(function)(*arguments), jax.make_jaxpr(reverse)(*arguments)):
-        said.update(_ADDRESS.sub("", str(closed.jaxpr)).encode())
-        _add_constants(closed.jaxpr, closed.consts, said)
-    return said.hexdigest()
-
-
-def _add_constants(jaxpr: Any, constants: Sequence[Any], said: Any) -> None:
-    """Add the bytes of all constants to `said`: text shows arrays by their shape alone."""
-    for constant in constants:
-        array = np.asarray(constant)
-        said.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-    for equation in jaxpr.eqns:
-        for atom in equation.invars:
-            if hasattr(atom, "val"):
-                said.update(np.asarray(atom.val).tobytes())
-        for value in equation.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else (value,):
-                if hasattr(inner, "jaxpr") and hasattr(inner, "consts"):
-                    _add_constants(inner.jaxpr, inner.consts, said)
-                elif hasattr(inner, "eqns"):
-                    _add_constants(inner, (), said)
-                elif isinstance(inner, np.ndarray):
-                    said.update(inner.tobytes())
 
 
 @dataclass(frozen=True)

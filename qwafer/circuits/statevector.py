@@ -15,6 +15,7 @@ import numpy as np
 from qwafer.circuits.captured import CapturedCircuit
 from qwafer.circuits.circuit import Circuit
 from qwafer.circuits.gates import INPUTS, Operation, pauli_matrix
+from qwafer.circuits.measuring import walsh
 from qwafer.circuits.readouts import WEIGHT, Readout
 
 
@@ -32,7 +33,7 @@ def values(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> np.ndar
     outputs = []
     for k in range(readout.n_circuits(circuit.n_outputs)):
         state = evolve(n, circuit.readout_operations(k), sources, body)
-        outputs.append(readout.outputs(_measured(state, n, readout), sources))
+        outputs.append(readout.outputs(measured_values(state, n, readout), sources))
     found = np.concatenate(outputs, axis=-1)
     lead = np.broadcast_shapes(found.shape[:-1], sources[INPUTS].shape[:-1])  # a circuit need not use its inputs
     return np.broadcast_to(found, (*lead, found.shape[-1]))
@@ -66,7 +67,7 @@ def jacobian(circuit: Circuit, weights: Mapping[str, Any], inputs: np.ndarray) -
             paulis = [_apply_word(state, n, range(n), word) for word in words]
             costate = np.tensordot(linear.T, np.stack(paulis), 1)  # (outputs of this circuit, N, 2^n)
         if readout.is_weighted:
-            each = _measured(state, n, readout)
+            each = measured_values(state, n, readout)
             outputs = np.arange(circuit.n_outputs)
             found[WEIGHT][:, outputs, outputs] = each[:, None, :]
         first = k if readout.gates else 0
@@ -153,13 +154,16 @@ def _chained(circuit: CapturedCircuit, weights: Mapping[str, Any], inputs: np.nd
     return found
 
 
-def _measured(state: np.ndarray, n: int, readout: Readout) -> np.ndarray:
+def measured_values(state: np.ndarray, n: int, readout: Readout) -> np.ndarray:
     """Return what `readout` measures of `state` (..., 2^n): (..., values)."""
     if readout.amplitudes:
         return np.concatenate([state.real, state.imag], axis=-1)
     if readout.per_wire:
         vectors = bloch_vectors(state, n)[..., ["XYZ".index(letter) for letter in readout.measured]]
         return vectors.reshape(*vectors.shape[:-2], -1)
+    if len(readout.words) > 2 and readout.z_only:
+        places = [sum((letter == "Z") << n - 1 - wire for wire, letter in enumerate(word)) for word in readout.words]
+        return np.asarray(walsh(np.abs(state) ** 2, np))[..., places]
     overlaps = [np.sum(state.conj() * _apply_word(state, n, range(n), word), axis=-1).real for word in readout.words]
     return np.stack(overlaps, axis=-1)
 
