@@ -1,5 +1,6 @@
 """`qwafer.circuit`: a PennyLane function, QNode or list of operations as a circuit, captured once by tracing."""
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +36,9 @@ def circuit(
     n_outputs: int = 1,
     dtype: str = "float32",
     name: str = "",
+    arguments: Mapping[str, Any] | None = None,
 ) -> CapturedCircuit:
-    """Return the circuit of `function(weights, x)`, which applies PennyLane gates for one example.
+    """Return the circuit of `function(weights, x, **arguments)`, which applies PennyLane gates for one example.
 
     `weights` maps names to shapes, and the function is given a dict of arrays; with a single shape it is given an
     array, the weight `weights`. `x` is (n_inputs,). A function whose parameters are named as the weights is called by
@@ -64,10 +66,11 @@ def circuit(
     if n_qubits is not None:
         check_positive_int("n_qubits", n_qubits)
     shapes = _shapes(weights)
-    called = _callable(function, shapes, single=not isinstance(weights, Mapping))
+    called = _callable(function, shapes, arguments or {}, single=not isinstance(weights, Mapping))
     name = name or getattr(function, "__name__", "circuit")
     wires = _device_wires(function) if n_qubits is None else tuple(range(n_qubits))
-    options = {"weights": weights, "n_inputs": n_inputs, "n_qubits": n_qubits, "readout": readout, "name": name}
+    options = {"weights": weights, "n_inputs": n_inputs, "n_qubits": n_qubits, "readout": readout}
+    options |= {"n_outputs": n_outputs, "name": name, "arguments": dict(arguments or {})}
     traces = {kind: _trace(called, shapes, n_inputs, kind, wires, name) for kind in DTYPES}
     trace = traces["float64"]
     if readout is None and not trace.returns:
@@ -177,7 +180,9 @@ class _Places:
         )
 
 
-def _trace(called: Callable[..., Any], shapes: Mapping[str, Shape], n_inputs: int, dtype: str, wires: Any, name: str) -> _Trace:
+def _trace(
+    called: Callable[..., Any], shapes: Mapping[str, Shape], n_inputs: int, dtype: str, wires: Any, name: str
+) -> _Trace:
     """Trace the function in one precision, whatever JAX is set to."""
     import jax
     import jax.experimental
@@ -259,7 +264,9 @@ def _constants(trace: _Trace) -> list[np.ndarray]:
 
 def _folded(gate: Gate, numbers: np.ndarray) -> Gate:
     """Return a gate of constant numbers as a fixed one."""
-    return fixed_gate(f"{gate.name}({numbers:.6g})" if gate.given is None else gate.name, np.asarray(gate.matrix(numbers)))
+    return fixed_gate(
+        f"{gate.name}({numbers:.6g})" if gate.given is None else gate.name, np.asarray(gate.matrix(numbers))
+    )
 
 
 def _slot_function(
@@ -297,7 +304,9 @@ def _shapes(weights: Any) -> dict[str, Shape]:
     return shapes
 
 
-def _callable(function: Any, shapes: Mapping[str, Shape], *, single: bool) -> Callable[[Sequence[Any], Any], Any]:
+def _callable(
+    function: Any, shapes: Mapping[str, Shape], arguments: Mapping[str, Any], *, single: bool
+) -> Callable[[Sequence[Any], Any], Any]:
     """Return (arrays of the weights, x) -> what the function returns, by the way in which it is to be called."""
     import pennylane as qml
 
@@ -315,7 +324,10 @@ def _callable(function: Any, shapes: Mapping[str, Shape], *, single: bool) -> Ca
         listed = list(function)
         return lambda arrays, x: listed
     if not callable(function):
-        raise TypeError(f"`function` must be a function, a QNode or a list of operations, got {type(function).__name__}")
+        raise TypeError(
+            f"`function` must be a function, a QNode or a list of operations, got {type(function).__name__}"
+        )
+    function = functools.partial(function, **arguments)
     try:
         parameters = [
             parameter.name
@@ -327,7 +339,9 @@ def _callable(function: Any, shapes: Mapping[str, Shape], *, single: bool) -> Ca
     if shapes and not single and set(shapes) <= set(parameters):
         rest = [parameter for parameter in parameters if parameter not in shapes]
         if len(rest) > 1:
-            raise InputError(f"the function must have one parameter beside the weights, the inputs; got {', '.join(rest)}")
+            raise InputError(
+                f"the function must have one parameter beside the weights, the inputs; got {', '.join(rest)}"
+            )
         return lambda arrays, x: function(**dict(zip(shapes, arrays, strict=True)), **dict.fromkeys(rest, x))
     if single:
         return lambda arrays, x: function(arrays[0] if arrays else {}, x)

@@ -73,7 +73,7 @@ class SlotFunction:
 class MeasuredReadout(Readout):
     """The readout of a captured circuit that measures: words, and a map from their values to outputs."""
 
-    limit: Callable[[Mapping[str, Any]], float] | None = field(default=None, compare=False)
+    limit: Callable[[Mapping[str, Any]], float] | None = field(default=None, compare=False, repr=False)
     """weights -> the largest |s_k|."""
 
     def bound(self, weights: Mapping[str, Any]) -> float:
@@ -238,7 +238,9 @@ class CapturedCircuit:
         return _captured_again, (self.source, self.core.dtype, self.core.readout, self.core.n_outputs, self.digest)
 
 
-def _captured_again(source: tuple[Any, Mapping[str, Any]], dtype: str, readout: str, n_outputs: int, digest: str) -> Any:
+def _captured_again(
+    source: tuple[Any, Mapping[str, Any]], dtype: str, readout: str, n_outputs: int, digest: str
+) -> Any:
     from qwafer.circuits.capture import circuit, circuit_of_name
 
     function, options = source

@@ -1,7 +1,6 @@
 """`Circuit`: what engines and probes ask of a circuit; `GateCircuit`: one that is given by its gates."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -111,7 +110,9 @@ class GateCircuit:
         check_choice("readout", self.readout, (*READOUTS, WORDS, STATE.name))
         check_choice("dtype", self.dtype, DTYPES)
         if (self.readout == WORDS) != bool(self.words):
-            raise InputError(f"`words` and readout {WORDS} belong together, got {self.words} and readout {self.readout}")
+            raise InputError(
+                f"`words` and readout {WORDS} belong together, got {self.words} and readout {self.readout}"
+            )
         for word in self.words:
             if len(word) != self.n_qubits or not set(word) <= set(LETTERS):
                 raise InputError(f"`words` must have {self.n_qubits} of the letters {LETTERS} each, got {word!r}")
@@ -167,12 +168,6 @@ def derived_outputs(asked: int, readout: Readout, n_qubits: int) -> int:
 def count_weights(shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Return the number of entries of all weights."""
     return sum(math.prod(shape) for shape in shapes.values())
-
-
-def uses(circuit: Circuit, source: str) -> int:
-    """Return how many gates hold the same angle of `source` at most: the largest frequency of the values in it."""
-    ops = (*circuit.operations(), *circuit.readout_operations(0))
-    return max(Counter(op.index for op in ops if op.source == source).values(), default=1)
 
 
 def _within(index: tuple[int, ...], shape: tuple[int, ...]) -> bool:

@@ -63,7 +63,9 @@ def expand(op: Any, depth: int = 0) -> Iterator[Turn | Phase]:
     if isinstance(op, qml.QubitUnitary) and traced and len(op.wires) <= MOST_WIRES:
         yield _given_matrix(op)
         return
-    rules: list[Callable[[Any], list[Turn | Phase] | None]] = [_fixed] if not traced else [_exponential, _rotations, _diagonal]
+    rules: list[Callable[[Any], list[Turn | Phase] | None]] = (
+        [_fixed] if not traced else [_exponential, _rotations, _diagonal]
+    )
     for rule in rules:
         found = rule(op)
         if found is not None:
@@ -93,7 +95,9 @@ def words_of(operator: Any) -> dict[tuple[tuple[Any, str], ...], Any]:
         return {tuple(word.items()): qml.math.real(value) for word, value in sentence.items()}
     wires = tuple(operator.wires)
     if len(wires) > MOST_WIRES:
-        raise CapabilityError(f"{_named(operator)} has no Pauli form, and its matrix acts on more than {MOST_WIRES} wires")
+        raise CapabilityError(
+            f"{_named(operator)} has no Pauli form, and its matrix acts on more than {MOST_WIRES} wires"
+        )
     matrix = qml.matrix(operator, wire_order=wires)
     found = {}
     for letters in itertools.product(LETTERS, repeat=len(wires)):
@@ -110,14 +114,23 @@ def rotation(word: Sequence[tuple[Any, str]], angle: Any) -> Turn | Phase:
         return Phase(angle)
     wires, letters = zip(*word, strict=True)
     text = "".join(letters)
-    return Turn(_ROTATIONS.get(text) or Gate(f"R{text}", len(text), generator=text, pennylane=_NAMES.get(text)), wires, angle)
+    return Turn(
+        _ROTATIONS.get(text) or Gate(f"R{text}", len(text), generator=text, pennylane=_NAMES.get(text)), wires, angle
+    )
 
 
 def fixed_gate(name: str, matrix: np.ndarray) -> Gate:
     """Return the gate of a constant unitary: one of the house's, one that PennyLane has under that name, or neither."""
     import pennylane as qml
 
-    known = next((gate for gate in _FIXED if np.shape(gate.fixed) == matrix.shape and np.allclose(gate.fixed, matrix, atol=1e-14)), None)
+    known = next(
+        (
+            gate
+            for gate in _FIXED
+            if np.shape(gate.fixed) == matrix.shape and np.allclose(gate.fixed, matrix, atol=1e-14)
+        ),
+        None,
+    )
     if known is not None:
         return known
     n_wires = len(matrix).bit_length() - 1
@@ -135,7 +148,9 @@ def fixed_gate(name: str, matrix: np.ndarray) -> Gate:
 
 def _plain(entry: complex) -> complex | float:
     entry = complex(entry)
-    real, imag = (float(np.rint(part)) if abs(part - np.rint(part)) < 1e-15 else part for part in (entry.real, entry.imag))
+    real, imag = (
+        float(np.rint(part)) if abs(part - np.rint(part)) < 1e-15 else part for part in (entry.real, entry.imag)
+    )
     return real if imag == 0 else complex(real, imag)
 
 

@@ -136,7 +136,10 @@ def measured(found: Sequence[Any], wires: Mapping[Any, int]) -> Measured:
             subsets = itertools.product((False, True), repeat=len(own_wires))
             outputs.append(
                 Probabilities(
-                    tuple(place([(w, "Z") for w, used in zip(own_wires, subset, strict=True) if used]) for subset in subsets)
+                    tuple(
+                        place([(w, "Z") for w, used in zip(own_wires, subset, strict=True) if used])
+                        for subset in subsets
+                    )
                 )
             )
         else:

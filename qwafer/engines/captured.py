@@ -26,7 +26,7 @@ def captured_program(
     """
     core = engine.program(circuit.core, batch, gradient=gradient, seed=seed)
     slots = {"shared": dict(circuit.core.weights).get(SHARED, (0,))[0], "per_example": circuit.core.n_inputs}
-    info = {**core.info, "slots": slots}
+    info = {**core.info, "slots": slots, "circuit": circuit.digest}
     made_by = (engine, gradient, core._request()[2])
     return Program(_joined(circuit, core), circuit, batch, info, made_by=made_by)
 

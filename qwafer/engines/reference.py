@@ -102,7 +102,9 @@ def evaluate(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> Any:
                 for op in (*body, *circuit.readout_operations(k))
             ]
             words = readout.measured_words(circuit.n_qubits)
-            measured = [qml.state()] if readout.amplitudes else [qml.expval(pennylane_gates.observable(w)) for w in words]
+            measured = (
+                [qml.state()] if readout.amplitudes else [qml.expval(pennylane_gates.observable(w)) for w in words]
+            )
             (values,) = qml.execute([qml.tape.QuantumScript(gates, measured)], device, **options)
         if readout.amplitudes:
             state = xp.broadcast_to(values, (len(inputs), values.shape[-1]))

@@ -129,7 +129,9 @@ def _mean_z_kernel(circuit: Circuit, batch: int, *, gradient: bool, device: str,
     value_and_grad, nbytes = None, states.nbytes
     if gradient:
         options: dict[str, Any] = {"device": device, "diff_method": diff_method, "shots": None, "seed": seed}
-        program = scan.gradient_program(circuit, plan, batch, words=READOUTS["z"].measured_words(circuit.n_qubits), value=True, **options)
+        program = scan.gradient_program(
+            circuit, plan, batch, words=READOUTS["z"].measured_words(circuit.n_qubits), value=True, **options
+        )
         coefficients = np.full((batch, circuit.n_qubits), 1 / circuit.n_qubits)
         nbytes += program.nbytes
 

@@ -169,7 +169,11 @@ def _collected(source: jax.Array, found: Sequence[tuple[Operation, jax.Array]]) 
             single.setdefault(op.index, []).append(own)
     if single:
         rows = jnp.stack([functools.reduce(jnp.add, own) for own in single.values()])
-        total = total.at[tuple(np.array(list(single)).T)].add(rows) if source.ndim and next(iter(single)) else total + rows[0]
+        total = (
+            total.at[tuple(np.array(list(single)).T)].add(rows)
+            if source.ndim and next(iter(single))
+            else total + rows[0]
+        )
     return total
 
 
@@ -285,7 +289,9 @@ def _split(part: jax.Array, n: int, ascending: Sequence[int]) -> list[jax.Array]
     """Return the rows for each value of the bits of `ascending` wires, (rest, ..., rest, batch)."""
     split = part.reshape(*split_shape(n, ascending), part.shape[-1])
     places = itertools.product((0, 1), repeat=len(ascending))
-    return [split[(*(index for bit in bits for index in (slice(None), bit)), slice(None), slice(None))] for bits in places]
+    return [
+        split[(*(index for bit in bits for index in (slice(None), bit)), slice(None), slice(None))] for bits in places
+    ]
 
 
 def _order(wires: tuple[int, ...]) -> list[int]:

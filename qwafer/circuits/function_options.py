@@ -1,0 +1,98 @@
+"""`circuit.name = function`: a PennyLane function of one's own as the circuit of a configuration."""
+
+import dataclasses
+import functools
+import tomllib
+from dataclasses import dataclass
+from typing import Any
+
+from qwafer._checks import check_choice, check_positive_int, plain_numbers
+from qwafer._errors import InputError
+from qwafer.circuits.captured import CapturedCircuit
+from qwafer.circuits.circuit import DTYPES, count_weights
+
+
+@dataclass(frozen=True)
+class FunctionOptions:
+    """A PennyLane function or QNode (weights, x) of one's own, captured; see `qwafer.circuit`."""
+
+    function: str = ""
+    """`package.module:name`, or `path/to/file.py:name`."""
+    n_inputs: int = 4
+    """Inputs of one example, onto which features are projected."""
+    weights: tuple[str, ...] = ()
+    """Name and shape of every weight: `theta=2x4x3`; `theta=` for one number."""
+    arguments: tuple[str, ...] = ()
+    """Further arguments of the function by name, each as TOML writes it: `n_layers=2`."""
+    readout: str | None = None
+    """`mean_z`, `z_vec` or `mean_z_readout` for a function that returns nothing; none: what the function returns."""
+    dtype: str = "float32"
+    """Precision of values and gradients: `float32` or `float64`."""
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
+        for name in ("weights", "arguments"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if ":" not in self.function:
+            raise InputError(f"`function` must be package.module:name or file.py:name, got {self.function!r}")
+        check_positive_int("circuit.n_inputs", self.n_inputs)
+        check_choice("circuit.dtype", self.dtype, DTYPES)
+        if self.readout is not None:
+            check_choice("circuit.readout", self.readout, ("mean_z", "z_vec", "mean_z_readout"))
+        self.shapes()
+        self.values()
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every weight by name."""
+        found: dict[str, tuple[int, ...]] = {}
+        for text in self.weights:
+            name, equals, sizes = text.partition("=")
+            parts = sizes.split("x") if sizes else []
+            if not equals or not name.isidentifier() or not all(part.isdigit() and int(part) for part in parts):
+                raise InputError(f"`weights` must be name=sizes, such as theta=2x4x3, got {text!r}")
+            if name in found:
+                raise InputError(f"`weights` names {name} twice")
+            found[name] = tuple(map(int, parts))
+        return found
+
+    def values(self) -> dict[str, Any]:
+        """Return the further arguments by name."""
+        found: dict[str, Any] = {}
+        for text in self.arguments:
+            name, equals, _ = text.partition("=")
+            try:
+                table = tomllib.loads(text)
+            except tomllib.TOMLDecodeError:
+                table = {}
+            if not equals or list(table) != [name.strip()] or name.strip() in found:
+                raise InputError(f"`arguments` must be name=value, each name once, such as n_layers=2, got {text!r}")
+            found |= table
+        return found
+
+    def circuit(self, n_outputs: int) -> CapturedCircuit:
+        """Return the captured circuit, with so many outputs where its readout trains them.
+
+        Raises InputError for a function that cannot be imported, or not be captured.
+        """
+        found = _captured(self)
+        if self.readout is None or found.core.n_outputs == n_outputs:
+            return found
+        return dataclasses.replace(found, core=dataclasses.replace(found.core, n_outputs=n_outputs))
+
+    def untrained_groups(self) -> dict[str, str]:
+        """Return the optimiser's groups in which this circuit has nothing to train, each with the reason."""
+        return {} if count_weights(self.shapes()) else {"circuit": "circuit.weights are none"}
+
+
+@functools.lru_cache(maxsize=16)
+def _captured(options: FunctionOptions) -> CapturedCircuit:
+    from qwafer.circuits.capture import circuit_of_name
+
+    return circuit_of_name(
+        options.function,
+        weights=options.shapes(),
+        n_inputs=options.n_inputs,
+        readout=options.readout,
+        dtype=options.dtype,
+        arguments=options.values(),
+    )
