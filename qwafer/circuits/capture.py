@@ -3,6 +3,7 @@
 import functools
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,9 +48,9 @@ def circuit(
     order). A list of PennyLane operations, or a function that returns one, will do.
 
     The function is traced once by JAX: gates and wires must not depend on values, angles may be any JAX expression of
-    weights and inputs. It returns `qml.expval`, `qml.probs`, a tuple of these, `qml.state()` (real parts, then imaginary
-    parts) or nothing: then `readout` names one of the house's (`mean_z`, `z_vec`, `mean_z_readout`, `z`, `bloch`), with
-    `n_outputs` where it has as many as are asked for.
+    weights and inputs. It returns `qml.expval`, `qml.probs`, a tuple of these, `qml.state()` (real parts, then
+    imaginary parts) or nothing: then `readout` names one of the house's (`mean_z`, `z_vec`, `mean_z_readout`, `z`,
+    `bloch`), with `n_outputs` where it has as many as are asked for.
 
         def iqp(weights, x):
             qml.IQPEmbedding(x, wires=range(3))
@@ -143,16 +144,20 @@ class _Places:
     @classmethod
     def of(cls, trace: _Trace) -> "_Places":
         depends, constants = trace.dependence(), _constants(trace)
-        operations, starts, shared, own, trained = [], [], [], [], []
-        counts, place, touched = {SHARED: 0, INPUTS: 0}, 0, set()
+        operations: list[Operation] = []
+        starts: list[Operation] = []
+        shared: list[int] = []
+        own: list[int] = []
+        trained: list[bool] = []
+        touched: set[int] = set()
+        counts, place = {SHARED: 0, INPUTS: 0}, 0
         for turn in trace.turns:
             wires = tuple(trace.wires[wire] for wire in turn.wires)
             gate = turn.gate
-            if gate.given == "state":
-                if touched & set(wires):
-                    raise CapabilityError(
-                        f"a state is prepared on wires {list(turn.wires)} that gates have acted on: prepare it first"
-                    )
+            if gate.given == "state" and touched & set(wires):
+                raise CapabilityError(
+                    f"a state is prepared on wires {list(turn.wires)} that gates have acted on: prepare it first"
+                )
             touched |= set(wires)
             if turn.numbers is None:
                 operations.append(Operation(gate, wires))
@@ -212,7 +217,14 @@ def _trace(
         return [*taken, *(jnp.asarray(value, dtype) for value in own.coefficients)]
 
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in (*shapes.values(), (n_inputs,))]
-    with RECORDING, jax.experimental.enable_x64(dtype == "float64"), jax.numpy_rank_promotion("allow"):
+    with (
+        RECORDING,
+        warnings.catch_warnings(),
+        jax.experimental.enable_x64(dtype == "float64"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        # PennyLane asks for doubles by name, and single precision is what is traced here.
+        warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
         try:
             closed = jax.make_jaxpr(numbers)(*arguments)
         except (InputError, CapabilityError):
@@ -358,7 +370,7 @@ def _device_wires(function: Any) -> tuple[Any, ...] | None:
 
 
 def _source(function: Any, options: Mapping[str, Any]) -> Any:
-    """Return what a pickle names: (place of the function, or operations, and arguments); None where nothing finds it."""
+    """Return what a pickle names: place of the function, or operations, and arguments; None: nothing finds it."""
     if isinstance(function, (list, tuple)):
         return list(function), options
     try:

@@ -57,7 +57,7 @@ class SlotFunction:
         def example(row: Any) -> tuple[Any, Any, Any]:
             return self(dtype, *weights, row)
 
-        return jax.vmap(example, out_axes=(None, 0, 0))(inputs)  # type: ignore[no-any-return]
+        return jax.vmap(example, out_axes=(None, 0, 0))(inputs)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SlotFunction) and self.key == other.key

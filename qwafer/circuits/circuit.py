@@ -84,9 +84,9 @@ class GateCircuit:
         GateCircuit(2, (Operation(RX, (0,), "inputs", (0,)), Operation(CZ, (0, 1)),
                         Operation(RY, (1,), "w", (0,))), n_inputs=1, weights=(("w", (1,)),))
 
-    With readout `words` the outputs are the expectation values of Pauli words, a letter per wire (`words=("ZZ", "XI")`);
-    with `state` they are the amplitudes, all real parts first. Raises InputError where a gate acts on a wire, or takes
-    an angle, that the circuit does not have.
+    With readout `words` the outputs are the expectation values of Pauli words, a letter per wire
+    (`words=("ZZ", "XI")`); with `state` they are the amplitudes, all real parts first. Raises InputError where a gate
+    acts on a wire, or takes an angle, that the circuit does not have.
     """
 
     n_qubits: int

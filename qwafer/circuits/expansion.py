@@ -127,7 +127,7 @@ def fixed_gate(name: str, matrix: np.ndarray) -> Gate:
         (
             gate
             for gate in _FIXED
-            if np.shape(gate.fixed) == matrix.shape and np.allclose(gate.fixed, matrix, atol=1e-14)
+            if 2**gate.n_wires == len(matrix) and np.allclose(np.asarray(gate.fixed), matrix, atol=1e-14)
         ),
         None,
     )
@@ -160,7 +160,10 @@ def _fixed(op: Any) -> list[Turn | Phase] | None:
 
     if not op.has_matrix or len(op.wires) > MOST_WIRES or not len(op.wires):
         return None if not op.has_generator else _rotations(op)
-    matrix = np.asarray(qml.matrix(op, wire_order=op.wires), np.complex128)
+    import jax
+
+    with jax.ensure_compile_time_eval():
+        matrix = np.asarray(qml.matrix(op, wire_order=op.wires), np.complex128)
     if not np.allclose(matrix @ matrix.conj().T, np.eye(len(matrix)), atol=1e-9):
         raise InputError(f"{_named(op)} is not unitary")
     if np.array_equal(matrix, np.eye(len(matrix))):

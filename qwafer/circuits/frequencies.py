@@ -36,8 +36,8 @@ def is_periodic(circuit: Circuit, source: str) -> bool:
 
 
 def slopes(circuit: CapturedCircuit) -> dict[str, np.ndarray | None]:
-    """Return for every group the factor (angles, parameters) with which each parameter enters each angle of a gate; None
-    where angles depend on the group otherwise, or something else than angles does.
+    """Return for every group the factor (angles, parameters) with which each parameter enters each angle of a gate;
+    None where angles depend on the group otherwise, or something else than angles does.
     """
     found: dict[str, np.ndarray | None] = _slopes(circuit)
     return found

@@ -78,10 +78,10 @@ class Gate:
             return self.fixed
         if self.given is not None:
             dim, half = 2**self.n_wires, self.n_numbers // 2
-            entry = [theta[..., i] + 1j * theta[..., half + i] for i in range(half)]
+            given = [theta[..., i] + 1j * theta[..., half + i] for i in range(half)]
             if self.given == "state":
-                return tuple((amplitude, *(0,) * (dim - 1)) for amplitude in entry)
-            return tuple(tuple(entry[row * dim : (row + 1) * dim]) for row in range(dim))
+                return tuple((amplitude, *(0,) * (dim - 1)) for amplitude in given)
+            return tuple(tuple(given[row * dim : (row + 1) * dim]) for row in range(dim))
         cos, sin = xp.cos(theta / 2), xp.sin(theta / 2)
         turn = -1j * pauli_matrix(self.generator or "")
 

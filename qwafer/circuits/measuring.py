@@ -106,7 +106,9 @@ def measured(found: Sequence[Any], wires: Mapping[Any, int]) -> Measured:
         if len(found) > 1 or isinstance(found[0], qml.measurements.DensityMatrixMP):
             raise CapabilityError("a state is captured where it is all that is returned: return qml.state() alone")
         return Measured((), (), ())
-    n, places, outputs, coefficients = len(wires), {"I" * len(wires): 0}, [], []
+    n, places = len(wires), {"I" * len(wires): 0}
+    outputs: list[Expectation | Probabilities] = []
+    coefficients: list[Any] = []
 
     def place(word: Sequence[tuple[Any, str]]) -> int:
         letters = ["I"] * n

@@ -43,6 +43,6 @@ def _joined(circuit: CapturedCircuit, core: Program) -> Forward:
         shared, per_example, coefficients = circuit.slots_of.batched(circuit.dtype, own, inputs.astype(circuit.dtype))
         filled = {name: shared if name == SHARED else values[name] for name in circuit.core.weight_shapes()}
         found = core._forward(filled, per_example)
-        return circuit.outputs_of(found, coefficients, jnp)  # type: ignore[no-any-return]
+        return circuit.outputs_of(found, coefficients, jnp)
 
     return jax.jit(forward)

@@ -19,8 +19,8 @@ import numpy as np
 
 from qwafer._errors import CapabilityError
 from qwafer._io import held, remove_abandoned
-from qwafer.engines.catalyst.patches import patching_this_thread
 from qwafer.circuits.recording import RECORDING
+from qwafer.engines.catalyst.patches import patching_this_thread
 from qwafer.engines.process import check_not_forked
 
 LOCK = threading.RLock()

@@ -40,8 +40,9 @@ class XlaEngine:
     """`reverse`: hand-written reverse passes, fast. `any`: plain JAX, which forward mode and derivatives of higher
     order need; slower. Without it these raise CapabilityError."""
     chunk: int | None = None
-    """Examples that `schroedinger` and `gates` evolve at a time; None: as many as stay in the processor's cache, at least 16
-    unless their states take more than a GiB. Memory follows the chunk, not the batch."""
+    """Examples that `schroedinger` and `gates` evolve at a time; None: as many as stay in the processor's cache, at
+    least 16 unless their states take more than a GiB, and for `gates` as many as take 64 MiB. Memory follows the chunk,
+    not the batch."""
     recompute: bool | None = None
     """Whether the reverse pass of `schroedinger` undoes the circuit on the final state instead of keeping the states of
     every layer; None: where these would take more than half a GiB. Whether that of `gates`, which always undoes the
@@ -116,7 +117,7 @@ class XlaEngine:
         reverse = self.derivatives == "reverse"
         chunks = gate_chunks(circuit, batch, gradient and reverse, self.chunk)
         recompute = chunks > 1 if self.recompute is None else self.recompute
-        how = {"chunks": chunks, "recompute": recompute, "reverse": reverse}
+        how: dict[str, Any] = {"chunks": chunks, "recompute": recompute, "reverse": reverse}
         needed = gates_peak_bytes(circuit, batch, gradient=gradient, **how)
         advice = "use fewer qubits"
         if chunks < batch:

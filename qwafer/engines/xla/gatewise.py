@@ -1,8 +1,8 @@
 """Plan `gates`: any circuit, its gates applied one by one to the states of the batch, undone in the reverse pass.
 
-A state is two arrays (2^n, batch), real and imaginary parts; the batch is last, so that every gate is arithmetic on long
-rows. Every distinct gate (on its wires) is one compiled function, which all its places call: the time to compile grows
-with the distinct gates.
+A state is two arrays (2^n, batch), real and imaginary parts; the batch is last, so that every gate is arithmetic on
+long rows. Every distinct gate (on its wires) is one compiled function, which all its places call: the time to compile
+grows with the distinct gates.
 """
 
 import functools
@@ -30,9 +30,9 @@ def forward(
 ) -> jax.Array:
     """Return s (batch, n_outputs) for `inputs` (batch, n_inputs), in `chunks` of the batch one after the other.
 
-    With `reverse` the reverse pass is an adjoint sweep: it undoes the gates on the final state and on its cotangent (Jones
-    and Gacon 2020, arXiv:2009.02823), and so holds a few states however deep the circuit is. With `recompute` it makes
-    the final state again, too. Otherwise it is that of JAX.
+    With `reverse` the reverse pass is an adjoint sweep: it undoes the gates on the final state and on its cotangent
+    (Jones and Gacon 2020, arXiv:2009.02823), and so holds a few states however deep the circuit is. With `recompute`
+    it makes the final state again, too. Otherwise it is that of JAX.
     """
     batch, size = len(inputs), -(-len(inputs) // chunks)
     values = functools.partial(_values, circuit, {name: weights[name] for name in _used(circuit)}, recompute, reverse)
@@ -47,7 +47,7 @@ def forward(
         return found
     if readout.z_only:  # the matrix has no entries for X and Y
         found = jnp.stack([jnp.zeros_like(found), jnp.zeros_like(found), found], axis=-1)
-    return contract_readout(circuit, weights, found.reshape(batch, circuit.n_qubits, 3), jnp)  # type: ignore[no-any-return]
+    return contract_readout(circuit, weights, found.reshape(batch, circuit.n_qubits, 3), jnp)
 
 
 def measured_words(circuit: Circuit) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def _values(circuit: Circuit, weights: Weights, recompute: bool, reverse: bool, 
     sources = {**weights, INPUTS: inputs.T}
     if not reverse:
         return _measured(circuit, _evolved(circuit, sources))
-    return _swept(circuit, recompute)(sources)  # type: ignore[no-any-return]
+    return _swept(circuit, recompute)(sources)
 
 
 def _swept(circuit: Circuit, recompute: bool) -> Callable[[Sources], jax.Array]:
@@ -201,7 +201,7 @@ def _apply(n: int, gate: Gate, wires: tuple[int, ...]) -> Callable[[State, Any],
 
 @functools.lru_cache(maxsize=4096)
 def _undo(n: int, gate: Gate, wires: tuple[int, ...]) -> Callable[[State, State, Any], tuple[State, State, Any]]:
-    """Return (state, costate, numbers) after `gate` -> both before it, and the derivative (..., batch) by what it takes.
+    """Return (state, costate, numbers) after `gate` -> both before it, and the derivative (..., batch) by `numbers`.
 
     The costate is the cotangent of real and imaginary parts. By a rotation's angle it gives l . (-i P psi) / 2, by the
     entry U_rc the overlap of row r of l with column c of psi.

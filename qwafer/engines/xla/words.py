@@ -51,7 +51,7 @@ def _overlap(n: int, flipped: tuple[int, ...], odd: bool, state: tuple[jax.Array
 
 
 def _signed(n: int, words: Sequence[str], overlap: jax.Array) -> list[jax.Array]:
-    """Return for every word (-i)^(number of Y) times i where that is odd, times sum_k (-1)^(k . (Y or Z)) t_k (batch,)."""
+    """Return for every word its value (batch,): (-1)^(half the number of Y, down) sum_k (-1)^(k . (Y or Z)) t_k."""
     masks = [sum((letter in "YZ") << n - 1 - wire for wire, letter in enumerate(word)) for word in words]
     signs = np.array([(-1) ** (word.count("Y") // 2) for word in words])
     if len(words) * 2**n <= MOST_SIGNS:

@@ -69,8 +69,8 @@ def _walk(circuit: Circuit, gates: Sequence[Operation], verdicts: dict[tuple[str
     """Follow the strings backwards and append to each parameter's list a reason why its gate drops out, or ""."""
     n = circuit.n_qubits
     strings = np.zeros((4,) * n, bool)
-    for word in circuit.readout_facts.measured_words(n):
-        strings[tuple(LETTERS.index(letter) for letter in word)] = True
+    for letters in circuit.readout_facts.measured_words(n):
+        strings[tuple(LETTERS.index(letter) for letter in letters)] = True
     for op in reversed(gates):
         images, k = op.gate.images, len(op.wires)
         words = np.moveaxis(strings, op.wires, range(k)).reshape(4**k, -1)
