@@ -104,9 +104,9 @@ def circuit(
     )
 
 
-def circuit_of_name(name: str, **options: Any) -> CapturedCircuit:
-    """Return `circuit` of the function that `package.module:name` or `file.py:name` names."""
-    return circuit(load_attribute(name, "circuit.function"), **options)
+def circuit_of_name(place: str, /, **options: Any) -> CapturedCircuit:
+    """Return `circuit` of the function at `place`, `package.module:name` or `file.py:name`."""
+    return circuit(load_attribute(place, "circuit.function"), **options)
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,8 @@ def _trace(
         warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
         try:
             closed = jax.make_jaxpr(numbers)(*arguments)
-        except (InputError, CapabilityError):
-            raise
+        except (InputError, CapabilityError) as error:
+            raise type(error)(*error.args) from error  # without the notes that JAX adds
         except Exception as error:
             text = str(error).strip().splitlines()
             raise InputError(
@@ -240,14 +240,20 @@ def _trace(
 
 
 def _recorded(queue: Any, returned: Any) -> tuple[list[Any], Any]:
-    """Return the operations, those of the list that a function returned or those recorded, and the measurements."""
+    """Return the operations, those recorded or those of the list that a function returned, and the measurements.
+
+    Raises InputError where the two differ: some would be lost.
+    """
     import pennylane as qml
 
-    if isinstance(returned, (list, tuple)) and any(isinstance(one, qml.operation.Operator) for one in returned):
-        operations = [one for one in returned if isinstance(one, qml.operation.Operator)]
-        rest = [one for one in returned if not isinstance(one, qml.operation.Operator)]
-        return operations, rest or None
-    return list(qml.tape.QuantumScript.from_queue(queue).operations), returned
+    recorded = list(qml.tape.QuantumScript.from_queue(queue).operations)
+    listed = list(returned) if isinstance(returned, (list, tuple)) else [returned]
+    operations = [one for one in listed if isinstance(one, qml.operation.Operator)]
+    if not operations:
+        return recorded, returned
+    if recorded and {id(one) for one in recorded} != {id(one) for one in operations}:
+        raise InputError("the function returns some of the operations that it applies: return all of them, or none")
+    return operations, [one for one in listed if not isinstance(one, qml.operation.Operator)]
 
 
 def _places(wires: Any, parts: Sequence[Any], name: str) -> dict[Any, int]:

@@ -1,6 +1,7 @@
 """How fast the values of a circuit turn in its angles: the largest frequencies, from gates and from slots."""
 
 import functools
+import math
 from collections import Counter
 from typing import Any
 
@@ -60,7 +61,9 @@ def _derivatives(circuit: CapturedCircuit) -> dict[str, np.ndarray]:
         blocks = circuit.slot_derivatives(weights, generator.uniform(-np.pi, np.pi, (1, circuit.n_inputs)))
         for group, block in blocks.items():
             rows = [block.weights[SHARED][0], block.inputs[0], block.coefficients[0]]
-            found.setdefault(group, []).append(np.concatenate([row.reshape(len(row), -1) for row in rows]))
+            found.setdefault(group, []).append(
+                np.concatenate([row.reshape(len(row), math.prod(row.shape[1:])) for row in rows])
+            )
     return {group: np.stack(rows) for group, rows in found.items()}
 
 

@@ -12,7 +12,7 @@ _CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "r
 
 
 def explicit(closed: Any) -> Any:
-    """Return a trace whose literals have the dtypes that it says, whatever JAX's 64-bit types are set to later."""
+    """Return a trace whose literals and constants have the dtypes that it says, whatever JAX is set to later."""
     import jax.extend.core as core
 
     def atom(value: Any) -> Any:
@@ -22,7 +22,7 @@ def explicit(closed: Any) -> Any:
 
     def inner(value: Any) -> Any:
         if isinstance(value, core.ClosedJaxpr):
-            return value.replace(jaxpr=within(value.jaxpr))
+            return whole(value)
         if isinstance(value, core.Jaxpr):
             return within(value)
         return type(value)(map(inner, value)) if type(value) in (tuple, list) else value
@@ -37,7 +37,14 @@ def explicit(closed: Any) -> Any:
         ]
         return jaxpr.replace(eqns=equations, outvars=[atom(value) for value in jaxpr.outvars])
 
-    return closed.replace(jaxpr=within(closed.jaxpr))
+    def whole(closed: Any) -> Any:
+        constants = [
+            np.asarray(value, variable.aval.dtype) if isinstance(value, np.ndarray) else value
+            for variable, value in zip(closed.jaxpr.constvars, closed.consts, strict=True)
+        ]
+        return closed.replace(jaxpr=within(closed.jaxpr), consts=constants)
+
+    return whole(closed)
 
 
 def depends(jaxpr: Any, inputs: Sequence[frozenset[bool]]) -> list[frozenset[bool]]:
