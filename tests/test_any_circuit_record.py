@@ -281,7 +281,7 @@ def test_a_configuration_names_a_function(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "must be package.module:name"),
+        ({"function": "iqp"}, "must be package.module:name"),
         ({"function": "a:b", "weights": ("theta=2,3",)}, "theta=2x4x3"),
         ({"function": "a:b", "arguments": ("n_layers",)}, "n_layers=2"),
         ({"function": "a:b", "readout": "z"}, "`circuit.readout` must be one of"),

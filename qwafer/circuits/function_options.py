@@ -17,7 +17,7 @@ class FunctionOptions:
     """A PennyLane function or QNode (weights, x) of one's own, captured; see `qwafer.circuit`."""
 
     function: str = ""
-    """`package.module:name`, or `path/to/file.py:name`."""
+    """`package.module:name`, or `path/to/file.py:name`; there is none by default."""
     n_inputs: int = 4
     """Inputs of one example, onto which features are projected."""
     weights: tuple[str, ...] = ()
@@ -33,8 +33,8 @@ class FunctionOptions:
         plain_numbers(self)
         for name in ("weights", "arguments"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if ":" not in self.function:
-            raise InputError(f"`function` must be package.module:name or file.py:name, got {self.function!r}")
+        if self.function:
+            self._check_named()
         check_positive_int("circuit.n_inputs", self.n_inputs)
         check_choice("circuit.dtype", self.dtype, DTYPES)
         if self.readout is not None:
@@ -72,12 +72,17 @@ class FunctionOptions:
     def circuit(self, n_outputs: int) -> CapturedCircuit:
         """Return the captured circuit, with so many outputs where its readout trains them.
 
-        Raises InputError for a function that cannot be imported, or not be captured.
+        Raises InputError for a function that is not named, cannot be imported, or not be captured.
         """
+        self._check_named()
         found = _captured(self)
         if self.readout is None or found.core.n_outputs == n_outputs:
             return found
         return dataclasses.replace(found, core=dataclasses.replace(found.core, n_outputs=n_outputs))
+
+    def _check_named(self) -> None:
+        if ":" not in self.function:
+            raise InputError(f"`circuit.function` must be package.module:name or file.py:name, got {self.function!r}")
 
     def untrained_groups(self) -> dict[str, str]:
         """Return the optimiser's groups in which this circuit has nothing to train, each with the reason."""
