@@ -138,6 +138,25 @@ def test_catalyst_sweeps_the_words_of_a_captured_circuit():
     against_the_definition(engines.get("catalyst"), circuit, atol=1e-6)
 
 
+def test_programs_are_mapped_differentiated_twice_or_refused():
+    circuit = qwafer.circuit(anycircuits.iqp, weights={"theta": (1, 3, 3)}, n_inputs=3, dtype="float64")
+    program = engines.get("xla").program(circuit, 2)
+    weights, inputs = point(circuit, 2)
+    lanes = {"theta": jnp.stack([weights["theta"], -weights["theta"]])}  # as seeds that train side by side
+
+    def loss(weights):
+        return (program(weights, inputs) ** 2).sum()
+
+    side_by_side = jax.jit(jax.vmap(jax.grad(loss)))(lanes)["theta"]
+    for lane, found in zip(lanes["theta"], side_by_side, strict=True):
+        np.testing.assert_allclose(found, jax.grad(loss)({"theta": lane})["theta"], atol=1e-12)
+    with pytest.raises(qwafer.CapabilityError, match="reverse mode alone"):
+        jax.jacfwd(loss)(weights)
+    program = engines.get("xla", derivatives="any").program(circuit, 2)
+    forwards = jax.jit(jax.jacfwd(loss))(weights)["theta"]
+    np.testing.assert_allclose(forwards, side_by_side[0], atol=1e-12)
+
+
 @pytest.mark.parametrize(("readout", "n_outputs"), [("mean_z_readout", 2), ("z_vec", 2), ("mean_z", 1), ("bloch", 1)])
 def test_the_readouts_of_the_house_stand_on_any_body(readout, n_outputs):
     circuit = qwafer.circuit(

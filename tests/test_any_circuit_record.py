@@ -12,7 +12,7 @@ import pennylane as qml
 import pytest
 
 import qwafer
-from qwafer import engines
+from qwafer import diagnose, engines
 from qwafer.circuits import CIRCUITS, Gate, GateCircuit, Operation, statevector
 from qwafer.circuits.effective import inert
 from qwafer.circuits.frequencies import is_periodic, uses
@@ -276,6 +276,24 @@ def test_a_configuration_names_a_function(tmp_path):
     assert circuit.n_outputs == 3
     assert circuit.weight_shapes() == {"theta": (2, 2), "readout": (3, 2, 3)}
     assert len(circuit.operations()) == 2 * (2 + 3)
+
+
+def test_diagnose_takes_a_function(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import pennylane as qml\n\n"
+        "def mine(weights, x):\n"
+        "    qml.RY(x[0] * weights['w'][0], 0)\n"
+        "    qml.RZ(weights['w'][1], 0)\n"
+        "    return qml.expval(qml.Z(0))\n"
+    )
+    settings = ["--set", "circuit.n_inputs=1", "--set", 'circuit.weights=["w=2"]', "--quiet"]
+    assert diagnose.main(["--circuit", f"{path}:mine", *settings, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "inert: w[1] by structure (commutes with all that is measured after it)" in " ".join(said.split())
+    assert "w[1]" in (tmp_path / "out" / "report.md").read_text()
+    assert diagnose.main(["--circuit", f"{path}:mine", "--set", "data.n_maps=20", *settings]) == 2
+    assert "`data.n_maps` has no effect" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
