@@ -97,7 +97,9 @@ def circuit(
         weights=tuple(shapes.items()),
         n_inputs=n_inputs,
         outputs=trace.measured.outputs,
-        slots_of=SlotFunction({kind: found[0] for kind, found in functions.items()}, functions["float64"][1]),
+        slots_of=SlotFunction(
+            {kind: found[0] for kind, found in functions.items()}, "".join(found[1] for found in functions.values())
+        ),
         name=name,
         trained=places.trained,
         source=_source(function, options),

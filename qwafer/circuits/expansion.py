@@ -84,7 +84,8 @@ def expand(op: Any, depth: int = 0) -> Iterator[Turn | Phase]:
 
 
 def words_of(operator: Any) -> dict[tuple[tuple[Any, str], ...], Any]:
-    """Return the real coefficient of every Pauli word ((wire, letter), ...) of a Hermitian `operator`.
+    """Return the real coefficient of every Pauli word ((wire, letter), ...) of a Hermitian `operator`, in an order of
+    their own: PennyLane's may differ from process to process.
 
     Raises CapabilityError for one that has no Pauli form, and whose matrix acts on more than `MOST_WIRES` wires.
     """
@@ -92,7 +93,8 @@ def words_of(operator: Any) -> dict[tuple[tuple[Any, str], ...], Any]:
 
     sentence = operator.pauli_rep
     if sentence is not None:
-        return {tuple(word.items()): qml.math.real(value) for word, value in sentence.items()}
+        words = {tuple(sorted(word.items(), key=str)): qml.math.real(value) for word, value in sentence.items()}
+        return dict(sorted(words.items(), key=str))
     wires = tuple(operator.wires)
     if len(wires) > MOST_WIRES:
         raise CapabilityError(
