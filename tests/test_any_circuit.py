@@ -14,7 +14,8 @@ from tests.anycircuits import GATES, STARTS
 
 NAMES = sorted(GATES)
 GROUPS = [
-    ["AmplitudeEmbedding", *NAMES[::4]],
+    ["AmplitudeEmbedding", *NAMES[::8]],
+    NAMES[4::8],
     ["StatePrep", *NAMES[1::4]],
     ["BasisState", *NAMES[2::4]],
     ["BasisEmbedding", *NAMES[3::4]],
@@ -51,24 +52,39 @@ def test_every_gate_prepares_the_state_that_pennylane_says(name):
         return qml.state()
 
     circuit = qwafer.circuit(function, weights={"w": 3}, n_inputs=3, n_qubits=4, dtype="float64")
-    weights, inputs = point(circuit, 2)
+    weights, inputs = point(circuit, 1)
     found = statevector.values(circuit, weights, inputs)
     expected = [np.asarray(qnode(function)(weights, x)) for x in inputs]
     np.testing.assert_allclose(found[:, :16] + 1j * found[:, 16:], expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("names", GROUPS, ids=lambda names: names[0])
+@pytest.mark.parametrize(
+    "names",
+    [GROUPS[0], *(pytest.param(group, marks=pytest.mark.slow) for group in GROUPS[1:])],
+    ids=lambda names: names[0],
+)
 def test_values_and_derivatives_are_those_of_the_qnode(names):
-    function, shapes = anycircuits.some_of(names)
+    against_the_qnode(*anycircuits.some_of(names))
+
+
+def against_the_qnode(function, shapes, seed=0):
+    """Hold the definition's values, and the derivatives of a random sum of them, against those of default.qubit."""
     circuit = qwafer.circuit(function, weights=shapes, n_inputs=3, n_qubits=4, dtype="float64")
-    weights, inputs = point(circuit, 1)
+    weights, inputs = point(circuit, 1, seed)
+    cotangent = np.random.default_rng(seed).normal(size=circuit.n_outputs)
     own = qnode(function)
+
+    def both(weights, x):
+        values = own(weights, x)
+        return values @ cotangent, values
+
+    (by_weights, by_inputs), expected = jax.grad(both, argnums=(0, 1), has_aux=True)(weights, inputs[0])
     plain = {name: np.asarray(value) for name, value in weights.items()}
-    np.testing.assert_allclose(statevector.values(circuit, plain, inputs)[0], own(weights, inputs[0]), atol=1e-10)
-    by_weights, by_inputs = jax.jacrev(own, argnums=(0, 1))(weights, inputs[0])
+    np.testing.assert_allclose(statevector.values(circuit, plain, inputs)[0], expected, atol=1e-10)
     found = statevector.jacobian(circuit, plain, np.asarray(inputs))
-    for group, expected in {**by_weights, "inputs": by_inputs}.items():
-        np.testing.assert_allclose(found[group][0], expected, atol=1e-9, err_msg=group)
+    for group, exact in {**by_weights, "inputs": by_inputs}.items():
+        total = np.einsum("k,k...->...", cotangent, found[group][0])
+        np.testing.assert_allclose(total, exact, atol=1e-9, err_msg=group)
 
 
 def against_the_definition(engine, circuit, *, atol, batch=3, seed=0):
@@ -102,7 +118,7 @@ SHORT = [
 
 @pytest.mark.parametrize(
     ("options", "dtype"),
-    [({}, "float64"), ({}, "float32"), ({"chunk": 2}, "float64"), ({"derivatives": "any"}, "float64")],
+    [({}, "float32"), ({"chunk": 2}, "float64")],
     ids=str,
 )
 def test_xla_applies_the_gates_to_the_batch(options, dtype):
@@ -139,25 +155,28 @@ def test_catalyst_sweeps_the_words_of_a_captured_circuit():
 
 
 def test_programs_are_mapped_differentiated_twice_or_refused():
-    circuit = qwafer.circuit(anycircuits.iqp, weights={"theta": (1, 3, 3)}, n_inputs=3, dtype="float64")
+    circuit = qwafer.circuit(anycircuits.node, weights={"w0": 2, "w1": ()}, n_inputs=2, dtype="float64")
     program = engines.get("xla").program(circuit, 2)
     weights, inputs = point(circuit, 2)
-    lanes = {"theta": jnp.stack([weights["theta"], -weights["theta"]])}  # as seeds that train side by side
+    lanes = jax.tree.map(lambda value: jnp.stack([value, -value]), weights)  # as seeds that train side by side
 
     def loss(weights):
         return (program(weights, inputs) ** 2).sum()
 
-    side_by_side = jax.jit(jax.vmap(jax.grad(loss)))(lanes)["theta"]
-    for lane, found in zip(lanes["theta"], side_by_side, strict=True):
-        np.testing.assert_allclose(found, jax.grad(loss)({"theta": lane})["theta"], atol=1e-12)
+    side_by_side = jax.jit(jax.vmap(jax.grad(loss)))(lanes)
+    for lane in range(2):
+        alone = jax.grad(loss)(jax.tree.map(lambda value, lane=lane: value[lane], lanes))
+        for name, found in side_by_side.items():
+            np.testing.assert_allclose(found[lane], alone[name], atol=1e-12)
     with pytest.raises(qwafer.CapabilityError, match="reverse mode alone"):
         jax.jacfwd(loss)(weights)
     program = engines.get("xla", derivatives="any").program(circuit, 2)
-    forwards = jax.jit(jax.jacfwd(loss))(weights)["theta"]
-    np.testing.assert_allclose(forwards, side_by_side[0], atol=1e-12)
+    forwards = jax.jit(jax.jacfwd(loss))(weights)
+    for name, found in forwards.items():
+        np.testing.assert_allclose(found, side_by_side[name][0], atol=1e-12)
 
 
-@pytest.mark.parametrize(("readout", "n_outputs"), [("mean_z_readout", 2), ("z_vec", 2), ("mean_z", 1), ("bloch", 1)])
+@pytest.mark.parametrize(("readout", "n_outputs"), [("mean_z_readout", 2), ("z_vec", 2)])
 def test_the_readouts_of_the_house_stand_on_any_body(readout, n_outputs):
     circuit = qwafer.circuit(
         anycircuits.layers,
@@ -187,9 +206,9 @@ def test_the_state_comes_back_with_derivatives():
         engines.get("catalyst").program(circuit, 2)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_circuits(seed):
-    random_circuit(seed, 8)
+    random_circuit(seed, 5)
 
 
 @pytest.mark.slow
@@ -208,18 +227,7 @@ def test_random_circuits_on_engines(seed):
 
 
 def random_circuit(seed, n_gates):
-    function, shapes = anycircuits.drawn(np.random.default_rng(seed), n_gates)
-    circuit = qwafer.circuit(function, weights=shapes, n_inputs=3, n_qubits=4, dtype="float64")
-    weights, inputs = point(circuit, 1, seed)
-    own = qnode(function)
-    plain = {name: np.asarray(value) for name, value in weights.items()}
-    np.testing.assert_allclose(statevector.values(circuit, plain, inputs)[0], own(weights, inputs[0]), atol=1e-10)
-    cotangent = np.random.default_rng(seed).normal(size=circuit.n_outputs)
-    by_weights, by_inputs = jax.grad(lambda w, x: own(w, x) @ cotangent, argnums=(0, 1))(weights, inputs[0])
-    found = statevector.jacobian(circuit, plain, np.asarray(inputs))
-    for group, expected in {**by_weights, "inputs": by_inputs}.items():
-        total = np.einsum("k,k...->...", cotangent, found[group][0])
-        np.testing.assert_allclose(total, expected, atol=1e-9, err_msg=group)
+    against_the_qnode(*anycircuits.drawn(np.random.default_rng(seed), n_gates), seed)
 
 
 def test_derivatives_are_differences_of_values():
