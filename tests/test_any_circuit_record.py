@@ -264,8 +264,8 @@ def test_a_configuration_names_a_function(tmp_path):
         "circuit.name=function",
         f"circuit.function={path}:body",
         "circuit.n_inputs=2",
-        "circuit.weights=['theta=2x2']",
-        "circuit.arguments=['n_layers=2']",
+        "circuit.weights=theta=2x2",
+        "circuit.arguments=n_layers=2",
         "circuit.readout=mean_z_readout",
     ]
     entries = parse_overrides(["head.name=quantum", *texts])
@@ -287,7 +287,15 @@ def test_diagnose_takes_a_function(tmp_path, capsys):
         "    qml.RZ(weights['w'][1], 0)\n"
         "    return qml.expval(qml.Z(0))\n"
     )
-    settings = ["--set", "circuit.n_inputs=1", "--set", 'circuit.weights=["w=2"]', "--quiet"]
+    settings = [
+        "--set",
+        "circuit.n_inputs=1",
+        "--set",
+        "circuit.weights=w=2",
+        "--set",
+        "circuit.readout=measured",
+        "--quiet",
+    ]
     assert diagnose.main(["--circuit", f"{path}:mine", *settings, "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "inert: w[1] by structure (commutes with all that is measured after it)" in " ".join(said.split())
@@ -300,8 +308,9 @@ def test_diagnose_takes_a_function(tmp_path, capsys):
     ("options", "message"),
     [
         ({"function": "iqp"}, "must be package.module:name"),
-        ({"function": "a:b", "weights": ("theta=2,3",)}, "theta=2x4x3"),
-        ({"function": "a:b", "arguments": ("n_layers",)}, "n_layers=2"),
+        ({"function": "a:b", "weights": "theta=2,3"}, "theta=2x4x3"),
+        ({"function": "a:b", "arguments": "n_layers"}, "n_layers=2"),
+        ({"function": "a:b", "weights": "a=2, a=3"}, "names a twice"),
         ({"function": "a:b", "readout": "z"}, "`circuit.readout` must be one of"),
     ],
 )

@@ -77,7 +77,10 @@ def circuit(
     if readout is None and not trace.returns:
         raise InputError(f"{name} returns no measurement: return one, or name a `readout`, such as mean_z_readout")
     if readout is not None and trace.returns:
-        raise InputError(f"`readout` = {readout}, and {name} returns measurements of its own: leave out one of the two")
+        raise InputError(
+            f"`readout` = {readout}, and {name} returns measurements of its own: leave out one of the two "
+            "(circuit.readout = measured takes those of the function)"
+        )
     if len(trace.turns) != len(traces["float32"].turns):
         raise InputError(f"{name} has other gates in float32 than in float64")
     places = _Places.of(trace)

@@ -11,6 +11,9 @@ from qwafer._errors import InputError
 from qwafer.circuits.captured import CapturedCircuit
 from qwafer.circuits.circuit import DTYPES, count_weights
 
+MEASURED = "measured"
+"""The readout of a function that returns measurements."""
+
 
 @dataclass(frozen=True)
 class FunctionOptions:
@@ -20,36 +23,33 @@ class FunctionOptions:
     """`package.module:name`, or `path/to/file.py:name`; there is none by default."""
     n_inputs: int = 4
     """Inputs of one example, onto which features are projected."""
-    weights: tuple[str, ...] = ()
-    """Name and shape of every weight: `theta=2x4x3`; `theta=` for one number."""
-    arguments: tuple[str, ...] = ()
-    """Further arguments of the function by name, each as TOML writes it: `n_layers=2`."""
-    readout: str | None = None
-    """`mean_z`, `z_vec` or `mean_z_readout` for a function that returns nothing; none: what the function returns."""
+    weights: str = ""
+    """Name and shape of every weight: `theta=2x4x3, scale=2`; `scale=` for one number."""
+    arguments: str = ""
+    """Further arguments of the function, as TOML writes a table: `n_layers=2, rotation="Y"`."""
+    readout: str = "mean_z_readout"
+    """`mean_z`, `z_vec` or `mean_z_readout` after a function that returns nothing; `measured`: what it returns."""
     dtype: str = "float32"
     """Precision of values and gradients: `float32` or `float64`."""
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        for name in ("weights", "arguments"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.function:
             self._check_named()
         check_positive_int("circuit.n_inputs", self.n_inputs)
         check_choice("circuit.dtype", self.dtype, DTYPES)
-        if self.readout is not None:
-            check_choice("circuit.readout", self.readout, ("mean_z", "z_vec", "mean_z_readout"))
+        check_choice("circuit.readout", self.readout, ("mean_z", "z_vec", "mean_z_readout", MEASURED))
         self.shapes()
         self.values()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every weight by name."""
         found: dict[str, tuple[int, ...]] = {}
-        for text in self.weights:
-            name, equals, sizes = text.partition("=")
+        for text in self.weights.split(",") if self.weights.strip() else ():
+            name, equals, sizes = (part.strip() for part in text.partition("="))
             parts = sizes.split("x") if sizes else []
             if not equals or not name.isidentifier() or not all(part.isdigit() and int(part) for part in parts):
-                raise InputError(f"`weights` must be name=sizes, such as theta=2x4x3, got {text!r}")
+                raise InputError(f"`weights` must be name=sizes, such as theta=2x4x3, got {text.strip()!r}")
             if name in found:
                 raise InputError(f"`weights` names {name} twice")
             found[name] = tuple(map(int, parts))
@@ -57,17 +57,13 @@ class FunctionOptions:
 
     def values(self) -> dict[str, Any]:
         """Return the further arguments by name."""
-        found: dict[str, Any] = {}
-        for text in self.arguments:
-            name, equals, _ = text.partition("=")
-            try:
-                table = tomllib.loads(text)
-            except tomllib.TOMLDecodeError:
-                table = {}
-            if not equals or list(table) != [name.strip()] or name.strip() in found:
-                raise InputError(f"`arguments` must be name=value, each name once, such as n_layers=2, got {text!r}")
-            found |= table
-        return found
+        try:
+            (found,) = tomllib.loads(f"arguments = {{{self.arguments}}}").values()
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"`arguments` must be name=value, each name once, such as n_layers=2, got {self.arguments!r}"
+            ) from error
+        return dict(found)
 
     def circuit(self, n_outputs: int) -> CapturedCircuit:
         """Return the captured circuit, with so many outputs where its readout trains them.
@@ -76,7 +72,7 @@ class FunctionOptions:
         """
         self._check_named()
         found = _captured(self)
-        if self.readout is None or found.core.n_outputs == n_outputs:
+        if self.readout == MEASURED or found.core.n_outputs == n_outputs:
             return found
         return dataclasses.replace(found, core=dataclasses.replace(found.core, n_outputs=n_outputs))
 
@@ -97,7 +93,7 @@ def _captured(options: FunctionOptions) -> CapturedCircuit:
         options.function,
         weights=options.shapes(),
         n_inputs=options.n_inputs,
-        readout=options.readout,
+        readout=None if options.readout == MEASURED else options.readout,
         dtype=options.dtype,
         arguments=options.values(),
     )

@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--circuit",
         metavar="FILE.py:NAME",
         help="probe this PennyLane function (weights, x) or QNode alone, without data, on --engine (xla); its "
-        "weights and inputs are told by --set circuit.n_inputs=3 --set circuit.weights='[\"theta=2x3x3\"]'",
+        "weights and inputs are told by --set circuit.n_inputs=3 --set circuit.weights=theta=2x3x3",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="seed (the experiment's first)")
     parser.add_argument(
