@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qwafer._process import configure_jax as configure_jax
     from qwafer.backbones import features_from_maps as features_from_maps
     from qwafer.circuits import CircuitSpec as CircuitSpec
+    from qwafer.circuits.capture import circuit as circuit
     from qwafer.config import RunConfig as RunConfig
     from qwafer.data import read_maps as read_maps
     from qwafer.data import synthetic_maps as synthetic_maps

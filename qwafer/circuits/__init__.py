@@ -1,5 +1,6 @@
 """What is computed: gates, encodings, readouts, and circuits made of them. Nothing is executed here."""
 
+from qwafer.circuits.captured import CapturedCircuit as CapturedCircuit
 from qwafer.circuits.circuit import DTYPES as DTYPES
 from qwafer.circuits.circuit import Circuit as Circuit
 from qwafer.circuits.circuit import GateCircuit as GateCircuit

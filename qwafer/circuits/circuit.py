@@ -1,15 +1,14 @@
 """`Circuit`: what engines and probes ask of a circuit; `GateCircuit`: one that is given by its gates."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from qwafer._checks import check_choice, check_positive_int, plain_numbers
 from qwafer._errors import InputError
-from qwafer.circuits.gates import INPUTS, Operation
-from qwafer.circuits.readouts import READOUTS, Readout
+from qwafer.circuits.gates import INPUTS, LETTERS, Operation
+from qwafer.circuits.readouts import READOUTS, STATE, WORDS, Readout
 
 DTYPES = ("float32", "float64")
 
@@ -85,8 +84,9 @@ class GateCircuit:
         GateCircuit(2, (Operation(RX, (0,), "inputs", (0,)), Operation(CZ, (0, 1)),
                         Operation(RY, (1,), "w", (0,))), n_inputs=1, weights=(("w", (1,)),))
 
-    Engines `catalyst` (batching scan) and `reference` run it wherever its gates have a PennyLane form. Raises
-    InputError where a gate acts on a wire, or takes an angle, that the circuit does not have.
+    With readout `words` the outputs are the expectation values of Pauli words, a letter per wire
+    (`words=("ZZ", "XI")`); with `state` they are the amplitudes, all real parts first. Raises InputError where a gate
+    acts on a wire, or takes an angle, that the circuit does not have.
     """
 
     n_qubits: int
@@ -97,16 +97,25 @@ class GateCircuit:
     """Name and shape of each weight of the body."""
     readout: str = "mean_z"
     n_outputs: int = 1
-    """Outputs; readouts `z` and `bloch` imply it."""
+    """Outputs; readouts `z`, `bloch`, `words` and `state` imply it."""
     dtype: str = "float32"
+    words: tuple[str, ...] = ()
+    """Pauli words that readout `words` measures."""
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_positive_int("n_qubits", self.n_qubits)
         check_positive_int("n_inputs", self.n_inputs, minimum=0)
         check_positive_int("n_outputs", self.n_outputs)
-        check_choice("readout", self.readout, READOUTS)
+        check_choice("readout", self.readout, (*READOUTS, WORDS, STATE.name))
         check_choice("dtype", self.dtype, DTYPES)
+        if (self.readout == WORDS) != bool(self.words):
+            raise InputError(
+                f"`words` and readout {WORDS} belong together, got {self.words} and readout {self.readout}"
+            )
+        for word in self.words:
+            if len(word) != self.n_qubits or not set(word) <= set(LETTERS):
+                raise InputError(f"`words` must have {self.n_qubits} of the letters {LETTERS} each, got {word!r}")
         object.__setattr__(self, "n_outputs", derived_outputs(self.n_outputs, self.readout_facts, self.n_qubits))
         shapes = {INPUTS: (self.n_inputs,), **dict(self.weights)}
         if len(shapes) != len(self.weights) + 1 or shapes.keys() & {"", "readout"}:
@@ -117,13 +126,16 @@ class GateCircuit:
                 raise InputError(f"{where} acts on wires {op.wires}, and the circuit has {self.n_qubits}")
             if op.source and op.source not in shapes:
                 raise InputError(f"{where} takes its angle from {op.source}, which is not among {', '.join(shapes)}")
-            if op.source and not _within(op.index, shapes[op.source]):
+            last = (*op.index[:-1], op.index[-1] + max(op.gate.n_numbers, 1) - 1) if op.index else ()
+            if op.source and not (_within(op.index, shapes[op.source]) and _within(last, shapes[op.source])):
                 raise InputError(f"{where} has index {op.index} into {op.source} of shape {shapes[op.source]}")
 
     @property
     def readout_facts(self) -> Readout:
         """The readout."""
-        return READOUTS[self.readout]
+        if self.readout == WORDS:
+            return Readout(WORDS, "each", measured="", words=self.words)
+        return STATE if self.readout == STATE.name else READOUTS[self.readout]
 
     def operations(self) -> tuple[Operation, ...]:
         """Return the gates of the body."""
@@ -143,7 +155,7 @@ class GateCircuit:
 
     def body(self) -> "GateCircuit":
         """Return the same circuit with the `bloch` readout."""
-        return replace(self, readout="bloch", n_outputs=1)
+        return replace(self, readout="bloch", n_outputs=1, words=())
 
 
 def derived_outputs(asked: int, readout: Readout, n_qubits: int) -> int:
@@ -156,12 +168,6 @@ def derived_outputs(asked: int, readout: Readout, n_qubits: int) -> int:
 def count_weights(shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Return the number of entries of all weights."""
     return sum(math.prod(shape) for shape in shapes.values())
-
-
-def uses(circuit: Circuit, source: str) -> int:
-    """Return how many gates hold the same angle of `source` at most: the largest frequency of the values in it."""
-    ops = (*circuit.operations(), *circuit.readout_operations(0))
-    return max(Counter(op.index for op in ops if op.source == source).values(), default=1)
 
 
 def _within(index: tuple[int, ...], shape: tuple[int, ...]) -> bool:

@@ -21,7 +21,11 @@ class CircuitOptions(Protocol):
 
 
 CIRCUITS: Registry[type[CircuitOptions]] = Registry(
-    "circuit.name", {"layered": "qwafer.circuits.options:LayeredOptions"}
+    "circuit.name",
+    {
+        "layered": "qwafer.circuits.options:LayeredOptions",
+        "function": "qwafer.circuits.function_options:FunctionOptions",
+    },
 )
 
 NATIVE = "native"

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from qwafer._errors import InputError
+from qwafer._errors import CapabilityError, InputError
 from qwafer.circuits.gates import RY, RZ, Gate, Operation
 
 WEIGHT = "readout"
@@ -33,11 +33,30 @@ class Readout:
     parameter: str | None = None
     """Name of the trained array among a head's parameters; two readouts never share one, as their values have different
     meanings."""
+    words: tuple[str, ...] = ()
+    """Pauli words of a letter per wire that are measured in place of letters on every wire."""
+    amplitudes: bool = False
+    """Whether the state itself is read: the real parts of its amplitudes, then their imaginary parts."""
 
     @property
     def z_only(self) -> bool:
-        """Whether Pauli Z of the body is all that is needed."""
+        """Whether Pauli Z strings of the body are all that is needed."""
+        if self.words or self.amplitudes:
+            return not self.amplitudes and set("".join(self.words)) <= {"I", "Z"}
         return self.measured == "Z" and not self.gates
+
+    @property
+    def per_wire(self) -> bool:
+        """Whether it is a contraction of the Bloch vectors of the body (`readout_matrix`)."""
+        return not self.words and not self.amplitudes
+
+    def measured_words(self, n_qubits: int) -> tuple[str, ...]:
+        """Return the Pauli words that are measured, a letter per wire: those of wire 0, then of wire 1, ...."""
+        if not self.per_wire:
+            return self.words
+        return tuple(
+            "I" * wire + letter + "I" * (n_qubits - 1 - wire) for wire in range(n_qubits) for letter in self.measured
+        )
 
     @property
     def is_mean(self) -> bool:
@@ -61,7 +80,9 @@ class Readout:
                 f"`readout` = {self.name} has no weights that could tell {asked} outputs apart: "
                 "use `mean_z_readout` or `z_vec`"
             )
-        implied = n_qubits * len(self.measured) if self.is_each else asked
+        implied = asked
+        if self.is_each:
+            implied = 2 * 2**n_qubits if self.amplitudes else len(self.measured_words(n_qubits))
         if asked not in (1, implied):
             raise InputError(f"`n_outputs` of readout {self.name} is {implied}, got {asked}")
         return implied
@@ -116,6 +137,12 @@ READOUTS = {
 }
 """The readouts by name."""
 
+WORDS = "words"
+"""Name of the readout of Pauli words, which a `GateCircuit` lists."""
+
+STATE = Readout("state", "each", amplitudes=True)
+"""The readout that returns the state; engines that measure cannot run it."""
+
 
 class _Read(Protocol):
     @property
@@ -131,9 +158,11 @@ def readout_matrix(circuit: _Read, weights: Mapping[str, Any], xp: ModuleType, d
 
     `mean_z_readout` measures Z after RZ(a), RY(b), RZ(c), that is the unit vector m = (-sin b cos a, sin b sin a,
     cos b) before them; c commutes with Z and drops out. `xp` is the array module, `numpy` or `jax.numpy`; `dtype` is
-    that of the circuit by default.
+    that of the circuit by default. Raises CapabilityError for a readout of Pauli words or of the state, which is none.
     """
     n, dtype, readout = circuit.n_qubits, dtype or circuit.dtype, circuit.readout_facts
+    if not readout.per_wire:
+        raise CapabilityError(f"readout {readout.name} is not a contraction of Bloch vectors: it has no readout matrix")
     e_z = xp.asarray([0, 0, 1], dtype)
     if readout.is_mean:
         return xp.broadcast_to(e_z / n, (1, n, 3))

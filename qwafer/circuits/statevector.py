@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from qwafer.circuits.captured import CapturedCircuit
 from qwafer.circuits.circuit import Circuit
 from qwafer.circuits.gates import INPUTS, Operation, pauli_matrix
-from qwafer.circuits.readouts import WEIGHT
+from qwafer.circuits.measuring import walsh
+from qwafer.circuits.readouts import WEIGHT, Readout
 
 
 def values(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> np.ndarray:
@@ -22,13 +24,16 @@ def values(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> np.ndar
 
     `weights` (..., *shape) and `inputs` (..., n_inputs), in radians, broadcast over their leading axes.
     """
+    if isinstance(circuit, CapturedCircuit):
+        slots = circuit.slots(weights, inputs)
+        return np.asarray(circuit.outputs_of(values(circuit.core, slots.weights, slots.inputs), slots.coefficients, np))
     n, readout = circuit.n_qubits, circuit.readout_facts
     sources = {name: np.asarray(value, np.float64) for name, value in {**weights, INPUTS: inputs}.items()}
-    body, letters = evolve(n, circuit.operations(), sources), ["XYZ".index(letter) for letter in readout.measured]
+    body = evolve(n, circuit.operations(), sources)
     outputs = []
     for k in range(readout.n_circuits(circuit.n_outputs)):
-        vectors = bloch_vectors(evolve(n, circuit.readout_operations(k), sources, body), n)
-        outputs.append(readout.outputs(vectors[..., letters].reshape(*vectors.shape[:-2], -1), sources))
+        state = evolve(n, circuit.readout_operations(k), sources, body)
+        outputs.append(readout.outputs(measured_values(state, n, readout), sources))
     found = np.concatenate(outputs, axis=-1)
     lead = np.broadcast_shapes(found.shape[:-1], sources[INPUTS].shape[:-1])  # a circuit need not use its inputs
     return np.broadcast_to(found, (*lead, found.shape[-1]))
@@ -41,22 +46,28 @@ def jacobian(circuit: Circuit, weights: Mapping[str, Any], inputs: np.ndarray) -
     sweep per output: with |l> = O_k |psi>, a rotation exp(-i w P / 2) contributes Im <l|P|psi> where it stands (Jones
     and Gacon 2020, arXiv:2009.02823). Readout gates are gates here; coefficients of a weighted readout are linear.
     """
+    if isinstance(circuit, CapturedCircuit):
+        return _chained(circuit, weights, np.asarray(inputs, np.float64))
     n, readout = circuit.n_qubits, circuit.readout_facts
     sources = {name: np.asarray(value, np.float64) for name, value in {**weights, INPUTS: inputs}.items()}
     rows = len(sources[INPUTS])
     body = np.broadcast_to(evolve(n, circuit.operations(), sources), (rows, 2**n))
     shapes = {**circuit.weight_shapes(), INPUTS: (circuit.n_inputs,)}
     found = {group: np.zeros((rows, circuit.n_outputs, *shape)) for group, shape in shapes.items()}
-    letters = ["XYZ".index(letter) for letter in readout.measured]
     lambdas = []
     for k in range(readout.n_circuits(circuit.n_outputs)):
         own = circuit.readout_operations(k)
         state = evolve(n, own, sources, body)
-        each = bloch_vectors(state, n)[..., letters].reshape(rows, -1)  # (N, wires x letters)
-        linear = readout.outputs(np.eye(each.shape[1]), sources)  # (wires x letters, outputs of this circuit)
-        paulis = [_apply_word(state, n, (wire,), letter) for wire in range(n) for letter in readout.measured]
-        costate = np.tensordot(linear.T, np.stack(paulis), 1)  # (outputs of this circuit, N, 2^n)
+        if readout.amplitudes:  # d Re(psi_j) = 2 Re <l|d psi> with |l> = |j>/2, and d Im(psi_j) with i|j>/2
+            basis = np.concatenate([np.eye(2**n) / 2, 1j * np.eye(2**n) / 2])
+            costate = np.broadcast_to(basis[:, None], (len(basis), rows, 2**n))
+        else:
+            words = readout.measured_words(n)
+            linear = readout.outputs(np.eye(len(words)), sources)  # (words, outputs of this circuit)
+            paulis = [_apply_word(state, n, range(n), word) for word in words]
+            costate = np.tensordot(linear.T, np.stack(paulis), 1)  # (outputs of this circuit, N, 2^n)
         if readout.is_weighted:
+            each = measured_values(state, n, readout)
             outputs = np.arange(circuit.n_outputs)
             found[WEIGHT][:, outputs, outputs] = each[:, None, :]
         first = k if readout.gates else 0
@@ -75,22 +86,102 @@ def _sweep(
     outputs: slice,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Undo `gates` on `state` (1, N, 2^n) and `costate` (K, N, 2^n), and add what each angle contributes to `found`."""
-    for op in reversed(gates):
+    for i, op in reversed(list(enumerate(gates))):
+        if op.gate.given is not None:
+            entries = _adjoint(op.gate.entries(op.numbers(sources)))
+            if op.gate.given == "unitary":
+                state = _apply(state, n, op.wires, entries, np)
+            else:  # a state cannot be undone, only made again
+                state = np.broadcast_to(evolve(n, gates[:i], sources), state.shape[1:])[None]
+            place: Any = (slice(None), outputs, *op.slice())
+            found[op.source][place] += _of_entries(n, op, state, costate)
+            costate = _apply(costate, n, op.wires, entries, np)
+            continue
         if op.source:
             turned = _apply_word(state, n, op.wires, op.gate.generator or "")
-            place: Any = (slice(None), outputs, *op.index)
+            place = (slice(None), outputs, *op.index)
             found[op.source][place] += np.sum(costate.conj() * turned, axis=-1).imag.T
-            place = (..., *op.index)
-            entries = op.gate.entries(-sources[op.source][place])
+            state, costate = (_turned(part, n, op, -op.numbers(sources), np) for part in (state, costate))
         else:
             entries = np.asarray(op.gate.fixed).conj().T.tolist()
-        state, costate = (_apply(part, n, op.wires, entries, np) for part in (state, costate))
+            state, costate = (_apply(part, n, op.wires, entries, np) for part in (state, costate))
     return state, costate
 
 
-def _apply_word(state: np.ndarray, n_qubits: int, wires: tuple[int, ...], word: str) -> np.ndarray:
+def _of_entries(n: int, op: Operation, before: np.ndarray, costate: np.ndarray) -> np.ndarray:
+    """Return the derivative (N, K, n_numbers) by what is given to `op`, of `before` (1, N, 2^n) and `costate` (K, N,
+    2^n) after it: 2 Re(l_r* psi_c) by Re U_rc, and -2 Im(l_r* psi_c) by Im U_rc.
+    """
+    rows, columns = _by_basis(costate, n, op.wires), _by_basis(before, n, op.wires)
+    overlap = np.einsum("rknj,cnj->nkrc", rows.conj(), columns[:, 0])
+    overlap = overlap if op.gate.given == "unitary" else overlap[..., :1]
+    overlap = overlap.reshape(*overlap.shape[:2], -1)
+    return np.concatenate([2 * overlap.real, -2 * overlap.imag], axis=-1)
+
+
+def _by_basis(state: np.ndarray, n: int, wires: tuple[int, ...]) -> np.ndarray:
+    """Return the amplitudes (2^k, ..., 2^(n - k)) of `state` (..., 2^n) by the basis state of `wires`."""
+    lead = state.ndim - 1
+    split = np.moveaxis(state.reshape(*state.shape[:-1], *(2,) * n), [lead + wire for wire in wires], range(len(wires)))
+    return split.reshape(2 ** len(wires), *state.shape[:-1], -1)
+
+
+def _adjoint(entries: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [[np.conj(row[i]) if not _is(row[i], 0) else 0 for row in entries] for i in range(len(entries))]
+
+
+def _chained(circuit: CapturedCircuit, weights: Mapping[str, Any], inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Return `jacobian` of a captured circuit: that of its core times that of its slots."""
+    slots, core = circuit.slots(weights, inputs), circuit.core
+    measured = values(core, slots.weights, slots.inputs)  # (N, values)
+    inner = jacobian(core, slots.weights, slots.inputs)
+    names = [*dict(circuit.weights), INPUTS]
+    by_value = circuit.outputs_of(np.eye(core.n_outputs)[None], slots.coefficients[:, None], np)
+    by_value = by_value - circuit.outputs_of(np.zeros((1, 1, core.n_outputs)), slots.coefficients[:, None], np)
+    found = {WEIGHT: np.einsum("nmk,nm...->nk...", by_value, inner[WEIGHT])} if WEIGHT in inner else {}
+    shared = np.einsum("nmk,nms->nks", by_value, inner[circuit.shared]) if circuit.shared in inner else None
+    own = np.einsum("nmk,nme->nke", by_value, inner[INPUTS])
+    ones = np.eye(slots.coefficients.shape[1])[None]
+    by_coefficient = circuit.outputs_of(measured[:, None], ones, np)
+    by_coefficient = by_coefficient - circuit.outputs_of(measured[:, None], 0 * ones, np)  # (N, coefficients, K)
+    for name, moved in circuit.slot_derivatives(weights, inputs).items():
+        if name in names:
+            total = np.einsum("nke,ne...->nk...", own, moved.inputs)
+            total = total + np.einsum("nck,nc...->nk...", by_coefficient, moved.coefficients)
+            if shared is not None:
+                total = total + np.einsum("nks,ns...->nk...", shared, moved.weights[circuit.shared])
+            found[name] = total
+    return found
+
+
+def measured_values(state: np.ndarray, n: int, readout: Readout) -> np.ndarray:
+    """Return what `readout` measures of `state` (..., 2^n): (..., values)."""
+    if readout.amplitudes:
+        return np.concatenate([state.real, state.imag], axis=-1)
+    if readout.per_wire:
+        vectors = bloch_vectors(state, n)[..., ["XYZ".index(letter) for letter in readout.measured]]
+        return vectors.reshape(*vectors.shape[:-2], -1)
+    if len(readout.words) > 2 and readout.z_only:
+        places = [sum((letter == "Z") << n - 1 - wire for wire, letter in enumerate(word)) for word in readout.words]
+        return np.asarray(walsh(np.abs(state) ** 2, np))[..., places]
+    overlaps = [np.sum(state.conj() * _apply_word(state, n, range(n), word), axis=-1).real for word in readout.words]
+    return np.stack(overlaps, axis=-1)
+
+
+def _apply_word(state: Any, n_qubits: int, wires: Iterable[int], word: str, xp: ModuleType = np) -> Any:
     """Return the Pauli `word` on `wires` applied to `state` (..., 2^n_qubits)."""
-    return np.asarray(_apply(state, n_qubits, wires, pauli_matrix(word).tolist(), np))
+    for wire, letter in zip(wires, word, strict=True):
+        if letter != "I":
+            state = _apply(state, n_qubits, (wire,), pauli_matrix(letter).tolist(), xp)
+    return state
+
+
+def _turned(state: Any, n_qubits: int, op: Operation, theta: Any, xp: ModuleType) -> Any:
+    """Return `state` after the rotation `op` by `theta` (...): cos(theta/2) psi - i sin(theta/2) P psi."""
+    if op.gate.n_wires <= 2:
+        return _apply(state, n_qubits, op.wires, op.gate.entries(theta, xp=xp), xp)
+    word = _apply_word(state, n_qubits, op.wires, op.gate.generator or "", xp)
+    return _times(xp.cos(theta / 2), state, 1) + _times(-1j * xp.sin(theta / 2), word, 1)
 
 
 def states(circuit: Circuit, weights: Mapping[str, Any], inputs: Any, *, xp: ModuleType = np) -> Any:
@@ -99,6 +190,9 @@ def states(circuit: Circuit, weights: Mapping[str, Any], inputs: Any, *, xp: Mod
     `weights` (..., *shape), of which those of the readout are not needed, and `inputs` (..., n_inputs), in radians,
     broadcast over their leading axes. `xp` is the array module: `numpy` or `jax.numpy`.
     """
+    if isinstance(circuit, CapturedCircuit):
+        slots = circuit.slots(weights, inputs)
+        return states(circuit.core, slots.weights, slots.inputs, xp=xp)
     sources = {**weights, INPUTS: inputs}
     if xp is np:  # the truth about an engine in single precision is not one in single precision
         sources = {name: np.asarray(value, np.float64) for name, value in sources.items()}
@@ -120,8 +214,10 @@ def evolve(
         amplitudes[0] = 1.0
         state = xp.asarray(amplitudes, dtype) + xp.zeros((1,), dtype) * 1j
     for op in gates:
-        theta = sources[op.source][(..., *op.index)] if op.source else None
-        state = _apply(state, n_qubits, op.wires, op.gate.entries(theta, xp=xp), xp)
+        if op.gate.generator is not None:
+            state = _turned(state, n_qubits, op, op.numbers(sources), xp)
+        else:
+            state = _apply(state, n_qubits, op.wires, op.gate.entries(op.numbers(sources), xp=xp), xp)
     return state
 
 
@@ -158,7 +254,7 @@ def _apply(state: Any, n_qubits: int, wires: tuple[int, ...], entries: Sequence[
     for row, place in zip(entries, order, strict=True):
         present = [(entry, parts[source]) for entry, source in zip(row, order, strict=True) if not _is(entry, 0)]
         terms = [_times(entry, part, len(wires) + 1) for entry, part in present]
-        moved[place] = sum(terms[1:], terms[0])
+        moved[place] = sum(terms[1:], terms[0]) if terms else xp.zeros_like(parts[0])
     shape = moved[0].shape
     for axis in range(len(wires)):
         moved = [xp.stack(pair, axis=-2 * axis - 2) for pair in zip(moved[::2], moved[1::2], strict=True)]

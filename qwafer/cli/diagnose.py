@@ -33,6 +33,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_experiment(parser, DEFAULT_EXPERIMENT)
     parser.add_argument("--engine", metavar="E", help="catalyst, xla, reference or auto, in place of the experiment's")
+    parser.add_argument(
+        "--circuit",
+        metavar="FILE.py:NAME",
+        help="probe this PennyLane function (weights, x) or QNode alone, without data, on --engine (xla); its "
+        "weights and inputs are told by --set circuit.n_inputs=3 --set circuit.weights=theta=2x3x3",
+    )
     parser.add_argument("--seed", type=int, metavar="S", help="seed (the experiment's first)")
     parser.add_argument(
         "--out",
@@ -57,7 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb; return its exit status."""
     arguments = build_parser().parse_args(argv)
-    return run_verb(lambda: _stack(arguments) if arguments.stack else _experiment(arguments))
+    if arguments.stack:
+        return run_verb(lambda: _stack(arguments))
+    return run_verb(lambda: _experiment(arguments) if arguments.circuit is None else _circuit(arguments))
 
 
 def _experiment(arguments: argparse.Namespace) -> int:
@@ -87,11 +95,49 @@ def _experiment(arguments: argparse.Namespace) -> int:
         )
         if arguments.thorough and isinstance(experiment.arms[experiment.baseline].head, QuantumOptions):
             table = _with_nulls(table, experiment, data[experiment.baseline], seed, arguments.out, progress)
-    _print(table, experiment.title or experiment.name)
-    if arguments.out is not None:
+    return _told(table, experiment.title or experiment.name, arguments.out)
+
+
+def _circuit(arguments: argparse.Namespace) -> int:
+    from qwafer._errors import InputError
+
+    if arguments.experiment != DEFAULT_EXPERIMENT or arguments.features or arguments.maps:
+        raise InputError("`--circuit` probes a circuit without data: leave out experiment, features and maps")
+    from qwafer.overrides import build, known_options, named, parse_overrides
+
+    own = ["circuit.name=function", f"circuit.function={arguments.circuit}", f"engine={arguments.engine or 'xla'}"]
+    entries = parse_overrides([*own, *arguments.overrides])
+    for name, _ in entries:
+        if name.partition(".")[0] not in ("circuit", "engine"):
+            raise InputError(f"`--circuit` probes a circuit without data: `{name}` has no effect")
+    config, left_out = build(named(entries, known_options(entries)))
+    for name, reason in left_out.items():
+        raise InputError(f"`{name}` has no effect: {reason}")
+    seed = 0 if arguments.seed is None else arguments.seed
+    if seed < 0:
+        raise InputError(f"`--seed` must be at least 0, got {seed}")
+
+    from qwafer._process import configure_jax
+
+    configure_jax()
+    from qwafer.probes import TrustTable, circuit_subject, probe_circuit
+    from qwafer.probes.trust import Section
+
+    circuit = config.circuit.circuit(1)
+    with progress_bar(quiet=arguments.quiet) as progress:
+        subject = circuit_subject(circuit, config.engine)
+        reports = probe_circuit(subject, thorough=arguments.thorough, seed=seed, progress=progress)
+    table = TrustTable((Section("gradients and circuit", tuple(reports)),))
+    return _told(table, arguments.circuit, arguments.out)
+
+
+def _told(table: "TrustTable", title: str, out: str | None) -> int:
+    """Print the table and write its documents; return the exit status."""
+    _print(table, title)
+    if out is not None:
         from qwafer.reports.trust import write_documents
 
-        print(f"report: {write_documents(table, arguments.out)}")
+        print(f"report: {write_documents(table, out)}")
     return 1 if table.verdict == "fail" else 0
 
 
@@ -119,7 +165,7 @@ def _with_nulls(
 def _stack(arguments: argparse.Namespace) -> int:
     from qwafer._errors import InputError
 
-    for name in ("experiment", "features", "maps", "engine", "seed", "thorough", "overrides"):
+    for name in ("experiment", "features", "maps", "engine", "circuit", "seed", "thorough", "overrides"):
         if getattr(arguments, name) not in (None, False, [], DEFAULT_EXPERIMENT):
             flag = "EXPERIMENT.toml" if name == "experiment" else "--set" if name == "overrides" else f"--{name}"
             raise InputError(f"`--stack` probes the installed compiler, not an experiment: leave out {flag}")

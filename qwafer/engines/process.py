@@ -2,12 +2,8 @@
 
 import os
 import sys
-import threading
 
 from qwafer._errors import CapabilityError, InputError
-
-RECORDING = threading.RLock()
-"""Held while gates are recorded: PennyLane has one list of open recordings per process, which all threads share."""
 
 _lost_threads: list[bool] = []
 

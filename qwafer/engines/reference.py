@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 
 from qwafer._checks import check_positive_int
 from qwafer._errors import CapabilityError
-from qwafer.circuits import INPUTS, Circuit
+from qwafer.circuits import INPUTS, CapturedCircuit, Circuit
+from qwafer.circuits.recording import RECORDING
 from qwafer.engines import pennylane_gates
 from qwafer.engines.base import Forward, Program, Weights
 from qwafer.engines.cache import kept
+from qwafer.engines.captured import captured_program, core_of
 from qwafer.engines.memory import check_memory, gate_by_gate
-from qwafer.engines.process import RECORDING
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class ReferenceEngine:
     def program(self, circuit: Circuit, batch: int, *, gradient: bool = True, seed: int = 0) -> Program:
         """Return the program of `circuit` for `batch` examples; see `Engine.program`."""
         batch = check_positive_int("batch", batch)
+        if isinstance(circuit, CapturedCircuit):
+            return captured_program(self, circuit, batch, gradient=gradient)
         reason = self.why_not(circuit)
         if reason is not None:
             raise CapabilityError(f"engine reference cannot run this circuit: {reason}")
@@ -45,7 +48,7 @@ class ReferenceEngine:
 
     def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit`; None: it can."""
-        return pennylane_gates.why_not(circuit)
+        return pennylane_gates.why_not(core_of(circuit))
 
 
 @kept
@@ -63,10 +66,18 @@ def _jitted(circuit: Any) -> Forward:
     return forward
 
 
+def _broadcasting() -> Any:
+    """Let PennyLane's own arithmetic on parameters of a batch promote ranks, whatever JAX is told of them."""
+    import jax
+
+    return jax.numpy_rank_promotion("allow")
+
+
 def evaluate(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> Any:
     """Return s (rows, n_outputs) of `circuit` on `default.qubit` for `inputs` (rows, n_inputs), of NumPy or JAX.
 
-    Weights have their own shapes, or a leading axis of as many rows. JAX differentiates arrays of JAX.
+    Weights have their own shapes, or a leading axis of as many rows. JAX differentiates arrays of JAX; those of a
+    captured circuit are NumPy's.
     """
     import numpy as np
     import pennylane as qml
@@ -77,19 +88,27 @@ def evaluate(circuit: Circuit, weights: Mapping[str, Any], inputs: Any) -> Any:
         options: dict[str, Any] = {"diff_method": "backprop", "interface": "jax"}
     else:
         xp, options = np, {"diff_method": None}
+    if isinstance(circuit, CapturedCircuit):
+        slots = circuit.slots(weights, inputs)
+        found = evaluate(circuit.core, slots.weights, slots.inputs)
+        return circuit.outputs_of(found, slots.coefficients, np)
     sources = {**weights, INPUTS: inputs}
     readout, wires = circuit.readout_facts, range(circuit.n_qubits)
     device, body, outputs = qml.device("default.qubit", wires=wires), circuit.operations(), []
     for k in range(readout.n_circuits(circuit.n_outputs)):
-        with RECORDING:
+        with RECORDING, _broadcasting():
             gates = [
-                pennylane_gates.apply_gate(
-                    op.gate, op.wires, sources[op.source][(..., *op.index)] if op.source else None
-                )
+                pennylane_gates.apply_gate(op.gate, op.wires, op.numbers(sources))
                 for op in (*body, *circuit.readout_operations(k))
             ]
-            measured = [qml.expval(getattr(qml, letter)(wire)) for wire in wires for letter in readout.measured]
+            words = readout.measured_words(circuit.n_qubits)
+            measured = (
+                [qml.state()] if readout.amplitudes else [qml.expval(pennylane_gates.observable(w)) for w in words]
+            )
             (values,) = qml.execute([qml.tape.QuantumScript(gates, measured)], device, **options)
+        if readout.amplitudes:
+            state = xp.broadcast_to(values, (len(inputs), values.shape[-1]))
+            return xp.concatenate([state.real, state.imag], axis=-1)
         values = values if len(measured) > 1 else (values,)
         rows = [xp.broadcast_to(xp.asarray(value), inputs.shape[:1]) for value in values]
         outputs.append(readout.outputs(xp.stack(rows, axis=-1), weights))

@@ -178,6 +178,11 @@ def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
     """
     spec = inputs.circuit
     assert spec is not None
+    if spec.n_outputs != inputs.n_labels:
+        raise InputError(
+            f"the circuit has {spec.n_outputs} outputs and the data have {inputs.n_labels} labels: measure as many, or "
+            "take a readout that trains one output per label, such as mean_z_readout"
+        )
     seed, dtype, scale = inputs.seed, inputs.dtype, options.init_scale
     n_features, n = inputs.features.shape[1], spec.n_inputs
     params = {}

@@ -90,7 +90,7 @@ def program_fingerprint(config: RunConfig, data: FeatureSet, seed: int = 0) -> d
     circuit = getattr(step.program, "circuit", None)
     gates = [] if circuit is None else [str(op) for op in (*circuit.operations(), *circuit.readout_operations(0))]
     info = {} if step.program is None else {k: v for k, v in step.program.info.items() if not isinstance(v, float)}
-    told = [] if circuit is None else [circuit.readout, circuit.dtype]
+    told = [] if circuit is None else [str(circuit.readout_facts), circuit.dtype, getattr(circuit, "digest", "")]
     return {
         "program": digest(ADDRESS.sub("", step.jaxpr), gates, told, info, *step.told),
         "initial": digest(*step.initial),

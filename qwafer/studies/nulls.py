@@ -1,6 +1,7 @@
 """Is there anything quantum here? The head and its nulls, siblings without the quantum part, as an experiment."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer.circuits import INPUTS
-from qwafer.circuits.circuit import uses
+from qwafer.circuits.frequencies import uses
 from qwafer.circuits.options import NATIVE, LayeredOptions
 from qwafer.comparison.design import check_design
 from qwafer.comparison.metrics import higher_is_better, metric_value
@@ -186,7 +187,7 @@ def _nulls(config: RunConfig, data: FeatureSet, seed: int) -> dict[str, RunConfi
     angles = TrigonometricOptions(
         standardize=head.standardize,
         n_angles=spec.n_inputs,
-        degree=max(1, uses(spec, INPUTS)),
+        degree=max(1, math.ceil(uses(spec, INPUTS) or 1)),
         angle_map=head.angle_map,
         angle_scale=head.angle_scale,
     )

@@ -23,12 +23,14 @@ import numpy as np
 from jaxtyping import Complex, Float
 
 from qwafer.circuits import Circuit, CircuitSpec
+from qwafer.circuits.readouts import READOUTS
+from qwafer.circuits.recording import RECORDING
+from qwafer.engines import pennylane_gates
 from qwafer.engines.base import Weights
 from qwafer.engines.catalyst import scan
 from qwafer.engines.catalyst.kernels import Arrays, Kernel, contract
 from qwafer.engines.catalyst.plan import GatePlan, ansatz_plan
 from qwafer.engines.catalyst.runtime import LOCK, HostProgram
-from qwafer.engines.process import RECORDING
 
 MAX_QUBITS = 10
 """The largest n: the vector on 2n wires takes 16 MiB there, 256 MiB at n = 12."""
@@ -152,7 +154,8 @@ def _sweep_program(spec: CircuitSpec, plan: GatePlan, *, paulis: str, device: st
     import pennylane as qml
 
     n = spec.n_qubits
-    terms = scan.pauli_terms(n, paulis)
+    words = READOUTS["z" if paulis == "Z" else "bloch"].measured_words(n)
+    terms = [pennylane_gates.observable(word) for word in words]
 
     def circuit(theta: Any, vector: Any, observable: Any) -> Any:
         qml.StatePrep(vector, wires=range(2 * n), validate_norm=False)

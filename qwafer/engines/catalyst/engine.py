@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 from qwafer._checks import check_choice, check_positive_int, plain_numbers
 from qwafer._errors import CapabilityError
 from qwafer._process import avoid_async_dispatch
-from qwafer.circuits import Circuit
+from qwafer.circuits import CapturedCircuit, Circuit
 from qwafer.engines import pennylane_gates
 from qwafer.engines.base import Program
 from qwafer.engines.cache import CACHE, ProgramKey
+from qwafer.engines.captured import captured_program, core_of
 from qwafer.engines.catalyst.memory import peak_bytes
 from qwafer.engines.memory import check_memory
 from qwafer.engines.process import check_not_forked, check_x64
@@ -83,6 +84,8 @@ class CatalystEngine:
         from qwafer.engines.catalyst.compiled import compile_program
 
         batch = check_positive_int("batch", batch)
+        if isinstance(circuit, CapturedCircuit):
+            return captured_program(self, circuit, batch, gradient=gradient, seed=seed)
         batching, reason, needed = self.check(circuit, batch, gradient=gradient)
         check_not_forked()
         avoid_async_dispatch()
@@ -112,6 +115,7 @@ class CatalystEngine:
         """
         from qwafer.engines.catalyst.choice import choose_batching
 
+        circuit = core_of(circuit)
         reason = self.why_not(circuit)
         if reason is not None:
             raise CapabilityError(f"engine catalyst cannot run this circuit: {reason}")
@@ -127,4 +131,12 @@ class CatalystEngine:
         from qwafer.engines.catalyst import choi
 
         reason = choi.why_not(circuit) if self.batching == "choi" else None
-        return pennylane_gates.why_not(circuit) if reason is None else f"{reason}; use batching scan, not choi"
+        if reason is not None:
+            return f"{reason}; use batching scan, not choi"
+        core = core_of(circuit)
+        if core.readout_facts.amplitudes:
+            return "it returns the state, and Catalyst differentiates expectation values alone"
+        for op in core.operations():
+            if op.gate.given is not None:
+                return f"gate {op.gate.name} on wires {op.wires} has entries that Catalyst does not differentiate"
+        return pennylane_gates.why_not(core)

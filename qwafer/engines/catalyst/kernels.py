@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from qwafer.circuits import Circuit
-from qwafer.circuits.readouts import readout_matrix
+from qwafer.circuits.readouts import READOUTS, readout_matrix
+from qwafer.circuits.statevector import measured_values
 from qwafer.engines.base import Weights
 from qwafer.engines.catalyst import scan
 from qwafer.engines.catalyst.plan import GatePlan, gate_plan
@@ -69,8 +70,10 @@ def scan_kernel(circuit: Circuit, batch: int, *, gradient: bool, device: str, di
     """
     if circuit.readout_facts.is_mean:
         return _mean_z_kernel(circuit, batch, gradient=gradient, device=device, diff_method=diff_method, seed=seed)
-    z_only = circuit.readout_facts.z_only
-    paulis = "Z" if z_only else "XYZ"
+    readout = circuit.readout_facts
+    z_only = readout.z_only
+    bloch = READOUTS["z" if z_only else "bloch"]
+    words = (bloch if readout.per_wire else readout).measured_words(circuit.n_qubits)
     plan = gate_plan(circuit, z_only=z_only)
     chunk = scan.chunk_size(circuit.n_qubits, batch)
     states = scan.states_program(circuit, plan, chunk, device=device, seed=seed)
@@ -81,7 +84,7 @@ def scan_kernel(circuit: Circuit, batch: int, *, gradient: bool, device: str, di
                 circuit,
                 plan,
                 batch,
-                paulis=paulis,
+                words=words,
                 device=device,
                 diff_method=diff_method,
                 shots=None,
@@ -91,9 +94,10 @@ def scan_kernel(circuit: Circuit, batch: int, *, gradient: bool, device: str, di
 
     def values(weights: Arrays, inputs: np.ndarray) -> np.ndarray:
         theta = plan.theta(weights, inputs)
-        return np.concatenate(
-            [scan.bloch_vectors(part, z_only=z_only) for part in scan.in_chunks(states, chunk, theta)]
-        )
+        parts = scan.in_chunks(states, chunk, theta)
+        if not readout.per_wire:
+            return np.concatenate([measured_values(part, circuit.n_qubits, readout) for part in parts])
+        return np.concatenate([scan.bloch_vectors(part, z_only=z_only) for part in parts])
 
     def vjp(weights: Arrays, inputs: np.ndarray, cotangent: np.ndarray) -> tuple[Arrays, np.ndarray]:
         (d_theta,) = programs[1](plan.theta(weights, inputs), cotangent)
@@ -101,7 +105,7 @@ def scan_kernel(circuit: Circuit, batch: int, *, gradient: bool, device: str, di
 
     return Kernel(
         weights=tuple(plan.from_weights),
-        n_terms=circuit.n_qubits * len(paulis),
+        n_terms=len(words),
         values=values,
         vjp=vjp if gradient else None,
         finish=functools.partial(contract, circuit),
@@ -125,7 +129,9 @@ def _mean_z_kernel(circuit: Circuit, batch: int, *, gradient: bool, device: str,
     value_and_grad, nbytes = None, states.nbytes
     if gradient:
         options: dict[str, Any] = {"device": device, "diff_method": diff_method, "shots": None, "seed": seed}
-        program = scan.gradient_program(circuit, plan, batch, paulis="Z", value=True, **options)
+        program = scan.gradient_program(
+            circuit, plan, batch, words=READOUTS["z"].measured_words(circuit.n_qubits), value=True, **options
+        )
         coefficients = np.full((batch, circuit.n_qubits), 1 / circuit.n_qubits)
         nbytes += program.nbytes
 
@@ -164,17 +170,17 @@ def measured_kernel(
     the arguments of the call: equal calls give equal results, different ones independent noise.
     """
     readout = circuit.readout_facts
-    paulis = readout.measured
+    words = readout.measured_words(circuit.n_qubits)
     outputs: list[int | None] = list(range(circuit.n_outputs)) if readout.gates else [None]
-    plans = [gate_plan(circuit, z_only=paulis == "Z", output=output) for output in outputs]
-    n_terms = circuit.n_qubits * len(paulis)
+    plans = [gate_plan(circuit, z_only=set("".join(words)) <= {"I", "Z"}, output=output) for output in outputs]
+    n_terms = len(words)
     forward = [
-        scan.expectation_program(circuit, plan, batch, paulis=paulis, device=device, shots=shots, seed=seed)
+        scan.expectation_program(circuit, plan, batch, words=words, device=device, shots=shots, seed=seed)
         for plan in plans
     ]
     backward = [
         scan.gradient_program(
-            circuit, plan, batch, paulis=paulis, device=device, diff_method=diff_method, shots=shots, seed=seed
+            circuit, plan, batch, words=words, device=device, diff_method=diff_method, shots=shots, seed=seed
         )
         for plan in (plans if gradient else [])
     ]

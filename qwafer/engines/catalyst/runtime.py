@@ -19,8 +19,9 @@ import numpy as np
 
 from qwafer._errors import CapabilityError
 from qwafer._io import held, remove_abandoned
+from qwafer.circuits.recording import RECORDING
 from qwafer.engines.catalyst.patches import patching_this_thread
-from qwafer.engines.process import RECORDING, check_not_forked
+from qwafer.engines.process import check_not_forked
 
 LOCK = threading.RLock()
 """Held while a program is traced, compiled or executed: Catalyst's runtime has one context per process."""

@@ -37,14 +37,14 @@ def states_program(circuit: Circuit, plan: GatePlan, batch: int, *, device: str,
 
 
 def expectation_program(
-    circuit: Circuit, plan: GatePlan, batch: int, *, paulis: str, device: str, shots: int | None, seed: int
+    circuit: Circuit, plan: GatePlan, batch: int, *, words: tuple[str, ...], device: str, shots: int | None, seed: int
 ) -> HostProgram:
-    """Return the program theta (batch, n_slots) -> (the expectation values of `paulis` on every wire, measured,)."""
+    """Return the program theta (batch, n_slots) -> (the expectation values of Pauli `words`, measured,)."""
     import jax
     import jax.numpy as jnp
     import pennylane as qml
 
-    terms = pauli_terms(circuit.n_qubits, paulis)
+    terms = [pennylane_gates.observable(word) for word in words]
 
     def measured(theta: Any) -> Any:
         apply_gates(plan, theta)
@@ -63,7 +63,7 @@ def gradient_program(
     plan: GatePlan,
     batch: int,
     *,
-    paulis: str,
+    words: tuple[str, ...],
     device: str,
     diff_method: str,
     shots: int | None,
@@ -72,7 +72,7 @@ def gradient_program(
 ) -> HostProgram:
     """Return the program (theta (batch, n_slots), c (batch, n_terms)) -> (d/dtheta of sum_j c_j <P_j>,).
 
-    One row per example; P_j runs over the letters of `paulis` on wire 0, then on wire 1, .... The coefficients are an
+    One row per example; P_j runs over `words`. The coefficients are an
     argument that Catalyst differentiates too, so that nothing depends on how it treats constants, with a derivative
     that is always 0 and is dropped; one adjoint sweep, or one set of shifted circuits, per example. With `value` the
     sum itself is returned first, for nothing: Catalyst evaluates it on the way to its gradient in any case.
@@ -81,7 +81,7 @@ def gradient_program(
     import jax
     import pennylane as qml
 
-    terms = pauli_terms(circuit.n_qubits, paulis)
+    terms = [pennylane_gates.observable(word) for word in words]
 
     def measured(theta: Any, coefficients: Any) -> Any:
         apply_gates(plan, theta)
@@ -113,13 +113,6 @@ def open_device(name: str, n_qubits: int) -> Any:
         raise CapabilityError(
             f"device {name} cannot be opened ({str(error).strip().splitlines()[0]}): {install}use lightning.qubit"
         ) from error
-
-
-def pauli_terms(n_qubits: int, paulis: str) -> list[Any]:
-    """Return the operators of the letters of `paulis` on wire 0, then on wire 1, ...."""
-    import pennylane as qml
-
-    return [getattr(qml, pauli)(wire) for wire in range(n_qubits) for pauli in paulis]
 
 
 def apply_gates(plan: GatePlan, theta: Any) -> None:

@@ -7,7 +7,7 @@ The constants are microseconds of two cores of a Xeon at 2.6 GHz in float32: wit
 
 import dataclasses
 
-from qwafer.circuits import CircuitSpec
+from qwafer.circuits import Circuit, CircuitSpec
 from qwafer.engines.xla import wiring
 from qwafer.engines.xla.memory import example_states, step_count
 
@@ -128,6 +128,23 @@ def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float
     blocks, steps = len(wiring.blocks(n, wiring.BLOCK)), step_count(spec)
     per_number = number + steps * (by_step + by_block * blocks)
     return call + step * steps + scale * 2 * _amplitudes(n) * batch * per_number
+
+
+def gates_flops(circuit: Circuit, batch: int, *, gradient: bool, recompute: bool) -> float:
+    """Return the floating point operations of plan `gates`: 6 per amplitude and rotation, 8 per entry of a matrix.
+
+    A reverse pass undoes every gate on two states, and multiplies them for the derivative.
+    """
+    passes, total = (3 + recompute) if gradient else 1, 0.0
+    for op in circuit.operations():
+        if op.gate.generator is not None:
+            total += 6 * passes + (4 if gradient else 0)
+        elif op.gate.fixed is not None:
+            entries = sum(entry not in (0, 1) for row in op.gate.fixed for entry in row) / len(op.gate.fixed)
+            total += 8 * entries * passes
+        else:
+            total += 8 * 2**op.gate.n_wires * (passes + (1 if gradient else 0))
+    return total * _amplitudes(circuit.n_qubits) * batch
 
 
 def _amplitudes(n: int) -> float:

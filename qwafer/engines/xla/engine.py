@@ -4,13 +4,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from qwafer._checks import check_choice, check_positive_int, plain_numbers
-from qwafer._errors import CapabilityError, InputError
-from qwafer.circuits import Circuit, CircuitSpec
+from qwafer._errors import InputError
+from qwafer.circuits import CapturedCircuit, Circuit, CircuitSpec
 from qwafer.engines.base import Program
+from qwafer.engines.captured import captured_program
 from qwafer.engines.memory import check_memory
 from qwafer.engines.process import check_x64
 from qwafer.engines.xla import cost
-from qwafer.engines.xla.memory import peak_bytes
+from qwafer.engines.xla.memory import gate_chunks, gates_peak_bytes, peak_bytes
+
+GATES = "gates"
+"""The plan of circuits that are not made of layers."""
 
 LARGEST_SCHROEDINGER = 30
 """Most wires of plan `schroedinger`: its permutations are tables of 32-bit numbers."""
@@ -24,29 +28,31 @@ class XlaEngine:
     chosen and why, the floating point operations (`flops`) of its matrix products and the memory that a call is
     expected to take (`peak_bytes`). Angles beyond 4 pi lose their whole turns before anything is computed. Raises
     InputError for a plan that cannot run the circuit, for float64 where JAX is in 32 bit, and where a call does not fit
-    in memory; CapabilityError for a circuit that is not made of layers.
+    in memory.
     """
 
     plan: str = "auto"
     """`schroedinger` evolves the state of every example; `heisenberg` evolves the observable once per step and
     evaluates it as a polynomial of the examples' cosines and sines (circuits that encode once, up to 10 qubits);
-    `product` follows Bloch vectors (circuits without entangling gates); `auto`: the one that a cost model expects to be
-    fastest."""
+    `product` follows Bloch vectors (circuits without entangling gates); `gates` applies gate by gate (any circuit, and
+    the only one for circuits that are not made of layers); `auto`: the one that a cost model expects to be fastest."""
     derivatives: str = "reverse"
     """`reverse`: hand-written reverse passes, fast. `any`: plain JAX, which forward mode and derivatives of higher
     order need; slower. Without it these raise CapabilityError."""
     chunk: int | None = None
-    """Examples that `schroedinger` evolves at a time; None: as many as stay in the processor's cache, at least 16
-    unless their states take more than a GiB. Memory follows the chunk, not the batch."""
+    """Examples that `schroedinger` and `gates` evolve at a time; None: as many as stay in the processor's cache, at
+    least 16 unless their states take more than a GiB, and for `gates` as many as take 64 MiB. Memory follows the chunk,
+    not the batch."""
     recompute: bool | None = None
     """Whether the reverse pass of `schroedinger` undoes the circuit on the final state instead of keeping the states of
-    every layer; None: where these would take more than half a GiB."""
+    every layer; None: where these would take more than half a GiB. Whether that of `gates`, which always undoes the
+    circuit, makes the final state again; None: where the batch is more than one chunk."""
 
     name: ClassVar[str] = "xla"
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_choice("plan", self.plan, ("auto", *cost.PLANS))
+        check_choice("plan", self.plan, ("auto", *cost.PLANS, GATES))
         check_choice("derivatives", self.derivatives, ("reverse", "any"))
         if self.chunk is not None:
             check_positive_int("chunk", self.chunk)
@@ -55,7 +61,7 @@ class XlaEngine:
 
     def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
         """Return why `option` has no effect, as a clause; None where it has one."""
-        if option in ("chunk", "recompute") and self.plan not in ("auto", "schroedinger"):
+        if option in ("chunk", "recompute") and self.plan not in ("auto", "schroedinger", GATES):
             return f"engine.plan is {self.plan}, which keeps no states"
         if option == "recompute" and self.derivatives == "any":
             return "engine.derivatives is any, whose reverse pass is that of JAX"
@@ -68,12 +74,14 @@ class XlaEngine:
         from qwafer.engines.xla.compiled import jitted
 
         batch = check_positive_int("batch", batch)
-        if not isinstance(circuit, CircuitSpec):
-            raise CapabilityError(f"engine xla cannot run this circuit: {self.why_not(circuit)}")
+        if isinstance(circuit, CapturedCircuit):
+            return captured_program(self, circuit, batch, gradient=gradient)
         check_x64(circuit.dtype)
         reason = self.why_not(circuit)
         if reason is not None:
             raise InputError(f"plan {self.plan} cannot run this circuit: {reason}; use plan auto")
+        if self.plan == GATES or not isinstance(circuit, CircuitSpec):
+            return self._gatewise(circuit, batch, gradient=gradient)
         choice = cost.choose(circuit, batch, gradient, self.plan, self.chunk)
         recompute = choice.recompute if self.recompute is None else self.recompute
         reverse = self.derivatives == "reverse"
@@ -101,8 +109,42 @@ class XlaEngine:
         }
         return Program(forward, circuit, batch, info, made_by=(self, gradient, 0))
 
+    def _gatewise(self, circuit: Circuit, batch: int, *, gradient: bool) -> Program:
+        import jax
+
+        from qwafer.engines.xla.compiled import jitted_gates
+
+        reverse = self.derivatives == "reverse"
+        chunks = gate_chunks(circuit, batch, gradient and reverse, self.chunk)
+        recompute = chunks > 1 if self.recompute is None else self.recompute
+        how: dict[str, Any] = {"chunks": chunks, "recompute": recompute, "reverse": reverse}
+        needed = gates_peak_bytes(circuit, batch, gradient=gradient, **how)
+        advice = "use fewer qubits"
+        if chunks < batch:
+            advice += " or a smaller " + ("`engine.chunk`" if reverse else "batch")
+        check_memory(circuit, needed, batch, advice)
+        if circuit.n_qubits > LARGEST_SCHROEDINGER:
+            raise InputError(f"plan {GATES} goes up to {LARGEST_SCHROEDINGER} qubits, got {circuit.n_qubits}")
+        key: Any = circuit  # hashable, as `Circuit` asks
+        info = {
+            "engine": self.name,
+            "plan": GATES,
+            "reason": "asked for" if self.plan == GATES else "the circuit is not made of layers",
+            **how,
+            "derivatives": self.derivatives,
+            "flops": cost.gates_flops(circuit, batch, gradient=gradient, recompute=recompute and reverse),
+            "peak_bytes": needed,
+            "device": jax.default_backend(),
+            "state_dtype": "complex64" if circuit.dtype == "float32" else "complex128",
+            "gradient": gradient,
+        }
+        del info["reverse"]
+        return Program(jitted_gates(key, **how), circuit, batch, info, made_by=(self, gradient, 0))
+
     def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit` by its plan; None: it can."""
+        if self.plan == GATES:
+            return None
         if not isinstance(circuit, CircuitSpec):
-            return "its plans evaluate layered circuits (CircuitSpec); use engine catalyst or reference"
+            return None if self.plan == "auto" else "it evaluates layered circuits (CircuitSpec)"
         return cost.impossible(circuit).get(self.plan)

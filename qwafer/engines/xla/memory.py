@@ -3,8 +3,8 @@
 `benchmarks/memory.py` measures the peak of a process against it.
 """
 
-from qwafer.circuits import CircuitSpec
-from qwafer.engines.memory import COMPILE_BYTES, number_bytes
+from qwafer.circuits import Circuit, CircuitSpec
+from qwafer.engines.memory import COMPILE_BYTES, gate_by_gate, number_bytes
 from qwafer.engines.xla import wiring
 
 LAYER_BYTES = 10 << 20
@@ -18,6 +18,17 @@ COPIES = 3
 
 SIGNED_COPIES = 5
 """The same of a signed permutation, whose products with the signs are folded as well."""
+
+
+STEP_BYTES = 1 << 20
+"""What it takes for each distinct gate of plan `gates`, and a quarter for each of its places."""
+
+GATE_CHUNK_BYTES = 2**26
+"""States of a chunk of plan `gates`."""
+
+SWEEP_STATES = 9
+"""States of one example in an adjoint sweep of plan `gates`: the state, its cotangent, both before a gate, what the
+gate is made of, and what is measured."""
 
 
 def step_count(spec: CircuitSpec) -> int:
@@ -80,3 +91,31 @@ def _schroedinger(spec: CircuitSpec, batch: int, gradient: bool, chunks: int, re
     diagonals = (1 if readout.z_only else 3) * rows * number * 2**n * (2 if gradient else 1)
     gathers = 0 if spec.entanglement == "none" or n == 1 else max(spec.n_layers - 1, 0) * (2 if gradient else 1)
     return states + phases + diagonals + COPIES * 4 * 2**n * (gathers + 1)
+
+
+def gate_chunks(circuit: Circuit, batch: int, sweeps: bool, chunk: int | None) -> int:
+    """Return in how many chunks plan `gates` takes the batch: one, unless its states would take more than
+    `GATE_CHUNK_BYTES`.
+    """
+    if chunk is None:
+        state = 2 * number_bytes(circuit) * 2**circuit.n_qubits * (SWEEP_STATES if sweeps else 3)
+        chunk = max(GATE_CHUNK_BYTES // state, 1)
+    return -(-batch // min(chunk, batch))
+
+
+def gates_peak_bytes(
+    circuit: Circuit, batch: int, *, gradient: bool, chunks: int, recompute: bool, reverse: bool
+) -> int:
+    """Return what the first call of a program of plan `gates` adds to the process at its peak, compilation included."""
+    if gradient and not reverse:
+        return gate_by_gate(circuit, batch, gradient=True)
+    gates = circuit.operations()
+    distinct = len({(op.gate, op.wires) for op in gates})
+    state = 2 * number_bytes(circuit) * 2**circuit.n_qubits
+    size = -(-batch // chunks)
+    states = size * (SWEEP_STATES if gradient else 4)
+    if gradient and not recompute and chunks > 1:
+        states += batch
+    compiler = COMPILE_BYTES + STEP_BYTES * (distinct + len(gates) // 4) * (3 if gradient else 1)
+    numbers = batch * circuit.n_inputs * number_bytes(circuit) * 6
+    return compiler + states * state + numbers

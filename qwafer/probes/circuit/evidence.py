@@ -139,7 +139,7 @@ def difference_step(subject: Subject) -> float:
     return float((3 * (subject.rounding() + subject.shot_noise())) ** (1 / 3) / max_frequency(subject))
 
 
-def max_frequency(subject: Subject) -> int:
+def max_frequency(subject: Subject) -> float:
     """Return R, the largest frequency of the values in one angle; 4 for an unknown circuit."""
     return subject.max_frequency() or 4
 

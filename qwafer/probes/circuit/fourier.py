@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Complex
 
 from qwafer.circuits import INPUTS
-from qwafer.circuits.circuit import uses
+from qwafer.circuits.frequencies import is_periodic, uses
 from qwafer.probes.circuit.subject import Subject
 from qwafer.probes.report import Report, Verdict
 
@@ -28,8 +28,13 @@ def fourier_coefficients(function: Callable[[np.ndarray], np.ndarray], degree: i
 
 
 def accessible_degree(subject: Subject) -> int | None:
-    """Return the largest frequency that an input can have: how often it is encoded; None for an unknown circuit."""
-    return None if subject.circuit is None else uses(subject.circuit, INPUTS)
+    """Return the largest frequency that an input can have: how often it is encoded; None for an unknown circuit, and
+    where values do not have the period 2 pi.
+    """
+    if subject.circuit is None or not is_periodic(subject.circuit, INPUTS):
+        return None
+    found = uses(subject.circuit, INPUTS)
+    return None if found is None else round(found)
 
 
 def fourier_spectrum(subject: Subject, *, n_points: int = 8, max_degree: int = 8, seed: int = 0) -> Report:

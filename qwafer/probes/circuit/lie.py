@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from qwafer._errors import CapabilityError, InputError
-from qwafer.circuits import INPUTS, Circuit, Gate
+from qwafer.circuits import INPUTS, CapturedCircuit, Circuit, Gate
+from qwafer.circuits.frequencies import reached
 from qwafer.circuits.gates import LETTERS
 from qwafer.probes.circuit.subject import Subject
 from qwafer.probes.report import Report
@@ -63,18 +64,35 @@ def circuit_generators(circuit: Circuit) -> list[Pauli]:
     data, not parameters, and are left out with re-uploading as well. Raises CapabilityError where a fixed gate is not a
     Clifford gate.
     """
+    if isinstance(circuit, CapturedCircuit):
+        _check_generators(circuit)
     n = circuit.n_qubits
     before: list[tuple[Gate, tuple[int, ...]]] = []
     generators = []
     for op in circuit.operations():
+        if op.gate.given == "state":  # where the ansatz starts, not what it does
+            continue
         if not op.source:
             before.append((op.gate, op.wires))
-        elif op.source != INPUTS:
+        elif op.source != INPUTS or (isinstance(circuit, CapturedCircuit) and circuit.trained[op.index[0]]):
+            if op.gate.given is not None:
+                raise CapabilityError(f"gate {op.gate.name} is given by numbers that are trained: it has no generator")
             pauli = _placed(op.gate.generator or "", op.wires, n)
             for gate, wires in reversed(before):
                 pauli = _conjugate(pauli, gate, wires, n)
             generators.append(pauli)
     return generators
+
+
+def _check_generators(circuit: CapturedCircuit) -> None:
+    """Raise CapabilityError where a weight turns several gates, whose generators are then not words but their sum."""
+    for group, reach in reached(circuit).items():
+        if group != INPUTS and reach.size and reach.sum(axis=0).max() > 1:
+            raise CapabilityError(
+                f"a weight of {group} enters several rotations, whose sum generates less than their Pauli words do"
+            )
+    if any(op.gate.given == "unitary" for op in circuit.operations()):
+        raise CapabilityError("a gate is given by its matrix: it has no generator")
 
 
 def lie_algebra(subject: Subject) -> Report:

@@ -18,6 +18,8 @@ def readout_identity(evidence: Evidence) -> Report:
     subject = evidence.subject
     if subject.circuit is None or subject.bloch is None:
         return Report(name, question, "skip", "no Bloch vectors: the gates of the circuit are not known")
+    if not subject.circuit.readout_facts.per_wire:
+        return Report(name, question, "skip", f"readout {subject.circuit.readout} is no contraction of Bloch vectors")
     tolerance = 2 * evidence.value_tolerance()
     worst, where, gates = 0.0, "", 0.0
     for point in evidence.points:

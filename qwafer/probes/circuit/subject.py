@@ -15,7 +15,7 @@ from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.circuits import INPUTS, Circuit, CircuitSpec
-from qwafer.circuits.circuit import uses
+from qwafer.circuits.frequencies import is_periodic, uses
 from qwafer.circuits.statevector import states as circuit_states
 from qwafer.engines import Engine, Program
 from qwafer.engines import get as get_engine
@@ -161,13 +161,19 @@ class Subject:
             return "difference"
         if self._is_coefficient(group):
             return "linear"
-        return "difference" if uses(self.circuit, group) > 1 else "shift"
+        return "shift" if uses(self.circuit, group) == 1 and self._turns(group) else "difference"
 
-    def max_frequency(self) -> int | None:
-        """Return the largest frequency of the values in one angle of any group; None for an unknown circuit."""
+    def max_frequency(self) -> float | None:
+        """Return the largest frequency of the values in one angle of any group; None where that is not known."""
         if self.circuit is None:
             return None
-        return max(uses(self.circuit, group) for group in self.group_shapes())
+        found = [uses(self.circuit, group) for group in self.group_shapes()]
+        return None if None in found else max(value for value in found if value is not None)
+
+    def _turns(self, group: str) -> bool:
+        """Whether every parameter of the group is the angle of one gate, and nothing else."""
+        assert self.circuit is not None
+        return is_periodic(self.circuit, group)
 
     def _is_coefficient(self, group: str) -> bool:
         return self.circuit is not None and self.circuit.readout_facts.is_weighted and group == "readout"

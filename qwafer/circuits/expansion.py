@@ -1,0 +1,269 @@
+"""PennyLane operations as gates of the house: Pauli rotations, fixed unitaries, and what must be given."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qwafer._errors import CapabilityError, InputError
+from qwafer.circuits.gates import CNOT, CZ, LETTERS, RX, RY, RZ, Gate, H, S, X, Y, Z, pauli_matrix
+
+MOST_WIRES = 4
+"""Largest gate that is kept as a matrix; larger ones are decomposed."""
+DEEPEST = 40
+"""Decompositions within decompositions, at most."""
+
+_ROTATIONS = {"X": RX, "Y": RY, "Z": RZ}
+_FIXED = (H, X, Y, Z, S, CNOT, CZ)
+_NAMES = {"XX": "IsingXX", "YY": "IsingYY", "ZZ": "IsingZZ"}
+_IGNORED = ("Barrier", "Snapshot", "WireCut")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A gate on the wires of PennyLane's labels, with what it takes: an angle, numbers (n_numbers,), or None."""
+
+    gate: Gate
+    wires: tuple[Any, ...]
+    numbers: Any = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A global phase: exp(-i angle / 2)."""
+
+    angle: Any
+
+
+def expand(op: Any, depth: int = 0) -> Iterator[Turn | Phase]:
+    """Yield the gates that the PennyLane operation `op` is made of; their angles may be traced by JAX.
+
+    An operation of one parameter whose generator is a sum of commuting Pauli words is the product of their rotations,
+    exactly: exp(i t sum_j g_j P_j) = prod_j exp(i t g_j P_j). What is neither that nor a fixed matrix is decomposed by
+    PennyLane. Raises CapabilityError for what is not a unitary, and for broadcast parameters.
+    """
+    import pennylane as qml
+
+    if op.name in _IGNORED:
+        return
+    if getattr(op, "batch_size", None) is not None:
+        raise InputError(
+            f"{_named(op)} has a batch of {op.batch_size} parameters: write the function for one example, engines batch"
+        )
+    _refuse_non_unitary(op)
+    if isinstance(op, qml.GlobalPhase):
+        yield Phase(2 * op.parameters[0])
+        return
+    if isinstance(op, qml.StatePrep):
+        yield from _prepared(op)
+        return
+    traced = any(qml.math.is_abstract(parameter) for parameter in op.parameters)
+    if isinstance(op, qml.QubitUnitary) and traced and len(op.wires) <= MOST_WIRES:
+        yield _given_matrix(op)
+        return
+    rules: list[Callable[[Any], list[Turn | Phase] | None]] = (
+        [_fixed] if not traced else [_exponential, _rotations, _diagonal]
+    )
+    for rule in rules:
+        found = rule(op)
+        if found is not None:
+            yield from found
+            return
+    if depth < DEEPEST and op.has_decomposition:
+        for part in op.decomposition():
+            yield from expand(part, depth + 1)
+    elif op.has_matrix and len(op.wires) <= MOST_WIRES:
+        yield _given_matrix(op)
+    else:
+        raise CapabilityError(
+            f"{_named(op)} cannot be captured: PennyLane has no decomposition of it, and no matrix on at most "
+            f"{MOST_WIRES} wires"
+        )
+
+
+def words_of(operator: Any) -> dict[tuple[tuple[Any, str], ...], Any]:
+    """Return the real coefficient of every Pauli word ((wire, letter), ...) of a Hermitian `operator`, in an order of
+    their own: PennyLane's may differ from process to process.
+
+    Raises CapabilityError for one that has no Pauli form, and whose matrix acts on more than `MOST_WIRES` wires.
+    """
+    import pennylane as qml
+
+    sentence = operator.pauli_rep
+    if sentence is not None:
+        words = {tuple(sorted(word.items(), key=str)): qml.math.real(value) for word, value in sentence.items()}
+        return dict(sorted(words.items(), key=str))
+    wires = tuple(operator.wires)
+    if len(wires) > MOST_WIRES:
+        raise CapabilityError(
+            f"{_named(operator)} has no Pauli form, and its matrix acts on more than {MOST_WIRES} wires"
+        )
+    matrix = qml.matrix(operator, wire_order=wires)
+    found = {}
+    for letters in itertools.product(LETTERS, repeat=len(wires)):
+        product = qml.math.sum(np.asarray(pauli_matrix("".join(letters))).T * matrix) / len(matrix)
+        value = qml.math.real(product)
+        if qml.math.is_abstract(value) or abs(value) > 1e-12:
+            found[tuple((wire, letter) for wire, letter in zip(wires, letters, strict=True) if letter != "I")] = value
+    return found
+
+
+def rotation(word: Sequence[tuple[Any, str]], angle: Any) -> Turn | Phase:
+    """Return exp(-i angle P / 2) for the Pauli word P."""
+    if not word:
+        return Phase(angle)
+    wires, letters = zip(*word, strict=True)
+    text = "".join(letters)
+    return Turn(
+        _ROTATIONS.get(text) or Gate(f"R{text}", len(text), generator=text, pennylane=_NAMES.get(text)), wires, angle
+    )
+
+
+def fixed_gate(name: str, matrix: np.ndarray) -> Gate:
+    """Return the gate of a constant unitary: one of the house's, one that PennyLane has under that name, or neither."""
+    import pennylane as qml
+
+    known = next(
+        (
+            gate
+            for gate in _FIXED
+            if 2**gate.n_wires == len(matrix) and np.allclose(np.asarray(gate.fixed), matrix, atol=1e-14)
+        ),
+        None,
+    )
+    if known is not None:
+        return known
+    n_wires = len(matrix).bit_length() - 1
+    kind = getattr(qml, name, None)
+    rows = tuple(tuple(_plain(entry) for entry in row) for row in matrix)
+    if isinstance(kind, type) and getattr(kind, "num_params", 1) == 0:
+        try:
+            same = np.allclose(qml.matrix(kind(wires=range(n_wires)), wire_order=range(n_wires)), matrix, atol=1e-14)
+        except (TypeError, ValueError):
+            same = False
+        if same:
+            return Gate(name, n_wires, fixed=rows, pennylane=name)
+    return Gate(name, n_wires, fixed=rows)
+
+
+def _plain(entry: complex) -> complex | float:
+    entry = complex(entry)
+    real, imag = (
+        float(np.rint(part)) if abs(part - np.rint(part)) < 1e-15 else part for part in (entry.real, entry.imag)
+    )
+    return real if imag == 0 else complex(real, imag)
+
+
+def _fixed(op: Any) -> list[Turn | Phase] | None:
+    """Return the gate of an operation without traced parameters; None where it has no matrix of a size to keep."""
+    import pennylane as qml
+
+    if not op.has_matrix or len(op.wires) > MOST_WIRES or not len(op.wires):
+        return None if not op.has_generator else _rotations(op)
+    import jax
+
+    with jax.ensure_compile_time_eval():
+        matrix = np.asarray(qml.matrix(op, wire_order=op.wires), np.complex128)
+    if not np.allclose(matrix @ matrix.conj().T, np.eye(len(matrix)), atol=1e-9):
+        raise InputError(f"{_named(op)} is not unitary")
+    if np.array_equal(matrix, np.eye(len(matrix))):
+        return []
+    return [Turn(fixed_gate(op.name, matrix), tuple(op.wires))]
+
+
+def _exponential(op: Any) -> list[Turn | Phase] | None:
+    """Return exp(c sum_j g_j P_j) with c imaginary as rotations, for commuting words."""
+    import pennylane as qml
+
+    if not isinstance(op, qml.ops.Exp):
+        return None
+    words = words_of(op.base)
+    if not _commute(words):
+        raise CapabilityError(
+            f"{_named(op)} is the exponential of Pauli words that do not commute: write it as qml.TrotterProduct"
+        )
+    turn = -2 * qml.math.imag(op.coeff)
+    return [rotation(word, turn * value) for word, value in words.items()]
+
+
+def _rotations(op: Any) -> list[Turn | Phase] | None:
+    """Return the rotations of an operation of one parameter, exp(i t G), where the words of G commute."""
+    import pennylane as qml
+
+    if op.num_params != 1 or not op.has_generator or isinstance(op, qml.ops.Exp):
+        return None
+    generator = op.generator()
+    if generator.pauli_rep is None and len(op.wires) > MOST_WIRES:
+        return None
+    words = words_of(generator)
+    if not _commute(words):
+        return None
+    return [rotation(word, -2 * value * op.parameters[0]) for word, value in words.items()]
+
+
+def _diagonal(op: Any) -> list[Turn | Phase] | None:
+    """Return a diagonal unitary of traced phases as rotations by Z words: their angles are its Walsh transform."""
+    import pennylane as qml
+
+    if not isinstance(op, qml.DiagonalQubitUnitary):
+        return None
+    angles, n = qml.math.angle(op.parameters[0]), len(op.wires)
+    signs = np.array([[1]])
+    for _ in range(n):
+        signs = np.kron(signs, np.array([[1, 1], [1, -1]]))
+    found = []
+    for row, letters in zip(signs, itertools.product("IZ", repeat=n), strict=True):
+        word = [(wire, letter) for wire, letter in zip(op.wires, letters, strict=True) if letter != "I"]
+        found.append(rotation(word, -2 * qml.math.sum(row * angles) / 2**n))
+    return found
+
+
+def _given_matrix(op: Any) -> Turn:
+    import pennylane as qml
+
+    matrix = qml.math.reshape(qml.matrix(op, wire_order=op.wires), (-1,))
+    return Turn(_given(op, "unitary"), tuple(op.wires), _parts(matrix))
+
+
+def _prepared(op: Any) -> Iterator[Turn]:
+    """Yield the gate that prepares amplitudes (2^k,) on wires in |0>."""
+    yield Turn(_given(op, "state"), tuple(op.wires), _parts(op.parameters[0]))
+
+
+def _given(op: Any, kind: str) -> Gate:
+    return Gate("QubitUnitary" if kind == "unitary" else "StatePrep", len(op.wires), given=kind)
+
+
+def _parts(values: Any) -> Any:
+    """Return the real parts of complex numbers, then the imaginary ones."""
+    import jax.numpy as jnp
+
+    values = jnp.asarray(values)
+    return jnp.concatenate([jnp.real(values), jnp.imag(values)])
+
+
+def _commute(words: Any) -> bool:
+    """Whether all Pauli words commute: an even number of wires on which two of them have different letters."""
+    listed = [dict(word) for word in words]
+    return all(
+        sum(one[wire] != other[wire] for wire in one.keys() & other.keys()) % 2 == 0
+        for one, other in itertools.combinations(listed, 2)
+    )
+
+
+def _refuse_non_unitary(op: Any) -> None:
+    import pennylane as qml
+
+    name = _named(op)
+    if isinstance(op, qml.operation.Channel):
+        raise CapabilityError(f"{name} is a channel: circuits here are pure states; take it out, or use default.mixed")
+    if type(op).__name__ in ("MidMeasureMP", "MidMeasure", "PauliMeasure", "Conditional"):
+        raise CapabilityError(
+            f"{name} measures in the middle of a circuit, which is not captured: defer it by a controlled gate"
+        )
+
+
+def _named(op: Any) -> str:
+    return f"operation {op.name} on wires {list(op.wires)}"
