@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwafer import engines
+from qwafer import compiler_options, engines
 from qwafer.circuits import CircuitSpec
 from qwafer.engines.xla import arrays, wiring
+from qwafer.engines.xla.memory import peak_bytes
 
 BITS = 6
 pairs = st.lists(st.permutations(range(BITS)).map(lambda wires: tuple(wires[:2])), max_size=12).map(tuple)
@@ -53,3 +54,20 @@ def test_no_constant_of_a_program_is_as_long_as_its_states():
     ]
     assert sizes
     assert max(sizes) <= 2**arrays.TABLE_BITS
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_predictions_follow_what_xla_allocates(gradient):
+    def temporaries(n):
+        spec = CircuitSpec(n, 4)
+        program = engines.get("xla").program(spec, 4, gradient=gradient)
+        weights = {name: np.ones(shape, np.float32) for name, shape in spec.weight_shapes().items()}
+        step = jax.value_and_grad(lambda w, x: program(w, x).sum(), (0, 1)) if gradient else program
+        inputs = np.ones((4, spec.n_inputs), np.float32)
+        compiled = jax.jit(step, compiler_options=compiler_options()).lower(weights, inputs).compile()
+        predicted = peak_bytes(spec, 4, gradient=gradient, plan="schroedinger", chunks=1, recompute=False, reverse=True)
+        assert program.info["peak_bytes"] == predicted
+        return compiled.memory_analysis().temp_size_in_bytes, predicted
+
+    (small, low), (large, high) = temporaries(13), temporaries(16)  # equally many blocks: the compiler's share cancels
+    assert 1 / 1.5 < (large - small) / (high - low) < 1.5

@@ -33,9 +33,10 @@ def step_count(spec: CircuitSpec) -> int:
 
 
 def example_states(spec: CircuitSpec, gradient: bool, recompute: bool, reverse: bool = True) -> int:
-    """Return how many states of one example `schroedinger` may hold at a time, by which chunks are sized: six in flight,
-    the rest for the reverse pass, which reads the operand of every block of every step, or makes those of one step
-    again.
+    """Return how many states of one example `schroedinger` may hold at a time, by which chunks are sized.
+
+    Six are in flight, the rest is for the reverse pass, which reads the operand of every block of every step, or makes
+    those of one step again.
     """
     if not gradient:
         return 3
@@ -77,6 +78,8 @@ def _heisenberg(spec: CircuitSpec, batch: int, gradient: bool) -> int:
 def _schroedinger(spec: CircuitSpec, batch: int, gradient: bool, chunks: int, recompute: bool, reverse: bool) -> int:
     """Return what XLA allocates for a call (its temporaries, by `memory_analysis`): states, phases and diagonals."""
     n, number, steps = spec.n_qubits, number_bytes(spec), step_count(spec)
+    turned = spec.reupload and spec.encoding_facts.axis != "Z"
+    tables = steps - (max(spec.n_layers - 1, 0) if turned else 0)  # the steps that encode in between have none
     state = 2 * number * 2**n
     blocks = len(wiring.blocks(n, wiring.BLOCK))
     examples = -(-batch // chunks) if reverse or not gradient else batch
@@ -86,11 +89,11 @@ def _schroedinger(spec: CircuitSpec, batch: int, gradient: bool, chunks: int, re
         states = float(example_states(spec, gradient, recompute, reverse))
     else:
         states = 5.0 if recompute else 2.5 + blocks * steps
-    # Cosines and sines of a step; where states are few, also angles, cotangents and index tables that wait for the end.
+    # Cosines and sines; where states are few, also angles, cotangents and index tables that wait for the end.
     phases = 2.5 if gradient and (recompute or not reverse) else 1.0
     readout = spec.readout_facts
     rows = 1 if readout.is_mean else n if readout.is_each else min(n, spec.n_outputs)
     rows *= 1 if readout.z_only else 3
     trained = not (readout.is_mean or readout.is_each)
     diagonals = rows * number * 2**n * (1 if not gradient else 4 if trained else 2)
-    return int(state * (examples * states + phases * steps + 0.5)) + diagonals
+    return int(state * (examples * states + phases * tables + 0.5)) + diagonals
