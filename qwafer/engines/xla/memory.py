@@ -88,7 +88,8 @@ def _schroedinger(spec: CircuitSpec, batch: int, gradient: bool, chunks: int, re
     elif not reverse:
         states = float(example_states(spec, gradient, recompute, reverse))
     else:
-        states = 5.0 if recompute else 2.5 + blocks * steps
+        states = 2.5 + blocks * steps
+        states = min(states, 5.0) if recompute else states
     # Cosines and sines; where states are few, also angles, cotangents and index tables that wait for the end.
     phases = 2.5 if gradient and (recompute or not reverse) else 1.0
     readout = spec.readout_facts
