@@ -17,7 +17,7 @@ from qwafer.circuits.statevector import values
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.engines import cache, memory
 from qwafer.engines.mesh import data_parallel
-from qwafer.engines.xla import XlaEngine, cost, wiring
+from qwafer.engines.xla import XlaEngine, cost, gates, heisenberg, wiring
 from qwafer.engines.xla.memory import example_states
 from qwafer.experiment import parse_seeds
 from qwafer.heads.options import MlpOptions, QuantumOptions
@@ -250,8 +250,8 @@ def test_coefficients_of_a_readout_are_not_angles():
 
 def test_clearing_the_cache_forgets_tables_and_functions():
     engines.cache_clear()
-    program = made("xla", CircuitSpec(5, 3, reupload=True))
-    program(*arguments(CircuitSpec(5, 3, reupload=True)))
+    program = XlaEngine(plan="heisenberg").program(CircuitSpec(5, 3), BATCH)
+    program(*arguments(CircuitSpec(5, 3)))
     assert cache.TABLES.info()["bytes"] > cache.JIT_BYTES
     assert make_program(config(), 2, 4) is make_program(config(), 2, 4)
     kept = make_program(config(), 2, 4)
@@ -263,13 +263,14 @@ def test_clearing_the_cache_forgets_tables_and_functions():
 
 def test_tables_are_bounded_by_their_bytes(monkeypatch):
     monkeypatch.setattr(cache, "TABLES", cache.ProgramCache(limit_bytes=1 << 20))
-    for layer in range(1, 12):
-        wiring.permutation(16, ((0, layer),))  # 256 KiB each
+    for layer in range(1, 7):
+        heisenberg.conjugation(7, ((0, layer),))  # 10 bytes for each of 4^7 strings: 160 KiB
+    heisenberg.conjugation(7, ((1, 2),))
     info = cache.TABLES.info()
-    assert info["resident"] == 4
+    assert info["resident"] == 6
     assert info["bytes"] <= 1 << 20
     before = info["hits"]
-    wiring.permutation(16, ((0, 11),))
+    heisenberg.conjugation(7, ((1, 2),))
     assert cache.TABLES.info()["hits"] == before + 1
 
 
@@ -304,9 +305,12 @@ def test_chunks_shrink_where_sixteen_examples_are_too_many():
 
 
 def test_the_mean_of_the_signs_needs_no_table_of_them():
-    np.testing.assert_array_equal(wiring.mean_signs(7), wiring.signs(7).mean(1, dtype=np.float64))
+    want = wiring.signs(7).mean(1, dtype=np.float64)
+    p = wiring.permutation(7, ((0, 3), (3, 5)))
+    np.testing.assert_allclose(gates.mean_signs(wiring.identity(7), np.float32), want, rtol=2e-7)
+    np.testing.assert_allclose(gates.mean_signs(p, np.float32), want[p.table()], rtol=2e-7)
     tracemalloc.start()
-    wiring.mean_signs(16)
+    jax.make_jaxpr(lambda: gates.mean_signs(wiring.identity(16), np.float32))()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40 * 2**16  # (2^16, 16) numbers of 8 bytes are 128 of them

@@ -15,6 +15,12 @@ import numpy as np
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from qwafer.engines.xla import wiring
+
+TABLE_BITS = 12
+"""Longer permutations are computed where they are used: XLA holds every table some eight times while it compiles, once
+for each place that reads it."""
+
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     """Return `a @ b` in full precision on every device (a GPU would round float32 operands to TF32)."""
@@ -38,9 +44,22 @@ def stored(function: Callable[..., Any], *arguments: Any) -> Any:
         return jax.jit(alone)(*arguments)
 
 
-def take(x: jax.Array, index: np.ndarray | None) -> jax.Array:
+def take(x: jax.Array, index: np.ndarray | wiring.Permutation | None) -> jax.Array:
     """Return `x[index]` along the first axis for a static index within bounds; `x` itself for None."""
-    return x if index is None else x.at[index].get(mode="promise_in_bounds")
+    if index is None:
+        return x
+    rows = places(index) if isinstance(index, wiring.Permutation) else index
+    return x.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def places(p: wiring.Permutation) -> np.ndarray | jax.Array:
+    """Return p(0), p(1), ..., (2^n,) int32: a long one from the tables of the upper and the lower half of its bits."""
+    n = len(p.images)
+    if n <= TABLE_BITS:
+        return p.table()
+    # Stored, for XLA copies whole rows only where the index of a gather is an array.
+    halves = jnp.asarray(p.table(n // 2)), jnp.asarray(p.table(0, n // 2))
+    return stored(lambda upper, lower: (upper[:, None] ^ lower[None, :]).reshape(-1), *halves)
 
 
 def _sign(dtype: jnp.dtype) -> jax.Array:
@@ -151,7 +170,7 @@ def _move(x: jax.Array, before: Sequence[int], size: int, to_front: bool) -> jax
     """
     rows = math.prod(before)
     shape = (rows, size) if to_front else (size, rows)
-    index = np.arange(rows * size, dtype=np.int32).reshape(shape).T.reshape(-1)
+    index = wiring.reversed_blocks(tuple(d.bit_length() - 1 for d in shape))
     return stored(functools.partial(take, index=index), x.reshape(rows * size, -1))
 
 

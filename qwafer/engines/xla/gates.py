@@ -37,6 +37,13 @@ def wire_sums(values: jax.Array) -> jax.Array:
     return (upper[..., :, None] + low[..., None, :]).reshape(*values.shape[:-1], 2**n)
 
 
+def mean_signs(p: wiring.Permutation, dtype: Any) -> jax.Array:
+    """Return the mean of Z over the n wires in the basis states p(0), p(1), ...: (2^n,)."""
+    n = len(p.images)
+    ones = lax.population_count(jnp.asarray(arrays.places(p)))
+    return (n - 2 * ones).astype(dtype) / n
+
+
 def wave(angles: jax.Array, axis: int, reverse: bool = False) -> jax.Array:
     """Return cosine and sine of `angles`, stacked on `axis`; derivatives do not evaluate them again.
 
@@ -247,20 +254,19 @@ def product_groups(columns: jax.Array, sizes: tuple[int, ...], reverse: bool) ->
     return [x[g, 0, : 2**size] for g, size in enumerate(sizes)]
 
 
-def permute(state: jax.Array, p: np.ndarray | None) -> jax.Array:
+def permute(state: jax.Array, p: wiring.Permutation | None) -> jax.Array:
     """Return `state[p]` along the first axis; its transpose gathers by the inverse, a scatter being slow on CPU."""
     if p is None:
         return state
-    inverse = wiring.inverse(p)
-    return _gather(lambda: (p, inverse), state)
+    return _gather(p, state)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _gather(tables: Any, state: jax.Array) -> jax.Array:
-    return arrays.take(state, tables()[0])
+def _gather(p: wiring.Permutation, state: jax.Array) -> jax.Array:
+    return arrays.take(state, p)
 
 
 _gather.defvjp(
-    lambda tables, state: (_gather(tables, state), None),
-    lambda tables, _, g: (arrays.take(g, tables()[1]),),
+    lambda p, state: (_gather(p, state), None),
+    lambda p, _, g: (arrays.take(g, p.inverse),),
 )

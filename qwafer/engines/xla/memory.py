@@ -4,20 +4,24 @@
 """
 
 from qwafer.circuits import Circuit, CircuitSpec
-from qwafer.engines.memory import COMPILE_BYTES, gate_by_gate, number_bytes
+from qwafer.engines.memory import COMPILE_BYTES as PLAIN_COMPILE_BYTES
+from qwafer.engines.memory import gate_by_gate, number_bytes
 from qwafer.engines.xla import wiring
 
-LAYER_BYTES = 10 << 20
+COMPILE_BYTES = 30 << 20
+"""What compiling and calling a small program adds to a process, with `qwafer.compiler_options()`."""
+
+LAYER_BYTES = 5 << 20
 """What the compiler takes for each layer of plans `heisenberg` and `product`."""
 
-BLOCK_BYTES = 5 << 20
-"""What it takes for each block of wires in each step of plan `schroedinger`."""
+BLOCK_BYTES = (12 << 20, 6 << 18)
+"""What it takes for each block of wires of plan `schroedinger`, and again in each step, of programs with gradients."""
 
-COPIES = 3
-"""How often an index table is held while a program is compiled: as NumPy's array, in the module, in the executable."""
+VALUE_SHARE = 0.4
+"""How much of that programs for values alone take."""
 
 SIGNED_COPIES = 5
-"""The same of a signed permutation, whose products with the signs are folded as well."""
+"""How often the table of a signed permutation is held while a program is compiled."""
 
 
 STEP_BYTES = 1 << 20
@@ -41,9 +45,10 @@ def step_count(spec: CircuitSpec) -> int:
 
 
 def example_states(spec: CircuitSpec, gradient: bool, recompute: bool, reverse: bool = True) -> int:
-    """Return how many states of one example `schroedinger` holds at a time: six in flight, four where the circuit is a
-    product until it is read, the rest for the reverse pass, which reads the operand of every block of every step, or
-    makes those of one step again.
+    """Return how many states of one example `schroedinger` may hold at a time, by which chunks are sized.
+
+    Six are in flight, the rest is for the reverse pass, which reads the operand of every block of every step, or makes
+    those of one step again.
     """
     if not gradient:
         return 3
@@ -61,8 +66,10 @@ def peak_bytes(
     parts = {"product": _product, "heisenberg": _heisenberg}
     if plan in parts:
         return COMPILE_BYTES + LAYER_BYTES * spec.n_layers + parts[plan](spec, batch, gradient)
-    compiler = COMPILE_BYTES + BLOCK_BYTES * step_count(spec) * len(wiring.blocks(spec.n_qubits, wiring.BLOCK))
-    return compiler + _schroedinger(spec, batch, gradient, chunks, recompute, reverse)
+    blocks = len(wiring.blocks(spec.n_qubits, wiring.BLOCK))
+    compiler = blocks * (BLOCK_BYTES[0] + BLOCK_BYTES[1] * step_count(spec))
+    compiler = int(compiler * (1 if gradient else VALUE_SHARE))
+    return COMPILE_BYTES + compiler + _schroedinger(spec, batch, gradient, chunks, recompute, reverse)
 
 
 def _product(spec: CircuitSpec, batch: int, gradient: bool) -> int:
@@ -81,16 +88,28 @@ def _heisenberg(spec: CircuitSpec, batch: int, gradient: bool) -> int:
 
 
 def _schroedinger(spec: CircuitSpec, batch: int, gradient: bool, chunks: int, recompute: bool, reverse: bool) -> int:
-    n, number = spec.n_qubits, number_bytes(spec)
+    """Return what XLA allocates for a call (its temporaries, by `memory_analysis`): states, phases and diagonals."""
+    n, number, steps = spec.n_qubits, number_bytes(spec), step_count(spec)
+    turned = spec.reupload and spec.encoding_facts.axis != "Z"
+    tables = steps - (max(spec.n_layers - 1, 0) if turned else 0)  # the steps that encode in between have none
     state = 2 * number * 2**n
+    blocks = len(wiring.blocks(n, wiring.BLOCK))
     examples = -(-batch // chunks) if reverse or not gradient else batch
-    states = examples * state * example_states(spec, gradient, recompute, reverse)
-    phases = step_count(spec) * state * (4 if gradient else 2)  # cosines and sines, and their cotangents
+    if not gradient:
+        states = 3.0
+    elif not reverse:
+        states = float(example_states(spec, gradient, recompute, reverse))
+    else:
+        states = 2.5 + blocks * steps
+        states = min(states, 5.0) if recompute else states
+    # Cosines and sines; where states are few, also angles, cotangents and index tables that wait for the end.
+    phases = 2.5 if gradient and (recompute or not reverse) else 1.0
     readout = spec.readout_facts
     rows = 1 if readout.is_mean else n if readout.is_each else min(n, spec.n_outputs)
-    diagonals = (1 if readout.z_only else 3) * rows * number * 2**n * (2 if gradient else 1)
-    gathers = 0 if spec.entanglement == "none" or n == 1 else max(spec.n_layers - 1, 0) * (2 if gradient else 1)
-    return states + phases + diagonals + COPIES * 4 * 2**n * (gathers + 1)
+    rows *= 1 if readout.z_only else 3
+    trained = not (readout.is_mean or readout.is_each)
+    diagonals = rows * number * 2**n * (1 if not gradient else 4 if trained else 2)
+    return int(state * (examples * states + phases * tables + 0.5)) + diagonals
 
 
 def gate_chunks(circuit: Circuit, batch: int, sweeps: bool, chunk: int | None) -> int:
@@ -116,6 +135,6 @@ def gates_peak_bytes(
     states = size * (SWEEP_STATES if gradient else 4)
     if gradient and not recompute and chunks > 1:
         states += batch
-    compiler = COMPILE_BYTES + STEP_BYTES * (distinct + len(gates) // 4) * (3 if gradient else 1)
+    compiler = PLAIN_COMPILE_BYTES + STEP_BYTES * (distinct + len(gates) // 4) * (3 if gradient else 1)
     numbers = batch * circuit.n_inputs * number_bytes(circuit) * 6
     return compiler + states * state + numbers

@@ -24,7 +24,7 @@ class Layout:
     """The steps of a spec and where their tables come from."""
 
     schedule: steps.Schedule
-    phases: tuple[tuple[tuple[Term, ...], np.ndarray | None], ...]
+    phases: tuple[tuple[tuple[Term, ...], wiring.Permutation | None], ...]
     """For each phase table its terms and the order of storage."""
     rotations: tuple[tuple[str, int], ...]
     """For each trained Kronecker product of RY: `b` (layer) or `readout` (output)."""
@@ -47,7 +47,7 @@ class _Builder:
     def step(
         self,
         is_reversed: bool,
-        p: np.ndarray | None,
+        p: wiring.Permutation | None,
         terms: list[Term],
         rotation: tuple[str, int] | None,
         by_example: bool = False,
@@ -56,7 +56,7 @@ class _Builder:
         gather = None
         if p is not None:
             # Place k of a reversed state holds amplitude order[k]; the reversal of the reversal is not itself.
-            gather = wiring.inverse(self.order)[p] if is_reversed else p
+            gather = self.order.inverse[p] if is_reversed else p
             is_reversed = False
         phase = None
         if terms:
@@ -67,16 +67,16 @@ class _Builder:
         step = steps.Step(
             rotation=None if rotation is None else len(self.rotations) - 1,
             gather=gather,
-            gather_back=None if gather is None else wiring.inverse(gather),
+            gather_back=None if gather is None else gather.inverse,
             phase=phase,
             by_example=by_example,
             is_reversed=is_reversed,
         )
         return step, is_reversed != self.swaps
 
-    def diagonal(self, kind: str, is_reversed: bool, p: np.ndarray | None) -> int:
+    def diagonal(self, kind: str, is_reversed: bool, p: wiring.Permutation | None) -> int:
         """Return the index of the diagonal `kind`, read after the permutation `p` of the stored state."""
-        index = None if p is None else wiring.inverse(p)
+        index = None if p is None else p.inverse
         if is_reversed:
             index = self.order if index is None else index[self.order]
         self.diagonals.append((kind, index))
@@ -89,7 +89,7 @@ def layout(spec: CircuitSpec) -> Layout:
     build, axis, readout = _Builder(spec), spec.encoding_facts.axis, spec.readout_facts
     body: list[steps.Step] = []
     is_reversed = False
-    p: np.ndarray | None = None
+    p: wiring.Permutation | None = None
     pending: list[Term] = []  # phases due after the permutation p, both not yet applied
     for layer in range(spec.n_layers):
         if layer == 0:
@@ -151,7 +151,7 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
     if used:
         sums = gates.wire_sums(jnp.stack([sources[name][index] for name, index in used]) / -2)
 
-        def theta(terms: tuple[Term, ...], order: np.ndarray | None) -> jax.Array:
+        def theta(terms: tuple[Term, ...], order: wiring.Permutation | None) -> jax.Array:
             parts = []
             for name, index, p in terms:
                 row = sums[used.index((name, 0 if name == "quarter" else index))]
@@ -165,8 +165,7 @@ def tables(spec: CircuitSpec, plan: Layout, weights: Weights, matrix: jax.Array,
     diagonals = []
     for kind, order in plan.diagonals:
         if kind == "mean":
-            diagonal = wiring.mean_signs(n)
-            diagonals.append(jnp.asarray(diagonal if order is None else diagonal[order], a.dtype)[None, :])
+            diagonals.append(gates.mean_signs(order or wiring.identity(n), a.dtype)[None, :])
         else:
             rows = jnp.eye(n, dtype=a.dtype) if kind == "values" else matrix[:, :, "xyz".index(kind)]
             diagonals.append(permute(gates.wire_sums(rows).T, order).T)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from qwafer.engines.xla import arrays, gates
+from qwafer.engines.xla.wiring import Permutation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,9 +17,9 @@ class Step:
 
     rotation: int | None
     """Index into `Tables.rotations`; None: Hadamard gates on every wire."""
-    gather: np.ndarray | None = None
+    gather: Permutation | None = None
     """Index by which the stored amplitudes are taken, bringing the blocks of wires into natural order."""
-    gather_back: np.ndarray | None = None
+    gather_back: Permutation | None = None
     """The inverse of `gather`."""
     phase: int | None = None
     """Index into `Tables.phases`."""
