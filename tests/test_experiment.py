@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import typing
 
+import pennylane as qml
 import pytest
 
 from qwafer._errors import InputError
@@ -266,6 +267,12 @@ def rng_features():
     )
 
 
+def body(weights, x):
+    """Four wires: what is encoded, then a rotation of each."""
+    qml.AngleEmbedding(x, wires=range(4))
+    qml.AngleEmbedding(weights["theta"], wires=range(4), rotation="Y")
+
+
 def test_every_option_has_an_effect_somewhere():
     """No rule may call an option ineffective everywhere, and none may fail on any head."""
     configs = [
@@ -282,6 +289,10 @@ def test_every_option_has_an_effect_somewhere():
             {"objective.loss": "asymmetric", "objective.pos_weight": "effective"},
             {"objective.loss": "softmax"},
             {"objective.loss": "roc_auc"},
+            {"head.name": "quantised", "head.calibration": "percentile"},
+            {"head.name": "quantised", "head.precision": "qesc"},
+            {"head.name": "mixture"},
+            {"circuit.name": "function", "circuit.function": f"{__file__}:body", "circuit.weights": "theta=4"},
         )
     ]
     facts = SourceFacts("synthetic")

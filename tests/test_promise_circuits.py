@@ -79,7 +79,7 @@ def test_a_fault_of_the_plan_that_trains_alone(monkeypatch: pytest.MonkeyPatch, 
     assert red(reports) == ["gradient agreement"]
     assert "ansatz wrong by a factor of -1" in reports["gradient agreement"].headline
     assert reports["gradient agreement"].headline.endswith("(xla heisenberg, batch 512, float32)")
-    assert reports["value agreement"].numbers["programs"][1] == "xla heisenberg, batch 256, float32"
+    assert reports["value agreement"].numbers["programs"][1] == "xla schroedinger, batch 256, float32"
     counts = "Trainable parameters (effective ones): arm 68 (64)."  # z_vec sees no last RZ: four wires
     assert counts in to_markdown(document_blocks(table))
 
