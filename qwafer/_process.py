@@ -63,7 +63,7 @@ def compiler_options() -> dict[str, bool]:
     """Return the options with which circuits of engine `xla` compile faster: `jax.jit(f, compiler_options=...)`.
 
     On a CPU, XLA's older emitters of kernels take a half to a quarter of the CPU time of the present ones for programs
-    that are as fast (`benchmarks/engines.py`); elsewhere there are none. JAX takes them for the outermost `jax.jit`
+    that are as fast (`benchmarks/emitters.py`); elsewhere there are none. JAX takes them for the outermost `jax.jit`
     alone. The library's own training and evaluation are compiled so.
     """
     import jax

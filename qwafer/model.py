@@ -21,6 +21,7 @@ from qwafer.backbones.registry import BACKBONES
 from qwafer.data import WaferMaps
 from qwafer.data.maps import Maps, as_sequence, check_maps
 from qwafer.heads import Stored
+from qwafer.heads.size import packed_file_bytes
 from qwafer.training import Predictor, RunResult
 
 _HEAD = "head"
@@ -133,9 +134,7 @@ class Model:
 
     def file_bytes(self) -> int:
         """Return the length of the packed file, by writing it to a temporary folder."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.save(Path(folder) / "model", packed=True)
-            return (Path(folder) / "model").stat().st_size
+        return packed_file_bytes(self)
 
     def save(self, path: str | Path, *, packed: bool = False) -> None:
         """Write the model to `path` (safetensors), atomically and without pickles.

@@ -1,7 +1,9 @@
 """What a head or a model stores: every number at its width, and the bytes of the file that holds them."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +67,13 @@ class Size:
     def n_bytes(self) -> int:
         """Bytes of the arrays in a file: `bits`, each array rounded up to whole bytes."""
         return sum(part.n_bytes for part in self.parts)
+
+
+def packed_file_bytes(model: Any) -> int:
+    """Return the length of the file that `model.save(path, packed=True)` writes, written to a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "packed", packed=True)
+        return (Path(folder) / "packed").stat().st_size
 
 
 def size_of(model: Any) -> Size:

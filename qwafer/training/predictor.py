@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from qwafer.config import RunConfig
 from qwafer.data.files import ZIP_MAGIC, check_file, read_npz
 from qwafer.features import FeatureSet, as_features, check_finite, fingerprint
 from qwafer.heads import Stored
+from qwafer.heads.size import packed_file_bytes
 from qwafer.training._judge import Judgement
 from qwafer.training._prepare import Prepared
 from qwafer.training.make import make_head, make_program
@@ -167,9 +167,7 @@ class Predictor:
 
     def file_bytes(self) -> int:
         """Return the length of the packed file, by writing it to a temporary folder."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.save(Path(folder) / "head", packed=True)
-            return (Path(folder) / "head").stat().st_size
+        return packed_file_bytes(self)
 
     def _checked_blank(self) -> "Head":
         """Return the blank head that a file's arrays fill; raise InputError for a head that it would not give back."""

@@ -72,7 +72,7 @@ def _values(circuit: Circuit, weights: Weights, recompute: bool, reverse: bool, 
 
 def _swept(circuit: Circuit, recompute: bool) -> Callable[[Sources], jax.Array]:
     """Return sources -> values with the adjoint sweep for a reverse pass."""
-    gates = [op for op in circuit.operations() if op.gate.given != "state"]
+    gates = _gates(circuit)
 
     @jax.custom_vjp
     def values(sources: Sources) -> jax.Array:
@@ -105,10 +105,15 @@ def _swept(circuit: Circuit, recompute: bool) -> Callable[[Sources], jax.Array]:
     return values
 
 
+def _gates(circuit: Circuit) -> list[Operation]:
+    """Return the gates of the body after the states that it prepares."""
+    return [op for op in circuit.operations() if op.gate.given != "state"]
+
+
 def _evolved(circuit: Circuit, sources: Sources) -> State:
     """Return the final state of the body."""
     state = _prepared(circuit, sources)
-    gates = [op for op in circuit.operations() if op.gate.given != "state"]
+    gates = _gates(circuit)
     turns = _turns(gates, sources)
     for op in gates:
         state = _apply(circuit.n_qubits, op.gate, op.wires)(state, _numbers(op, turns, sources))
