@@ -46,6 +46,10 @@ class ReferenceEngine:
         }
         return Program(_jitted(key), circuit, batch, info, made_by=(self, gradient, 0))
 
+    def check(self, circuit: Circuit, batch: int) -> None:
+        """Raise what `program` would raise; it compiles nothing."""
+        self.program(circuit, batch)
+
     def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit`; None: it can."""
         return pennylane_gates.why_not(core_of(circuit))

@@ -64,8 +64,6 @@ def check_program(arm: str, config: RunConfig) -> None:
             raise CapabilityError(f"engine {config.engine.name} cannot run this circuit: {reason}")
         if hasattr(config.engine, "check"):
             config.engine.check(circuit, batch)
-        elif config.engine.name in ("xla", "reference"):  # which compile nothing here
-            config.engine.program(circuit, batch)
     except (InputError, CapabilityError) as error:
         raise InputError(f"arm {arm}: {error}") from error
 

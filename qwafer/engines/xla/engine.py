@@ -141,6 +141,10 @@ class XlaEngine:
         del info["reverse"]
         return Program(jitted_gates(key, **how), circuit, batch, info, made_by=(self, gradient, 0))
 
+    def check(self, circuit: Circuit, batch: int) -> None:
+        """Raise what `program` would raise; it compiles nothing."""
+        self.program(circuit, batch)
+
     def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit` by its plan; None: it can."""
         if self.plan == GATES:
