@@ -24,7 +24,7 @@ from qwafer._records import load_record, save_record
 from qwafer.comparison.record import HeadRecord
 from qwafer.comparison.statistics import paired_t_interval
 from qwafer.reports.figures import house_style, new_figure, save_figure
-from qwafer.reports.figures.style import PAGE, marker_style
+from qwafer.reports.figures.style import MUTED, PAGE, marker_style, short_count
 from qwafer.reports.format import format_difference, format_spread
 
 DOCS = HERE.parent / "docs"
@@ -191,6 +191,8 @@ def _difference(found: tuple[float, float, float]) -> str:
 def draw(page: SmallPage, path: Path) -> None:
     """Draw macro F1 against stored bits and against the time of an example, the front as a line."""
     shown: Mapping[str, int] = {family: k for k, family in enumerate(FAMILIES.values())}
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     with house_style():
         figure = new_figure(PAGE, 3.0)
         axes = figure.subplots(1, 2, sharey=True)
@@ -201,14 +203,17 @@ def draw(page: SmallPage, path: Path) -> None:
             for axis, x in ((axes[0], [h.bits for h in own]), (axes[1], [h.microseconds for h in own])):
                 axis.errorbar(x, means, yerr=spread, linestyle="", label=family, markersize=4, **marker_style(k))
         front = [head for head in page.heads if head.on_front]
-        axes[0].plot([h.bits for h in front], [h.mean for h in front], color="0.5", linewidth=0.8, zorder=0)
+        axes[0].plot([h.bits for h in front], [h.mean for h in front], color=MUTED, linewidth=0.8, zorder=0)
         axes[0].set_xlabel("stored bits")
         axes[1].set_xlabel("time of one example (us)")
         axes[0].set_ylabel("macro F1 on test")
         for axis in axes:
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
             axis.grid(axis="y")
-        axes[1].legend(loc="lower right")
+        axes[1].legend(loc="lower center")
         save_figure(figure, path)[1].unlink()  # the page shows the PNG
 
 

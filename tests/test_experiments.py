@@ -223,7 +223,7 @@ def small(script, published, searching, tmp_path, monkeypatch):
         for name, value in {
             "HERE": tmp_path,
             "NAMES": ("small",),
-            "BENCHES": (),
+            "TABLED": (),
             "RESULTS": tmp_path / "results",
             "SEARCHED": tmp_path / "searched",
             "README": tmp_path / "README.md",

@@ -24,10 +24,9 @@ def predict_logits(
     """Return the logits (N, n_labels) of `features` (N, D), `batch` examples per call; the last batch is padded.
 
     `program` must be one for `batch` examples (None for a classical head). The result does not depend on what pads. A
-    head of few bits is evaluated as it is stored: packed.
+    head of few bits is to be given as it is stored, packed, which takes longer than a logit.
     """
     check_not_forked()
-    head = head.packed()
     forward = _forward(program)
     parts = []
     for start in range(0, len(features), batch):

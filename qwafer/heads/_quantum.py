@@ -80,8 +80,8 @@ class QuantumHead(Head):
         if self.projection_bits is None:
             return None
         arrays = {**self.params, **self.buffers}
-        weight = arrays["projection.codes" if self.is_packed else "projection.weight"]
-        return Layer("projection", *weight.shape, Quantiser(str(self.projection_bits)))
+        n_in, n_out = arrays["projection.codes" if self.is_packed else "projection.weight"].shape
+        return Layer("projection", n_in, n_out, Quantiser(str(self.projection_bits)))
 
     @property
     def is_packed(self) -> bool:

@@ -179,7 +179,7 @@ class Run:
         if compile_steps:
             # A looped call of no steps compiles everything and computes nothing; the host compiles as it runs.
             jax.block_until_ready(self._steps(self.state, self.batch(1), 0, 1 if calls_host(self.program) else 0))
-        predict_logits(self.head, self.val[0][:1], self.forward, PREDICTION_BATCH)
+        predict_logits(self.head.packed(), self.val[0][:1], self.forward, PREDICTION_BATCH)
         mean_loss(self.objective, np.zeros(self.val[1].shape, self.head.dtype), self.val[1], self._typical())
 
     def batch(self, epoch: int) -> EpochArrays:
@@ -225,7 +225,7 @@ class Run:
 
     def _validate(self) -> Scores:
         params = evaluated_parameters(self.config.training, self.state)
-        logits = predict_logits(self.head.with_parameters(params), self.val[0], self.forward, PREDICTION_BATCH)
+        logits = predict_logits(self.head.with_parameters(params).packed(), self.val[0], self.forward, PREDICTION_BATCH)
         return validate(self.objective, logits, self.val[1], self._typical())
 
     def _typical(self) -> float:
@@ -284,11 +284,12 @@ class Run:
                 "the last epoch was taken instead of the best"
             )
         head = self.head.with_parameters(self.best)
+        evaluated = head.packed()
         parts = {"val": self.val, "test": self.prepared.part("test")}
         logits = self._timed(
             "evaluation",
             lambda: {
-                name: predict_logits(head, features, self.forward, PREDICTION_BATCH)
+                name: predict_logits(evaluated, features, self.forward, PREDICTION_BATCH)
                 for name, (features, _) in parts.items()
             },
         )

@@ -1,6 +1,7 @@
 """`Predictor`: a trained head ready to use, and its file."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,7 +91,13 @@ class Predictor:
         if not isinstance(self.head, Head):
             return _finite(np.asarray(self.head.logits(values)), values)
         program = make_program(self.config, self.head.n_labels, PREDICTION_BATCH, gradient=False, seed=self.seed)
-        return _finite(predict_logits(self.head, values, program, PREDICTION_BATCH), values)
+        return _finite(predict_logits(self._evaluated, values, program, PREDICTION_BATCH), values)
+
+    @functools.cached_property
+    def _evaluated(self) -> "Head":
+        """The head as it is stored, which is what predicts."""
+        head: Head = self.head.packed()
+        return head
 
     def check_made_alike(self, provenance: Mapping[str, Any]) -> None:
         """Raise InputError where features of this `provenance` are made otherwise than those that the head was trained

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qwafer.evaluation import risk_coverage
-from qwafer.reports.figures.style import COLUMN, INK, Drawn, draw, fit_text, house_style, line_style, new_figure
+from qwafer.reports.figures.style import (
+    COLUMN,
+    INK,
+    Drawn,
+    draw,
+    fit_text,
+    house_style,
+    line_style,
+    new_figure,
+    plain_log_axis,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +72,7 @@ def histogram(doubt: np.ndarray, wrong: np.ndarray, foreign: np.ndarray) -> "Fig
         axis.set_xlabel("mutual information (nats)")
         axis.set_yscale("log")
         axis.set_ylabel("share of examples")
-        axis.grid(axis="y")
+        plain_log_axis(axis)
         axis.legend()
     return figure
 
