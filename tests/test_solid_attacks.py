@@ -231,6 +231,8 @@ def add_data(table: Table) -> None:
         table.add(f"make_split[{by}]", partial(data.make_split, seed=0, by=by), shapes, **arrays)
         if by != "time":
             table.add(f"make_fold[{by}]", partial(data.make_fold, seed=0, n_folds=3, by=by), shapes, **arrays)
+    given = {"labels": b.labels, "content_ids": b.content_ids, "folds": (np.arange(len(b.labels)) % 3).astype(str)}
+    table.add("make_given_fold", partial(data.make_given_fold, seed=0), "N K, N, N", **given)
     table.add("content_ids", data.content_ids, "N H W", maps=maps)
     of_maps = {"maps": maps, "labels": b.labels}
     made = partial(data.WaferMaps, **named, source="a test", sha256="0" * 64)
@@ -246,9 +248,11 @@ def add_data(table: Table) -> None:
 def add_features(table: Table) -> None:
     b = base()
     arrays = {name: getattr(b, name) for name in ("features", "labels", "content_ids", "groups", "times", "split")}
+    arrays["folds"] = (np.arange(len(b.features)) % 3).astype(str)
     made = partial(qwafer.FeatureSet, label_names=("a", "b", "c"), provenance={})
-    table.add("FeatureSet", made, "N D, N 3, N, N, N, N", optional="groups times split", **arrays)
-    shapes, optional = "N D, N K, N, N, N, N; N D, N, N, N, N, N", "labels content_ids groups times split"
+    table.add("FeatureSet", made, "N D, N 3, N, N, N, N, N", optional="groups times split folds", **arrays)
+    shapes = "N D, N K, N, N, N, N, N; N D, N, N, N, N, N, N"
+    optional = "labels content_ids groups times split folds"
     table.add("FeatureSet.from_arrays", qwafer.FeatureSet.from_arrays, shapes, optional=optional, **arrays)
     table.add("FeatureSet.take", qwafer.FeatureSet.from_arrays(b.features).take, "M", indices=np.array([1, 0, 3]))
 
@@ -442,7 +446,7 @@ NOT_ATTACKED = {
     "backbones.Extractor": "holds functions",
     "probes.Subject": "holds functions; `circuit_subject` and its like make it",
     "probes.Subject.values_at": "asked by probes, at points that they draw",
-    "data.Split": "a record of `make_split` and `make_fold`",
+    "data.Split": "a record of `make_split`, `make_fold` and `make_given_fold`",
     "data.DataTable": "a record of a reader",
     "objective.Batches": "a record of a sampler",
     "objective.Objective": "a record of `make_objective`",

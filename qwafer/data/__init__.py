@@ -2,6 +2,7 @@
 
 from qwafer.data.edge_iiot import DataTable as DataTable
 from qwafer.data.edge_iiot import read_edge_iiot as read_edge_iiot
+from qwafer.data.given_folds import make_given_fold as make_given_fold
 from qwafer.data.lswmd import read_lswmd as read_lswmd
 from qwafer.data.maps import WaferMaps as WaferMaps
 from qwafer.data.maps import content_ids as content_ids

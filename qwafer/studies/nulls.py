@@ -17,7 +17,7 @@ from qwafer.comparison.summary import Summary
 from qwafer.config import RunConfig
 from qwafer.execution import Executor, Job, LocalProcesses, OnProgress, Tally, run_all
 from qwafer.experiment import MARGIN, Experiment
-from qwafer.features import FeatureSet, SourceFacts
+from qwafer.features import FeatureSet, facts_of
 from qwafer.heads import LinearOptions, MlpOptions, QuantumOptions, TrigonometricOptions
 from qwafer.overrides import effective_options
 from qwafer.probes.data.held import without_test
@@ -69,7 +69,7 @@ def null_experiment(
     """
     if not isinstance(config.head, QuantumOptions):
         raise InputError(f"`head.name` must be quantum to have nulls, got {config.name('head')}")
-    facts = SourceFacts("features", data.split is not None)
+    facts = facts_of(data)
     arms = {HEAD: config}
     for name, null in _nulls(config, data, seeds[0]).items():
         if effective_options(null, facts) not in [effective_options(arm, facts) for arm in arms.values()]:
