@@ -1,16 +1,19 @@
 """What `data.source` names: its facts, its content, and the features of a table."""
 
+import dataclasses
 import functools
 from pathlib import Path
 
 import numpy as np
 
 from qwafer._errors import InputError
+from qwafer._io import digest, file_sha256
 from qwafer.config import DataConfig
 from qwafer.data import DataTable, Split, WaferMaps, make_split
 from qwafer.data.files import npz_keys, read_npz
 from qwafer.data.given_folds import fold_names
 from qwafer.data.source import READERS, SYNTHETIC, not_maps, read, reader_of
+from qwafer.data.tables import Roles, read_table
 from qwafer.features import FeatureSet, SourceFacts, as_features, facts_of
 
 _KINDS = {"synthetic": "synthetic", "features": "features", "edge_iiot": "table"}
@@ -132,6 +135,45 @@ def from_table(table: DataTable, split: Split) -> FeatureSet:
         split=parts,
         feature_names=tuple(names),
     )
+
+
+def features_from_table(path: str | Path, roles: Roles | None = None, made_by: str = "table") -> FeatureSet:
+    """Return the features of a CSV, NPZ or Parquet file of embeddings with labels; see `data.tables.read_table`.
+
+    They are stored as they are: what is fitted to normalise them is fitted by each run on its own training split
+    (`head.normalize`). `made_by` says what made the embeddings; a head refuses those of another name, or of other
+    columns.
+
+    Raises:
+        InputError: a table that cannot be used, or that holds features in qwafer's own format.
+    """
+    table = read_table(path, roles)
+    try:
+        found = FeatureSet.from_arrays(
+            table.features,
+            table.labels,
+            label_names=table.label_names,
+            feature_names=table.feature_names,
+            content_ids=table.columns.get("content_ids"),
+            groups=table.columns.get("groups"),
+            times=table.columns.get("times"),
+            folds=table.columns.get("folds"),
+            backbone=made_by,
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    own = table.roles
+    provenance = {
+        **found.provenance,
+        "columns": digest(list(table.feature_names)),
+        "data": {
+            "source": f"table ({Path(path).name})",
+            "sha256": file_sha256(path),
+            "n_rows": len(found),
+            "roles": {item.name: getattr(own, item.name) for item in dataclasses.fields(own)},
+        },
+    }
+    return dataclasses.replace(found, provenance=provenance)
 
 
 def source_override(maps: str | None, features: str | None) -> list[str]:

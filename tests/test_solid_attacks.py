@@ -326,10 +326,13 @@ def add_heads(table: Table) -> None:
         return heads.predict_logits(head, features, program, N)
 
     for name in ("linear", "mlp", "trigonometric", "quantised", "mixture", "quantum"):
-        for standardize in (True, False):
-            config = config_of(name, standardize=standardize)
+        for normalize in ("standard", "l2", "raw"):
+            config = config_of(name, normalize=normalize)
             head, program = training.make_head(config, b.features, K, 0), training.make_program(config, K, N)
-            kind, rows = f"[{name}{'' if standardize else ', as they are'}]", N if name == "quantum" else "B"
+            kind, rows = (
+                f"[{name}{'' if normalize == 'standard' else f', {normalize}'}]",
+                N if name == "quantum" else "B",
+            )
             call, many = partial(head.__call__, program=program), partial(predicted, head=head, program=program)
             table.add("Head.__call__" + kind, call, f"{rows} {D}", marks="features", **features)
             table.add("predict_logits" + kind, many, f"N {D}", marks="features", **features)

@@ -27,13 +27,30 @@ def build_parser() -> argparse.ArgumentParser:
         "an unbroken run, bit for bit.",
         epilog="Exit status: 0 done (or done before), 2 bad input.",
     )
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
         "--maps",
-        required=True,
         metavar="FILE",
         help="MixedWM38 (.npz), WM-811K (.npz or LSWMD.pkl), or `synthetic` for the embedded generator; or a table: "
         "Edge-IIoTset (.csv), which needs no backbone",
     )
+    source.add_argument(
+        "--table",
+        metavar="FILE",
+        help="embeddings of anybody's own, with labels: .csv, .npz or .parquet; a column without a role is a feature",
+    )
+    roles = parser.add_argument_group("with --table")
+    roles.add_argument(
+        "--label", nargs="+", metavar="COLUMN", help="the class, or one column of 0 and 1 per label (label)"
+    )
+    roles.add_argument("--fold", metavar="COLUMN", help="the published fold (fold, if there is such a column)")
+    roles.add_argument(
+        "--group", metavar="COLUMN", help="lot, recording or person, which splits may keep together (group, if there)"
+    )
+    roles.add_argument("--time", metavar="COLUMN", help="a number that orders the rows in time")
+    roles.add_argument("--id", metavar="COLUMN", help="equal for rows that no split may separate (equal rows)")
+    roles.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="columns that are no features")
+    roles.add_argument("--made-by", metavar="TEXT", help="what made the embeddings; heads refuse those of another name")
     parser.add_argument(
         "--reader", metavar="NAME", help="reader of the file, package.module:function for one of your own (by content)"
     )
@@ -90,6 +107,9 @@ def _run(arguments: argparse.Namespace) -> int:
     from qwafer.features import FeatureSet
     from qwafer.source import read_source
 
+    _check_source_options(arguments)
+    if arguments.table is not None:
+        return _embeddings(arguments)
     BACKBONES.get(arguments.backbone or "spatial")  # refuses an unknown name before anything is read
     if "jax" in sys.modules:  # a backbone that computes in JAX has imported it
         configure_jax()
@@ -122,6 +142,69 @@ def _run(arguments: argparse.Namespace) -> int:
     n_maps, n_features = result.features.shape
     print(f"{arguments.out}: {n_maps} maps x {n_features} features, backbone {name}")
     return 0
+
+
+_OF_MAPS = (
+    *("reader", "backbone", "batch", "dtype", "jobs", "weights", "random_weights", "channels", "train", "train_seed"),
+    *("train_split", "epochs", "maps_count", "seed"),
+)
+_OF_TABLE = ("label", "fold", "group", "time", "id", "drop", "made_by")
+
+
+def _check_source_options(arguments: argparse.Namespace) -> None:
+    """Raise InputError for an option that has no effect on what is read."""
+    from qwafer._errors import InputError
+
+    source, options = ("--table", _OF_MAPS) if arguments.table is not None else ("--maps", _OF_TABLE)
+    for option in options:
+        value = getattr(arguments, option)
+        if value is not None and value is not False and value != []:
+            raise InputError(f"--{option.replace('_', '-')} has no effect with {source}: leave it out")
+
+
+def _embeddings(arguments: argparse.Namespace) -> int:
+    """Write the features of a table of embeddings."""
+    from qwafer.backbones import is_complete
+    from qwafer.data import read_edge_iiot
+    from qwafer.data.source import is_edge_iiot
+    from qwafer.data.tables import Roles
+    from qwafer.source import features_from_table
+
+    if is_edge_iiot(arguments.table):
+        if any(getattr(arguments, option) for option in _OF_TABLE):
+            raise _known_roles(arguments.table)
+        arguments.maps = arguments.table
+        table = read_edge_iiot(arguments.table)
+        for sentence in table.notes:
+            sys.stderr.write(f"note: {sentence}\n")
+        return _table(table, arguments)
+    roles = Roles(
+        labels=tuple(arguments.label or ("label",)),
+        fold=arguments.fold,
+        group=arguments.group,
+        time=arguments.time,
+        id=arguments.id,
+        drop=tuple(arguments.drop),
+    )
+    features = features_from_table(arguments.table, roles, arguments.made_by or "table")
+    if is_complete(arguments.out, features.provenance):
+        print(f"{arguments.out} is complete: nothing to do")
+        return 0
+    features.save(arguments.out)
+    found = features.provenance["data"]["roles"]
+    n_rows, n_features = features.features.shape
+    said = [f"{n_features} features", f"{features.labels.shape[1]} labels of {', '.join(found['labels'])}"]
+    said += [f"{name} of {found[name]}" for name in ("fold", "group", "time", "id") if found[name] is not None]
+    print(f"{arguments.out}: {n_rows} rows; {', '.join(said)}")
+    return 0
+
+
+def _known_roles(path: str) -> Exception:
+    from qwafer._errors import InputError
+
+    return InputError(
+        f"{path} is a CSV of Edge-IIoTset, whose columns have their roles: leave out the options of --table"
+    )
 
 
 def _table(table: "DataTable", arguments: argparse.Namespace) -> int:

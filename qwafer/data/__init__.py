@@ -13,4 +13,7 @@ from qwafer.data.splits import Split as Split
 from qwafer.data.splits import make_fold as make_fold
 from qwafer.data.splits import make_split as make_split
 from qwafer.data.synthetic import synthetic_maps as synthetic_maps
+from qwafer.data.tables import Embeddings as Embeddings
+from qwafer.data.tables import Roles as Roles
+from qwafer.data.tables import read_table as read_table
 from qwafer.data.wm811k import read_wm811k as read_wm811k

@@ -285,8 +285,8 @@ def _reading(summary: Summary) -> list[Block]:
     text = (
         "Runs of one seed are paired: difference = arm - baseline, seed by seed. **p**: t test of the mean difference, "
         f"t = mean / (sd sqrt(1/n + rho)) with n - 1 degrees of freedom; {folds}{overlap}. {holm}"
-        f"**Verdict**: equivalent where the interval lies within the margin of {margin:g}; else better or worse where p is at most "
-        f"{ALPHA}; "
+        f"**Verdict**: equivalent where the interval lies within the margin of {margin:g}; "
+        f"else better or worse where p is at most {ALPHA}; "
         "else undecided, which is not equal. There is no verdict from fewer than six seeds, from runs that had not "
         "converged, or where single runs collapsed. **Pseudomedian**: Hodges-Lehmann location, which single runs do "
         "not move. "

@@ -185,7 +185,7 @@ def _nulls(config: RunConfig, data: FeatureSet, seed: int) -> dict[str, RunConfi
     spec, head = config.circuit.circuit(n_labels), config.head
     hidden = max(1, round((trained - n_labels) / (n_features + 1 + n_labels)))
     angles = TrigonometricOptions(
-        standardize=head.standardize,
+        normalize=head.normalize,
         n_angles=spec.n_inputs,
         degree=max(1, math.ceil(uses(spec, INPUTS) or 1)),
         angle_map=head.angle_map,
@@ -196,9 +196,9 @@ def _nulls(config: RunConfig, data: FeatureSet, seed: int) -> dict[str, RunConfi
         "frozen_random": dataclasses.replace(
             config, head=dataclasses.replace(head, init_scale=float(np.pi)), training=random
         ),
-        "linear": _classical(config, LinearOptions(head.standardize)),
+        "linear": _classical(config, LinearOptions(head.normalize)),
         "trigonometric": _classical(config, angles),
-        "mlp": _classical(config, MlpOptions(head.standardize, hidden)),
+        "mlp": _classical(config, MlpOptions(head.normalize, hidden)),
     }
     if isinstance(config.circuit, LayeredOptions):
         circuit = dataclasses.replace(config.circuit, ansatz="separable", entanglement=NATIVE)

@@ -8,7 +8,7 @@ from qwafer.config import RunConfig
 from qwafer.data import Split
 from qwafer.features import FeatureSet
 from qwafer.probes.report import Report
-from qwafer.probes.run.model import Arrays, Statistics
+from qwafer.probes.run.model import STATISTICS, Arrays, Statistics, normalizer
 from qwafer.probes.run.replay import planned
 from qwafer.training import RunResult, prepare
 
@@ -227,17 +227,18 @@ def seed_faults(config: RunConfig, data: FeatureSet, seed: int, split: Split) ->
 
 def preprocessing(config: RunConfig, train: np.ndarray, arrays: Arrays) -> Report:
     """Report whether the frozen arrays of the head come from the training features (M, D) alone."""
-    faults, own = [], Statistics.of(train)
+    faults, how = [], getattr(config.head, "normalize", "raw")
     if "standardize.mean" in arrays:
+        own = STATISTICS.get(how, Statistics.of)(train)
         shift = np.abs(arrays["standardize.mean"] - own.mean) / own.scale
         ratio = np.abs(arrays["standardize.scale"] / own.scale - 1)
         off = max(float(shift.max()), float(ratio.max()))
         if not off <= STATISTICS_TOLERANCE:
-            faults.append(f"the standardisation is off by {off:.2g} standard deviations from that of the training rows")
-    elif getattr(config.head, "standardize", False):
-        faults.append("head.standardize is true, and the head does not standardise")
+            faults.append(f"the normalisation is off by {off:.2g} standard deviations from that of the training rows")
+    elif how in STATISTICS:
+        faults.append(f"head.normalize is {how}, and the head does not shift and scale")
     projection = getattr(config.head, "projection", "linear")
-    x = own(train) if getattr(config.head, "standardize", False) else train.astype(np.float64)
+    x = normalizer(config, train)(train)
     if projection == "pca":
         weight, bias = arrays["projection.weight"], arrays["projection.bias"]
         z = x @ weight + bias
@@ -258,9 +259,9 @@ def preprocessing(config: RunConfig, train: np.ndarray, arrays: Arrays) -> Repor
         name="preprocessing",
         question="Do the statistics of the preprocessing come from the training rows alone?",
         verdict="fail" if faults else "pass",
-        headline="; ".join(faults) or f"standardisation and projection ({projection}) are those of {len(train)} rows",
+        headline="; ".join(faults) or f"normalisation and projection ({projection}) are those of {len(train)} rows",
         numbers={"faults": faults},
         tolerance=f"fail: off by {STATISTICS_TOLERANCE} standard deviations",
         meaning="Validation and test examples shaped the features: their scores are not those of unseen examples.",
-        remedy="Fit standardisation and projection on `Prepared.part('train')` alone.",
+        remedy="Fit normalisation and projection on `Prepared.part('train')` alone.",
     )
