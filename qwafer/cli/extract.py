@@ -12,7 +12,7 @@ from qwafer.cli.arguments import add_quiet
 from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from qwafer.data import DataTable, WaferMaps
+    from qwafer.data import Clips, DataTable, WaferMaps
 
 _FLAGS = {"seed": "train-seed", "split_by": "train-split", "epochs": "epochs"}
 """Options of a network by the flags that set them."""
@@ -38,6 +38,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--table",
         metavar="FILE",
         help="embeddings of anybody's own, with labels: .csv, .npz or .parquet; a column without a role is a feature",
+    )
+    source.add_argument(
+        "--audio",
+        metavar="DIR",
+        help="WAV files, drawn as log-mel spectrograms for --backbone: ESC-50 or UrbanSound8K with their folds, or one "
+        "folder per class",
+    )
+    parser.add_argument(
+        "--seconds", type=float, metavar="S", help="with --audio: how much of each clip is drawn (the longest clip)"
     )
     roles = parser.add_argument_group("with --table")
     roles.add_argument(
@@ -101,8 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from qwafer.backbones import BACKBONES, DEFAULT_BATCH, extract, extractor, is_complete, provenance
-    from qwafer.data import DataTable
+    from qwafer._errors import InputError
+    from qwafer.backbones import BACKBONES
+    from qwafer.data import DataTable, read_audio
     from qwafer.data.source import own_features
     from qwafer.features import FeatureSet
     from qwafer.source import read_source
@@ -110,10 +120,17 @@ def _run(arguments: argparse.Namespace) -> int:
     _check_source_options(arguments)
     if arguments.table is not None:
         return _embeddings(arguments)
+    if arguments.audio is not None and arguments.backbone is None:
+        raise InputError("--audio needs a --backbone that takes pictures, such as efficientnet_b0 with --weights PATH")
     BACKBONES.get(arguments.backbone or "spatial")  # refuses an unknown name before anything is read
     if "jax" in sys.modules:  # a backbone that computes in JAX has imported it
         configure_jax()
     _check_training_options(arguments)
+    if arguments.audio is not None:
+        clips = read_audio(arguments.audio, seconds=arguments.seconds)
+        for sentence in clips.notes:
+            sys.stderr.write(f"note: {sentence}\n")
+        return _extracted(clips, arguments)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = read_source(arguments.maps, arguments.reader, n=arguments.maps_count, seed=arguments.seed)
@@ -124,13 +141,25 @@ def _run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"note: {sentence}\n")
     if isinstance(found, DataTable):
         return _table(found, arguments)
+    return _extracted(found, arguments)
+
+
+def _extracted(found: "WaferMaps | Clips", arguments: argparse.Namespace) -> int:
+    """Write the features of wafer maps, or of sounds."""
+    from qwafer.backbones import DEFAULT_BATCH, extract, extractor, is_complete, provenance
+    from qwafer.backbones.registry import taken_options
+    from qwafer.data import WaferMaps
+
     name = arguments.backbone or "spatial"
+    audio = arguments.audio is not None
     backbone = extractor(
         name,
-        weights=_trained(name, found, arguments) if arguments.train else arguments.weights,
+        weights=_trained(name, found, arguments)
+        if isinstance(found, WaferMaps) and arguments.train
+        else arguments.weights,
         random_weights=arguments.random_weights,
         dtype=arguments.dtype,
-        channels=arguments.channels,
+        channels="grey" if audio and "channels" in taken_options(name) else arguments.channels,
     )
     complete = is_complete(arguments.out, provenance(found, backbone))
     batch = DEFAULT_BATCH if arguments.batch is None else arguments.batch
@@ -140,26 +169,30 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{arguments.out} is complete: nothing to do")
         return 0
     n_maps, n_features = result.features.shape
-    print(f"{arguments.out}: {n_maps} maps x {n_features} features, backbone {name}")
+    print(f"{arguments.out}: {n_maps} {'clips' if audio else 'maps'} x {n_features} features, backbone {name}")
     return 0
 
 
-_OF_MAPS = (
-    *("reader", "backbone", "batch", "dtype", "jobs", "weights", "random_weights", "channels", "train", "train_seed"),
-    *("train_split", "epochs", "maps_count", "seed"),
-)
+_OF_BACKBONES = ("backbone", "batch", "dtype", "jobs", "weights", "random_weights")
+_ON_MAPS = ("reader", "channels", "train", "train_seed", "train_split", "epochs", "maps_count", "seed")
 _OF_TABLE = ("label", "fold", "group", "time", "id", "drop", "made_by")
+_WITHOUT_EFFECT = {
+    "maps": (*_OF_TABLE, "seconds"),
+    "table": (*_OF_BACKBONES, *_ON_MAPS, "seconds"),
+    "audio": (*_OF_TABLE, *_ON_MAPS),
+}
+"""By source: the options that say nothing of it."""
 
 
 def _check_source_options(arguments: argparse.Namespace) -> None:
     """Raise InputError for an option that has no effect on what is read."""
     from qwafer._errors import InputError
 
-    source, options = ("--table", _OF_MAPS) if arguments.table is not None else ("--maps", _OF_TABLE)
-    for option in options:
+    source = next(name for name in _WITHOUT_EFFECT if getattr(arguments, name) is not None)
+    for option in _WITHOUT_EFFECT[source]:
         value = getattr(arguments, option)
         if value is not None and value is not False and value != []:
-            raise InputError(f"--{option.replace('_', '-')} has no effect with {source}: leave it out")
+            raise InputError(f"--{option.replace('_', '-')} has no effect with --{source}: leave it out")
 
 
 def _embeddings(arguments: argparse.Namespace) -> int:

@@ -1,5 +1,8 @@
 """Files in, labelled arrays out: readers, the synthetic generator, splits."""
 
+from qwafer.data.audio import Clips as Clips
+from qwafer.data.audio import read_audio as read_audio
+from qwafer.data.audio import read_wav as read_wav
 from qwafer.data.edge_iiot import DataTable as DataTable
 from qwafer.data.edge_iiot import read_edge_iiot as read_edge_iiot
 from qwafer.data.given_folds import make_given_fold as make_given_fold
@@ -9,6 +12,8 @@ from qwafer.data.maps import content_ids as content_ids
 from qwafer.data.mixedwm38 import read_mixedwm38 as read_mixedwm38
 from qwafer.data.source import READERS as READERS
 from qwafer.data.source import read_maps as read_maps
+from qwafer.data.spectrogram import MelOptions as MelOptions
+from qwafer.data.spectrogram import mel_picture as mel_picture
 from qwafer.data.splits import Split as Split
 from qwafer.data.splits import make_fold as make_fold
 from qwafer.data.splits import make_split as make_split

@@ -56,6 +56,7 @@ class Embeddings:
     """The roles as they were found."""
 
 
+@reads("is not a whole table")
 def read_table(path: str | Path, roles: Roles | None = None) -> Embeddings:
     """Return the table of a CSV, NPZ or Parquet file; every column without a role is a feature.
 
@@ -69,7 +70,7 @@ def read_table(path: str | Path, roles: Roles | None = None) -> Embeddings:
     """
     roles = Roles() if roles is None else roles
     path = check_file(path)
-    columns = _columns(path)
+    columns = read_columns(path)
     _check_names(path, list(columns))
     n = len(next(iter(columns.values())))
     uneven = [name for name, column in columns.items() if len(column) != n]
@@ -99,7 +100,8 @@ def read_table(path: str | Path, roles: Roles | None = None) -> Embeddings:
 
 
 @reads("is not a whole table")
-def _columns(path: Path) -> dict[str, np.ndarray]:
+def read_columns(path: Path) -> dict[str, np.ndarray]:
+    """Return the columns of a CSV, NPZ or Parquet file by name; raise InputError for a damaged one."""
     with path.open("rb") as file:
         start = file.read(4)
     if start.startswith(ZIP_MAGIC):
@@ -227,7 +229,7 @@ def _features(path: Path, columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray
 def _is_number(text: Any) -> bool:
     try:
         return bool(np.isfinite(float(text)))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
