@@ -1,6 +1,7 @@
 """Sounds: WAV files of every kind, spectrograms against closed forms, layouts and folds; all sounds are made here."""
 
 import struct
+import sys
 import wave
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from scipy.io import wavfile
 
 from qwafer import FeatureSet, InputError, RunConfig, features_from_maps, train
+from qwafer._errors import CapabilityError
 from qwafer.backbones import extractor
 from qwafer.backbones.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, resize_linear
 from qwafer.cli.extract import main as extract
@@ -56,15 +58,12 @@ def test_every_width_and_any_channels_give_the_mean_of_the_same_samples(kind, st
 
 def damaged(path: Path) -> dict[str, bytes]:
     good = written(path / "good.wav", tone(440)).read_bytes()
-    compressed = bytearray(good)
-    struct.pack_into("<H", compressed, 20, 2)  # ADPCM
     no_rate = bytearray(good)
     struct.pack_into("<I", no_rate, 24, 0)
     return {
         "cut off": good[: len(good) // 2],
         "its header alone": good[:30],
         "another format": b"ID3" + bytes(500),
-        "compressed": bytes(compressed),
         "without a rate": bytes(no_rate),
         "no bytes": b"",
     }
@@ -82,6 +81,24 @@ def test_damaged_empty_and_infinite_files_are_refused_in_one_sentence(tmp_path):
         read_wav(written(tmp_path / "nan.wav", np.array([0.0, np.nan]), "float32"))
     with pytest.raises(InputError, match="does not exist"):
         read_wav(tmp_path / "none.wav")
+
+
+@pytest.mark.parametrize("kind", ["MS_ADPCM", "IMA_ADPCM", "ULAW"])
+def test_compressed_samples_are_read_by_soundfile(kind, tmp_path):
+    soundfile = pytest.importorskip("soundfile", reason="compressed WAV is read with soundfile (qwafer[audio])")
+    soundfile.write(tmp_path / "a.wav", tone(440, rate=8000), 8000, subtype=kind)
+    samples, rate = read_wav(tmp_path / "a.wav")
+    assert rate == 8000
+    np.testing.assert_allclose(samples[200:4000], tone(440, rate=8000)[200:4000], atol=0.03)
+
+
+def test_compressed_samples_without_soundfile_say_what_to_install(tmp_path, monkeypatch):
+    compressed = bytearray(written(tmp_path / "a.wav", tone(440)).read_bytes())
+    struct.pack_into("<H", compressed, 20, 2)  # ADPCM
+    (tmp_path / "a.wav").write_bytes(compressed)
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(CapabilityError, match=r"install qwafer\[audio\]"):
+        read_wav(tmp_path / "a.wav")
 
 
 def test_a_chunk_that_nobody_knows_is_left_out(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from qwafer._checks import check_interval, check_path, check_printable
-from qwafer._errors import InputError
+from qwafer._errors import CapabilityError, InputError
 from qwafer._reading import reads
 from qwafer.data.arrays import as_labels, as_texts
 from qwafer.data.files import check_file
@@ -138,22 +138,19 @@ def read_audio(folder: str | Path, *, seconds: float | None = None, options: Mel
     )
 
 
-@reads("is not a whole WAV file, or of a kind that is not read (PCM of 8 to 32 bits and floats are)")
+@reads("is not a whole WAV file")
 def read_wav(path: str | Path) -> tuple[np.ndarray, int]:
     """Return the samples (n,) float32 of a WAV file, the mean of its channels, and how many of them make a second.
 
-    Full scale is -1 to 1 for 8, 16, 24 and 32 bits; floats are taken as they are.
+    Full scale is -1 to 1 for 8, 16, 24 and 32 bits; floats are taken as they are. SciPy reads these; compressed samples
+    (ADPCM, as in a few files of UrbanSound8K, A-law, mu-law) are read by soundfile.
 
     Raises:
-        InputError: a file that is missing, damaged, cut off, compressed, without samples, or with some not finite.
+        InputError: a file that is missing, damaged, cut off, without samples, or with some that are not finite.
+        CapabilityError: compressed samples without soundfile.
     """
-    from scipy.io import wavfile
-
     path = check_file(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", wavfile.WavFileWarning)
-        warnings.filterwarnings("ignore", "Chunk .* not understood", wavfile.WavFileWarning)  # tags, cue points
-        rate, samples = wavfile.read(io.BytesIO(path.read_bytes()))
+    rate, samples = _decoded(path)
     if samples.size == 0:
         raise InputError(f"{path} holds no samples: its clip is empty")
     if not 1 <= rate <= 10_000_000:
@@ -166,6 +163,34 @@ def read_wav(path: str | Path) -> tuple[np.ndarray, int]:
     if not np.isfinite(values).all():
         raise InputError(f"{path} holds samples that are not finite")
     return (values if values.ndim == 1 else values.mean(axis=1)).astype(np.float32), int(rate)
+
+
+def _decoded(path: Path) -> tuple[int, np.ndarray]:
+    """Return the rate and the samples (n,) or (n, channels) as their type has them."""
+    from scipy.io import wavfile
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", wavfile.WavFileWarning)
+        warnings.filterwarnings("ignore", "Chunk .* not understood", wavfile.WavFileWarning)  # tags, cue points
+        try:
+            rate, samples = wavfile.read(io.BytesIO(path.read_bytes()))
+        except ValueError as error:
+            if "wave file format" not in str(error):
+                raise
+            return _decompressed(path)
+    return int(rate), samples
+
+
+def _decompressed(path: Path) -> tuple[int, np.ndarray]:
+    try:
+        import soundfile
+    except ImportError as error:
+        raise CapabilityError(
+            f"{path} holds compressed samples, which need the package soundfile: install qwafer[audio], or convert the "
+            "file to PCM"
+        ) from error
+    samples, rate = soundfile.read(io.BytesIO(path.read_bytes()), dtype="float64")
+    return int(rate), samples
 
 
 def _facts(path: Path) -> tuple[str, float]:
