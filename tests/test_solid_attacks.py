@@ -232,6 +232,8 @@ def add_data(table: Table) -> None:
         if by != "time":
             table.add(f"make_fold[{by}]", partial(data.make_fold, seed=0, n_folds=3, by=by), shapes, **arrays)
     given = {"labels": b.labels, "content_ids": b.content_ids, "folds": (np.arange(len(b.labels)) % 3).astype(str)}
+    sound = np.random.default_rng(0).standard_normal(3000)
+    table.add("mel_picture", partial(data.mel_picture, rate=8000), "T", samples=sound)
     table.add("make_given_fold", partial(data.make_given_fold, seed=0), "N K, N, N", **given)
     table.add("content_ids", data.content_ids, "N H W", maps=maps)
     of_maps = {"maps": maps, "labels": b.labels}
@@ -451,6 +453,8 @@ NOT_ATTACKED = {
     "probes.Subject.values_at": "asked by probes, at points that they draw",
     "data.Split": "a record of `make_split`, `make_fold` and `make_given_fold`",
     "data.DataTable": "a record of a reader",
+    "data.Clips": "a record of `read_audio`",
+    "data.Embeddings": "a record of `read_table`",
     "objective.Batches": "a record of a sampler",
     "objective.Objective": "a record of `make_objective`",
     "training.RunResult": "a record of `train`",
