@@ -3,24 +3,32 @@ printed.
 """
 
 import dataclasses
+import importlib.util
 import math
 import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from qwafer import FeatureSet, InputError, RunConfig
+from qwafer import FeatureSet, InputError, RunConfig, train
 from qwafer.comparison.design import Design, check_comparable, check_design, design_of, planned_design
 from qwafer.comparison.planning import plan_seeds, simulated_power
 from qwafer.comparison.statistics import compare_arms
 from qwafer.config import DataConfig
 from qwafer.data import make_given_fold
+from qwafer.execution import make_executor
 from qwafer.experiment import load_experiment
 from qwafer.features import facts_of
+from qwafer.probes.run.execution import probe_claims
+from qwafer.probes.run.inputs import split_as_stated
 from qwafer.studies.ablation import run_experiment
 from qwafer.training._prepare import prepare
-from tests.factories import feature_set, head_options
+from tests.factories import feature_set, head_options, training_options
+
+ROOT = Path(__file__).resolve().parents[1]
 
 OF_FOLDS = DataConfig(split_by="fold")
 
@@ -198,7 +206,7 @@ def test_an_experiment_over_given_folds(tmp_path):
     with_folds(150, signal=1.5).save(tmp_path / "f.npz")
     file = tmp_path / "e.toml"
     file.write_text(
-        f"""title = "t"\nseeds = 10\nmetric = "test.roc_auc"\n[data]\nsource = "{tmp_path / "f.npz"}"\ntask = "L0"
+        f"""title = "t"\nseeds = 7\nmetric = "test.roc_auc"\n[data]\nsource = "{tmp_path / "f.npz"}"\ntask = "L0"
 split_by = "fold"\n[training]\nepochs = 2\nmax_doublings = 0\nbatch_size = 32\n[arms.a]\nhead = "linear"
 [arms.b]\nhead.name = "linear"\ntraining.learning_rate = 0.1\n"""
     )
@@ -213,14 +221,44 @@ split_by = "fold"\n[training]\nepochs = 2\nmax_doublings = 0\nbatch_size = 32\n[
     mixed["b"] = dataclasses.replace(mixed["b"], data=dataclasses.replace(mixed["b"].data, split_by="content"))
     with pytest.raises(InputError, match="the folds that the data bring"):
         check_comparable(dataclasses.replace(experiment, arms=mixed))
-    outcome = run_experiment(experiment, tmp_path / "out")
+    outcome = run_experiment(experiment, tmp_path / "out", executor=make_executor("serial", 1))
     c = outcome.summary.comparisons[0]
     assert outcome.summary.design.kind == "given folds"
-    assert (c.n_units, len(c.seeds), c.sign_flip_p) == (5, 10, None)
+    assert (c.n_units, len(c.seeds), c.sign_flip_p) == (5, 7, None)
     report = (tmp_path / "out" / "report.md").read_text()
     assert "the 5 folds that the data bring" in report
     assert "sign flips" not in report.lower()
     runs = {arm: dict(by_seed) for arm, by_seed in outcome.results.results.items()}
-    runs["a"][9] = dataclasses.replace(runs["a"][9], digests=runs["a"][8].digests)
-    with pytest.raises(InputError, match="seed 9"):
+    runs["a"][6] = dataclasses.replace(runs["a"][6], digests=runs["a"][5].digests)
+    with pytest.raises(InputError, match="seed 6"):
         design_of(experiment, runs)
+
+
+def test_the_probes_of_a_run_know_folds():
+    """A run by fold is what it says; one of another split is not."""
+    data = with_folds(150)
+    config = RunConfig(
+        data=DataConfig(split_by="fold", limit=140), head=head_options("linear"), training=training_options(epochs=1)
+    )
+    run = train(config, data, 7)
+    assert [report.name for report in probe_claims(run, data) if report.verdict == "fail"] == []
+    split = prepare(config, data, 7).split
+    assert split_as_stated(config, data, 7, split).verdict == "pass"
+    other = prepare(dataclasses.replace(config, data=DataConfig(limit=140, split_seed=0)), data, 7).split
+    report = split_as_stated(config, data, 7, other)
+    assert report.verdict == "fail"
+    assert "the split is by fold" in report.headline
+
+
+@pytest.mark.slow
+def test_trained_discriminants_err_no_more_on_given_folds():
+    """Near chance, through the library's own splits and verdicts: benchmarks/coverage.py has all replications."""
+    spec = importlib.util.spec_from_file_location("qwafer_coverage_folds", ROOT / "benchmarks" / "coverage.py")
+    coverage = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = coverage  # dataclasses look their module up
+    spec.loader.exec_module(coverage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coverage, "DESIGNS", coverage.DESIGNS[-1:])
+        cells = list(coverage.verdict_errors(400))
+    assert {cell.case.split(";")[0] for cell in cells} == {"given folds (5)"}
+    assert all(cell.holds(3.0) for cell in cells)
