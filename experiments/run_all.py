@@ -38,7 +38,7 @@ HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
 README, COSTS = HERE / "README.md", HERE / "costs.json"
 BENCH_PAGE = HERE.parent / "docs" / "bench.md"
-BEGIN, END = "<!-- begin {}: written by `experiments/run_all.py`, not by hand -->", "<!-- end {} -->"
+BEGIN, END = "<!-- begin {}: written by a script of `experiments/`, not by hand -->", "<!-- end {} -->"
 PRIOR = 0.855
 """Share of positives of the binary experiments: that of the reference's data."""
 NAMES = (
@@ -54,7 +54,11 @@ NAMES = (
     "best_head",
 )
 """The experiments in the order of the table."""
-BENCHES = ("bench", "wm811k")
+TABLED = ("bench", "wm811k")
+"""Those that have a table in docs/bench.md."""
+SMALL = ("small_quantum", "small_linear", "small_mlp", "small_mixture")
+"""Families of heads of few bits, which docs/small.md puts on one page; see `small.py`."""
+BENCHES = (*TABLED, *SMALL)
 """Experiments whose arms are heads: they run by `qwafer.studies.run_benchmark`, on what `--source` gives."""
 N_SYNTHETIC = 4000
 SEARCH_SHARE = 0.25
@@ -65,13 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     known = ", ".join((*NAMES, *BENCHES))
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"experiments to run, of {known} (all but the last two)"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"experiments to run, of {known} (the first ten)")
     parser.add_argument(
         "--out", default=str(HERE.parent / "runs" / "experiments"), metavar="DIR", help="output directory"
     )
-    parser.add_argument("--source", metavar="FILE", help="maps or features, for bench and wm811k")
+    parser.add_argument("--source", metavar="FILE", help="maps or features, for bench, wm811k and small_*")
     parser.add_argument("--jobs", type=int, default=2, metavar="J", help="worker processes (2)")
     parser.add_argument("--synthetic", action="store_true", help="synthetic maps, whatever lies in ../shared/data")
     parser.add_argument("--dry-run", action="store_true", help="print the estimate, and run nothing")
@@ -295,7 +297,7 @@ def estimate_text(
 def write_tables() -> None:
     """Write the tables of README.md and docs/bench.md from the committed results."""
     write_table(README, "experiments", table_text(RESULTS))
-    for name in BENCHES:
+    for name in TABLED:
         write_table(BENCH_PAGE, name, bench_text(name, load_result(name, RESULTS)))
 
 

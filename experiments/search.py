@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from published import CAPS, HERE, SEARCHED, Options, Search, Trial, searched_digest
-from run_all import BENCHES, DATA, NAMES, check_names, experiment_on, feature_files, has_data, set_apart
+from run_all import BENCHES, DATA, NAMES, SMALL, check_names, experiment_on, feature_files, has_data, set_apart
 
 from qwafer._errors import InputError
 from qwafer._io import key_seed
@@ -52,12 +52,17 @@ SPACES = {
     "best_head": RATE,
     "bench": HEADS,
     "wm811k": HEADS,
+    **dict.fromkeys(SMALL, RATE),
 }
 """Bounds of what is searched, by experiment. An arm is searched over those options that have an effect in it; an option
 that an experiment varies on purpose is not among them."""
 FIXED = {"bench": {"reference_4": ("head.init_scale", "head.alpha_init")}}
 """Options that make an arm what it is, and are not searched in it."""
-SHORT = {"bench": {"training.epochs": 10}, "wm811k": {"training.epochs": 5}}
+SHORT = {
+    "bench": {"training.epochs": 10},
+    "wm811k": {"training.epochs": 5},
+    **{name: {"training.epochs": 5} for name in SMALL},
+}
 """The same for single experiments: shorter first stages where the training split is as large as the experiment's."""
 BUDGET = 8
 SEEDS = (1000, 1001)
@@ -68,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"experiments to search: {', '.join(SPACES)}")
-    parser.add_argument("--source", metavar="FILE", help="maps or features, for bench and wm811k")
+    parser.add_argument("--source", metavar="FILE", help="maps or features, for bench, wm811k and small_*")
     parser.add_argument("--out", default=str(HERE.parent / "runs" / "searches"), metavar="DIR", help="where runs go")
     parser.add_argument("--jobs", type=int, default=2, metavar="J", help="worker processes (2)")
     parser.add_argument("--trials", type=int, default=BUDGET, metavar="N", help=f"trials per arm ({BUDGET})")

@@ -49,6 +49,26 @@ except SystemExit as stop:
     assert loaded_after(code) == []
 
 
+@pytest.mark.parametrize("verb", ["ablate", "bench"])
+def test_only_workers_of_a_sweep_load_jax(verb, tmp_path):
+    (tmp_path / "two.toml").write_text(
+        'seeds = 2\nmetric = "test.roc_auc"\ndata.task = "any"\ndata.n_maps = 120\n'
+        'arms = {linear = {head = "linear"}, other = {head = "linear", training.weight_decay = 0.1}}\n'
+        "[training]\nepochs = 1\nmax_doublings = 0\n"
+    )
+    words = [
+        str(tmp_path / "two.toml"),
+        "--maps",
+        "synthetic",
+        "--out",
+        str(tmp_path / "out"),
+        "--quiet",
+        "--descriptive",
+    ]
+    loaded = loaded_after(f"from qwafer import {verb}\nassert {verb}.main({words!r}) == 0")
+    assert loaded == ["matplotlib", "scipy"]
+
+
 def test_every_public_name_resolves():
     for name in dir(qwafer):
         getattr(qwafer, name)

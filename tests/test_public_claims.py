@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from qwafer._records import save_record
+from qwafer._records import load_record, save_record
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "experiments" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -71,7 +71,7 @@ def script(name):
     return importlib.import_module(name)
 
 
-published, run_all = script("published"), script("run_all")
+published, run_all, small = script("published"), script("run_all"), script("small")
 
 
 def problems(page: str, text: str, folder: Path) -> list[str]:
@@ -243,8 +243,9 @@ def test_the_tables_are_those_of_the_committed_results():
         (run_all.README, "experiments", run_all.table_text(published.RESULTS)),
         *(
             (run_all.BENCH_PAGE, bench, run_all.bench_text(bench, published.load_result(bench)))
-            for bench in run_all.BENCHES
+            for bench in run_all.TABLED
         ),
+        (small.DOCS / "small.md", "small", small.table(load_record(small.SmallPage, small.RESULTS / "small.json"))),
     ]:
         content = path.read_text(encoding="utf-8")
         begin, end = run_all.BEGIN.format(name), run_all.END.format(name)

@@ -105,3 +105,48 @@ def test_what_is_not_finite_stays_so(run, tmp_path):
 def test_bits_of_a_register(bits):
     with pytest.raises(InputError, match=r"`head\.angle_bits` must be at"):
         QuantumOptions(angle_bits=bits)
+
+
+@pytest.mark.parametrize(("bits", "angles", "projection"), [(1, None, "linear"), (4, 5, "linear"), (8, 3, "pca")])
+def test_a_projection_of_few_bits_is_that_of_the_file(bits, angles, projection, tmp_path):
+    result = train(config(angles, projection_bits=bits, projection=projection), DATA, 0)
+    predictor, wide = result.predictor, train(config(angles, projection=projection), DATA, 0).n_parameters
+    n_weights, n_wires = 5 * 3, 3
+    assert result.n_parameters.trainable == wide.trainable
+    assert result.n_parameters.bits == wide.bits - 32 * n_weights + bits * n_weights + 32 * n_wires
+    head = predictor.head
+    packed = head.packed()
+    codes = np.asarray(packed.buffers["projection.codes"])
+    assert set(np.abs(np.unique(codes))) <= ({1} if bits == 1 else set(range(2 ** (bits - 1))))
+    assert packed.count() == {"trainable": 0, "frozen": packed.count()["total"], "total": packed.count()["total"]}
+    exact = np.asarray(head.standardized(DATA.features), np.float64) @ (
+        codes * np.asarray(packed.array("projection.scale"))
+    )
+    if angles is None:
+        angle = np.pi / 2 * np.tanh(exact + np.asarray(head.array("projection.bias")))
+        np.testing.assert_allclose(head.inputs(DATA.features), angle, atol=1e-5)
+    predictor.save(tmp_path / "h", packed=True)
+    assert (tmp_path / "h").stat().st_size == size_of(predictor).file_bytes
+    loaded = Predictor.load(tmp_path / "h")
+    np.testing.assert_array_equal(loaded.logits(DATA), predictor.logits(DATA))
+    assert size_of(loaded) == size_of(predictor)
+
+
+def test_gradients_pass_the_rounding_of_the_projection():
+    options = config(None, projection_bits=2, init_scale=1.0)
+    head = make_head(options, DATA.features, 2, 0)
+    program = make_program(options, 2, 120)
+    through = jax.grad(lambda p: head.with_parameters(p).scores(DATA.features, program).sum())(head.params)
+    packed = head.packed()
+    wide = make_head(config(None, init_scale=1.0), DATA.features, 2, 0)
+    rounded = packed.array("projection.codes") * packed.array("projection.scale")[None]
+    at = {**wide.params, "projection.weight": rounded}
+    expected = jax.grad(lambda p: wide.with_parameters(p).scores(DATA.features, program).sum())(at)
+    for name, value in expected.items():
+        np.testing.assert_allclose(through[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [0, 3, 32])
+def test_bits_of_a_projection(bits):
+    with pytest.raises(InputError, match=r"`head\.projection_bits` must be"):
+        QuantumOptions(projection_bits=bits)

@@ -10,6 +10,7 @@ import pytest
 from qwafer import InputError, size_of
 from qwafer.config import RunConfig
 from qwafer.heads import MixtureOptions, head_inputs
+from qwafer.heads._few_bits import layer_weights
 from qwafer.heads._mixture import ROUTER, balance_loss, dispatch
 from qwafer.heads._quantised import forward
 from qwafer.heads.few_bits import PRECISIONS
@@ -30,7 +31,7 @@ def dense(head, x, *, train=False):
     p = np.asarray(head.routing(x))
     least = np.sort(p, axis=1)[:, -head.top_k]
     outputs = [
-        np.asarray(forward(head, standardized, layers, [head.weights(layer, train=train) for layer in layers]))
+        np.asarray(forward(head, standardized, layers, [layer_weights(head, layer, train=train) for layer in layers]))
         for layers in head.experts()
     ]
     return sum(np.where(p[:, e] >= least, p[:, e], 0)[:, None] * out for e, out in enumerate(outputs))
@@ -122,7 +123,7 @@ def test_gradients_are_those_of_the_dense_sum():
     def all_of_them(params):
         own = head.with_parameters(params)
         outputs = [
-            forward(own, own.standardized(x), layers, [own.weights(layer, train=True) for layer in layers])
+            forward(own, own.standardized(x), layers, [layer_weights(own, layer, train=True) for layer in layers])
             for layers in own.experts()
         ]
         return (((mask * own.routing(x))[:, :, None] * jnp.stack(outputs, axis=1)).sum(axis=1) ** 2).sum()

@@ -12,6 +12,7 @@ from qwafer.cli.arguments import (
     add_quiet,
     add_running,
     add_seeds,
+    configure_for,
     executor_of,
     experiment_of,
 )
@@ -55,11 +56,9 @@ def _run(arguments: argparse.Namespace) -> int:
     experiment = experiment_of(arguments)
     out = arguments.out if arguments.out is not None else f"runs/{experiment.name}"
     executor = executor_of(arguments)
-    from qwafer._process import configure_jax
-
-    configure_jax()  # backbones run in this process
     if arguments.dry_run:
         return _dry_run(experiment, out, descriptive=arguments.descriptive)
+    configure_for(experiment)
     from qwafer.studies import run_experiment
 
     with progress_bar(quiet=arguments.quiet) as progress:
@@ -78,6 +77,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
     """Print the plan: arms, what they change, and which runs are missing."""
+    from qwafer._process import configure_jax
+
+    configure_jax()  # programs are looked up in this process
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -141,6 +141,17 @@ def executor_of(arguments: argparse.Namespace) -> "Executor":
     return make_executor(arguments.executor, arguments.jobs)
 
 
+def configure_for(experiment: "Experiment") -> None:
+    """Configure JAX where a backbone of the experiment may compute with it in this process; `spatial` takes NumPy.
+
+    Runs are computed by workers, which configure it themselves, and importing it takes as long as a small report.
+    """
+    from qwafer._process import configure_jax
+
+    if any(config.data.backbone != "spatial" for config in experiment.arms.values()):
+        configure_jax()
+
+
 def experiment_of(
     arguments: argparse.Namespace, more: Sequence[str] = (), heads: Sequence[str] | None = None
 ) -> "Experiment":

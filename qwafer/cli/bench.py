@@ -11,6 +11,7 @@ from qwafer.cli.arguments import (
     add_quiet,
     add_running,
     add_seeds,
+    configure_for,
     executor_of,
     experiment_of,
 )
@@ -72,10 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     costs = _costs(arguments.costs)
     experiment = _experiment(arguments)
-    from qwafer._process import configure_jax
+    configure_for(experiment)
     from qwafer.studies import run_benchmark
 
-    configure_jax()
     executor = executor_of(arguments)
     with progress_bar(quiet=arguments.quiet) as progress:
         benchmark = run_benchmark(

@@ -103,8 +103,11 @@ class Head(eqx.Module):
 
     def count(self) -> dict[str, int]:
         """Return the number of `trainable` parameters, and of those `frozen` in the head (statistics and frozen
-        arrays).
+        arrays); of a packed head all are frozen, the scales among them.
         """
+        if self.is_packed:
+            numbers = sum(part.numbers for part in self.stored().values())
+            return {"trainable": 0, "frozen": numbers, "total": numbers}
         trainable = sum(math.prod(value.shape) for value in self.params.values())
         frozen = sum(math.prod(value.shape) for value in self.buffers.values())
         return {"trainable": trainable, "frozen": frozen, "total": trainable + frozen}

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from qwafer._checks import check_shape
 from qwafer._errors import InputError
 from qwafer.heads import _packing
+from qwafer.heads._base import Head
 from qwafer.heads._classical import ClassicalHead
 from qwafer.heads._popcount import popcount_product, sign_planes, ternary_planes
 from qwafer.heads._quantisers import BITS, Quantiser, quantise, quantise_inputs, straight_through, top_code
@@ -59,59 +60,14 @@ class FewBitHead(ClassicalHead):
         """Whether the weights are codes, as a packed file gives them."""
         return any(name.endswith((".codes", ".mask")) for name in self.buffers)
 
-    def weights(self, layer: Layer, *, train: bool) -> Weights:
-        """Return the weights of a layer, quantised unless it trains in float32."""
-        name, bias = layer.name, self.array(f"{layer.name}.bias")
-        if f"{name}.mask" in self.buffers:
-            mask, sign = self.buffers[f"{name}.mask"], self.buffers[f"{name}.sign"]
-            return Weights(None, self.array(f"{name}.scale"), bias, mask, sign)
-        if f"{name}.codes" in self.buffers:
-            return Weights(self.array(f"{name}.codes"), self.array(f"{name}.scale"), bias)
-        weight = self.array(f"{name}.weight")
-        if train and not layer.quantiser.straight_through:
-            return Weights(weight, None, bias)
-        codes, scale = quantise(jax.lax.stop_gradient(weight), layer.quantiser)
-        return Weights(straight_through(codes, weight, scale[None, :]), scale, bias)
-
-    def apply(self, x: Float[Array, "rows n_in"], weights: Weights, layer: Layer) -> Float[Array, "rows n_out"]:
-        """Return the layer's outputs; see `FewBitHead`."""
-        check_shape("features", x, ("rows", layer.n_in))
-        bias = weights.bias[None, :]
-        if weights.scale is None:
-            assert weights.codes is not None
-            return x @ weights.codes + bias
-        scale, found = weights.scale[None, :], quantise_inputs(jax.lax.stop_gradient(x), layer.quantiser)
-        if found is None:
-            assert weights.codes is not None
-            return (x @ weights.codes) * scale + bias
-        codes, row_scale = found
-        if weights.codes is None:
-            assert weights.mask is not None
-            assert weights.sign is not None
-            planes = sign_planes(codes, layer.quantiser.activation_bits)
-            product = popcount_product(planes, weights.mask, weights.sign).astype(self.dtype)
-        else:
-            product = straight_through(codes, x, row_scale[:, None]) @ weights.codes
-        return product * (row_scale[:, None] * scale) + bias
-
     def stored(self) -> dict[str, Stored]:
         """Return the arrays of the packed head: codes, scales and biases of its layers, and everything else as it
         is.
         """
-        head, stored = self.packed(), {}
-        for layer in head.layers:
-            stored.update(_packed_codes(layer, head.buffers))
-        codes = {f"{layer.name}.{kind}" for layer in head.layers for kind in ("codes", "mask", "sign")}
-        return stored | {name: Stored.plain(value) for name, value in head.buffers.items() if name not in codes}
-
-    def count(self) -> dict[str, int]:
-        """Return the number of `trainable` parameters and of `frozen` numbers; of a packed head all are frozen, the
-        scales among them.
-        """
-        if not self.is_packed:
-            return super().count()
-        numbers = sum(part.numbers for part in self.stored().values())
-        return {"trainable": 0, "frozen": numbers, "total": numbers}
+        buffers, stored = self.packed().buffers, {}
+        for layer in self.layers:
+            stored.update(packed_codes(layer, buffers))
+        return {name: Stored.plain(value) for name, value in buffers.items()} | stored
 
     def packed(self) -> Any:
         """Return the same head with codes and scales in place of its weights: what is evaluated, and what is stored."""
@@ -119,7 +75,7 @@ class FewBitHead(ClassicalHead):
             return self
         buffers = {**self.buffers, **self.params}
         for layer in self.layers:
-            buffers.update(_quantised(buffers.pop(f"{layer.name}.weight"), layer))
+            buffers.update(quantised_arrays(buffers.pop(f"{layer.name}.weight"), layer))
         return dataclasses.replace(self, params={}, buffers=buffers)
 
     def with_stored(self, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -127,21 +83,58 @@ class FewBitHead(ClassicalHead):
         self.check_stored(arrays)
         buffers = {name: jnp.asarray(value) for name, value in arrays.items()}
         for layer in self.layers:
-            codes = _unpacked_codes(layer, arrays)
-            for name in _packed_names(layer):
+            codes = unpacked_codes(layer, arrays)
+            for name in packed_names(layer):
                 del buffers[name]
-            buffers.update(_held(layer, jnp.asarray(codes, self.dtype)))
+            buffers.update(held_codes(layer, jnp.asarray(codes, self.dtype)))
         return dataclasses.replace(self, params={}, buffers=buffers)
 
 
+def layer_weights(head: Head, layer: Layer, *, train: bool) -> Weights:
+    """Return the weights of a layer, quantised unless it trains in float32."""
+    name, bias = layer.name, head.array(f"{layer.name}.bias")
+    if f"{name}.mask" in head.buffers:
+        mask, sign = head.buffers[f"{name}.mask"], head.buffers[f"{name}.sign"]
+        return Weights(None, head.array(f"{name}.scale"), bias, mask, sign)
+    if f"{name}.codes" in head.buffers:
+        return Weights(head.array(f"{name}.codes"), head.array(f"{name}.scale"), bias)
+    weight = head.array(f"{name}.weight")
+    if train and not layer.quantiser.straight_through:
+        return Weights(weight, None, bias)
+    codes, scale = quantise(jax.lax.stop_gradient(weight), layer.quantiser)
+    return Weights(straight_through(codes, weight, scale[None, :]), scale, bias)
+
+
+def apply_layer(head: Head, x: Float[Array, "rows n_in"], weights: Weights, layer: Layer) -> Float[Array, "rows n_out"]:
+    """Return the layer's outputs; see `FewBitHead`."""
+    check_shape("features", x, ("rows", layer.n_in))
+    bias = weights.bias[None, :]
+    if weights.scale is None:
+        assert weights.codes is not None
+        return x @ weights.codes + bias
+    scale, found = weights.scale[None, :], quantise_inputs(jax.lax.stop_gradient(x), layer.quantiser)
+    if found is None:
+        assert weights.codes is not None
+        return (x @ weights.codes) * scale + bias
+    codes, row_scale = found
+    if weights.codes is None:
+        assert weights.mask is not None
+        assert weights.sign is not None
+        planes = sign_planes(codes, layer.quantiser.activation_bits)
+        product = popcount_product(planes, weights.mask, weights.sign).astype(head.dtype)
+    else:
+        product = straight_through(codes, x, row_scale[:, None]) @ weights.codes
+    return product * (row_scale[:, None] * scale) + bias
+
+
 @functools.partial(jax.jit, static_argnums=1)
-def _quantised(weight: Array, layer: Layer) -> dict[str, Array]:
+def quantised_arrays(weight: Array, layer: Layer) -> dict[str, Array]:
     """Return what a packed head holds of the weights of a layer; compiled once for all heads of its shape."""
     codes, scale = quantise(weight, layer.quantiser)
-    return {**_held(layer, codes), f"{layer.name}.scale": scale}
+    return {**held_codes(layer, codes), f"{layer.name}.scale": scale}
 
 
-def _held(layer: Layer, codes: Array) -> dict[str, Array]:
+def held_codes(layer: Layer, codes: Array) -> dict[str, Array]:
     """Return how a packed head holds codes (n_in, n_out)."""
     if layer.quantiser.precision == "qesc":
         mask, sign = ternary_planes(codes)
@@ -149,21 +142,22 @@ def _held(layer: Layer, codes: Array) -> dict[str, Array]:
     return {f"{layer.name}.codes": codes}
 
 
-def _packed_names(layer: Layer) -> list[str]:
+def packed_names(layer: Layer) -> list[str]:
+    """Return the names that the codes of a layer have in a file and in `held_codes`."""
     kinds = ("mask", "sign") if layer.quantiser.precision == "qesc" else ("codes",)
     return [f"{layer.name}.{kind}" for kind in kinds]
 
 
-def _packed_codes(layer: Layer, buffers: Mapping[str, Array]) -> dict[str, Stored]:
+def packed_codes(layer: Layer, buffers: Mapping[str, Array]) -> dict[str, Stored]:
     """Return the codes of a layer of a packed head as a file has them; of ternary numbers 8 bits for five."""
     precision, numbers = layer.quantiser.precision, layer.n_in * layer.n_out
     if precision == "qesc":
-        planes = {name: _from_words(np.asarray(buffers[name]), layer.n_in) for name in _packed_names(layer)}
+        planes = {name: _from_words(np.asarray(buffers[name]), layer.n_in) for name in packed_names(layer)}
         # The mask counts as the numbers, of a bit each; the signs take another bit of each.
         counted = (numbers, 0)
         pairs = zip(planes.items(), counted, strict=True)
         return {name: Stored(_packing.pack_bits(bits, 1), count, numbers) for (name, bits), count in pairs}
-    (name,) = _packed_names(layer)
+    (name,) = packed_names(layer)
     codes = np.asarray(buffers[name]).astype(np.int32)
     if precision == "bitnet":
         packed = _packing.pack_trits(codes + 1)
@@ -173,13 +167,13 @@ def _packed_codes(layer: Layer, buffers: Mapping[str, Array]) -> dict[str, Store
     return {name: Stored(_packing.pack_bits(offset, bits), numbers, bits * numbers)}
 
 
-def _unpacked_codes(layer: Layer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def unpacked_codes(layer: Layer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return the codes (n_in, n_out) int32 of a layer from the arrays of a file."""
     precision, shape = layer.quantiser.precision, (layer.n_in, layer.n_out)
     if precision == "qesc":
-        mask, sign = (_packing.unpack_bits(arrays[name], 1, shape) for name in _packed_names(layer))
+        mask, sign = (_packing.unpack_bits(arrays[name], 1, shape) for name in packed_names(layer))
         return mask * (2 * sign - 1)
-    packed = arrays[_packed_names(layer)[0]]
+    packed = arrays[packed_names(layer)[0]]
     if precision == "bitnet":
         return _packing.unpack_trits(packed, shape) - 1
     codes = _packing.unpack_bits(packed, BITS[precision], shape)

@@ -13,7 +13,7 @@ from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.engines import Program
 from qwafer.heads._base import HeadInputs
-from qwafer.heads._few_bits import FewBitHead, Layer
+from qwafer.heads._few_bits import FewBitHead, Layer, layer_weights
 from qwafer.heads._quantised import forward, initial, network
 from qwafer.heads._quantisers import Quantiser
 
@@ -114,7 +114,7 @@ class MixtureHead(FewBitHead):
         gates, chosen = jax.lax.top_k(p, self.top_k)
 
         def expert(layers: tuple[Layer, ...]) -> Callable[[Array], Array]:
-            weights = [self.weights(layer, train=train) for layer in layers]  # once, not once per block
+            weights = [layer_weights(self, layer, train=train) for layer in layers]  # once, not once per block
             return lambda rows: forward(self, rows, layers, weights)
 
         outputs = dispatch(x, chosen, [expert(layers) for layers in self.experts()], self.n_labels)

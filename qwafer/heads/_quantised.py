@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from qwafer.engines import Program
 from qwafer.heads._base import HeadInputs, draw, rounded
-from qwafer.heads._few_bits import FewBitHead, Layer, Weights
+from qwafer.heads._few_bits import FewBitHead, Layer, Weights, apply_layer, layer_weights
 from qwafer.heads._quantisers import Quantiser
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class QuantisedHead(FewBitHead):
         train: bool = False,
     ) -> Float[Array, "batch n_labels"]:
         """Return the logits (batch, n_labels); see `Head.logits`."""
-        weights = [self.weights(layer, train=train) for layer in self.layers]
+        weights = [layer_weights(self, layer, train=train) for layer in self.layers]
         return forward(self, self.standardized(features), self.layers, weights)
 
 
@@ -41,7 +41,7 @@ def forward(head: FewBitHead, x: Array, layers: tuple[Layer, ...], weights: list
     for place, (layer, own) in enumerate(zip(layers, weights, strict=True)):
         if place:
             x = jnp.tanh(x) if layer.quantiser.precision == "qesc" else jax.nn.relu(x)
-        x = head.apply(x, own, layer)
+        x = apply_layer(head, x, own, layer)
     return x
 
 

@@ -16,8 +16,18 @@ from qwafer.circuits import INPUTS, Circuit
 from qwafer.circuits.effective import inert
 from qwafer.engines import Program
 from qwafer.heads._base import Head, HeadInputs, draw, rounded
+from qwafer.heads._few_bits import (
+    Layer,
+    apply_layer,
+    held_codes,
+    layer_weights,
+    packed_codes,
+    quantised_arrays,
+    unpacked_codes,
+)
 from qwafer.heads._packing import pack_bits, unpack_bits
 from qwafer.heads._projection import ANGLE_MAPS, orthonormal_frame, principal_axes
+from qwafer.heads._quantisers import Quantiser
 from qwafer.heads.size import Stored
 
 if TYPE_CHECKING:
@@ -33,17 +43,23 @@ class QuantumHead(Head):
     x are the standardised features, P (D, n_qubits) and c (n_qubits,) the projection. The bias (one per label, trained)
     starts at 0. Alpha is one number, or one per label: softplus(a) + 1e-3 with `alpha.raw` = a, or `alpha.value` itself
     (mode `direct`, which may cross zero and then inverts the ranking). With `angle_bits` = k every angle, of inputs and
-    of gates, is the nearest multiple of 2 pi / 2^k, with straight-through gradients.
+    of gates, is the nearest multiple of 2 pi / 2^k, with straight-through gradients; with `projection_bits` P is the
+    codes and scales of a `quantised` head. Packed, `projection.codes` and `projection.scale` stand in place of P.
     """
 
     spec: Circuit = eqx.field(static=True)
     angle_map: str = eqx.field(static=True)
     angle_scale: float = eqx.field(static=True)
     angle_bits: int | None = eqx.field(static=True, default=None)
+    projection_bits: int | None = eqx.field(static=True, default=None)
 
     def inputs(self, features: Float[Array, "batch D"]) -> Float[Array, "batch n_inputs"]:
         """Return the circuit's inputs (batch, n_inputs), angles in radians, of `features` (batch, D)."""
-        z = self.layer(self.standardized(features), "projection")
+        x, layer = self.standardized(features), self._projection()
+        if layer is None:
+            z = self.layer(x, "projection")
+        else:
+            z = apply_layer(self, x, layer_weights(self, layer, train=False), layer)
         angles = to_angles(z, self.angle_map, self.angle_scale)
         return angles if self.angle_bits is None else rounded_angles(angles, self.angle_bits)
 
@@ -59,40 +75,74 @@ class QuantumHead(Head):
         gates = self.spec.readout_facts.gates
         return [name for name in self.spec.weight_shapes() if name != "readout" or gates]
 
+    def _projection(self) -> Layer | None:
+        """Return the projection as a layer of few bits; None where its weights are of the head's dtype."""
+        if self.projection_bits is None:
+            return None
+        arrays = {**self.params, **self.buffers}
+        weight = arrays["projection.codes" if self.is_packed else "projection.weight"]
+        return Layer("projection", *weight.shape, Quantiser(str(self.projection_bits)))
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the projection is codes, as a packed file gives it; angles of k bits can still be trained."""
+        return "projection.codes" in self.buffers
+
     def packed(self) -> Any:
-        """Return the head with angles from -pi to pi in steps of 2 pi / 2^k, as they are stored; itself without
-        `angle_bits`, and after a divergence: a register holds no NaN.
+        """Return the head with angles from -pi to pi in steps of 2 pi / 2^k, and with the codes of its projection, as
+        they are stored; itself where neither has few bits. Angles stay after a divergence: a register holds no NaN.
         """
-        angles = () if self.angle_bits is None else self._angles()
-        if not angles or not all(np.isfinite(self.array(parameter_of(self.spec, name))).all() for name in angles):
-            return self
-        return self.with_stored({name: part.array for name, part in self.stored().items()})
+        held = [dict(self.params), dict(self.buffers)]
+        names = self._registers()
+        if all(np.isfinite(self.array(name)).all() for name in names):
+            for name in names:
+                held[name in self.buffers][name] = self._of_register(self._register(name))
+        layer = self._projection()
+        if layer is not None and not self.is_packed:
+            weight = held["projection.weight" in self.buffers].pop("projection.weight")
+            held[1].update(quantised_arrays(weight, layer))
+        return dataclasses.replace(self, params=held[0], buffers=held[1]) if names or layer is not None else self
 
     def stored(self) -> dict[str, Stored]:
-        """Return what a packed file holds: k bits for every trained angle, and everything else as it is."""
-        stored = super().stored()
-        if self.angle_bits is None:
-            return stored
-        for name in (parameter_of(self.spec, weight) for weight in self._angles()):
-            steps = np.round(np.asarray(self.array(name), np.float64) / step_of(self.angle_bits))
-            codes = np.where(np.isfinite(steps), steps, 0).astype(np.int64) % 2**self.angle_bits
-            stored[name] = Stored(pack_bits(codes, self.angle_bits), codes.size, codes.size * self.angle_bits)
+        """Return what a packed file holds: k bits for every trained angle and every weight of the projection, where
+        they have so few, and everything else as it is.
+        """
+        head, layer = self.packed(), self._projection()
+        stored = {name: Stored.plain(value) for name, value in {**head.params, **head.buffers}.items()}
+        if layer is not None:
+            stored.update(packed_codes(layer, head.buffers))
+        for name in self._registers():
+            codes, bits = self._register(name), self.angle_bits or 0
+            stored[name] = Stored(pack_bits(codes, bits), codes.size, codes.size * bits)
         return stored
 
     def with_stored(self, arrays: Mapping[str, np.ndarray]) -> Any:
         """Return this head with the arrays that `stored` has given; raise InputError for others."""
-        if self.angle_bits is None:
-            return super().with_stored(arrays)
         self.check_stored(arrays)
-        values = {name: jnp.asarray(value) for name, value in arrays.items()}
-        half = 2 ** (self.angle_bits - 1)
-        for name in (parameter_of(self.spec, weight) for weight in self._angles()):
-            codes = unpack_bits(arrays[name], self.angle_bits, self.array(name).shape)
-            values[name] = jnp.asarray(
-                ((codes + half) % 2**self.angle_bits - half) * step_of(self.angle_bits), self.dtype
-            )
-        held = [{name: values[name] for name in group} for group in (self.params, self.buffers)]
-        return dataclasses.replace(self, params=held[0], buffers=held[1])
+        values, layer = {name: jnp.asarray(value) for name, value in arrays.items()}, self._projection()
+        for name in self._registers():
+            codes = unpack_bits(arrays[name], self.angle_bits or 0, self.array(name).shape)
+            values[name] = self._of_register(codes)
+        if layer is not None:
+            values.update(held_codes(layer, jnp.asarray(unpacked_codes(layer, arrays), self.dtype)))
+        params = {name: values.pop(name) for name in self.params if name in values}
+        return dataclasses.replace(self, params=params, buffers=values)
+
+    def _registers(self) -> list[str]:
+        """Return the names of the arrays that are angles of k bits."""
+        return [] if self.angle_bits is None else [parameter_of(self.spec, weight) for weight in self._angles()]
+
+    def _register(self, name: str) -> np.ndarray:
+        """Return the content of the angle register of an array: steps modulo 2^k, 0 for what is not finite."""
+        bits = self.angle_bits or 0
+        steps = np.round(np.asarray(self.array(name), np.float64) / step_of(bits))
+        return np.where(np.isfinite(steps), steps, 0).astype(np.int64) % 2**bits
+
+    def _of_register(self, codes: np.ndarray) -> Array:
+        """Return the angles from -pi to pi that `_register` stands for."""
+        bits = self.angle_bits or 0
+        half = 2 ** (bits - 1)
+        return jnp.asarray(((codes + half) % 2**bits - half) * step_of(bits), self.dtype)
 
     def alpha(self) -> Float[Array, " n_labels"]:
         """Return alpha of each label (n_labels,), also where all share one."""
@@ -211,7 +261,7 @@ def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
         params["alpha.value"] = rounded(np.full(shape, options.alpha_init), dtype)
     else:
         params["alpha.raw"] = rounded(np.full(shape, inverse_softplus(options.alpha_init - ALPHA_FLOOR)), dtype)
-    form = options.angle_map, options.angle_scale, options.angle_bits
+    form = options.angle_map, options.angle_scale, options.angle_bits, options.projection_bits
     return QuantumHead(params, buffers, spec.n_outputs, dtype, spec, *form)
 
 

@@ -88,6 +88,9 @@ class QuantumOptions:
     projection: str = "linear"
     """`linear` (trained, with bias), `fixed` (a random orthonormal frame, frozen) or `pca` (principal axes of the
     training split, frozen)."""
+    projection_bits: int | None = None
+    """Bits of every weight of the projection, symmetric with a scale for each input of the circuit, trained straight
+    through, as in `QuantisedOptions`: 1, 2, 4, 8 or 16; none: those of the dtype."""
     angle_map: str = "tanh"
     """How projected features become angles: `tanh` (angle_scale * tanh(z)), `atan` (angle_scale * 2/pi * atan(z)) or
     `linear` (angle_scale * z)."""
@@ -123,6 +126,10 @@ class QuantumOptions:
         check_choice("head.angle_map", self.angle_map, ("tanh", "atan", "linear"))
         check_choice("head.alpha_mode", self.alpha_mode, ("softplus", "direct"))
         check_interval("head.angle_scale", self.angle_scale, 0, 100, open_low=True)
+        if self.projection_bits is not None:
+            check_positive_int("head.projection_bits", self.projection_bits, maximum=16)
+            if self.projection_bits & (self.projection_bits - 1):
+                raise InputError(f"`head.projection_bits` must be 1, 2, 4, 8 or 16, got {self.projection_bits}")
         if self.angle_bits is not None:
             check_positive_int("head.angle_bits", self.angle_bits, maximum=16)
         check_interval("head.init_scale", self.init_scale, 0, 100)

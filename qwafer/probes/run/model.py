@@ -39,6 +39,8 @@ def why_not(config: RunConfig, n_labels: int) -> str | None:
         return None
     if config.head.angle_bits is not None:
         return f"the head rounds its angles to {config.head.angle_bits} bits"
+    if config.head.projection_bits is not None:
+        return f"the head rounds its projection to {config.head.projection_bits} bits"
     spec = config.circuit.circuit(n_labels)
     if type(spec) is not CircuitSpec:
         return f"circuit {config.name('circuit')} is not a layered one"

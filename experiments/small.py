@@ -1,0 +1,216 @@
+"""The heads of few bits of all families on one page: what each stores, predicts and takes.
+
+    python experiments/run_all.py small_quantum small_linear small_mlp small_mixture --source FEATURES.npz
+    python experiments/small.py          # writes results/small.json, the figure and the table of docs/small.md
+
+The families (`small_*.toml`) share features, splits, seeds and the budget of their search, so that any two heads are
+compared in pairs. A head is set against its rival: of all heads that store no more bits, the one with the highest mean.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from published import RESULTS, load_result
+from run_all import HERE, SMALL, write_table
+
+from qwafer._errors import InputError
+from qwafer._process import run_verb
+from qwafer._records import load_record, save_record
+from qwafer.comparison.record import HeadRecord
+from qwafer.comparison.statistics import paired_t_interval
+from qwafer.reports.figures import house_style, new_figure, save_figure
+from qwafer.reports.figures.style import PAGE, marker_style
+from qwafer.reports.format import format_difference, format_spread
+
+DOCS = HERE.parent / "docs"
+LEVEL = 0.95
+"""Of all intervals together (Bonferroni)."""
+FAMILIES = {name: name.removeprefix("small_") for name in SMALL}
+
+
+@dataclass(frozen=True)
+class SmallHead:
+    """One head, over seeds."""
+
+    name: str
+    family: str
+    parameters: int
+    """Trained ones."""
+    bits: int
+    """Stored for prediction; see `qwafer.size_of`."""
+    values: dict[int, float]
+    """Macro F1 on test at tuned thresholds, by seed."""
+    microseconds: float
+    """Of one example, features in and logits out: the median of many calls in a process of its own."""
+    batch_microseconds: float
+    """Of an example in a pass over the test split."""
+    rival: str | None = None
+    """Of the heads with at most as many bits, the one of the highest mean; None where there is no other."""
+    difference: tuple[float, float, float] | None = None
+    """Mean of this head minus its rival over seeds, and the paired t interval, adjusted for the number of heads."""
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return float(np.mean(list(self.values.values())))
+
+    @property
+    def on_front(self) -> bool:
+        """Whether no head of at most as many bits has a mean as high."""
+        return self.difference is None or self.difference[0] > 0
+
+
+@dataclass(frozen=True)
+class SmallPage:
+    """`results/small.json`."""
+
+    SCHEMA: ClassVar[str] = "qwafer/small/1"
+
+    digest: str
+    """Of the features."""
+    n_examples: int
+    n_features: int
+    seeds: tuple[int, ...]
+    budget: int
+    """Trials of each head's search."""
+    heads: tuple[SmallHead, ...]
+    """By bits."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument(
+        "--out", default=str(HERE.parent / "runs" / "experiments"), metavar="DIR", help="where `run_all.py` has written"
+    )
+    arguments = parser.parse_args(argv)
+    return run_verb(lambda: _run(Path(arguments.out)))
+
+
+def _run(out: Path) -> int:
+    page = collect(out)
+    save_record(RESULTS / "small.json", page)
+    draw(page, DOCS / "images" / "small")
+    write_table(DOCS / "small.md", "small", table(page))
+    print(table(page))
+    return 0
+
+
+def collect(out: Path) -> SmallPage:
+    """Return the heads of all families from their benchmarks in `out`.
+
+    Raises InputError where a family is missing, or differs from the others in data, seeds or budget.
+    """
+    records: dict[str, tuple[str, HeadRecord]] = {}
+    budgets = set()
+    for name, family in FAMILIES.items():
+        result = load_result(name)
+        files = sorted((out / name).glob("bench_*.json"))
+        if result is None or not files:
+            raise InputError(f"{out / name} holds no benchmark: run experiments/run_all.py {name} first")
+        budgets.add(result.budget)
+        for file in files:
+            record = load_record(HeadRecord, file)
+            records[record.head] = family, record
+    found = {(record.source.digest, tuple(record.runs)) for _, record in records.values()}
+    splits = {record.first.digests.split for _, record in records.values()}
+    if len(found) != 1 or len(splits) != 1 or len(budgets) != 1:
+        raise InputError("the families differ in features, split, seeds or budget of search: run all of them again")
+    ((digest, seeds),) = found
+    source = next(iter(records.values()))[1].source
+    heads = judged([_head(family, record) for family, record in records.values()])
+    return SmallPage(digest, source.n_examples, source.n_features, seeds, budgets.pop(), heads)
+
+
+def _head(family: str, record: HeadRecord) -> SmallHead:
+    values = {seed: run.test.macro[record.main_metric] for seed, run in record.runs.items()}
+    inference = record.inference
+    assert record.parameters.bits is not None
+    return SmallHead(
+        name=record.head,
+        family=family,
+        parameters=record.parameters.trainable,
+        bits=record.parameters.bits,
+        values={seed: float(f"{value:.6g}") for seed, value in values.items()},
+        microseconds=float(f"{1e3 * inference.one.p50:.4g}"),
+        batch_microseconds=float(f"{1e6 / inference.test.throughput:.4g}"),
+    )
+
+
+def judged(heads: Sequence[SmallHead]) -> tuple[SmallHead, ...]:
+    """Return the heads by size, each with its rival and the paired difference from it."""
+    level, done = 1 - (1 - LEVEL) / max(1, len(heads) - 1), []
+    for head in sorted(heads, key=lambda h: (h.bits, -h.mean)):
+        rivals = [other for other in heads if other.bits <= head.bits and other.name != head.name]
+        if not rivals:
+            done.append(head)
+            continue
+        rival = max(rivals, key=lambda other: other.mean)
+        d = np.array([head.values[seed] - rival.values[seed] for seed in head.values])
+        low, high = paired_t_interval(float(d.mean()), float(d.std(ddof=1)), len(d), level=level)
+        said = (round(float(d.mean()), 6), round(low, 6), round(high, 6))
+        done.append(replace(head, rival=rival.name, difference=said))
+    return tuple(done)
+
+
+def table(page: SmallPage) -> str:
+    """Return the table of docs/small.md."""
+    rows = [
+        "| head | family | stored bits | parameters | macro F1 | best of at most its size | difference | one example | "
+        "in batches |",
+        "|---|---|--:|--:|--:|---|--:|--:|--:|",
+    ]
+    for head in page.heads:
+        values = list(head.values.values())
+        name = f"**`{head.name}`**" if head.on_front else f"`{head.name}`"
+        against, difference = ("", "") if head.difference is None else (f"`{head.rival}`", _difference(head.difference))
+        rows.append(
+            f"| {name} | {head.family} | {head.bits:,} | {head.parameters:,} "
+            f"| {format_spread(head.mean, float(np.std(values, ddof=1)))} | {against} | {difference} "
+            f"| {head.microseconds:,.0f} us | {head.batch_microseconds:.2f} us |"
+        )
+    rows += [
+        "",
+        f"{page.n_examples:,} maps of MixedWM38, {page.n_features} features of WaferCNN and its split by content, "
+        f"{len(page.seeds)} seeds, {page.budget} learning rates tried for each head on validation. Bold: the front, "
+        "heads above every one of at most their size. Intervals: paired over seeds, 95% together.",
+    ]
+    return "\n".join(rows)
+
+
+def _difference(found: tuple[float, float, float]) -> str:
+    mean, low, high = map(format_difference, found)
+    return f"{mean} [{low}, {high}]"
+
+
+def draw(page: SmallPage, path: Path) -> None:
+    """Draw macro F1 against stored bits and against the time of an example, the front as a line."""
+    shown: Mapping[str, int] = {family: k for k, family in enumerate(FAMILIES.values())}
+    with house_style():
+        figure = new_figure(PAGE, 3.0)
+        axes = figure.subplots(1, 2, sharey=True)
+        for family, k in shown.items():
+            own = [head for head in page.heads if head.family == family]
+            means = [head.mean for head in own]
+            spread = [float(np.std(list(head.values.values()), ddof=1)) for head in own]
+            for axis, x in ((axes[0], [h.bits for h in own]), (axes[1], [h.microseconds for h in own])):
+                axis.errorbar(x, means, yerr=spread, linestyle="", label=family, markersize=4, **marker_style(k))
+        front = [head for head in page.heads if head.on_front]
+        axes[0].plot([h.bits for h in front], [h.mean for h in front], color="0.5", linewidth=0.8, zorder=0)
+        axes[0].set_xlabel("stored bits")
+        axes[1].set_xlabel("time of one example (us)")
+        axes[0].set_ylabel("macro F1 on test")
+        for axis in axes:
+            axis.set_xscale("log")
+            axis.grid(axis="y")
+        axes[1].legend(loc="lower right")
+        save_figure(figure, path)[1].unlink()  # the page shows the PNG
+
+
+if __name__ == "__main__":
+    sys.exit(main())
