@@ -31,9 +31,9 @@ from qwafer.comparison.examples import example_interval
 from qwafer.comparison.planning import plan_seeds
 from qwafer.comparison.statistics import Comparison
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
-from qwafer.data import make_fold, make_split
+from qwafer.data import make_fold, make_given_fold, make_split
 from qwafer.evaluation import bca_metric_differences, bca_metrics
-from qwafer.features import FeatureSet
+from qwafer.features import FeatureSet, SourceFacts
 from qwafer.heads import LinearOptions
 from qwafer.training import RunResult, train
 
@@ -124,6 +124,8 @@ SOME_LOTS = Population("30 lots, strong", 600, 8, 1.5, lots=30, icc=0.4)
 MANY_LOTS = Population("100 lots, weak", 400, 8, 1.5, lots=100, icc=0.05)
 BY_SEED = DataConfig()
 ONE_SPLIT = DataConfig(split_seed=0)
+GIVEN = SourceFacts("features", n_folds=5)
+"""Data that bring five folds, which only `split_by = "fold"` reads."""
 DESIGNS: tuple[tuple[Population, DataConfig], ...] = (
     (NEAR_CHANCE, BY_SEED),
     (WIDE, BY_SEED),
@@ -136,6 +138,7 @@ DESIGNS: tuple[tuple[Population, DataConfig], ...] = (
     (MANY_LOTS, DataConfig(split_by="group")),
     (FEW_LOTS, DataConfig(split_by="group", n_folds=5)),
     (CLEAR, ONE_SPLIT),
+    (NEAR_CHANCE, DataConfig(split_by="fold")),
 )
 EXAMPLE_DESIGNS: tuple[tuple[Population, DataConfig, float], ...] = (
     (CLEAR, BY_SEED, COVERED),
@@ -172,10 +175,13 @@ def split_pool(y: np.ndarray, lots: np.ndarray | None, data: DataConfig, n_sets:
     """Return (n_sets, 20, 2, N): for each set, what trains and what tests in the splits of 20 consecutive seeds."""
     ids, labels = np.array([f"{i:06d}" for i in range(len(y))]), y[:, None].astype(np.uint8)
     groups = None if lots is None else lots.astype(str)
+    given = (np.random.default_rng(0).permutation(len(y)) % (GIVEN.n_folds or 1)).astype(str)
     pool = np.zeros((n_sets, max(SEEDS), 2, len(y)), dtype=bool)
     for s in range(n_sets * max(SEEDS)):
         seed = s if data.split_seed is None else data.split_seed
-        if data.n_folds is None:
+        if data.split_by == "fold":
+            split = make_given_fold(labels, ids, given, seed=seed)
+        elif data.n_folds is None:
             split = make_split(labels, ids, seed=seed, by=data.split_by, groups=groups)
         else:
             split = make_fold(labels, ids, seed=seed, n_folds=data.n_folds, by=data.split_by, groups=groups)
@@ -226,28 +232,35 @@ def named(design: Design) -> str:
 def verdict_errors(replications: int) -> Iterator[Cell]:
     """Yield how often at least one verdict is `better` or `worse`, where all arms are equal."""
     for index, (population, data) in enumerate(DESIGNS):
-        design = planned_design(data)
+        design = planned_design(data, GIVEN)
         n_drawn = replications if design.overlap else 3 * replications  # the error is just the nominal one
         false = dict.fromkeys([(n, m) for n in SEEDS for m in COMPARISONS], 0)
         for values in trained_values(population, data, n_drawn, index):
             for n, m in false:
                 verdicts = {c.verdict for c in compared(values[: m + 1, :n], design)}
                 false[n, m] += bool(verdicts & {"better", "worse"})
-        folds = "" if data.n_folds is None else f" ({data.n_folds})"
+        n_folds = design.n_folds or data.n_folds
+        folds = "" if n_folds is None else f" ({n_folds})"
         case = f"{named(design)}{folds}; {population.name}, N = {population.n:,}, {population.d} features"
         for (n, m), count in false.items():
             yield Cell("errors", case, n, m, count / n_drawn, (0.0, ERROR), n_drawn)
 
 
 def alternatives(replications: int) -> Iterator[Cell]:
-    """Yield the errors of one comparison under other overlaps than ours, near chance, where they matter most."""
+    """Yield the errors of one comparison under other overlaps than ours, near chance, where they matter most; and of
+    one that counts every run of a fold that the data bring.
+    """
     population = Population("near chance", 300, 2, 0.15)
     for data, others in (
         (BY_SEED, {"0 (uncorrected)": 0.0, "g/f (Nadeau and Bengio)": 0.2 / 0.7}),
         (DataConfig(n_folds=5), {"0 (uncorrected)": 0.0, "1/(K - 1) (Bouckaert and Frank)": 0.25}),
+        (DataConfig(split_by="fold"), {"0 (uncorrected)": 0.0, "ours, and every run counted": None}),
     ):
-        ours = planned_design(data)
-        designs = {name: dataclasses.replace(ours, overlap=overlap) for name, overlap in others.items()}
+        ours = planned_design(data, GIVEN)
+        designs = {
+            name: dataclasses.replace(ours, overlap=ours.overlap if overlap is None else overlap, n_folds=None)
+            for name, overlap in others.items()
+        }
         designs["ours"] = ours
         false = dict.fromkeys([(name, n) for name in designs for n in SEEDS], 0)
         for values in trained_values(population, data, replications, 100):

@@ -55,7 +55,7 @@ class DataConfig:
     """`multilabel`: every label; `any`: defect or none; a label's name: that pattern against the rest."""
     split_by: str = "content"
     """`content`: stratified, identical maps together; `group`: whole lots together; `time`: oldest to train, newest
-    to test."""
+    to test; `fold`: by the K folds that the data bring, seed s tests on fold s mod K and validates on the next one."""
     train_fraction: float = 0.7
     """Fraction of the examples that train."""
     val_fraction: float = 0.1
@@ -77,7 +77,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_positive_int("data.n_maps", self.n_maps, minimum=10, maximum=MAX_MAPS)
-        check_choice("data.split_by", self.split_by, ("content", "group", "time"))
+        check_choice("data.split_by", self.split_by, ("content", "group", "time", "fold"))
         check_interval("data.train_fraction", self.train_fraction, 0, 1, open_low=True, open_high=True)
         check_interval("data.val_fraction", self.val_fraction, 0, 1, open_low=True, open_high=True)
         if self.n_folds is not None:
@@ -94,10 +94,19 @@ class DataConfig:
         """The fraction of the examples that train: `train_fraction`, or 1 - 1 / n_folds - `val_fraction`."""
         return self.train_fraction if self.n_folds is None else 1 - 1 / self.n_folds - self.val_fraction
 
+    def limit_seed(self, seed: int) -> int:
+        """Return the seed by which the run of `seed` draws the examples of `limit`: folds are of one set."""
+        if self.split_by == "fold":
+            return 0
+        own = seed if self.split_seed is None else self.split_seed
+        return own if self.n_folds is None else seed // self.n_folds
+
     def _check_folds(self, n_folds: int) -> None:
         check_positive_int("data.n_folds", n_folds, minimum=2)
         if self.split_by == "time":
             raise InputError("`data.n_folds` cannot be combined with data.split_by = time, which has one order")
+        if self.split_by == "fold":
+            raise InputError("`data.n_folds` cannot be combined with data.split_by = fold, whose folds the data bring")
         if self.split_seed is not None:
             raise InputError("`data.n_folds` cannot be combined with data.split_seed: a run's seed names its fold")
         if 1 / n_folds + self.val_fraction > 1 - 1e-9:
@@ -121,6 +130,8 @@ class DataConfig:
             return f"data.source {self.source} brings its own split"
         if option == "n_folds" and facts.kind == "table":
             return f"data.source {self.source} holds a table, whose categories rest on one split"
+        if option in ("train_fraction", "val_fraction", "n_folds") and self.split_by == "fold":
+            return "data.split_by is fold: one fold of the data tests, the next one validates, the others train"
         if option == "train_fraction" and self.n_folds is not None:
             return f"data.n_folds is {self.n_folds}: what neither tests nor validates trains"
         if option == "split_seed" and self.limit is None:

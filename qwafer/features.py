@@ -14,13 +14,13 @@ from qwafer._errors import InputError
 from qwafer._io import atomic_path, canonical_json, digest, jsonable
 from qwafer._reading import reads
 from qwafer.data.arrays import as_labels, as_texts, as_times, ids_sha256, row_ids
-from qwafer.data.edge_iiot import DataTable
 from qwafer.data.files import load_npz
+from qwafer.data.given_folds import fold_names
 from qwafer.data.maps import check_labels, check_ndarray, check_rows, row_indices
-from qwafer.data.splits import PARTS, Split, check_labelled
+from qwafer.data.splits import PARTS, check_labelled
 
 REQUIRED_KEYS = ("features", "labels", "label_names", "content_ids", "provenance")
-OPTIONAL_KEYS = ("groups", "times", "exclusive", "split", "feature_names")
+OPTIONAL_KEYS = ("groups", "times", "exclusive", "split", "feature_names", "folds")
 NO_DEFECT_NAMES = ("none", "normal")
 """Class names, in lower case, that mean a wafer without a defect pattern."""
 CIRCUMSTANCES = ("data", "rows", "split", "unseen", "versions", "device", "compute_batch")
@@ -55,6 +55,8 @@ class FeatureSet:
     """(N,) str, `train`, `val` or `test`: a split that came with the data."""
     feature_names: tuple[str, ...] | None = None
     """D names."""
+    folds: np.ndarray | None = None
+    """(N,) str: the fold of each example, where the data bring folds of their own (`data.split_by = "fold"`)."""
 
     def __post_init__(self) -> None:
         source = "the feature set"
@@ -71,14 +73,17 @@ class FeatureSet:
         check_finite(self.features, self.feature_names)
         check_labels(self.labels, self.label_names, n, source, exclusive=self.exclusive)
         check_rows(self.content_ids, self.groups, self.times, n, source)
-        if self.split is not None:
-            check_ndarray("split", self.split, source)
+        for name in ("split", "folds"):
+            if getattr(self, name) is not None:
+                check_ndarray(name, getattr(self, name), source)
+        if self.folds is not None and (self.folds.shape != (n,) or self.folds.dtype.kind != "U"):
+            raise InputError(f"`folds` must be {n} strings, got {self.folds.dtype} of shape {self.folds.shape}")
         if self.split is not None and (self.split.shape != (n,) or not np.isin(self.split, PARTS).all()):
             raise InputError(f"`split` must be {n} strings out of {', '.join(PARTS)}")
         if not isinstance(self.provenance, dict):
             raise InputError(f"`provenance` must be a dict of JSON data, got {type(self.provenance).__name__}")
         object.__setattr__(self, "provenance", jsonable(self.provenance))
-        for name in ("features", "labels", "content_ids", "groups", "times", "split"):
+        for name in ("features", "labels", "content_ids", "groups", "times", "split", "folds"):
             array = getattr(self, name)
             if array is not None:
                 view = array.view()
@@ -97,6 +102,7 @@ class FeatureSet:
         groups: Any = None,
         times: Any = None,
         split: Any = None,
+        folds: Any = None,
         feature_names: Sequence[str] | None = None,
         backbone: str = "arrays",
     ) -> "FeatureSet":
@@ -112,6 +118,7 @@ class FeatureSet:
             groups: (N,) texts or whole numbers: the lot of each example.
             times: (N,) finite numbers, in any unit that orders.
             split: (N,) of `train`, `val` and `test`, where the features rest on a split.
+            folds: (N,) texts or whole numbers: the fold of each example, where the data were published with folds.
             feature_names: D names.
             backbone: what made the features, in words; a head that was trained on them refuses those of another name.
 
@@ -141,6 +148,7 @@ class FeatureSet:
             exclusive=classes,
             split=as_texts("split", split, n),
             feature_names=None if feature_names is None else tuple(feature_names),
+            folds=as_texts("folds", folds, n),
         )
 
     def __len__(self) -> int:
@@ -153,7 +161,7 @@ class FeatureSet:
         `provenance["rows"]` says how many of how many they are.
         """
         indices = row_indices(indices, len(self))
-        per_row = ("features", "labels", "content_ids", "groups", "times", "split")
+        per_row = ("features", "labels", "content_ids", "groups", "times", "split", "folds")
         of = self.provenance.get("rows", {}).get("of", len(self))
         provenance = {**self.provenance, "rows": {"taken": len(indices), "of": of}}
         arrays = {k: getattr(self, k)[indices] for k in per_row if getattr(self, k) is not None}
@@ -166,7 +174,8 @@ class FeatureSet:
             arrays = (self.features, self.labels, self.content_ids)
             optional = (self.groups, self.times, self.split)
             names = [self.label_names, self.exclusive, self.feature_names]
-            cached = digest(*arrays, names, *("absent" if array is None else array for array in optional))
+            folds = () if self.folds is None else (self.folds,)
+            cached = digest(*arrays, names, *("absent" if array is None else array for array in optional), *folds)
             object.__setattr__(self, "_digest", cached)
         return cached
 
@@ -195,7 +204,7 @@ class FeatureSet:
             "provenance": np.array(canonical_json(self.provenance)),
             "exclusive": np.array(self.exclusive),
         }
-        for key in ("groups", "times", "split"):
+        for key in ("groups", "times", "split", "folds"):
             if getattr(self, key) is not None:
                 arrays[key] = getattr(self, key)
         if self.feature_names is not None:
@@ -223,7 +232,7 @@ class FeatureSet:
             raise InputError(
                 f"{path}: `labels` must be 0 or 1, and the {labels.dtype} array there holds something else"
             )
-        for key in ("label_names", "content_ids", "feature_names", "groups", "split", "provenance"):
+        for key in ("label_names", "content_ids", "feature_names", "groups", "split", "folds", "provenance"):
             if key in arrays and arrays[key].dtype.kind != "U":
                 raise InputError(f"{path}: `{key}` must be strings, got {arrays[key].dtype}")
         times = arrays.get("times")
@@ -245,6 +254,7 @@ class FeatureSet:
                 exclusive=bool(exclusive),
                 split=arrays.get("split"),
                 feature_names=None if names is None else tuple(names.ravel().tolist()),
+                folds=arrays.get("folds"),
             )
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
@@ -288,49 +298,6 @@ def check_task(name: str, labels: np.ndarray, label_names: Sequence[str]) -> np.
             f"classes; choose another task or other data"
         )
     return column.astype(np.uint8)
-
-
-def from_table(table: DataTable, split: Split) -> FeatureSet:
-    """Return the features of a table: its numbers, then each categorical column one-hot; `split` is recorded.
-
-    The categories are those of the training part alone, in sorted order, so that nothing about the other parts leaks
-    into the features; one that occurs only elsewhere becomes all zeros and is counted in `provenance["unseen"]`.
-
-    Raises:
-        InputError: a split of another number of rows, or numbers beyond float32.
-    """
-    parts = split.parts()
-    if len(parts) != len(table):
-        raise InputError(f"the split has {len(parts)} rows, the table {len(table)}; make it from this table")
-    blocks = [as_features(table.numeric)]
-    names = list(table.numeric_names)
-    categories: dict[str, list[str]] = {}
-    unseen: dict[str, int] = {}
-    for name, column in zip(table.categorical_names, table.categorical, strict=True):
-        known = np.unique(column[split.train])
-        encoded = column[:, None] == known
-        blocks.append(encoded.astype(np.float32))
-        names.extend(f"{name}={category}" for category in known.tolist())
-        categories[name] = known.tolist()
-        unseen[name] = int((~encoded.any(axis=1)).sum())
-    return FeatureSet(
-        features=np.concatenate(blocks, axis=1),
-        labels=table.labels,
-        label_names=table.label_names,
-        content_ids=table.content_ids,
-        provenance={
-            "backbone": "table",
-            "data": {"source": table.source, "sha256": table.sha256, "n_rows": len(table), "notes": table.notes},
-            "dropped": dict(table.dropped),
-            "categories": categories,
-            "unseen": unseen,
-            "split": split.digest,
-            "versions": {"numpy": np.__version__},
-        },
-        times=table.times,
-        split=parts,
-        feature_names=tuple(names),
-    )
 
 
 def check_finite(features: np.ndarray, names: tuple[str, ...] | None = None) -> None:
@@ -388,3 +355,10 @@ class SourceFacts:
     """`synthetic`, `maps`, `table` or `features`."""
     brings_split: bool = False
     """Whether the file records which examples train, validate and test."""
+    n_folds: int | None = None
+    """Folds that it brings; None where it brings none."""
+
+
+def facts_of(data: FeatureSet) -> SourceFacts:
+    """Return the facts of features."""
+    return SourceFacts("features", data.split is not None, None if data.folds is None else len(fold_names(data.folds)))

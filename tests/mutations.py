@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import safetensors.numpy
+from scipy.io import wavfile
 from torch_writer import save_torch
 
 from qwafer import FeatureSet, Model, RunConfig, train
@@ -26,7 +27,7 @@ from qwafer.backbones import extractor, features_from_maps
 from qwafer.backbones.checkpoints import read_checkpoint
 from qwafer.backbones.chunks import ChunkStore
 from qwafer.config import TrainingConfig
-from qwafer.data import read_edge_iiot, read_lswmd, read_maps, synthetic_maps
+from qwafer.data import read_edge_iiot, read_lswmd, read_maps, read_table, read_wav, synthetic_maps
 from qwafer.data.edge_iiot import COLUMNS, LABEL
 from qwafer.data.outside_2 import read_outside_2
 from qwafer.experiment import Experiment, load_experiment
@@ -107,6 +108,9 @@ READERS: Mapping[str, tuple[str, Callable[[Path], Any]]] = {
     "lswmd": ("lswmd.pkl", read_lswmd),
     "lswmd_maps": ("lswmd.pkl", read_maps),
     "edge_iiot": ("edge_iiot.csv", read_edge_iiot),
+    "table": ("table.csv", read_table),
+    "table_arrays": ("table.npz", read_table),
+    "wav": ("sound.wav", read_wav),
     "features": ("features.npz", FeatureSet.load),
     "torch_zip": ("torch.pth", read_checkpoint),
     "torch_legacy": ("legacy.pth", read_checkpoint),
@@ -144,6 +148,9 @@ def write_corpus(folder: Path) -> None:
     pd.DataFrame(frame).to_pickle(at("lswmd.pkl"), protocol=4)
     rows = [",".join("1" if name == LABEL else "0x1f" if name == "tcp.flags" else "2.5" for name in COLUMNS)] * 6
     at("edge_iiot.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
+    at("table.csv").write_text("\n".join(["a,b,label,fold", *(f"{i * i},0.5,{'xy'[i % 2]},{i % 3}" for i in range(9))]))
+    wavfile.write(at("sound.wav"), 8000, (3000 * np.sin(np.arange(400) / 5)).astype(np.int16).reshape(200, 2))
+    np.savez(at("table.npz"), X=np.arange(18.0).reshape(9, 2) ** 2, label=np.arange(9) % 2, fold=np.arange(9) % 3)
     features = features_from_maps(maps, "spatial", jobs=1)
     features.save(at("features.npz"))
     state = {f"layer.{i}.weight": np.arange(12, dtype=np.float32).reshape(3, 4) for i in range(3)}

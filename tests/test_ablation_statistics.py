@@ -146,7 +146,8 @@ def test_statistics_of_a_comparison():
     assert c.p == c.p_holm == paired_t_p(c.mean, c.sd, 8, 2 / 7)
     assert c.interval == paired_t_interval(c.mean, c.sd, 8, 2 / 7)
     assert c.level == 0.95
-    assert c.sign_flip_p == 2.0**-7
+    assert c.sign_flip_p is None  # which takes the differences for independent
+    assert compare(0.5 + UP).sign_flip_p == 2.0**-7
     assert c.verdict == "better"
     assert f"[{c.interval[0]:+.4g}, {c.interval[1]:+.4g}]: better (p = {c.p:.3g})" in c.sentence
 

@@ -10,7 +10,8 @@ import pytest
 from qwafer import InputError
 from qwafer.data import DataTable, make_split, read_edge_iiot
 from qwafer.data import edge_iiot as module
-from qwafer.features import FeatureSet, from_table
+from qwafer.features import FeatureSet
+from qwafer.source import from_table
 
 README_COLUMNS = """
 frame.time ip.src_host ip.dst_host arp.dst.proto_ipv4 arp.opcode arp.hw.size arp.src.proto_ipv4

@@ -292,6 +292,7 @@ def test_every_option_has_an_effect_somewhere():
             {"head.name": "quantised", "head.calibration": "percentile"},
             {"head.name": "quantised", "head.precision": "qesc"},
             {"head.name": "mixture"},
+            {"data.split_by": "fold"},
             {"circuit.name": "function", "circuit.function": f"{__file__}:body", "circuit.weights": "theta=4"},
         )
     ]

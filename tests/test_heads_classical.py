@@ -13,7 +13,7 @@ FEATURES = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
 
 
 def made(**head):
-    return make_head(RunConfig(head=head_options(standardize=False, **head)), FEATURES, 3, 0)
+    return make_head(RunConfig(head=head_options(normalize="raw", **head)), FEATURES, 3, 0)
 
 
 def test_linear_head():

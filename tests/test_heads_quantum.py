@@ -111,7 +111,7 @@ def test_features_are_standardised_by_the_training_split_and_constants_survive()
     head = make_head(RunConfig(head=LinearOptions()), features, 1, 0)
     np.testing.assert_allclose(head.standardized(features)[:, :5], standardized(FEATURES), atol=1e-4)
     np.testing.assert_array_equal(head.standardized(features)[:, 5], np.zeros(30))
-    raw = make_head(RunConfig(head=LinearOptions(standardize=False)), features, 1, 0)
+    raw = make_head(RunConfig(head=LinearOptions(normalize="raw")), features, 1, 0)
     np.testing.assert_array_equal(raw.standardized(features), features)
 
 

@@ -34,7 +34,7 @@ QUANTUM = RunConfig(
 BALANCED = dataclasses.replace(
     LINEAR, data=DataConfig(task="L0"), sampling=SamplingConfig(balanced=True, pos_frac=0.25)
 )
-PCA = dataclasses.replace(QUANTUM, head=head_options(projection="pca", standardize=False))
+PCA = dataclasses.replace(QUANTUM, head=head_options(projection="pca", normalize="raw"))
 LR_MULT = dataclasses.replace(LINEAR, training=dataclasses.replace(T, lr_mult_projection=0.5))
 
 
@@ -431,7 +431,7 @@ def sound_configs():
         sections = {"training": training, "objective": loss, "data": data}
         if balanced:
             sections["sampling"] = SamplingConfig(balanced=True, pos_frac=pick(0.25, 0.5))
-        own = {"standardize": bool(rng.integers(2))}
+        own = {"normalize": pick("raw", "standard", "min_max", "l2")}
         if head == "mlp":
             own |= {"hidden": pick(4, 9), "dropout": pick(0.0, 0.3)}
         if head == "quantum":
@@ -522,7 +522,7 @@ def test_a_stalled_focal_arm_is_told_from_its_curves(data, pos_weight, level):
 
 
 def test_the_warnings_of_a_comparison_name_the_stalled_arm(data):
-    focal = dataclasses.replace(LINEAR, objective=loss_options("focal"), head=head_options("linear", standardize=False))
+    focal = dataclasses.replace(LINEAR, objective=loss_options("focal"), head=head_options("linear", normalize="raw"))
     focal = dataclasses.replace(focal, training=dataclasses.replace(T, learning_rate=1e-6))
     faint = dataclasses.replace(data, features=data.features * np.float32(1e-3))
     runs = {

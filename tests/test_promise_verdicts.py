@@ -51,12 +51,12 @@ def given_split(n=120):
         ('data.task = "L0"', "", {}, "arms a and b cannot be compared: data.task is multilabel and L0"),
         ("data.split_seed = 1", "", {}, "one has the same split with every seed, the other a new one"),
         ('data.split_by = "time"', "", {"times": np.arange(120.0)}, "one has the same split with every seed"),
-        ("head.standardize = false", 'metric = "test.accuracy"', {}, "not defined in arm a: it is that of exclusive"),
-        ("head.standardize = false", 'metric = "test.top_label_ece"', {}, "not defined in arm a"),
+        ('head.normalize = "raw"', 'metric = "test.accuracy"', {}, "not defined in arm a: it is that of exclusive"),
+        ('head.normalize = "raw"', 'metric = "test.top_label_ece"', {}, "not defined in arm a"),
         ('objective.loss = "softmax"', 'metric = "test.f1_tuned"', classes(), "not defined in arm b: the largest"),
         ('objective.loss = "softmax"', 'metric = "test.loss"', classes(), "cannot be compared on test.loss"),
-        ("head.standardize = false", "data.limit = 80", {"split": given_split()}, "`data.limit` in arm a draws other"),
-        ("head.standardize = false", 'data.limit = 80\ndata.split_by = "time"', {"times": np.arange(120.0)}, "stays"),
+        ('head.normalize = "raw"', "data.limit = 80", {"split": given_split()}, "`data.limit` in arm a draws other"),
+        ('head.normalize = "raw"', 'data.limit = 80\ndata.split_by = "time"', {"times": np.arange(120.0)}, "stays"),
     ],
 )
 def test_what_no_run_can_decide_is_refused_before_it_runs(make, tmp_path, b, base, fields, message):
@@ -71,8 +71,8 @@ def test_what_no_run_can_decide_is_refused_before_it_runs(make, tmp_path, b, bas
 def test_arms_that_can_be_compared_are_not_refused(make):
     check_comparable(make("data.train_fraction = 0.5"))
     check_comparable(make('objective.loss = "softmax"', 'metric = "test.f1"', **classes()))
-    check_comparable(make("head.standardize = false", "data.limit = 80\ndata.split_seed = 0", split=given_split()))
-    check_comparable(make("head.standardize = false", 'metric = "test.accuracy"\nobjective = "softmax"', **classes()))
+    check_comparable(make('head.normalize = "raw"', "data.limit = 80\ndata.split_seed = 0", split=given_split()))
+    check_comparable(make('head.normalize = "raw"', 'metric = "test.accuracy"\nobjective = "softmax"', **classes()))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_benchmark_shows_one_seed_of_all_heads_and_counts_each(make, tmp_path,
 
 
 def test_an_arm_in_which_the_seed_changes_nothing_is_one_run(make, tmp_path):
-    experiment = make("head.standardize = false", "data.split_seed = 0")
+    experiment = make('head.normalize = "raw"', "data.split_seed = 0")
     seeds = (0, 1)
     outcome = run_experiment(
         dataclasses.replace(experiment, seeds=seeds),

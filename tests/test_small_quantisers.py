@@ -113,7 +113,7 @@ def test_one_plane_of_inputs_is_the_sign():
 
 
 def made(**options):
-    return QuantisedOptions(standardize=False, **options).make(head_inputs(FEATURES, 3, 0, standardize=False))
+    return QuantisedOptions(normalize="raw", **options).make(head_inputs(FEATURES, 3, 0, normalize="raw"))
 
 
 @pytest.mark.parametrize("precision", ["1", "4", "bitnet", "qesc"])

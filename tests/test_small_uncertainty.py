@@ -46,8 +46,8 @@ def test_risk_against_coverage():
 
 def test_samples_of_the_router():
     x = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
-    head = MixtureOptions(router_dropout=0.3, experts=("8", "1", "qesc"), standardize=False).make(
-        head_inputs(x, 2, 0, standardize=False)
+    head = MixtureOptions(router_dropout=0.3, experts=("8", "1", "qesc"), normalize="raw").make(
+        head_inputs(x, 2, 0, normalize="raw")
     )
     head = head.with_parameters(
         {**head.params, "projection.router.weight": 2 * head.params["projection.router.weight"]}

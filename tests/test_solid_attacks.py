@@ -231,6 +231,10 @@ def add_data(table: Table) -> None:
         table.add(f"make_split[{by}]", partial(data.make_split, seed=0, by=by), shapes, **arrays)
         if by != "time":
             table.add(f"make_fold[{by}]", partial(data.make_fold, seed=0, n_folds=3, by=by), shapes, **arrays)
+    given = {"labels": b.labels, "content_ids": b.content_ids, "folds": (np.arange(len(b.labels)) % 3).astype(str)}
+    sound = np.random.default_rng(0).standard_normal(3000)
+    table.add("mel_picture", partial(data.mel_picture, rate=8000), "T", samples=sound)
+    table.add("make_given_fold", partial(data.make_given_fold, seed=0), "N K, N, N", **given)
     table.add("content_ids", data.content_ids, "N H W", maps=maps)
     of_maps = {"maps": maps, "labels": b.labels}
     made = partial(data.WaferMaps, **named, source="a test", sha256="0" * 64)
@@ -246,9 +250,11 @@ def add_data(table: Table) -> None:
 def add_features(table: Table) -> None:
     b = base()
     arrays = {name: getattr(b, name) for name in ("features", "labels", "content_ids", "groups", "times", "split")}
+    arrays["folds"] = (np.arange(len(b.features)) % 3).astype(str)
     made = partial(qwafer.FeatureSet, label_names=("a", "b", "c"), provenance={})
-    table.add("FeatureSet", made, "N D, N 3, N, N, N, N", optional="groups times split", **arrays)
-    shapes, optional = "N D, N K, N, N, N, N; N D, N, N, N, N, N", "labels content_ids groups times split"
+    table.add("FeatureSet", made, "N D, N 3, N, N, N, N, N", optional="groups times split folds", **arrays)
+    shapes = "N D, N K, N, N, N, N, N; N D, N, N, N, N, N, N"
+    optional = "labels content_ids groups times split folds"
     table.add("FeatureSet.from_arrays", qwafer.FeatureSet.from_arrays, shapes, optional=optional, **arrays)
     table.add("FeatureSet.take", qwafer.FeatureSet.from_arrays(b.features).take, "M", indices=np.array([1, 0, 3]))
 
@@ -322,10 +328,13 @@ def add_heads(table: Table) -> None:
         return heads.predict_logits(head, features, program, N)
 
     for name in ("linear", "mlp", "trigonometric", "quantised", "mixture", "quantum"):
-        for standardize in (True, False):
-            config = config_of(name, standardize=standardize)
+        for normalize in ("standard", "l2", "raw"):
+            config = config_of(name, normalize=normalize)
             head, program = training.make_head(config, b.features, K, 0), training.make_program(config, K, N)
-            kind, rows = f"[{name}{'' if standardize else ', as they are'}]", N if name == "quantum" else "B"
+            kind, rows = (
+                f"[{name}{'' if normalize == 'standard' else f', {normalize}'}]",
+                N if name == "quantum" else "B",
+            )
             call, many = partial(head.__call__, program=program), partial(predicted, head=head, program=program)
             table.add("Head.__call__" + kind, call, f"{rows} {D}", marks="features", **features)
             table.add("predict_logits" + kind, many, f"N {D}", marks="features", **features)
@@ -442,8 +451,10 @@ NOT_ATTACKED = {
     "backbones.Extractor": "holds functions",
     "probes.Subject": "holds functions; `circuit_subject` and its like make it",
     "probes.Subject.values_at": "asked by probes, at points that they draw",
-    "data.Split": "a record of `make_split` and `make_fold`",
+    "data.Split": "a record of `make_split`, `make_fold` and `make_given_fold`",
     "data.DataTable": "a record of a reader",
+    "data.Clips": "a record of `read_audio`",
+    "data.Embeddings": "a record of `read_table`",
     "objective.Batches": "a record of a sampler",
     "objective.Objective": "a record of `make_objective`",
     "training.RunResult": "a record of `train`",

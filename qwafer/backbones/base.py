@@ -37,6 +37,9 @@ class Extractor:
     """Maps, 2-D uint8 arrays of any shapes -> (n, D) float32. Safe to call from several threads at once."""
     feature_names: tuple[str, ...] | None = None
     """D names, where features have a meaning of their own."""
+    pictures: bool = False
+    """Whether `features` takes pictures, 2-D float32 arrays from 0 to 1, as well as wafer maps; a function of one's own
+    is given whatever there is."""
     split: Callable[[np.ndarray], np.ndarray | None] | None = None
     """Content ids (n,) -> `train`, `val` or `test` of each, where the weights were trained on such maps: heads on these
     features must be trained and tested on the same split, or the test would hold what the backbone has learnt."""

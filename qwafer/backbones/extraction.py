@@ -16,7 +16,7 @@ from qwafer._io import canonical_json, digest, is_full, jsonable, npz_damage, re
 from qwafer.backbones.base import Extractor, Features, available_cores
 from qwafer.backbones.chunks import ChunkStore, difference
 from qwafer.backbones.registry import MapFunction, extractor
-from qwafer.data import WaferMaps
+from qwafer.data import Clips, WaferMaps
 from qwafer.execution.job import Event, Executor, Job, OnProgress, Progress
 from qwafer.execution.threads import Threads
 from qwafer.features import FeatureSet
@@ -25,7 +25,7 @@ DEFAULT_BATCH = 1024
 
 
 def extract(
-    maps: WaferMaps,
+    maps: WaferMaps | Clips,
     backbone: str | Extractor | MapFunction,
     out: str | Path,
     *,
@@ -78,7 +78,7 @@ def extract(
 
 
 def features_from_maps(
-    maps: WaferMaps,
+    maps: WaferMaps | Clips,
     backbone: str | Extractor | MapFunction = "spatial",
     *,
     dtype: str | None = None,
@@ -92,6 +92,7 @@ def features_from_maps(
     """Return the features of `maps` without touching the disk: the same arrays and provenance as `extract` writes."""
     executor = _executor(executor, jobs)
     backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
+    _check_pictures(maps, backbone)
     first, inverse = _distinct(maps)
     tell = _teller(progress, backbone, 0, len(first))
     rows = _rows(backbone, [maps.maps[i] for i in first], executor, tell)
@@ -105,12 +106,18 @@ def feature_rows(
     return _rows(backbone, maps, _executor(executor, None), lambda n: None)
 
 
-def provenance(maps: WaferMaps, backbone: Extractor) -> dict[str, Any]:
-    """Return the record of `maps` through `backbone`, which a FeatureSet carries: what determines its numbers."""
+def provenance(maps: WaferMaps | Clips, backbone: Extractor) -> dict[str, Any]:
+    """Return the record of `maps` through `backbone`, which a FeatureSet carries: what determines its numbers.
+
+    Raises InputError for sounds on a backbone of wafer maps alone.
+    """
+    _check_pictures(maps, backbone)
     versions = {"python": platform.python_version(), "numpy": np.__version__, "qwafer": _qwafer_version()}
     record = {"backbone": backbone.name, "compute_batch": backbone.compute_batch, **backbone.record}
     record["versions"] = {**versions, **record.get("versions", {})}
     record["data"] = {"source": maps.source, "sha256": maps.sha256, "n_maps": len(maps)}
+    if isinstance(maps, Clips):
+        record["drawing"] = maps.drawing()
     split = _split(maps, backbone)
     record["split"] = None if split is None else digest(split, np.asarray(maps.content_ids))
     return dict(jsonable(record))
@@ -184,7 +191,16 @@ def _checked(backbone: Extractor, rows: Features, n: int) -> Features:
     return rows
 
 
-def _distinct(maps: WaferMaps) -> tuple[np.ndarray, np.ndarray]:
+def _check_pictures(maps: WaferMaps | Clips, backbone: Extractor) -> None:
+    """Raise InputError for sounds on a backbone of wafer maps alone."""
+    if isinstance(maps, Clips) and not backbone.pictures:
+        raise InputError(
+            f"backbone {backbone.name} takes wafer maps, not pictures of sounds: use a pretrained network with "
+            "channels = grey (efficientnet_b0, mobilenet_v3_small, mamba_vision_*), or a function of your own"
+        )
+
+
+def _distinct(maps: WaferMaps | Clips) -> tuple[np.ndarray, np.ndarray]:
     """Return (first, inverse): the index of each distinct map's first occurrence, ascending; each map's rank in it."""
     _, first, inverse = np.unique(np.asarray(maps.content_ids), return_index=True, return_inverse=True)
     order = np.argsort(first)
@@ -193,11 +209,11 @@ def _distinct(maps: WaferMaps) -> tuple[np.ndarray, np.ndarray]:
     return first[order], rank[inverse.reshape(-1)]
 
 
-def _split(maps: WaferMaps, backbone: Extractor) -> np.ndarray | None:
+def _split(maps: WaferMaps | Clips, backbone: Extractor) -> np.ndarray | None:
     return None if backbone.split is None else backbone.split(np.asarray(maps.content_ids))
 
 
-def _feature_set(maps: WaferMaps, backbone: Extractor, features: np.ndarray) -> FeatureSet:
+def _feature_set(maps: WaferMaps | Clips, backbone: Extractor, features: np.ndarray) -> FeatureSet:
     return FeatureSet(
         features=features,
         labels=maps.labels,
@@ -209,6 +225,7 @@ def _feature_set(maps: WaferMaps, backbone: Extractor, features: np.ndarray) -> 
         exclusive=maps.exclusive,
         split=_split(maps, backbone),
         feature_names=backbone.feature_names,
+        folds=maps.folds if isinstance(maps, Clips) else None,
     )
 
 

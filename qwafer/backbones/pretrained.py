@@ -20,6 +20,7 @@ from qwafer._errors import InputError
 from qwafer.backbones.base import Extractor, available_cores
 from qwafer.backbones.checkpoints import Checkpoint, check_fit, fetch_from_hub, random_checkpoint, read_checkpoint
 from qwafer.backbones.keys import LayerTable, Shapes, State, expected_shapes, parameter_tree
+from qwafer.backbones.preprocess import Preprocessing
 from qwafer.backbones.registry import BACKBONES
 from qwafer.backbones.trained import recorded_split
 
@@ -218,7 +219,11 @@ class Backbone:
         def features(maps: Sequence[np.ndarray]) -> np.ndarray:
             return self._piece(self.architecture.preprocessing(maps))
 
-        return Extractor(self.name, self.batch, record, features, split=self._split, state=self.state)
+        images = self.architecture.preprocessing
+        pictures = isinstance(images, Preprocessing) and images.channels == "grey"
+        return Extractor(
+            self.name, self.batch, record, features, pictures=pictures, split=self._split, state=self.state
+        )
 
     def _piece(self, images: np.ndarray) -> np.ndarray:
         """Return the features of at most `batch` images."""

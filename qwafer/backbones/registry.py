@@ -173,4 +173,4 @@ def _of_function(name: str, function: Any) -> Extractor:
     def features(maps: Sequence[np.ndarray]) -> np.ndarray:
         return np.asarray(function(maps), np.float32)
 
-    return Extractor(name, FUNCTION_BATCH, record, _guarded(name, features))
+    return Extractor(name, FUNCTION_BATCH, record, _guarded(name, features), pictures=True)

@@ -12,7 +12,7 @@ from qwafer.cli.arguments import add_quiet
 from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from qwafer.data import DataTable, WaferMaps
+    from qwafer.data import Clips, DataTable, WaferMaps
 
 _FLAGS = {"seed": "train-seed", "split_by": "train-split", "epochs": "epochs"}
 """Options of a network by the flags that set them."""
@@ -27,13 +27,39 @@ def build_parser() -> argparse.ArgumentParser:
         "an unbroken run, bit for bit.",
         epilog="Exit status: 0 done (or done before), 2 bad input.",
     )
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
         "--maps",
-        required=True,
         metavar="FILE",
         help="MixedWM38 (.npz), WM-811K (.npz or LSWMD.pkl), or `synthetic` for the embedded generator; or a table: "
         "Edge-IIoTset (.csv), which needs no backbone",
     )
+    source.add_argument(
+        "--table",
+        metavar="FILE",
+        help="embeddings of anybody's own, with labels: .csv, .npz or .parquet; a column without a role is a feature",
+    )
+    source.add_argument(
+        "--audio",
+        metavar="DIR",
+        help="WAV files, drawn as log-mel spectrograms for --backbone: ESC-50 or UrbanSound8K with their folds, or one "
+        "folder per class",
+    )
+    parser.add_argument(
+        "--seconds", type=float, metavar="S", help="with --audio: how much of each clip is drawn (the longest clip)"
+    )
+    roles = parser.add_argument_group("with --table")
+    roles.add_argument(
+        "--label", nargs="+", metavar="COLUMN", help="the class, or one column of 0 and 1 per label (label)"
+    )
+    roles.add_argument("--fold", metavar="COLUMN", help="the published fold (fold, if there is such a column)")
+    roles.add_argument(
+        "--group", metavar="COLUMN", help="lot, recording or person, which splits may keep together (group, if there)"
+    )
+    roles.add_argument("--time", metavar="COLUMN", help="a number that orders the rows in time")
+    roles.add_argument("--id", metavar="COLUMN", help="equal for rows that no split may separate (equal rows)")
+    roles.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="columns that are no features")
+    roles.add_argument("--made-by", metavar="TEXT", help="what made the embeddings; heads refuse those of another name")
     parser.add_argument(
         "--reader", metavar="NAME", help="reader of the file, package.module:function for one of your own (by content)"
     )
@@ -84,16 +110,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from qwafer.backbones import BACKBONES, DEFAULT_BATCH, extract, extractor, is_complete, provenance
-    from qwafer.data import DataTable
+    from qwafer._errors import InputError
+    from qwafer.backbones import BACKBONES
+    from qwafer.data import DataTable, read_audio
     from qwafer.data.source import own_features
     from qwafer.features import FeatureSet
     from qwafer.source import read_source
 
+    _check_source_options(arguments)
+    if arguments.table is not None:
+        return _embeddings(arguments)
+    if arguments.audio is not None and arguments.backbone is None:
+        raise InputError("--audio needs a --backbone that takes pictures, such as efficientnet_b0 with --weights PATH")
     BACKBONES.get(arguments.backbone or "spatial")  # refuses an unknown name before anything is read
     if "jax" in sys.modules:  # a backbone that computes in JAX has imported it
         configure_jax()
     _check_training_options(arguments)
+    if arguments.audio is not None:
+        clips = read_audio(arguments.audio, seconds=arguments.seconds)
+        for sentence in clips.notes:
+            sys.stderr.write(f"note: {sentence}\n")
+        return _extracted(clips, arguments)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = read_source(arguments.maps, arguments.reader, n=arguments.maps_count, seed=arguments.seed)
@@ -104,13 +141,25 @@ def _run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"note: {sentence}\n")
     if isinstance(found, DataTable):
         return _table(found, arguments)
+    return _extracted(found, arguments)
+
+
+def _extracted(found: "WaferMaps | Clips", arguments: argparse.Namespace) -> int:
+    """Write the features of wafer maps, or of sounds."""
+    from qwafer.backbones import DEFAULT_BATCH, extract, extractor, is_complete, provenance
+    from qwafer.backbones.registry import taken_options
+    from qwafer.data import WaferMaps
+
     name = arguments.backbone or "spatial"
+    audio = arguments.audio is not None
     backbone = extractor(
         name,
-        weights=_trained(name, found, arguments) if arguments.train else arguments.weights,
+        weights=_trained(name, found, arguments)
+        if isinstance(found, WaferMaps) and arguments.train
+        else arguments.weights,
         random_weights=arguments.random_weights,
         dtype=arguments.dtype,
-        channels=arguments.channels,
+        channels="grey" if audio and "channels" in taken_options(name) else arguments.channels,
     )
     complete = is_complete(arguments.out, provenance(found, backbone))
     batch = DEFAULT_BATCH if arguments.batch is None else arguments.batch
@@ -120,8 +169,75 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{arguments.out} is complete: nothing to do")
         return 0
     n_maps, n_features = result.features.shape
-    print(f"{arguments.out}: {n_maps} maps x {n_features} features, backbone {name}")
+    print(f"{arguments.out}: {n_maps} {'clips' if audio else 'maps'} x {n_features} features, backbone {name}")
     return 0
+
+
+_OF_BACKBONES = ("backbone", "batch", "dtype", "jobs", "weights", "random_weights")
+_ON_MAPS = ("reader", "channels", "train", "train_seed", "train_split", "epochs", "maps_count", "seed")
+_OF_TABLE = ("label", "fold", "group", "time", "id", "drop", "made_by")
+_WITHOUT_EFFECT = {
+    "maps": (*_OF_TABLE, "seconds"),
+    "table": (*_OF_BACKBONES, *_ON_MAPS, "seconds"),
+    "audio": (*_OF_TABLE, *_ON_MAPS),
+}
+"""By source: the options that say nothing of it."""
+
+
+def _check_source_options(arguments: argparse.Namespace) -> None:
+    """Raise InputError for an option that has no effect on what is read."""
+    from qwafer._errors import InputError
+
+    source = next(name for name in _WITHOUT_EFFECT if getattr(arguments, name) is not None)
+    for option in _WITHOUT_EFFECT[source]:
+        value = getattr(arguments, option)
+        if value is not None and value is not False and value != []:
+            raise InputError(f"--{option.replace('_', '-')} has no effect with --{source}: leave it out")
+
+
+def _embeddings(arguments: argparse.Namespace) -> int:
+    """Write the features of a table of embeddings."""
+    from qwafer.backbones import is_complete
+    from qwafer.data import read_edge_iiot
+    from qwafer.data.source import is_edge_iiot
+    from qwafer.data.tables import Roles
+    from qwafer.source import features_from_table
+
+    if is_edge_iiot(arguments.table):
+        if any(getattr(arguments, option) for option in _OF_TABLE):
+            raise _known_roles(arguments.table)
+        arguments.maps = arguments.table
+        table = read_edge_iiot(arguments.table)
+        for sentence in table.notes:
+            sys.stderr.write(f"note: {sentence}\n")
+        return _table(table, arguments)
+    roles = Roles(
+        labels=tuple(arguments.label or ("label",)),
+        fold=arguments.fold,
+        group=arguments.group,
+        time=arguments.time,
+        id=arguments.id,
+        drop=tuple(arguments.drop),
+    )
+    features = features_from_table(arguments.table, roles, arguments.made_by or "table")
+    if is_complete(arguments.out, features.provenance):
+        print(f"{arguments.out} is complete: nothing to do")
+        return 0
+    features.save(arguments.out)
+    found = features.provenance["data"]["roles"]
+    n_rows, n_features = features.features.shape
+    said = [f"{n_features} features", f"{features.labels.shape[1]} labels of {', '.join(found['labels'])}"]
+    said += [f"{name} of {found[name]}" for name in ("fold", "group", "time", "id") if found[name] is not None]
+    print(f"{arguments.out}: {n_rows} rows; {', '.join(said)}")
+    return 0
+
+
+def _known_roles(path: str) -> Exception:
+    from qwafer._errors import InputError
+
+    return InputError(
+        f"{path} is a CSV of Edge-IIoTset, whose columns have their roles: leave out the options of --table"
+    )
 
 
 def _table(table: "DataTable", arguments: argparse.Namespace) -> int:

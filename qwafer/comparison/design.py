@@ -1,17 +1,20 @@
 """What the runs of a sweep repeat, and therefore what a verdict on them can be about."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from qwafer._errors import InputError
 from qwafer.comparison.metrics import undefined_metric
 from qwafer.config import DataConfig
+from qwafer.data.given_folds import FEWEST_FOLDS as GIVEN_FOLDS
 from qwafer.experiment import Experiment
 from qwafer.features import SourceFacts
 from qwafer.training.result import RunResult, Runs
 
 FEWEST_SEEDS = 6
 """Below so many seeds there is no verdict and no interval: they would rest on normality, which so few cannot show."""
+FEWEST_FOLDS = 5
+"""Below so many folds that the data bring there is none either: they leave t fewer than four degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +27,34 @@ class Design:
 
     kind: str
     """`fixed split`: every seed has the same split; `new splits`: each seed draws its own; `folds`: each takes the next
-    fold of a cross-validation."""
+    fold of a cross-validation; `given folds`: the next of those that the data bring, which are never drawn anew."""
     overlap: float
     """The part of the variance of the mean that more seeds do not take away, in units of sigma^2: 0 for a fixed split,
     else `resampling_overlap`."""
     unit: str = "examples"
     """What is split: `examples`, or `lots` as a whole; `examples or lots` where two arms differ in it."""
+    n_folds: int | None = None
+    """Folds that the data bring, for `given folds`: seeds that are equal modulo it test on the same examples."""
+
+    def units(self, seeds: Iterable[int]) -> list[list[int]]:
+        """Return `seeds` in the groups that the test counts: each of its own; by fold where the data bring folds.
+
+        Seeds of one given fold have the same test examples, and nearly the same training examples: their mean is one
+        observation, however many they are.
+        """
+        found: dict[int, list[int]] = {}
+        for seed in seeds:
+            found.setdefault(seed if self.n_folds is None else seed % self.n_folds, []).append(seed)
+        return list(found.values())
 
     @property
     def about(self) -> str:
         """What a verdict is about, as the start of a sentence."""
         if self.kind == "fixed split":
             return "On this one split, over initial values and batches"
+        if self.kind == "given folds":
+            folds = "folds" if self.n_folds is None else f"{self.n_folds} folds"
+            return f"On data like these, over the {folds} that the data bring, initial values and batches"
         return f"On data like these, over splits by {_singular(self.unit)}, initial values and batches"
 
     @property
@@ -43,6 +62,11 @@ class Design:
         """What a verdict does not say."""
         if self.kind == "fixed split":
             return "every run has the same split: what is shown holds for it, and another split may say otherwise"
+        if self.kind == "given folds":
+            return (
+                "the folds share one data set, whose training parts overlap, which the test allows for; seeds of one "
+                "fold are averaged and count once; another source of data may say otherwise"
+            )
         return (
             f"all seeds draw their {self.unit} from one data set, which the test allows for; another source of data "
             "may say otherwise"
@@ -55,6 +79,10 @@ def planned_design(data: DataConfig, facts: SourceFacts | None = None) -> Design
     brought = facts is not None and facts.brings_split
     if brought or data.split_seed is not None or (data.split_by == "time" and data.limit is None):
         return Design("fixed split", 0.0, unit)
+    if data.split_by == "fold":
+        n_folds = None if facts is None else facts.n_folds
+        k = max(n_folds or 0, GIVEN_FOLDS)
+        return Design("given folds", resampling_overlap(1 - 2 / k, 1 / k), unit, n_folds)
     trained = data.trained_fraction
     overlap = resampling_overlap(trained, 1 - trained - data.val_fraction)
     return Design("new splits" if data.n_folds is None else "folds", overlap, unit)
@@ -79,6 +107,14 @@ def check_design(experiment: Experiment) -> None:
             "(python -m qwafer.plan says how many an effect takes), or ask for a description without verdicts "
             "(--descriptive)"
         )
+    for arm, planned in _planned(experiment).items():
+        n = len(planned.units(experiment.seeds))
+        if planned.n_folds is not None and n < FEWEST_FOLDS:
+            raise InputError(
+                f"the seeds of arm {arm} test on {n} fold{'' if n == 1 else 's'}, and a verdict takes at least "
+                f"{FEWEST_FOLDS}: seed s tests on fold s mod {planned.n_folds}; give consecutive seeds, or, where the "
+                "data bring fewer folds, split by group or content, or ask for a description (--descriptive)"
+            )
 
 
 def check_comparable(experiment: Experiment) -> None:
@@ -109,6 +145,17 @@ def check_comparable(experiment: Experiment) -> None:
                 f"`data.limit` in arm {arm} draws other examples for each seed from a split that stays, which no "
                 "verdict allows for: fix what it draws with data.split_seed"
             )
+        if (planned[arm].kind, planned[arm].n_folds) != (
+            planned[base].kind,
+            planned[base].n_folds,
+        ) and "given folds" in (
+            planned[arm].kind,
+            planned[base].kind,
+        ):
+            raise InputError(
+                f"the arms {base} and {arm} cannot be compared: only one of them is split by the folds that the data "
+                "bring, or they bring other folds; give all arms data.split_by = fold, or none"
+            )
         if (planned[arm].kind == "fixed split") != (planned[base].kind == "fixed split"):
             raise InputError(
                 f"the arms {base} and {arm} cannot be compared: one has the same split with every seed, the other a "
@@ -126,6 +173,9 @@ def design_of(experiment: Experiment, runs: Runs) -> Design:
     splits = [_distinct(by_seed) for by_seed in runs.values() if len(by_seed) > 1]
     if not splits:
         return planned
+    if planned.kind == "given folds":
+        _check_folds(planned, runs)
+        return planned
     if all(distinct == 1 for distinct, _ in splits):
         return Design("fixed split", 0.0, planned.unit)
     if any(distinct < count for distinct, count in splits):
@@ -137,6 +187,20 @@ def design_of(experiment: Experiment, runs: Runs) -> Design:
             "the seeds have different splits though the options fix one: the runs are not of one experiment"
         )
     return planned
+
+
+def _check_folds(design: Design, runs: Runs) -> None:
+    """Raise InputError unless seeds have equal splits exactly where they name one fold."""
+    for arm, by_seed in runs.items():
+        first: dict[str, list[int]] = {}
+        for unit in design.units(sorted(by_seed)):
+            for seed in unit:
+                known = first.setdefault(by_seed[seed].digests.split, unit)
+                if known is not unit or by_seed[seed].digests.split != by_seed[unit[0]].digests.split:
+                    raise InputError(
+                        f"seed {seed} of arm {arm} was not split by the fold that it names: the runs are not of one "
+                        "experiment"
+                    )
 
 
 def paired_designs(experiment: Experiment, design: Design) -> dict[str, Design]:

@@ -67,9 +67,12 @@ def simulated_power(
 
     The difference of the arm's seed s is effect + sd (sqrt(overlap) c + e_s) with standard normal c, shared by the
     seeds, and e_s; the other arms differ from the baseline, which they share, by nothing. The verdict is right where
-    it is `better` for effect > 0, `equivalent` for effect = 0.
+    it is `better` for effect > 0, `equivalent` for effect = 0. Where the data bring folds, only folds count: what the
+    initial values add to the spread, and more seeds per fold take away, is not known before.
     """
     from scipy.special import stdtr, stdtrit
+
+    n = len(design.units(range(n)))
 
     rng = np.random.default_rng(seed)
     rows = max(1, n_simulations)

@@ -6,7 +6,8 @@ deviation s (n - 1) and a design of overlap rho (`Design`),
     t = m / (s sqrt(1/n + rho)),  n - 1 degrees of freedom,  m +- t_{1-a/2, n-1} s sqrt(1/n + rho):
 
 Student's paired test where every seed has the same split (rho = 0), a corrected resampled test after Nadeau and Bengio
-(2003) where each draws its own (`resampling_overlap`).
+(2003) where each draws its own (`resampling_overlap`). Where the data bring folds, the n differences are the means of
+the seeds of each fold (`Design.units`).
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from jaxtyping import Float
 from qwafer._arrays import real_array, shaped
 from qwafer._checks import check_interval
 from qwafer._errors import InputError
-from qwafer.comparison.design import FEWEST_SEEDS, Design
+from qwafer.comparison.design import FEWEST_FOLDS, FEWEST_SEEDS, Design
 from qwafer.experiment import MARGIN
 
 ALPHA = 0.05
@@ -157,8 +158,9 @@ class Comparison:
     differences: tuple[float, ...]
     """arm - baseline, one per seed of `seeds`."""
     mean: float | None
+    """Mean over seeds; over the folds that the data bring, where each counts once."""
     sd: float | None
-    """Standard deviation of the differences, with n - 1."""
+    """Standard deviation of the differences, or of their means by fold, with n - 1."""
     pseudomedian: float | None
     """Hodges-Lehmann location of the differences, which single collapsed runs do not move."""
     interval: tuple[float, float] | None
@@ -172,7 +174,8 @@ class Comparison:
     p_holm: float | None
     """The same, Holm-adjusted over all comparisons of the experiment: the verdict rests on it."""
     sign_flip_p: float | None
-    """Two-sided p of the exact sign-flip test of symmetry; it does not decide."""
+    """Two-sided p of the exact sign-flip test of symmetry, which does not decide; None where the differences depend on
+    each other (`Design.overlap`), for it takes them for independent."""
     n_comparisons: int
     """How many comparisons the adjustment counts."""
     design: Design
@@ -188,6 +191,11 @@ class Comparison:
     `collapsed`, `identical`, `no spread`, `no data`."""
     sentence: str
     """The verdict in words, and what it is about."""
+
+    @property
+    def n_units(self) -> int:
+        """What the test counts: the seeds, or the folds that the data bring."""
+        return len(self.design.units(self.seeds))
 
 
 def compare_arms(
@@ -228,13 +236,13 @@ def compare_arms(
     for draft in drafts:
         draft = dataclasses.replace(draft, n_comparisons=max(1, len(p_values)))
         if draft.p is not None and draft.mean is not None and draft.sd is not None:
-            p_holm, level, n = next(adjusted), next(levels), len(draft.seeds)
+            p_holm, level, n = next(adjusted), next(levels), draft.n_units
             interval = paired_t_interval(draft.mean, draft.sd, n, draft.design.overlap, level)
             wide = max(level, equivalence_level(draft.n_comparisons))
             wider = paired_t_interval(draft.mean, draft.sd, n, draft.design.overlap, wide)
             if p_holm > ALPHA or _within(wider, margin):
                 level, interval = wide, wider
-            shown = n >= FEWEST_SEEDS
+            shown = _enough(draft)
             decided = {"p_holm": p_holm, "level": level, "interval": interval}
             draft = dataclasses.replace(draft, **decided if shown else {"p": None})
         verdict, sentence = _judge(draft, higher_is_better)
@@ -249,6 +257,10 @@ def equivalence_level(n_comparisons: int, alpha: float = ALPHA) -> float:
     far the arms lie from 0, so that the arm left with the shortest interval is the one that happens to lie nearest.
     """
     return 1 - 2 * alpha / n_comparisons
+
+
+def _enough(c: Comparison) -> bool:
+    return len(c.seeds) >= FEWEST_SEEDS and (c.design.n_folds is None or c.n_units >= FEWEST_FOLDS)
 
 
 def _within(interval: tuple[float, float], margin: float) -> bool:
@@ -274,9 +286,11 @@ def _describe(
     pairs = {seed: (values[arm].get(seed), values[baseline].get(seed)) for seed in seeds}
     kept = {s: (a, b) for s, (a, b) in pairs.items() if a is not None and b is not None and math.isfinite(a - b)}
     d = np.array([a - b for a, b in kept.values()], np.float64)
-    n = d.size
-    mean = float(np.mean(d)) if n else None
-    sd = float(np.std(d, ddof=1)) if n > 1 else None
+    by_seed = dict(zip(kept, d.tolist(), strict=True))
+    units = np.array([np.mean([by_seed[seed] for seed in unit]) for unit in design.units(kept)], np.float64)
+    n = units.size
+    mean = float(np.mean(units)) if n else None
+    sd = float(np.std(units, ddof=1)) if n > 1 else None
     if sd is not None and mean is not None and sd <= 1e-12 * abs(mean):
         sd = 0.0  # equal differences up to rounding
     sides = {arm: [a for a, _ in kept.values()], baseline: [b for _, b in kept.values()]}
@@ -296,7 +310,7 @@ def _describe(
         level=None,
         p=None if mean is None or sd is None else paired_t_p(mean, sd, n, design.overlap),
         p_holm=None,
-        sign_flip_p=sign_flip_p(d) if n else None,
+        sign_flip_p=sign_flip_p(d) if n and not design.overlap else None,
         n_comparisons=0,
         design=design,
         margin=margin,
@@ -328,11 +342,14 @@ def _judge(c: Comparison, higher_is_better: bool) -> tuple[str, str]:
         )
     planned = n + len(c.dropped_seeds)
     over = f"over {n} seed{'s' if n > 1 else ''}" if planned == n else f"over {n} of {planned} seeds"
+    if c.design.n_folds is not None:
+        over += f" on {c.n_units} fold{'s' if c.n_units > 1 else ''}"
     effect = f"{c.metric} of {c.arm} differs from {c.baseline} by {c.mean:+.4g} {over}"
     if not any(c.differences):
         return "identical", f"{c.metric} of {c.arm} equals {c.baseline} exactly {over}."
-    if n < FEWEST_SEEDS or c.interval is None or c.p_holm is None or c.level is None:
-        return "too few seeds", f"{effect}: too few seeds for a verdict, which takes at least {FEWEST_SEEDS}."
+    if not _enough(c) or c.interval is None or c.p_holm is None or c.level is None:
+        folds = "" if c.design.n_folds is None else f" on at least {FEWEST_FOLDS} folds"
+        return "too few seeds", f"{effect}: too few seeds for a verdict, which takes at least {FEWEST_SEEDS}{folds}."
     if c.sd == 0:
         return (
             "no spread",

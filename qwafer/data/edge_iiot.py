@@ -238,7 +238,10 @@ def _check_columns(path: Path, found: list[str]) -> None:
         complaints.append(f"missing: {', '.join(missing)}")
     if extra:
         complaints.append(f"unknown: {', '.join(extra)}{nearest(extra[0], missing)}")
-    raise InputError(f"{path} has {len(found)} columns, Edge-IIoTset has {len(COLUMNS)}; {'; '.join(complaints)}")
+    other = "; a table of another kind is read by extract --table" if len(missing) > len(COLUMNS) // 2 else ""
+    raise InputError(
+        f"{path} has {len(found)} columns, Edge-IIoTset has {len(COLUMNS)}; {'; '.join(complaints)}{other}"
+    )
 
 
 def _by_distinct(column: Any, convert: Callable[[str], Any]) -> np.ndarray:

@@ -59,6 +59,15 @@ def reader_of(source: str | Path) -> str:
     )
 
 
+def is_edge_iiot(path: str | Path) -> bool:
+    """Return whether `path` is a CSV with the columns of Edge-IIoTset."""
+    from qwafer.data.edge_iiot import COLUMNS
+
+    with check_file(path).open("rb") as file:
+        header = file.readline(1 << 16).decode("utf-8", "replace").strip().lstrip("\ufeff")
+    return set(header.split(",")) >= set(COLUMNS)
+
+
 def read(source: str | Path, reader: str | None = None, *, n: int | None = None, seed: int | None = None) -> Any:
     """Return what the reader makes of `source`; `n` and `seed` go to one that takes them, as `synthetic` does.
 

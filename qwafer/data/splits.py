@@ -82,7 +82,7 @@ def make_split(
     if train_fraction + val_fraction >= 1:
         raise InputError("`train_fraction` + `val_fraction` must be less than 1, so that a test part remains")
     check_choice("by", by, ("content", "group", "time"))
-    labels, ids, content, unit = _units(labels, content_ids, seed, by, groups, times)
+    labels, ids, content, unit = units_of(labels, content_ids, seed, by, groups, times)
     fractions = np.array([train_fraction, val_fraction, 1 - train_fraction - val_fraction])
     n_units = int(unit.max()) + 1
     if n_units < len(PARTS):
@@ -93,7 +93,7 @@ def make_split(
         part_of_unit = _oldest_first(np.asarray(times), unit, n_units, fractions)
     else:
         part_of_unit = _shared_out(labels, unit, fractions, by, np.random.default_rng(key_seed(seed, "split")))
-    return _split(labels, ids, content, part_of_unit[unit], fractions)
+    return split_of(labels, ids, content, part_of_unit[unit], fractions)
 
 
 def make_fold(
@@ -135,7 +135,7 @@ def make_fold(
             f"remain; got {val_fraction}"
         )
     check_choice("by", by, ("content", "group"))
-    labels, ids, content, unit = _units(labels, content_ids, seed, by, groups, None)
+    labels, ids, content, unit = units_of(labels, content_ids, seed, by, groups, None)
     n_units = int(unit.max()) + 1
     if n_units < n_folds:
         raise InputError(f"{n_folds} folds need at least {n_folds} {_UNITS[by]}, got {n_units} in {len(labels)} rows")
@@ -153,7 +153,7 @@ def make_fold(
     part = np.full(len(labels), PARTS.index("test"))
     rng = np.random.default_rng(key_seed(seed, "split"))
     part[rest] = _shared_out(labels[rest], renumbered, fractions[:2] / fractions[:2].sum(), by, rng)[renumbered]
-    return _split(labels, ids, content, part, fractions)
+    return split_of(labels, ids, content, part, fractions)
 
 
 def check_labelled(labels: np.ndarray) -> None:
@@ -162,7 +162,7 @@ def check_labelled(labels: np.ndarray) -> None:
         raise InputError("these examples have no labels: they can be predicted, but not trained on")
 
 
-def _units(
+def units_of(
     labels: np.ndarray,
     content_ids: np.ndarray,
     seed: int,
@@ -197,7 +197,9 @@ def _shared_out(
     return _filled(part, counts[:, -1], len(fractions))
 
 
-def _split(labels: np.ndarray, ids: np.ndarray, content: np.ndarray, part: np.ndarray, fractions: np.ndarray) -> Split:
+def split_of(
+    labels: np.ndarray, ids: np.ndarray, content: np.ndarray, part: np.ndarray, fractions: np.ndarray
+) -> Split:
     """Return the split with the rows of part 0, 1 and 2, its digest and its notes."""
     rows = [np.flatnonzero(part == j) for j in range(len(PARTS))]
     part_of_content = np.zeros(len(ids), dtype=np.int64)

@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, circuit=False)
     options.add_argument("--features", metavar="F.npz", default="synthetic", help="a FeatureSet, or maps (synthetic)")
     options.add_argument("--task", default="multilabel", help="multilabel, any, or a label's name (multilabel)")
-    options.add_argument("--split-by", default="content", help="content, group or time (content)")
+    options.add_argument("--split-by", default="content", help="content, group, time or fold (content)")
     arguments = options.parse_args(argv)
 
     def body() -> object:

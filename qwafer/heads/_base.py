@@ -17,6 +17,7 @@ from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.circuits import Circuit
 from qwafer.engines import Program
+from qwafer.heads._normalization import LENGTH, MEAN, SCALE, normalization, normalized
 from qwafer.heads.size import Stored
 
 
@@ -149,14 +150,15 @@ class Head(eqx.Module):
 
     @shaped(empty=True)
     def standardized(self, features: Real[Array, "batch D"]) -> Float[Array, "batch D"]:
-        """Return (features - mean) / scale in the head's dtype; features as they are where the head does not
-        standardise. Raises InputError for what are not real numbers of shape (batch, D).
+        """Return the features as the head sees them, in its dtype: normalised as `head.normalize` says.
+
+        Raises InputError for what are not real numbers of shape (batch, D).
         """
         features = jnp.asarray(features, self.dtype)
-        if "standardize.mean" not in self.buffers:
-            return features
-        check_shape("features", features, ("batch", self.buffers["standardize.mean"].shape[0]))
-        return (features - self.array("standardize.mean")[None, :]) / self.array("standardize.scale")[None, :]
+        if MEAN in self.buffers:
+            check_shape("features", features, ("batch", self.buffers[MEAN].shape[0]))
+        kept = (MEAN, SCALE, LENGTH)
+        return normalized(features, {name: self.array(name) for name in kept if name in self.buffers})
 
     def layer(self, x: Float[Array, "batch n_in"], name: str) -> Float[Array, "batch n_out"]:
         """Return x W + b with W (n_in, n_out) the array `name`.weight and b (n_out,) the array `name`.bias.
@@ -181,29 +183,30 @@ class HeadInputs:
     dtype: str
     """Precision of the head: that of its circuit, `float32` for a classical head."""
     buffers: dict[str, Array]
-    """The standardisation, for the buffers of the head; empty where it does not standardise."""
+    """The normalisation, for the buffers of the head; empty where it sees features as they are."""
     circuit: Circuit | None = None
     """The circuit, for heads that run one."""
 
     def standardized(self) -> np.ndarray:
         """Return the features (M, D) as the head sees them, float64."""
-        values = self.features.astype(np.float64)
-        if not self.buffers:
-            return values
-        mean, scale = (np.asarray(self.buffers[f"standardize.{name}"], np.float64) for name in ("mean", "scale"))
-        return np.asarray((values - mean[None]) / scale[None])
+        buffers = {name: np.asarray(value, np.float64) for name, value in self.buffers.items()}
+        return np.asarray(normalized(self.features.astype(np.float64), buffers))
 
 
 def head_inputs(
-    features: np.ndarray, n_labels: int, seed: int, circuit: Circuit | None = None, *, standardize: bool = True
+    features: np.ndarray, n_labels: int, seed: int, circuit: Circuit | None = None, *, normalize: str = "standard"
 ) -> HeadInputs:
-    """Return the inputs of a head for training features (M, D), checked; raise InputError for unusable ones."""
+    """Return the inputs of a head for training features (M, D), checked; raise InputError for unusable ones.
+
+    `normalize` is `standard`, `min_max`, `l2` or `raw`; see `head.normalize`.
+    """
     check_positive_int("n_labels", n_labels)
     values = real_array("features", features, ("examples", "D"), finite=True)
     if 0 in values.shape:
         raise InputError(f"`features` must have shape (examples, D) with at least one of each, got {values.shape}")
     dtype = "float32" if circuit is None else circuit.dtype
-    return HeadInputs(values, n_labels, seed, dtype, standardization(values, dtype) if standardize else {}, circuit)
+    buffers = {name: rounded(value, dtype) for name, value in normalization(values, normalize, dtype).items()}
+    return HeadInputs(values, n_labels, seed, dtype, buffers, circuit)
 
 
 def draw(seed: int, name: str, shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> Array:
@@ -219,18 +222,6 @@ def draw(seed: int, name: str, shape: tuple[int, ...], dtype: str, scale: float 
 def rounded(values: Any, dtype: str) -> Array:
     """Return `values` as an array of JAX, rounded by NumPy: JAX would compile a program for each shape to do so."""
     return jnp.asarray(np.asarray(values, dtype))
-
-
-def standardization(features: np.ndarray, dtype: str) -> dict[str, Array]:
-    """Return the mean and standard deviation (D,) of `features` (M, D); a feature without spread has scale 1.
-
-    A spread below the rounding of float32 counts as none: dividing by it would turn rounding errors into features.
-    """
-    values = np.asarray(features, np.float64)
-    mean, scale = values.mean(axis=0), values.std(axis=0)
-    constant = scale <= np.finfo(np.float32).eps * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
-    scale = np.where(constant, 1.0, scale)
-    return {"standardize.mean": rounded(mean, dtype), "standardize.scale": rounded(scale, dtype)}
 
 
 def group_of(name: str) -> str:

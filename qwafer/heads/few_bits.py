@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from qwafer._checks import check_choice, check_interval, check_positive_int, plain_numbers
 from qwafer._errors import InputError
-from qwafer.heads.options import LABEL_OPTIONS, LOOP, WIDTH_OPTIONS, ClassicalOptions
+from qwafer.heads.options import LABEL_OPTIONS, LOOP, NORMALIZATIONS, WIDTH_OPTIONS, ClassicalOptions
 
 if TYPE_CHECKING:
     from qwafer.heads._base import Head, HeadInputs
@@ -24,9 +24,10 @@ MOST_EXPERTS = 256
 class QuantisedOptions(ClassicalOptions):
     """A linear map, or a network of one hidden layer, with few-bit weights; see `QuantisedHead`."""
 
-    standardize: bool = True
-    """Shift and scale each feature by its mean and standard deviation on the training split: 64 stored bits for each
-    feature."""
+    normalize: str = "standard"
+    """How features are normalised, by statistics of the training split: `standard` (mean 0, standard deviation 1),
+    `min_max` (0 to 1), `l2` (each example to length 1, without statistics) or `raw` (as they are). The first
+    two take 64 stored bits for each feature."""
     precision: str = "4"
     """`1`, `2`, `4`, `8` or `16` bits, symmetric, with a scale for each output; `bitnet`: -1, 0, 1 with one scale,
     inputs of 8 bits (arXiv:2402.17764); `qesc`: -1, 0, 1 with a scale for each output, inputs of `activation_bits`,
@@ -53,6 +54,7 @@ class QuantisedOptions(ClassicalOptions):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
+        check_choice("head.normalize", self.normalize, NORMALIZATIONS)
         check_choice("head.precision", self.precision, PRECISIONS)
         if self.hidden is not None:
             check_positive_int("head.hidden", self.hidden, maximum=65_536)
@@ -91,8 +93,9 @@ class QuantisedOptions(ClassicalOptions):
 class MixtureOptions(ClassicalOptions):
     """Quantised experts, of which a router picks some for each example; see `MixtureHead`."""
 
-    standardize: bool = True
-    """Shift and scale each feature by its mean and standard deviation on the training split."""
+    normalize: str = "standard"
+    """How features are normalised, by statistics of the training split: `standard` (mean 0, standard deviation 1),
+    `min_max` (0 to 1), `l2` (each example to length 1, without statistics) or `raw` (as they are)."""
     experts: tuple[str, ...] = PRECISIONS
     """The precision of each expert, as in `QuantisedOptions`; they are trained straight through."""
     hidden: int | None = None
@@ -112,6 +115,7 @@ class MixtureOptions(ClassicalOptions):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
+        check_choice("head.normalize", self.normalize, NORMALIZATIONS)
         if not isinstance(self.experts, tuple) or not 1 <= len(self.experts) <= MOST_EXPERTS:
             raise InputError(f"`head.experts` must be a tuple of 1 to {MOST_EXPERTS} precisions, got {self.experts!r}")
         for precision in self.experts:

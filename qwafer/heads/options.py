@@ -70,6 +70,8 @@ HEADS: Registry[Any] = Registry(
     },
 )
 
+NORMALIZATIONS = ("standard", "min_max", "l2", "raw")
+"""How a head may normalise its features."""
 LABEL_OPTIONS = ("data.source", "data.reader", "data.task")
 """What determines the number of labels."""
 WIDTH_OPTIONS = ("data.source", "data.reader", "data.n_maps", "data.seed", "data.backbone")
@@ -80,8 +82,9 @@ WIDTH_OPTIONS = ("data.source", "data.reader", "data.n_maps", "data.seed", "data
 class QuantumOptions:
     """Projection, circuit, readout: l = alpha (s(x) + bias); see `QuantumHead`."""
 
-    standardize: bool = True
-    """Shift and scale each feature by its mean and standard deviation on the training split."""
+    normalize: str = "standard"
+    """How features are normalised, by statistics of the training split: `standard` (mean 0, standard deviation 1),
+    `min_max` (0 to 1), `l2` (each example to length 1, without statistics) or `raw` (as they are)."""
     projection: str = "linear"
     """`linear` (trained, with bias), `fixed` (a random orthonormal frame, frozen) or `pca` (principal axes of the
     training split, frozen)."""
@@ -118,6 +121,7 @@ class QuantumOptions:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
+        check_choice("head.normalize", self.normalize, NORMALIZATIONS)
         check_choice("head.projection", self.projection, ("linear", "fixed", "pca"))
         check_choice("head.angle_map", self.angle_map, ("tanh", "atan", "linear"))
         check_choice("head.alpha_mode", self.alpha_mode, ("softplus", "direct"))
@@ -172,11 +176,15 @@ class ClassicalOptions:
 class LinearOptions(ClassicalOptions):
     """Logistic regression; see `LinearHead`."""
 
-    standardize: bool = True
-    """Shift and scale each feature by its mean and standard deviation on the training split."""
+    normalize: str = "standard"
+    """How features are normalised, by statistics of the training split: `standard` (mean 0, standard deviation 1),
+    `min_max` (0 to 1), `l2` (each example to length 1, without statistics) or `raw` (as they are)."""
 
     sections: ClassVar[tuple[str, ...]] = LOOP
     determines: ClassVar[Mapping[str, tuple[str, ...]]] = {"initial projection.linear": (*WIDTH_OPTIONS, "data.task")}
+
+    def __post_init__(self) -> None:
+        check_choice("head.normalize", self.normalize, NORMALIZATIONS)
 
     def make(self, inputs: "HeadInputs") -> "Head":
         """Return the untrained `LinearHead`."""
@@ -189,8 +197,9 @@ class LinearOptions(ClassicalOptions):
 class MlpOptions(ClassicalOptions):
     """A network of one hidden layer; see `MlpHead`."""
 
-    standardize: bool = True
-    """Shift and scale each feature by its mean and standard deviation on the training split."""
+    normalize: str = "standard"
+    """How features are normalised, by statistics of the training split: `standard` (mean 0, standard deviation 1),
+    `min_max` (0 to 1), `l2` (each example to length 1, without statistics) or `raw` (as they are)."""
     hidden: int = 256
     """Hidden units."""
     dropout: float = 0.0
@@ -204,6 +213,7 @@ class MlpOptions(ClassicalOptions):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
+        check_choice("head.normalize", self.normalize, NORMALIZATIONS)
         check_interval("head.dropout", self.dropout, 0, 1, open_high=True)
         check_positive_int("head.hidden", self.hidden, maximum=65_536)
 
@@ -220,8 +230,9 @@ class TrigonometricOptions(ClassicalOptions):
     angle `degree` times by a Pauli rotation; see `TrigonometricHead`.
     """
 
-    standardize: bool = True
-    """Shift and scale each feature by its mean and standard deviation on the training split."""
+    normalize: str = "standard"
+    """How features are normalised, by statistics of the training split: `standard` (mean 0, standard deviation 1),
+    `min_max` (0 to 1), `l2` (each example to length 1, without statistics) or `raw` (as they are)."""
     n_angles: int = 4
     """Angles; the inputs of the circuit that it stands for."""
     degree: int = 1
@@ -239,6 +250,7 @@ class TrigonometricOptions(ClassicalOptions):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
+        check_choice("head.normalize", self.normalize, NORMALIZATIONS)
         check_positive_int("head.n_angles", self.n_angles, maximum=4096)
         check_positive_int("head.degree", self.degree, maximum=4096)
         if self.n_angles**2 * self.degree**2 > 65_536:

@@ -110,8 +110,10 @@ def _verdicts(summary: Summary) -> list[Block]:
 
 
 def _comparison_table(summary: Summary) -> list[Block]:
+    flips = any(c.sign_flip_p is not None for c in summary.comparisons)
     header = (
-        *("difference", "seeds", "mean", "sd", "p", "pseudomedian", "p (sign flips)"),
+        *("difference", "seeds", "mean", "sd", "p", "pseudomedian"),
+        *(("p (sign flips)",) if flips else ()),
         "over test examples, 95%",
     )
     rows = []
@@ -125,7 +127,7 @@ def _comparison_table(summary: Summary) -> list[Block]:
                 format_number(c.sd, 3),
                 format_p(c.p),
                 format_difference(c.pseudomedian),
-                format_p(c.sign_flip_p),
+                *((format_p(c.sign_flip_p),) if flips else ()),
                 MISSING if examples is None else format_interval(examples.low, examples.high),
             )
         )
@@ -251,11 +253,21 @@ def _reading(summary: Summary) -> list[Block]:
         if n > 1
         else "With a single comparison Holm's adjustment changes nothing. "
     )
+    folds = (
+        ""
+        if design.kind != "given folds"
+        else "n counts folds: the differences of the seeds of a fold are averaged first; "
+    )
     overlap = (
         f"rho = {design.overlap:.3g} allows for seeds that draw their training and test {design.unit} from one set "
         "(corrected resampled test after Nadeau and Bengio 2003)"
         if design.overlap
         else "rho = 0, as all seeds share one split"
+    )
+    flips = (
+        ""
+        if design.overlap  # it takes the differences for independent
+        else "**Sign flips**: exact test of symmetry, which does not decide. "
     )
     units = {found.unit for found in summary.examples.values()}
     examples = (
@@ -272,12 +284,13 @@ def _reading(summary: Summary) -> list[Block]:
     )
     text = (
         "Runs of one seed are paired: difference = arm - baseline, seed by seed. **p**: t test of the mean difference, "
-        f"t = mean / (sd sqrt(1/n + rho)) with n - 1 degrees of freedom; {overlap}. {holm}**Verdict**: equivalent "
-        f"where the interval lies within the margin of {margin:g}; else better or worse where p is at most {ALPHA}; "
+        f"t = mean / (sd sqrt(1/n + rho)) with n - 1 degrees of freedom; {folds}{overlap}. {holm}"
+        f"**Verdict**: equivalent where the interval lies within the margin of {margin:g}; "
+        f"else better or worse where p is at most {ALPHA}; "
         "else undecided, which is not equal. There is no verdict from fewer than six seeds, from runs that had not "
         "converged, or where single runs collapsed. **Pseudomedian**: Hodges-Lehmann location, which single runs do "
         "not move. "
-        f"**Sign flips**: exact test of symmetry, which does not decide. {examples}{detectable}The test split was read "
+        f"{flips}{examples}{detectable}The test split was read "
         "once per run; validation chose the checkpoint and the thresholds. Each run's own record is in "
         "`runs/ARM/seed-S.json`, all numbers of this page in `summary.json`, durations in `timings.json`; "
         "docs/statistics.md has the formulas and how often they err."

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from qwafer.comparison.design import FEWEST_SEEDS
+from qwafer.comparison.design import FEWEST_FOLDS, FEWEST_SEEDS
 from qwafer.comparison.statistics import Comparison
 from qwafer.comparison.summary import Summary
 from qwafer.reports.document import Paragraph
@@ -44,7 +44,7 @@ def no_verdicts(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 _WHY = {
-    "too few seeds": f": a verdict takes at least {FEWEST_SEEDS} seeds",
+    "too few seeds": f": a verdict takes at least {FEWEST_SEEDS} seeds, on {FEWEST_FOLDS} folds if the data bring some",
     "not converged": ": training ended before it had converged; train longer (training.epochs, training.max_doublings)",
     "collapsed": ": a mean describes neither kind of run; the pseudomedian is not moved by single runs",
     "no spread": ": every seed has the same difference, so that there is nothing to test it against",

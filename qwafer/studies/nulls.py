@@ -17,7 +17,7 @@ from qwafer.comparison.summary import Summary
 from qwafer.config import RunConfig
 from qwafer.execution import Executor, Job, LocalProcesses, OnProgress, Tally, run_all
 from qwafer.experiment import MARGIN, Experiment
-from qwafer.features import FeatureSet, SourceFacts
+from qwafer.features import FeatureSet, facts_of
 from qwafer.heads import LinearOptions, MlpOptions, QuantumOptions, TrigonometricOptions
 from qwafer.overrides import effective_options
 from qwafer.probes.data.held import without_test
@@ -69,7 +69,7 @@ def null_experiment(
     """
     if not isinstance(config.head, QuantumOptions):
         raise InputError(f"`head.name` must be quantum to have nulls, got {config.name('head')}")
-    facts = SourceFacts("features", data.split is not None)
+    facts = facts_of(data)
     arms = {HEAD: config}
     for name, null in _nulls(config, data, seeds[0]).items():
         if effective_options(null, facts) not in [effective_options(arm, facts) for arm in arms.values()]:
@@ -185,7 +185,7 @@ def _nulls(config: RunConfig, data: FeatureSet, seed: int) -> dict[str, RunConfi
     spec, head = config.circuit.circuit(n_labels), config.head
     hidden = max(1, round((trained - n_labels) / (n_features + 1 + n_labels)))
     angles = TrigonometricOptions(
-        standardize=head.standardize,
+        normalize=head.normalize,
         n_angles=spec.n_inputs,
         degree=max(1, math.ceil(uses(spec, INPUTS) or 1)),
         angle_map=head.angle_map,
@@ -196,9 +196,9 @@ def _nulls(config: RunConfig, data: FeatureSet, seed: int) -> dict[str, RunConfi
         "frozen_random": dataclasses.replace(
             config, head=dataclasses.replace(head, init_scale=float(np.pi)), training=random
         ),
-        "linear": _classical(config, LinearOptions(head.standardize)),
+        "linear": _classical(config, LinearOptions(head.normalize)),
         "trigonometric": _classical(config, angles),
-        "mlp": _classical(config, MlpOptions(head.standardize, hidden)),
+        "mlp": _classical(config, MlpOptions(head.normalize, hidden)),
     }
     if isinstance(config.circuit, LayeredOptions):
         circuit = dataclasses.replace(config.circuit, ansatz="separable", entanglement=NATIVE)

@@ -9,7 +9,8 @@ import numpy as np
 from qwafer._errors import InputError
 from qwafer._io import digest, hash_texts, key_seed
 from qwafer.config import DataConfig, RunConfig
-from qwafer.data import Split, WaferMaps, make_fold, make_split
+from qwafer.data import Split, WaferMaps, make_fold, make_given_fold, make_split
+from qwafer.data.given_folds import fold_names
 from qwafer.data.source import SYNTHETIC
 from qwafer.data.splits import PARTS
 from qwafer.data.synthetic import CANNOT_SHOW
@@ -66,24 +67,29 @@ def prepare(config: RunConfig, data: FeatureSet, seed: int) -> Prepared:
     """Return `data` limited, split and under its task, as `config.data` says.
 
     The split is drawn before the task is applied, so that runs of one seed share it whatever their tasks. Its seed is
-    `config.data.split_seed`, or the run's; with `config.data.n_folds` the run's seed names a fold, and the limit is
-    drawn once per partition. A split that came with the data is kept: features such as category codes may rest on it.
-    Raises InputError where it meets folds, or where the training split of a binary task has one class only.
+    `config.data.split_seed`, or the run's; with `config.data.n_folds`, and by the folds of the data, it names a fold,
+    and the limit is drawn once per partition. A split that came with the data is kept: features such as category codes
+    may rest on it.
+
+    Raises InputError where such a split meets folds, for a split by fold of data without folds, or where the training
+    split of a binary task has one class only.
     """
     check_feature_set(data)
     source_digest, by_group = data.digest(), data.split is None and config.data.split_by == "group"
     n_folds = config.data.n_folds
     split_seed = seed if config.data.split_seed is None else config.data.split_seed
-    limit_seed = split_seed if n_folds is None else seed // n_folds
     notes: tuple[str, ...] = ()
+    folds = None if data.folds is None else fold_names(data.folds)
     if config.data.limit is not None and config.data.limit < len(data):
-        rng = np.random.default_rng(key_seed(limit_seed, "limit"))
+        rng = np.random.default_rng(key_seed(config.data.limit_seed(seed), "limit"))
         data = data.take(np.sort(rng.choice(len(data), config.data.limit, replace=False)))
     if data.split is not None:
         if n_folds is not None:
             raise InputError("`data.n_folds` cannot be used: the source of the data brings its own split")
         split = _given(data)
         notes = ("the split is the one that came with the data: it is the same for every seed",)
+    elif config.data.split_by == "fold":
+        split = make_given_fold(data.labels, data.content_ids, data.folds, seed=split_seed, names=folds)
     elif n_folds is not None:
         split = make_fold(
             data.labels,
@@ -140,6 +146,11 @@ def _data_notes(data: FeatureSet, split: Split) -> tuple[str, ...]:
         notes.append(
             "the data have lots, and the test split has maps of lots of which training holds wafers, too: the score on "
             "new lots may be lower, which data.split_by = group shows"
+        )
+    if data.folds is not None and np.isin(data.folds[split.test], data.folds[split.train]).any():
+        notes.append(
+            "the data bring folds of their own, and the split does not keep to them: what they keep apart, such as "
+            "clips of one recording, may stand on both sides, which data.split_by = fold prevents"
         )
     source = data.provenance.get("data")
     if isinstance(source, dict) and str(source.get("source", "")).startswith("synthetic ("):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def make_head(config: RunConfig, train_features: np.ndarray, n_labels: int, seed: int) -> "Head":
     """Return the untrained head that `config.head` and `config.circuit` describe.
 
-    `train_features` (M, D) are those of the training split alone: they give the standardisation and the principal
+    `train_features` (M, D) are those of the training split alone: they give the normalisation and the principal
     axes. Classical heads are float32; a quantum head has the dtype of its circuit. Raises InputError where the parts
     do not fit together.
     """
@@ -28,8 +28,8 @@ def make_head(config: RunConfig, train_features: np.ndarray, n_labels: int, seed
     circuit = None if config.circuit is None else config.circuit.circuit(n_labels)
     if circuit is not None:
         check_x64(circuit.dtype)
-    standardize = getattr(config.head, "standardize", True)
-    head: Head = config.head.make(head_inputs(train_features, n_labels, seed, circuit, standardize=standardize))
+    normalize = getattr(config.head, "normalize", "standard")
+    head: Head = config.head.make(head_inputs(train_features, n_labels, seed, circuit, normalize=normalize))
     return head
 
 

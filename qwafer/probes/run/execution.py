@@ -6,7 +6,7 @@ from qwafer.config import RunConfig
 from qwafer.features import FeatureSet
 from qwafer.probes.report import Report
 from qwafer.probes.run import claims, inputs
-from qwafer.probes.run.model import Model, Statistics, why_not
+from qwafer.probes.run.model import Model, normalizer, why_not
 from qwafer.probes.run.replay import STEPS, replay
 from qwafer.training import RunResult, prepare
 from qwafer.training._trace import first_steps
@@ -34,7 +34,7 @@ def probe_claims(run: RunResult, data: FeatureSet) -> list[Report]:
     if reason is None and run.predictor is not None:
         head = run.predictor.head
         arrays = {name: np.asarray(value, np.float64) for name, value in {**head.params, **head.buffers}.items()}
-    own = Statistics.of(train_features) if getattr(config.head, "standardize", False) else np.asarray
+    own = normalizer(config, train_features)
     reports.append(claims.scores(run, config, features, arrays, own))
     if run.predictor is not None:
         chosen = np.unique(np.linspace(0, len(split.train) - 1, MOST_TRAINED).astype(int))

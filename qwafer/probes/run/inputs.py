@@ -8,7 +8,7 @@ from qwafer.config import RunConfig
 from qwafer.data import Split
 from qwafer.features import FeatureSet
 from qwafer.probes.report import Report
-from qwafer.probes.run.model import Arrays, Statistics
+from qwafer.probes.run.model import STATISTICS, Arrays, Statistics, normalizer
 from qwafer.probes.run.replay import planned
 from qwafer.training import RunResult, prepare
 
@@ -27,6 +27,8 @@ def limited(config: RunConfig, data: FeatureSet, seed: int) -> np.ndarray:
         return np.arange(len(data))
     own = seed if options.split_seed is None else options.split_seed
     drawn = own if options.n_folds is None else seed // options.n_folds
+    if options.split_by == "fold":  # folds are of one set
+        drawn = 0
     rng = np.random.default_rng(key_seed(drawn, "limit"))
     return np.asarray(np.sort(rng.choice(len(data), options.limit, replace=False)))
 
@@ -126,6 +128,8 @@ def split_faults(config: RunConfig, data: FeatureSet, seed: int, split: Split) -
     parts = {name: getattr(split, name) for name in ("train", "val", "test")}
     content = np.unique(data.content_ids[rows], return_inverse=True)[1]
     unit = content
+    if options.split_by == "fold":
+        return _fold_faults(data.folds, rows, parts)
     if options.split_by == "group":
         if data.groups is None:
             return ["the split is by lot, and the data have no lots"]
@@ -158,6 +162,20 @@ def split_faults(config: RunConfig, data: FeatureSet, seed: int, split: Split) -
     return faults
 
 
+def _fold_faults(folds: np.ndarray | None, rows: np.ndarray, parts: dict[str, np.ndarray]) -> list[str]:
+    if folds is None:
+        return ["the split is by fold, and the data have no folds"]
+    found = {name: set(folds[rows][part].tolist()) for name, part in parts.items()}
+    faults = [
+        f"the split is by fold, and {name} has examples of {len(found[name])} folds"
+        for name in ("val", "test")
+        if len(found[name]) != 1
+    ]
+    pairs = (("train", "val"), ("train", "test"), ("val", "test"))
+    shared = [f"the split is by fold, and {a} and {b} share one" for a, b in pairs if found[a] & found[b]]
+    return [*faults, *shared]
+
+
 def split_as_stated(config: RunConfig, data: FeatureSet, seed: int, split: Split) -> Report:
     """Report whether `split` is as the options state, for `data` before limit and task; see `split_faults`."""
     faults = [*split_faults(config, data, seed, split), *seed_faults(config, data, seed, split)]
@@ -184,6 +202,9 @@ def seed_faults(config: RunConfig, data: FeatureSet, seed: int, split: Split) ->
     options = config.data
     if data.split is not None or options.split_by == "time" or options.split_seed is not None:
         return []
+    if options.split_by == "fold":
+        shared = len(np.intersect1d(split.test, prepare(config, data, seed + 1).split.test))
+        return [f"{shared} rows are tested by two folds"] if shared else []
     names = data.content_ids if options.split_by == "content" else data.groups
     if names is None or len(np.unique(names)) < FEW_UNITS or len(split.test) < 2:
         return []
@@ -206,17 +227,18 @@ def seed_faults(config: RunConfig, data: FeatureSet, seed: int, split: Split) ->
 
 def preprocessing(config: RunConfig, train: np.ndarray, arrays: Arrays) -> Report:
     """Report whether the frozen arrays of the head come from the training features (M, D) alone."""
-    faults, own = [], Statistics.of(train)
+    faults, how = [], getattr(config.head, "normalize", "raw")
     if "standardize.mean" in arrays:
+        own = STATISTICS.get(how, Statistics.of)(train)
         shift = np.abs(arrays["standardize.mean"] - own.mean) / own.scale
         ratio = np.abs(arrays["standardize.scale"] / own.scale - 1)
         off = max(float(shift.max()), float(ratio.max()))
         if not off <= STATISTICS_TOLERANCE:
-            faults.append(f"the standardisation is off by {off:.2g} standard deviations from that of the training rows")
-    elif getattr(config.head, "standardize", False):
-        faults.append("head.standardize is true, and the head does not standardise")
+            faults.append(f"the normalisation is off by {off:.2g} standard deviations from that of the training rows")
+    elif how in STATISTICS:
+        faults.append(f"head.normalize is {how}, and the head does not shift and scale")
     projection = getattr(config.head, "projection", "linear")
-    x = own(train) if getattr(config.head, "standardize", False) else train.astype(np.float64)
+    x = normalizer(config, train)(train)
     if projection == "pca":
         weight, bias = arrays["projection.weight"], arrays["projection.bias"]
         z = x @ weight + bias
@@ -237,9 +259,9 @@ def preprocessing(config: RunConfig, train: np.ndarray, arrays: Arrays) -> Repor
         name="preprocessing",
         question="Do the statistics of the preprocessing come from the training rows alone?",
         verdict="fail" if faults else "pass",
-        headline="; ".join(faults) or f"standardisation and projection ({projection}) are those of {len(train)} rows",
+        headline="; ".join(faults) or f"normalisation and projection ({projection}) are those of {len(train)} rows",
         numbers={"faults": faults},
         tolerance=f"fail: off by {STATISTICS_TOLERANCE} standard deviations",
         meaning="Validation and test examples shaped the features: their scores are not those of unseen examples.",
-        remedy="Fit standardisation and projection on `Prepared.part('train')` alone.",
+        remedy="Fit normalisation and projection on `Prepared.part('train')` alone.",
     )

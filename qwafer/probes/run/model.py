@@ -26,6 +26,9 @@ STEP = 1e-4
 """Step of central differences, radians: their error is of the order of its square."""
 
 
+TINY = np.finfo(np.float32).tiny
+
+
 def why_not(config: RunConfig, n_labels: int) -> str | None:
     """Return why head, circuit, engine or loss of `config` cannot be executed again, as a clause; None if they can."""
     if type(config.head) not in (QuantumOptions, LinearOptions, MlpOptions):
@@ -61,12 +64,40 @@ class Statistics:
         wide = features.astype(np.float64)
         mean = wide.sum(axis=0) / len(wide)
         scale = np.sqrt(((wide - mean) ** 2).sum(axis=0) / len(wide))
-        flat = scale <= np.finfo(np.float32).eps * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
+        flat = scale <= np.finfo(np.float32).eps * np.maximum(np.abs(mean), TINY)
         return cls(mean, np.where(flat, 1.0, scale))
+
+    @classmethod
+    def of_range(cls, features: np.ndarray) -> "Statistics":
+        """Return those that map training features (M, D) to 0 to 1; a feature without spread has scale 1."""
+        low, high = (edge(features.astype(np.float64), axis=0) for edge in (np.min, np.max))
+        flat = high - low <= np.finfo(np.float32).eps * np.maximum(np.abs([low, high]).max(axis=0), TINY)
+        return cls(low, np.where(flat, 1.0, high - low))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Return (features - mean) / scale."""
         return (features.astype(np.float64) - self.mean) / self.scale
+
+
+def normalizer(config: RunConfig, train: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what the head of `config` makes of features (N, D) before its first layer, by training features (M, D)."""
+    how = getattr(config.head, "normalize", "raw")
+    if how in STATISTICS:
+        return STATISTICS[how](train)
+    return _of_length_one if how == "l2" else lambda features: features.astype(np.float64)
+
+
+def _of_length_one(features: np.ndarray) -> np.ndarray:
+    wide = features.astype(np.float64)
+    length = np.linalg.norm(wide, axis=1, keepdims=True)
+    return np.asarray(wide / np.where(length == 0, 1.0, length))
+
+
+STATISTICS: Mapping[str, Callable[[np.ndarray], Statistics]] = {
+    "standard": Statistics.of,
+    "min_max": Statistics.of_range,
+}
+"""Ways to normalise by statistics."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from qwafer._io import digest, key_seed
 from qwafer.config import RunConfig, TrainingConfig
 from qwafer.objective import SamplingConfig
 from qwafer.probes.report import Report
-from qwafer.probes.run.model import Model, OwnLoss, Statistics
+from qwafer.probes.run.model import Model, OwnLoss, normalizer
 from qwafer.training import RunResult
 from qwafer.training._trace import Step, Trace
 
@@ -35,7 +35,7 @@ def replay(run: RunResult, config: RunConfig, features: np.ndarray, labels: np.n
     step is computed anew from the parameters before it.
     """
     steps, buffers, seed = trace.steps, trace.buffers, run.seed
-    x = Statistics.of(features)(features) if config.head.standardize else features.astype(np.float64)
+    x = normalizer(config, features)(features)
     model, loss = Model(config, labels.shape[1]), OwnLoss(config.objective, labels)
     plans = {step.epoch: planned(config, labels[:, 0], seed, step.epoch) for step in steps}
     per_epoch = len(next(iter(plans.values()))[0]) if plans else 0
