@@ -1,4 +1,4 @@
-"""ONNX graphs of trained models, their INT8 form, and ONNX Runtime, in which both run. Needs the extra `qwafer[onnx]`."""
+"""ONNX graphs of trained models, their INT8 form, and ONNX Runtime, in which both run; needs the extra `onnx`."""
 
 from typing import TYPE_CHECKING
 

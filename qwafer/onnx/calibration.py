@@ -40,8 +40,17 @@ def split_of_run(model: Model, maps: WaferMaps, split: np.ndarray | None = None)
     if split is None and model.backbone.split is not None:
         split = model.backbone.split(np.asarray(maps.content_ids))
     rows = np.arange(len(maps), dtype=np.float32)[:, None]
-    facts = {"groups": maps.groups, "times": maps.times, "exclusive": maps.exclusive, "split": split}
-    data = FeatureSet(rows, maps.labels, maps.label_names, maps.content_ids, {"backbone": "rows"}, **facts)
+    data = FeatureSet(
+        rows,
+        maps.labels,
+        maps.label_names,
+        maps.content_ids,
+        {"backbone": "rows"},
+        groups=maps.groups,
+        times=maps.times,
+        exclusive=maps.exclusive,
+        split=split,
+    )
     run = model.provenance["run"]
     prepared = prepare(model.head.config, data, run["seed"])
     if prepared.split.digest != run["digests"]["split"]:
@@ -76,7 +85,9 @@ def calibration_rows(prepared: Prepared, part: str, n: int, seed: int) -> tuple[
     kinds, members = np.unique(prepared.data.labels[places], axis=0, return_inverse=True)
     counts = shares(np.bincount(members.reshape(-1), minlength=len(kinds)), n)
     rng = np.random.default_rng(key_seed(seed, "int8/calibration"))
-    chosen = [rng.choice(np.flatnonzero(members.reshape(-1) == kind), count, False) for kind, count in enumerate(counts)]
+    chosen = [
+        rng.choice(np.flatnonzero(members.reshape(-1) == kind), count, False) for kind, count in enumerate(counts)
+    ]
     taken = np.sort(np.concatenate(chosen))
     record = Calibration(part, n, int((counts > 0).sum()), len(kinds), seed, digest(ids[taken]))
     return np.sort(prepared.data.features[places[taken], 0].astype(np.int64)), record

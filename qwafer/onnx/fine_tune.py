@@ -1,5 +1,6 @@
 """Quantisation-aware fine-tuning: the weights move, with the ranges of activations as they were calibrated."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 
 from qwafer._io import key_seed
+from qwafer._process import compiler_options
 from qwafer.execution.job import OnProgress, Progress
 from qwafer.networks.wafercnn import augmented
 from qwafer.objective import make_objective
@@ -71,7 +73,7 @@ def fine_tune(
     optimizer = optax.adam(optax.cosine_onecycle_schedule(max(steps, 2), options.learning_rate, pct_start=0.1))
     moments = optimizer.init(weights)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def step(weights: Any, moments: Any, batch: Any, labels: Any) -> tuple[Any, Any]:
         def value(weights: Any) -> Any:
             return loss(forward.logits(batch, forward.quantised(weights)), labels, jnp.ones(len(labels), jnp.float32))
@@ -114,7 +116,7 @@ def _validation(forward: Forward, prepared: Prepared, images: Loader, loss: Any,
     places: Sequence[np.ndarray] = np.array_split(np.arange(len(rows)), -(-len(rows) // size))
     longest = max(map(len, places))
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def part(weights: Any, batch: Any, labels: Any, counted: Any) -> Any:
         return loss(forward.logits(batch, forward.quantised(weights)), labels, counted)
 

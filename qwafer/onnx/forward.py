@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from qwafer._errors import CapabilityError
+from qwafer.backbones.layers import shifted_products
 from qwafer.onnx.packages import onnx
 from qwafer.onnx.write import IMAGES, LOGITS
 
@@ -116,14 +117,16 @@ def _dequantize(_: Mapping[str, Any], codes: Any, scale: Any, zero: Any) -> Any:
 
 
 def _conv(said: Mapping[str, Any], x: Any, kernel: Any, bias: Any) -> Any:
-    pads = said["pads"]
+    pads, kernel = said["pads"], jnp.asarray(kernel)
+    if said["group"] > 1:  # depthwise, which XLA's own convolution takes ten times as long for on a CPU
+        moved = shifted_products(jnp.moveaxis(x, 1, 3), jnp.transpose(kernel, (2, 3, 1, 0)), said["strides"][0])
+        return jnp.moveaxis(moved, 3, 1) + jnp.asarray(bias)[None, :, None, None]
     y = lax.conv_general_dilated(
         x,
-        jnp.asarray(kernel),
+        kernel,
         said["strides"],
         [(pads[0], pads[2]), (pads[1], pads[3])],
         dimension_numbers=("NCHW", "OIHW", "NCHW"),
-        feature_group_count=said["group"],
         preferred_element_type=jnp.float32,
     )
     return y + jnp.asarray(bias)[None, :, None, None]

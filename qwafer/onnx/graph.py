@@ -16,10 +16,12 @@ IR_VERSION = 9
 class Graph:
     """Nodes and constants of a graph with one input and one output, each named after the layer that it belongs to.
 
-    Values are NCHW, weights float32 in JAX's layouts: a kernel is (height, width, in / groups, out), a matrix (in, out).
+    Values are NCHW, weights float32 in JAX's layouts: a kernel is (height, width, in / groups, out), a matrix
+    (in, out).
 
-    With `integer` the same function is written in operators that ONNX Runtime has 8-bit kernels for: HardSigmoid becomes
-    a sum and a Clip, which saturation does for nothing, and its factor 1 / 6 goes into the weights of the next layer.
+    With `integer` the same function is written in operators for which ONNX Runtime has 8-bit kernels: HardSigmoid
+    becomes a sum and a Clip, which the saturation of codes does, and its factor 1 / 6 goes into the weights of the next
+    layer.
     """
 
     def __init__(self, name: str, *, integer: bool = False) -> None:
@@ -36,7 +38,7 @@ class Graph:
 
     def constant(self, name: str, array: Any) -> str:
         """Add an array, as it is, and return its name."""
-        self._constants[name] = np.ascontiguousarray(array)
+        self._constants[name] = np.array(array, order="C")
         return name
 
     def conv(self, x: str, name: str, layer: Mapping[str, Any], stride: int = 1, groups: int = 1) -> str:
@@ -44,14 +46,16 @@ class Graph:
         kernel = np.asarray(layer["kernel"], np.float32)
         kernel = kernel.T[:, :, None, None] if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
         size, edge = kernel.shape[2], kernel.shape[2] // 2
-        constants = self._weights(name, kernel * self._owed(x), layer["bias"])
+        constants = self._weights(name, kernel * np.float32(self._owed(x)), layer["bias"])
         shape = {"kernel_shape": [size, size], "pads": [edge] * 4, "strides": [stride, stride]}
         return self.node("Conv", name, x, *constants, group=groups, **shape)
 
     def dense(self, x: str, name: str, layer: Mapping[str, Any]) -> str:
         """Add x W + b with `kernel` (in, out) and `bias` of `layer`, stored as (out, in): a row per output."""
         kernel = np.asarray(layer["kernel"], np.float32).T
-        return self.node("Gemm", name, x, *self._weights(name, kernel * self._owed(x), layer["bias"]), transB=1)
+        return self.node(
+            "Gemm", name, x, *self._weights(name, kernel * np.float32(self._owed(x)), layer["bias"]), transB=1
+        )
 
     def relu(self, x: str) -> str:
         """Add max(x, 0)."""
@@ -106,9 +110,9 @@ class Graph:
         self._factors[x] = factor
         return x
 
-    def _owed(self, x: str) -> np.float32:
+    def _owed(self, x: str) -> float:
         """Return what `x` is still to be multiplied by, which the next layer's weights do."""
-        return np.float32(self._factors.get(x, 1))
+        return self._factors.get(x, 1.0)
 
     def _weights(self, name: str, kernel: np.ndarray, bias: Any) -> tuple[str, str]:
         bias = np.asarray(bias, np.float32)

@@ -73,7 +73,9 @@ def head_layers(name: str, head: Any) -> list[dict[str, np.ndarray]]:
     layers = {"linear": ("projection.linear",), "mlp": ("projection.hidden", "projection.output")}.get(name)
     if layers is None:
         raise CapabilityError(f"head {name} cannot be written as an ONNX graph: take linear or mlp")
-    found = [{part: np.asarray(head.array(f"{layer}.{part}"), np.float64) for part in ("weight", "bias")} for layer in layers]
+    found = [
+        {part: np.asarray(head.array(f"{layer}.{part}"), np.float64) for part in ("weight", "bias")} for layer in layers
+    ]
     first = found[0]
     if "standardize.mean" in head.buffers:
         mean, scale = (np.asarray(head.buffers[f"standardize.{part}"], np.float64) for part in ("mean", "scale"))

@@ -32,7 +32,9 @@ class Int8Options:
         plain_numbers(self)
         check_positive_int("calibration_maps", self.calibration_maps, minimum=100, maximum=1000)
         if self.calibrate_on == "test":
-            raise InputError("`calibrate_on` must not be test: ranges fitted on the test split would leak it; use train")
+            raise InputError(
+                "`calibrate_on` must not be test: ranges fitted on the test split would leak it; use train"
+            )
         check_choice("calibrate_on", self.calibrate_on, ("train", "val"))
         check_positive_int("fine_tune_epochs", self.fine_tune_epochs, minimum=0, maximum=1_000_000)
         check_interval("learning_rate", self.learning_rate, 0, 1, open_low=True)

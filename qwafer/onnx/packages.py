@@ -20,4 +20,6 @@ def _optional(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise CapabilityError(f"ONNX graphs need the package {name}, which is not here: install qwafer[onnx]") from error
+        raise CapabilityError(
+            f"ONNX graphs need the package {name}, which is not here: install qwafer[onnx]"
+        ) from error

@@ -11,17 +11,18 @@ import numpy as np
 
 from qwafer._checks import check_path
 from qwafer._errors import InputError
+from qwafer._process import compiler_options
 from qwafer._records import save_record
 from qwafer.data import WaferMaps
 from qwafer.evaluation import bca_metric_differences
 from qwafer.execution.job import OnProgress
 from qwafer.model import Model
-from qwafer.onnx.calibration import calibration_rows, rows_of, split_of_run
+from qwafer.onnx.calibration import Calibration, calibration_rows, rows_of, split_of_run
 from qwafer.onnx.fine_tune import FineTuning, Loader, fine_tune
 from qwafer.onnx.forward import Forward
 from qwafer.onnx.options import Int8Options
 from qwafer.onnx.packages import onnx, onnxruntime
-from qwafer.onnx.post_training import post_training
+from qwafer.onnx.post_training import finished, post_training
 from qwafer.onnx.report import Agreement, Int8Report, Variant
 from qwafer.onnx.runtime import OnnxModel, latencies, save, session, with_thresholds
 from qwafer.onnx.write import model_graph, network_of
@@ -29,8 +30,8 @@ from qwafer.training import Prepared
 from qwafer.training._environment import environment
 from qwafer.training._judge import Judgement, judge
 
-FILES = {"float32": "float32.onnx", "int8": "int8.onnx", "int8 fine-tuned": "int8-fine-tuned.onnx"}
-"""The files that `quantise` writes, by variant."""
+AGAINST = {"float32": None, "int8": "float32", "float32 fine-tuned": "float32", "int8 fine-tuned": "float32 fine-tuned"}
+"""What each variant is compared with: INT8 with the float32 network of as much training."""
 REPORT = "int8.json"
 INTEGER = {"QLinearConv": "Conv", "QGemm": "Gemm"}
 """Operators of ONNX Runtime that compute in 8 bits, and what they stand for."""
@@ -51,10 +52,11 @@ def quantise(
 
     Weights become int8 with a scale per output channel, activations uint8 with a range per tensor: from maps of the
     training or validation split, never test, recorded by digest. With `fine_tune_epochs` the weights are trained on
-    with the rounding in place, and the epoch of the smallest validation loss is kept. Every file is judged as any run
+    with the rounding in place, and so is float32 without it, as the control: what the further training does is not what
+    quantisation does. The epoch of the smallest validation loss is kept. Every file is judged as any run
     is, from its own logits as ONNX Runtime computes them: thresholds from validation, then the test split, once, at
-    the end. The folder gets `float32.onnx`, `int8.onnx`, `int8-fine-tuned.onnx` where asked, which `OnnxModel.load`
-    reads, and the report, `int8.json`. Existing files of these names are replaced.
+    the end. The folder gets `float32.onnx` and `int8.onnx`, `float32-fine-tuned.onnx` and `int8-fine-tuned.onnx` where
+    asked, which `OnnxModel.load` reads, and the report, `int8.json`. Existing files of these names are replaced.
 
     Args:
         model: a model with the backbone `wafercnn` or `mobilenet_v3_small`, and the head `linear` or `mlp`.
@@ -82,11 +84,12 @@ def quantise(
     images = _loader(model, maps)
     integer = model_graph(model, integer=True)
     graphs = {"float32": graph, "int8": post_training(integer, _in_chunks(images, rows))}
-    tuning: FineTuning | None = None
-    if options.fine_tune_epochs:
+    tuning: dict[str, FineTuning] = {}
+    for name, start in (("float32", graph), ("int8", integer)) if options.fine_tune_epochs else ():
+        tuned = f"{name} fine-tuned"
         objective = model.head.config.objective
-        tuned, tuning = fine_tune(graphs["int8"], integer, prepared, images, objective, options, progress)
-        graphs["int8 fine-tuned"] = tuned
+        graphs[tuned], tuning[tuned] = fine_tune(graphs[name], start, prepared, images, objective, options, progress)
+    graphs = {name: finished(graph) if name.startswith("int8") else graph for name, graph in graphs.items()}
     return _measured(model, maps, folder, options, prepared, graphs, (calibration, tuning))
 
 
@@ -97,7 +100,7 @@ def _measured(
     options: Int8Options,
     prepared: Prepared,
     graphs: dict[str, Any],
-    found: tuple[Any, FineTuning | None],
+    found: tuple[Calibration, dict[str, FineTuning]],
 ) -> Int8Report:
     """Write each graph, judge it, time all of them in turns, and write the report."""
     parts = {part: rows_of(prepared, part) for part in ("val", "test")}
@@ -114,15 +117,17 @@ def _measured(
     ]
     variants = []
     for name, graph in graphs.items():
-        own, first = judged[name], judged["float32"]
-        gains = {} if name == "float32" else _gains(own, first, exclusive=prepared.exclusive)
+        own, against = judged[name], AGAINST[name]
+        gains = {} if against is None else _gains(own, judged[against], exclusive=prepared.exclusive)
+        file = f"{name.replace(' ', '-')}.onnx"
         suffix = "" if prepared.exclusive else "_tuned"
         integer, layers = integer_layers(graph)
         variants.append(
             Variant(
                 name=name,
-                file=FILES[name],
-                file_bytes=save(graph, folder / FILES[name]),
+                file=file,
+                file_bytes=save(graph, folder / file),
+                against=against,
                 weight_bytes=_weight_bytes(graph),
                 thresholds=own.thresholds,
                 val_f1=own.val.macro[f"f1{suffix}"],
@@ -190,15 +195,13 @@ def _gains(own: Judgement, first: Judgement, *, exclusive: bool) -> dict[str, An
     )
 
 
-def _expected(
-    name: str, model: Model, graph: Any, maps: WaferMaps, images: Loader, rows: np.ndarray
-) -> np.ndarray:
+def _expected(name: str, model: Model, graph: Any, maps: WaferMaps, images: Loader, rows: np.ndarray) -> np.ndarray:
     """Return the logits of `rows` that JAX computes: of float32 the model's own, else those of the graph."""
     if name == "float32":
         return np.asarray(model.predict(_of(maps, rows)).logits)
     import jax
 
-    compute: Callable[[Any], Any] = jax.jit(Forward.of(graph).logits)
+    compute: Callable[[Any], Any] = jax.jit(Forward.of(graph).logits, compiler_options=compiler_options())
     padded = np.resize(rows, -(-len(rows) // CHUNK) * CHUNK)
     return np.concatenate([np.asarray(compute(batch)) for batch in _in_chunks(images, padded)])[: len(rows)]
 

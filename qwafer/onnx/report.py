@@ -1,4 +1,4 @@
-"""`Int8Report`: what a quantisation costs and gains, measured in one run."""
+"""`Int8Report`: what INT8 costs and gains, measured in one run."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,9 +27,11 @@ class Variant:
     """One file: what it says of the test split, its bytes, its speed."""
 
     name: str
-    """`float32`, `int8` or `int8 fine-tuned`."""
+    """`float32` or `int8`, either also `fine-tuned`."""
     file: str
     """Name of the file."""
+    against: str | None
+    """The variant that it is compared with, of as much training; None for float32."""
     file_bytes: int
     """Its length."""
     weight_bytes: int
@@ -43,11 +45,11 @@ class Variant:
     test_exact_match: float
     """Fraction of test maps of which every label is right."""
     f1_gain: Interval | None
-    """Macro F1 less that of float32, with its BCa interval over test maps; None for float32."""
+    """Macro F1 less that of `against`, with its BCa interval over test maps."""
     exact_match_gain: Interval | None
-    """Exact match less that of float32, with its BCa interval over test maps; None for float32."""
+    """Exact match less that of `against`, with its BCa interval over test maps."""
     agreement: Agreement
-    """Of float32 with `Model.predict`; of the others with what training and calibration computed in JAX."""
+    """Of float32 with `Model.predict`; of the others with the same graph in JAX, which fine-tuning trains."""
     integer_layers: int
     """Convolutions and matrices that the runtime runs in 8 bits."""
     layers: int
@@ -76,8 +78,8 @@ class Int8Report:
     """Maps in each part of it."""
     calibration: Calibration
     """The maps that gave the ranges."""
-    fine_tuning: FineTuning | None
-    """How the fine-tuning went, if there was one."""
+    fine_tuning: dict[str, FineTuning]
+    """How the fine-tuning of a variant went; empty where there was none."""
     variants: tuple[Variant, ...]
     """Each file, float32 first."""
     runtime: str
@@ -86,7 +88,9 @@ class Int8Report:
     """The machine and the packages."""
 
     def table(self) -> str:
-        """Return the files as a Markdown table, latency in microseconds per call."""
+        """Return the files as a Markdown table: in brackets the difference from float32 of as much training with its
+        interval, latency in microseconds per call.
+        """
         batches = [each.batch for each in self.variants[0].latency]
         timed = [f"{batch} map{'s' * (batch > 1)}, p50 / p99" for batch in batches]
         header = ["file", "bytes", "of float32", "macro F1", "exact match", "8-bit layers", *timed]

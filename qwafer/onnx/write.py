@@ -20,9 +20,10 @@ def model_graph(model: Model, *, integer: bool = False) -> Any:
     """Return the ONNX `ModelProto` of a model: images (batch, H, W, 3) float32, as its preprocessing makes them, to
     logits (batch, n_labels).
 
-    With `integer`, the same function in the operators that are quantised: see `Graph`. Batch normalisation is folded into the convolutions, the standardisation of features into the head. The metadata
+    Batch normalisation is folded into the convolutions, the standardisation of features into the head. The metadata
     hold the labels, the thresholds and how maps become images, which `OnnxModel` reads. Logits are those of
-    `model.predict` up to rounding in float32.
+    `model.predict` up to rounding in float32. With `integer` the graph has the operators that are quantised: see
+    `Graph`.
 
     Raises:
         CapabilityError: a backbone or a head that cannot be written, or a model that computes in another dtype; onnx is
@@ -58,7 +59,9 @@ def network_of(model: Model) -> tuple[Architecture, str | None]:
             f"backbone {backbone.name} cannot be written as an ONNX graph: take {' or '.join(BACKBONES)}"
         )
     if backbone.record.get("dtype") != "float32":
-        raise CapabilityError(f"the model computes in {backbone.record.get('dtype')}: graphs are those of float32 models")
+        raise CapabilityError(
+            f"the model computes in {backbone.record.get('dtype')}: graphs are those of float32 models"
+        )
     found = backbone.record.get("preprocessing", {}).get("channels")
     channels = None if backbone.name == "wafercnn" else found
     return architecture(backbone.name, None, channels), channels
