@@ -27,7 +27,7 @@ pytest.importorskip("onnx", reason="the extra qwafer[onnx] is not installed")
 pytest.importorskip("onnxruntime", reason="the extra qwafer[onnx] is not installed")
 
 from qwafer.onnx import Int8Report, OnnxModel, model_graph, quantise
-from qwafer.onnx.forward import Forward
+from qwafer.onnx.forward import OPERATORS, Forward
 from qwafer.onnx.graph import Graph
 from qwafer.onnx.post_training import finished, post_training
 from qwafer.onnx.runtime import run, save, session
@@ -212,8 +212,22 @@ def test_rounding_has_the_gradient_of_the_identity(cnn: Model) -> None:
         np.testing.assert_allclose(slopes[codes.removesuffix("_quantized")], 1, rtol=1e-6)
 
 
+def test_activations_are_rounded_to_even_and_clipped_without_gradient() -> None:
+    """q = clip(round(x / s) + z, 0, 255), as ONNX has it; dq/dx = 1 / s where nothing is clipped, else 0."""
+    x = jnp.asarray([-10, -2.5, -1.5, 0.5, 1.5, 100, 500], jnp.float32)
+    scale, zero = np.float32(0.5), np.uint8(7)
+
+    def codes(x: Any) -> Any:
+        return OPERATORS["QuantizeLinear"]({}, x, scale, zero)
+
+    np.testing.assert_array_equal(codes(x), [0, 2, 4, 8, 10, 207, 255])
+    np.testing.assert_array_equal(codes(jnp.asarray([0.25, 0.75, 1.25], jnp.float32)), [7, 9, 9])
+    np.testing.assert_array_equal(jax.jacobian(codes)(x).diagonal(), [0, 2, 2, 2, 2, 2, 0])
+    back = OPERATORS["DequantizeLinear"]({}, codes(x), scale, zero)
+    assert np.abs(back - x)[1:6].max() <= scale / 2
+
+
 def test_gradient_steps_through_the_rounding_lower_the_loss(cnn: Model) -> None:
-    """Every layer moves, and nothing does where all activations are clipped."""
     graph = model_graph(cnn, integer=True)
     images = images_of(cnn, MAPS, range(16))[:, ::2, ::2]
     labels = jnp.asarray(MAPS.labels[:16], jnp.float32)
@@ -234,8 +248,6 @@ def test_gradient_steps_through_the_rounding_lower_the_loss(cnn: Model) -> None:
         assert all(np.abs(each).max() > 0 for each in gradient.values())
         weights = {name: weights[name] - np.float32(0.02) * gradient[name] for name in weights}
     assert losses[-1] < 0.98 * losses[0]
-    blind = slope(weights, images + np.float32(1e6))[1]
-    assert np.abs(blind["block0.weight"]).max() == 0
 
 
 def test_the_runtime_computes_in_8_bits_what_training_saw(report: tuple[Int8Report, Path], cnn: Model) -> None:
