@@ -34,6 +34,7 @@ from qwafer.onnx.runtime import run, save, session
 
 MAPS = synthetic_maps(180, seed=2)
 SHORT = TrainingConfig(epochs=2, batch_size=32, max_doublings=0)
+ROOT = Path(__file__).resolve().parents[1]
 QUICK = Int8Options(calibration_maps=100, latency_calls=20, latency_batches=(1, 4))
 
 
@@ -379,3 +380,13 @@ def test_the_core_does_not_import_the_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", ["wafercnn", "mobilenet_v3_small"])
+def test_the_tables_of_the_page_are_those_of_the_committed_reports(name: str) -> None:
+    report = load_record(Int8Report, ROOT / "benchmarks" / "results" / f"int8-{name}.json")
+    page = (ROOT / "docs" / "small.md").read_text(encoding="utf-8")
+    block = page.split(f"<!-- begin int8-{name} -->\n")[1].split(f"\n<!-- end int8-{name} -->")[0]
+    assert block == report.table()
+    assert report.environment.host.name == ""
+    assert report.calibration.part == "train"
