@@ -133,6 +133,21 @@ def test_calibration_comes_from_the_named_part_and_is_recorded(cnn: Model) -> No
     assert calibration_rows(prepared, "train", 100, 1)[1].digest != record.digest
 
 
+def test_a_split_that_came_with_the_features_is_given_and_checked() -> None:
+    backbone = extractor("wafercnn", random_weights=5)
+    parts = np.array(["train", "val", "train", "test"] * 45)
+    features = dataclasses.replace(features_from_maps(MAPS, backbone), split=parts)
+    config = RunConfig(data=DataConfig(task="multilabel"), head=LinearOptions(), training=SHORT)
+    model = Model.from_run(qwafer.train(config, features, seed=0), backbone)
+    with pytest.raises(InputError, match="`split` where the split came with the features"):
+        split_of_run(model, MAPS)
+    prepared = split_of_run(model, MAPS, parts)
+    np.testing.assert_array_equal(rows_of(prepared, "val"), np.flatnonzero(parts == "val"))
+    rows, record = calibration_rows(prepared, "val", 20, 0)
+    assert record.part == "val"
+    assert set(rows) <= set(np.flatnonzero(parts == "val"))
+
+
 def test_nothing_is_calibrated_on_test(cnn: Model) -> None:
     with pytest.raises(InputError, match="`calibrate_on` must not be test"):
         Int8Options(calibrate_on="test")

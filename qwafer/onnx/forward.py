@@ -61,7 +61,10 @@ class Forward:
         return cls(nodes, constants, codes)
 
     def trained(self) -> tuple[str, ...]:
-        """Return the names of the float32 weights and biases behind the graph: what fine-tuning moves."""
+        """Return the names of the float32 weights and biases behind the graph: what fine-tuning moves.
+
+        ONNX Runtime's tools call the codes of a weight `NAME_quantized`.
+        """
         layers = [node for node in self.nodes if node.operator in ("Conv", "Gemm")]
         floats = {name for node in layers for name in node.inputs[1:] if name in self.constants}
         return tuple(sorted({*floats, *(name.removesuffix("_quantized") for name in self.codes)}))

@@ -40,6 +40,7 @@ class Int8Options:
         check_interval("learning_rate", self.learning_rate, 0, 1, open_low=True)
         check_positive_int("batch_size", self.batch_size, maximum=1_000_000)
         check_positive_int("latency_calls", self.latency_calls, minimum=0, maximum=1_000_000)
+        object.__setattr__(self, "latency_batches", tuple(self.latency_batches))
         for batch in self.latency_batches:
             check_positive_int("latency_batches", batch, maximum=1_000_000)
         check_positive_int("seed", self.seed, minimum=0, maximum=LARGEST_SEED)

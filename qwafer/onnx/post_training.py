@@ -1,5 +1,6 @@
 """Post-training quantisation by ONNX Runtime's own tools: 8-bit weights per channel, 8-bit activations per tensor."""
 
+import contextlib
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -116,12 +117,12 @@ def with_short_names(graph: Any) -> Any:
     return copy
 
 
-class _quiet:  # noqa: N801  # used as a function
-    """No advice in the log: the graph is folded and checked already, which is what the tools ask for."""
-
-    def __enter__(self) -> None:
-        self.before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *_: object) -> None:
-        logging.disable(self.before)
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let no advice into the log: the graph is folded and checked already, which is what the tools ask for."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
