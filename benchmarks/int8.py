@@ -36,7 +36,7 @@ def model_of(name: str, maps: qwafer.data.WaferMaps, weights: Path | None, out: 
 
 
 def timed(out: Path, maps: qwafer.data.WaferMaps, calls: int, batches: tuple[int, ...]) -> Int8Report:
-    """Return the report in `out` with the latency of its files as measured now, and without the machine's name."""
+    """Return the report in `out` with the latency of its files as measured now, without the names of the machine."""
     report = load_record(Int8Report, out / REPORT)
     models = {each.name: OnnxModel.load(out / each.file) for each in report.variants}
     sessions = {name: model.session for name, model in models.items()}
@@ -44,7 +44,7 @@ def timed(out: Path, maps: qwafer.data.WaferMaps, calls: int, batches: tuple[int
     rows = np.linspace(0, len(maps) - 1, max(batches)).astype(int)
     found = [latencies(sessions, preprocessing([maps.maps[row] for row in rows[:n]]), calls) for n in batches]
     variants = (dataclasses.replace(e, latency=tuple(times[e.name] for times in found)) for e in report.variants)
-    nowhere = dataclasses.replace(report.environment.host, name="")
+    nowhere = dataclasses.replace(report.environment.host, name="", platform="")
     environment = dataclasses.replace(report.environment, host=nowhere)
     return dataclasses.replace(report, variants=tuple(variants), environment=environment)
 

@@ -403,5 +403,5 @@ def test_the_tables_of_the_page_are_those_of_the_committed_reports(name: str) ->
     page = (ROOT / "docs" / "small.md").read_text(encoding="utf-8")
     block = page.split(f"<!-- begin int8-{name} -->\n")[1].split(f"\n<!-- end int8-{name} -->")[0]
     assert block == report.table()
-    assert report.environment.host.name == ""
+    assert report.environment.host.name == report.environment.host.platform == ""
     assert report.calibration.part == "train"
