@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from qwafer.features import FeatureSet as FeatureSet
     from qwafer.heads import size_of as size_of
     from qwafer.model import Model as Model
+    from qwafer.onnx import Int8Options as Int8Options
+    from qwafer.onnx import quantise as quantise
     from qwafer.training import train as train
 
 __version__ = "0.1.0"

@@ -3,6 +3,7 @@
 `write_corpus` makes one good file of each kind; `mutate` makes the i-th bad one; `READERS` says who reads which.
 """
 
+import importlib.util
 import io
 import json
 import random
@@ -33,11 +34,17 @@ from qwafer.data.outside_2 import read_outside_2
 from qwafer.experiment import Experiment, load_experiment
 from qwafer.heads import LinearOptions, MlpOptions, QuantisedOptions
 from qwafer.networks.wafercnn import training_record
+from qwafer.onnx import OnnxModel
+from qwafer.onnx.graph import Graph
+from qwafer.onnx.runtime import save
+from qwafer.onnx.write import RECORD
 from qwafer.overrides import build, known_options, named, parse_overrides
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.ledger import Ledger
 from qwafer.training import Predictor, RunResult, result
 
+HAS_ONNX = importlib.util.find_spec("onnx") is not None and importlib.util.find_spec("onnxruntime") is not None
+"""Whether the extra `onnx` is installed: without it, no graph can be written or read."""
 CANARY = b"cposix\nsystem\n(S'touch qwafer-canary'\ntR"
 """What a pickle asks for to leave a file behind; no reader may do it."""
 EXPERIMENT = """
@@ -126,6 +133,7 @@ READERS: Mapping[str, tuple[str, Callable[[Path], Any]]] = {
     "manifest": ("manifest.json", _chunks),
     "experiment": ("experiment.toml", load_experiment),
     "options": ("options.txt", _set),
+    **({"onnx": ("model.onnx", OnnxModel.load)} if HAS_ONNX else {}),
 }
 """The good file of each reader, and the reader."""
 
@@ -178,6 +186,19 @@ def write_corpus(folder: Path) -> None:
     at("ledger.json").write_text(json.dumps({"schema": Ledger.SCHEMA, "data": {"00ff": reads}}))
     at("manifest.json").write_text(canonical_json({"n_rows": 3, "record": {"backbone": "spatial"}}))
     at("options.txt").write_text("\0".join(OPTIONS))
+    if HAS_ONNX:
+        graph = Graph("corpus")
+        x = graph.flat(graph.mean(graph.node("Transpose", "nchw", "images", perm=[0, 3, 1, 2])))
+        graph.dense(x, "logits", {"kernel": np.ones((3, 2)), "bias": np.zeros(2)})
+        said = {
+            "backbone": "wafercnn",
+            "channels": None,
+            "exclusive": False,
+            "labels": ["a", "b"],
+            "thresholds": [0, 0],
+        }
+        shapes = ("images", ("batch", "height", "width", 3)), ("logits", ("batch", 2))
+        save(graph.model(*shapes, **{RECORD: canonical_json(said)}), at("model.onnx"))
 
 
 def mutate(content: bytes, rng: random.Random) -> bytes:

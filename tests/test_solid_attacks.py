@@ -8,6 +8,7 @@ together.
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import inspect
 import re
 import warnings
@@ -47,6 +48,8 @@ from tests.factories import feature_set, head_options, loss_options, random_circ
 
 N, M, K, D = 12, 9, 3, 6
 Call = Callable[..., Any]
+HAS_ONNX = importlib.util.find_spec("onnx") is not None and importlib.util.find_spec("onnxruntime") is not None
+"""Whether the extra `onnx` is installed."""
 
 
 @dataclass(frozen=True)
@@ -416,6 +419,23 @@ def add_model(table: Table) -> None:
     table.add("Model.predict", lambda maps: whole().predict(maps), "N H W", maps=b.maps[:N])
 
 
+def add_onnx(table: Table) -> None:
+    @functools.cache
+    def whole() -> Any:
+        from qwafer.backbones import extractor, features_from_maps
+        from qwafer.heads import LinearOptions
+        from qwafer.onnx import OnnxModel, model_graph
+
+        cnn, maps = extractor("wafercnn", random_weights=0), data.synthetic_maps(60, seed=1)
+        config = RunConfig(head=LinearOptions(), training=training_options(epochs=1, max_doublings=0))
+        run = training.train(config, features_from_maps(maps, cnn), 0)
+        return OnnxModel.of(model_graph(models.Model.from_run(run, cnn)))
+
+    maps = base().maps[:N]
+    table.add("OnnxModel.logits", lambda maps: whole().logits(maps), "N H W", maps=maps)
+    table.add("OnnxModel.predict", lambda maps: whole().predict(maps).logits, "N H W", maps=maps)
+
+
 ROOMS: dict[str, Callable[[Table], None]] = {
     "evaluation": add_evaluation,
     "objective": add_objective,
@@ -428,6 +448,7 @@ ROOMS: dict[str, Callable[[Table], None]] = {
     "engines": add_engines,
     "backbones": add_backbones,
     "model": add_model,
+    **({"onnx": add_onnx} if HAS_ONNX else {}),
 }
 
 
@@ -477,6 +498,7 @@ NOT_ATTACKED = {
     "features.check_finite": "a check that `FeatureSet` makes",
     "features.check_task": "a check that `FeatureSet.task` makes",
     "backbones.Backbone.apply": "what `Backbone.__call__` compiles",
+    **({"onnx.quantise": "its split must have the digest of the run's: `tests/test_int8.py`"} if HAS_ONNX else {}),
     "heads.Fitted.logits": "a protocol",
     "objective.Loss.constants": "a protocol",
     "objective.Loss.value": "a protocol",
