@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from qwafer._errors import InputError
 from qwafer.circuits import INPUTS, Circuit
 from qwafer.circuits.effective import inert
+from qwafer.circuits.frequencies import is_periodic
 from qwafer.engines import Program
 from qwafer.heads._base import Head, HeadInputs, draw, rounded
 from qwafer.heads._few_bits import (
@@ -67,10 +68,10 @@ class QuantumHead(Head):
         """Return the weights that the engine's program takes, by the names of `Circuit.weight_shapes`."""
         weights = {name: self.array(parameter_of(self.spec, name)) for name in self.spec.weight_shapes()}
         if self.angle_bits is not None:
-            weights |= {name: rounded_angles(weights[name], self.angle_bits) for name in self._angles()}
+            weights |= {name: rounded_angles(weights[name], self.angle_bits) for name in self.angle_weights()}
         return weights
 
-    def _angles(self) -> list[str]:
+    def angle_weights(self) -> list[str]:
         """Return the names of the weights that are angles; coefficients of a readout are not."""
         gates = self.spec.readout_facts.gates
         return [name for name in self.spec.weight_shapes() if name != "readout" or gates]
@@ -130,7 +131,7 @@ class QuantumHead(Head):
 
     def _registers(self) -> list[str]:
         """Return the names of the arrays that are angles of k bits."""
-        return [] if self.angle_bits is None else [parameter_of(self.spec, weight) for weight in self._angles()]
+        return [] if self.angle_bits is None else [parameter_of(self.spec, weight) for weight in self.angle_weights()]
 
     def _register(self, name: str) -> np.ndarray:
         """Return the content of the angle register of an array: steps modulo 2^k, 0 for what is not finite."""
@@ -262,7 +263,23 @@ def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
     else:
         params["alpha.raw"] = rounded(np.full(shape, inverse_softplus(options.alpha_init - ALPHA_FLOOR)), dtype)
     form = options.angle_map, options.angle_scale, options.angle_bits, options.projection_bits
-    return QuantumHead(params, buffers, spec.n_outputs, dtype, spec, *form)
+    head = QuantumHead(params, buffers, spec.n_outputs, dtype, spec, *form)
+    if options.angle_bits is not None:
+        _check_registers(spec, (INPUTS, *head.angle_weights()))
+    return head
+
+
+def _check_registers(spec: Circuit, sources: Iterable[str]) -> None:
+    """Raise InputError where the values of a circuit do not have the period of a register, which forgets whole
+    turns.
+    """
+    other = next((source for source in sources if not is_periodic(spec, source)), None)
+    if other is not None:
+        raise InputError(
+            f"`head.angle_bits` is for weights and inputs that are angles of gates, and {other} of the circuit enters "
+            "them in other than whole multiples, so that a register, which forgets whole turns, does not hold it: "
+            "leave `head.angle_bits` out"
+        )
 
 
 def inverse_softplus(value: float) -> float:
