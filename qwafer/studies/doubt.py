@@ -127,8 +127,9 @@ def router_doubt(
     confidence of the prediction, which costs nothing: doubt that sees no more than that is not worth its samples.
     `foreign` holds examples of another kind, made by the same backbone.
 
-    Raises CapabilityError for a head without a router; InputError for one without `head.router_dropout`, and for
-    features that are not those of the head.
+    Raises CapabilityError for a head without a router; InputError for one without `head.router_dropout`, for features
+    that are not those of the head, and for data that do not give the split of its run: examples that were trained on
+    would be tested.
     """
     check_positive_int("n_samples", n_samples, minimum=2)
     check_positive_int("n_resamples", n_resamples, minimum=2)
@@ -141,6 +142,14 @@ def router_doubt(
         raise InputError(
             f"the data have the labels {', '.join(prepared.data.label_names)}, the head "
             f"{', '.join(predictor.label_names)}"
+        )
+    same = (
+        prepared.split.digest == predictor.split if predictor.split else len(prepared.split.train) == predictor.n_train
+    )
+    if not same:
+        raise InputError(
+            "the data do not give the split under which the head was trained, so that examples that it has seen could "
+            "be tested: give all examples of its run, with their content ids"
         )
     test = prepared.data.take(prepared.split.test)
     measures, decided = _measured(predictor, test, n_samples, seed)

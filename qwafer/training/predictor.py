@@ -59,13 +59,16 @@ class Predictor:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Where the features that it was trained on come from: `FeatureSet.provenance`. Its `fingerprint` tells other
     features from those that the head understands."""
+    split: str = ""
+    """Digest of the split of its run (`Split.digest`); empty where an older file does not say."""
 
     @classmethod
     def of(cls, config: RunConfig, head: Any, prepared: Prepared, judged: Judgement, seed: int) -> "Predictor":
         """Return the predictor of a run."""
         data, n_train = prepared.data, len(prepared.split.train)
         width = data.features.shape[1]
-        return cls(config, head, data.label_names, judged.thresholds, width, n_train, seed, data.provenance)
+        widths, digest = (width, n_train), prepared.split.digest
+        return cls(config, head, data.label_names, judged.thresholds, *widths, seed, data.provenance, digest)
 
     def logits(self, features: FeatureSet | Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
         """Return the logits of `features`, which must be those that the head's backbone makes.
@@ -137,6 +140,7 @@ class Predictor:
             "n_features": self.n_features,
             "n_train": self.n_train,
             "provenance": self.provenance,
+            "split": self.split,
         }
         if packed:
             for name, value in {**self.head.params, **self.head.buffers}.items():
@@ -208,6 +212,9 @@ class Predictor:
             check_positive_int("n_features", record["n_features"], maximum=MAX_BLANK)
             if not isinstance(record["provenance"], dict):
                 raise InputError(f"`provenance` must be a dict of JSON data, got {record['provenance']!r}")
+            split = record.get("split", "")
+            if not isinstance(split, str):
+                raise InputError(f"`split` must be the digest of a split, got {split!r}")
             saved: dict[str, dict[str, Any]] = {"params": {}, "buffers": {}}
             for name, value in arrays.items() if not packed else ():
                 kind, key = name.split("/", 1)
@@ -227,7 +234,7 @@ class Predictor:
                 raise InputError(f"{path} is not a saved predictor (its arrays do not fit its configuration: {misfit})")
             head = dataclasses.replace(blank, params=saved["params"], buffers=saved["buffers"])
         widths = record["n_features"], record["n_train"]
-        return cls(config, head, label_names, thresholds, *widths, record["seed"], record["provenance"])
+        return cls(config, head, label_names, thresholds, *widths, record["seed"], record["provenance"], split)
 
 
 def _read_npz(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
