@@ -65,7 +65,8 @@ def read_table(path: str | Path, roles: Roles | None = None) -> Embeddings:
 
     Raises:
         InputError: a damaged file, names that are missing, empty or occur twice, features that are not numbers or not
-            finite, and columns that are the label once more or number the rows.
+            finite, columns that are a label once more or number the rows, and rows without a fold, group or id where
+            others have one.
         CapabilityError: Parquet without pyarrow.
     """
     roles = Roles() if roles is None else roles
@@ -85,6 +86,9 @@ def read_table(path: str | Path, roles: Roles | None = None) -> Embeddings:
     taken = {*roles.labels, *roles.drop, *(name for name in single.values() if name is not None)}
     features, names = _features(path, {name: column for name, column in columns.items() if name not in taken})
     labels = _labels(path, columns, roles.labels)
+    for role, column in (("fold", roles.fold), ("group", roles.group), ("id", roles.id)):
+        if column is not None:
+            _check_whole(path, role, column, columns[column])
     _check_copies(path, features, names, labels)
     named = roles.labels if labels.ndim == 2 and len(roles.labels) == labels.shape[1] else None
     if labels.ndim == 1 and labels.dtype.kind != "U" and set(np.unique(labels).tolist()) <= {0, 1}:
@@ -237,9 +241,7 @@ def _labels(path: Path, columns: Mapping[str, np.ndarray], names: Sequence[str])
     """Return the (N,) classes of one column, or (N, K) of 0 and 1."""
     for name in names:
         column = columns[name]
-        empty = [i for i, value in enumerate(column.tolist()) if value == "" or value is None or value != value]
-        if column.ndim == 1 and empty:
-            raise InputError(f"{path}: row {empty[0] + 1} of the data has no label (column {name} is empty there)")
+        _check_whole(path, "label", name, column)
         if column.dtype.kind not in "biufU":
             raise InputError(f"{path}: the column {name} must hold whole numbers or texts, as labels are")
     if len(names) == 1:
@@ -249,19 +251,25 @@ def _labels(path: Path, columns: Mapping[str, np.ndarray], names: Sequence[str])
     return np.stack([columns[name] for name in names], axis=1)
 
 
+def _check_whole(path: Path, role: str, name: str, column: np.ndarray) -> None:
+    """Raise InputError for a row that has no entry in a column: all such rows would be one class, fold or lot."""
+    empty = [i for i, value in enumerate(column.tolist()) if value == "" or value is None or value != value]
+    if column.ndim == 1 and empty:
+        raise InputError(f"{path}: row {empty[0] + 1} of the data has no {role} (column {name} is empty there)")
+
+
 def _check_copies(path: Path, features: np.ndarray, names: Sequence[str], labels: np.ndarray) -> None:
-    """Raise InputError for a feature that is the label in other words, or that numbers the rows: a head would learn the
-    answer, or the order of the file, from it.
+    """Raise InputError for a feature that is a label in other words, or all of them, or that numbers the rows: a head
+    would learn the answer, or the order of the file, from it.
     """
     n = len(features)
-    codes = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
-    n_classes = int(codes.max()) + 1
+    answers = [labels, *(labels.T if labels.ndim == 2 else ())]
+    every = [np.unique(answer, axis=0, return_inverse=True)[1].ravel() for answer in answers]
+    every = [codes for codes in every if 2 <= int(codes.max()) + 1 < n / 2]
     for name, column in zip(names, features.T, strict=True):
         if n > 2 and column[1] != column[0] and (np.diff(column) == column[1] - column[0]).all():
             raise InputError(f"{path}: the column {name} numbers the rows: leave it out (drop {name})")
-        if n_classes < 2 or n <= 2 * n_classes or not _same(column[:GLANCE], codes[:GLANCE]):
-            continue
-        if _same(column, codes):
+        if any(_same(column[:GLANCE], codes[:GLANCE]) and _same(column, codes) for codes in every):
             raise InputError(
                 f"{path}: the column {name} is the label in other words (one value for each class): leave it out "
                 f"(drop {name})"
