@@ -149,6 +149,8 @@ def dispatch(
     block of each expert, at most `block` - 1 rows. No assignment is ever dropped: there is no capacity to exceed.
     """
     (n_rows, k), n_experts, block = chosen.shape, len(experts), min(block, len(chosen))
+    if not n_rows:
+        return jnp.zeros((0, k, n_out), x.dtype)
     flat = chosen.reshape(-1)
     order = jnp.argsort(flat, stable=True)
     counts = jnp.bincount(flat, length=n_experts)

@@ -13,7 +13,7 @@ UNROLLED = 4
 def words(bits: Bool[Array, "rows n"]) -> UInt32[Array, "rows W"]:
     """Return truth values in W = ceil(n / 32) words a row, the first in the lowest bit; the last word ends in zeros."""
     rows, n = bits.shape
-    padded = jnp.pad(bits, ((0, 0), (0, -n % WORD))).reshape(rows, -1, WORD).astype(jnp.uint32)
+    padded = jnp.pad(bits, ((0, 0), (0, -n % WORD))).reshape(rows, -(-n // WORD), WORD).astype(jnp.uint32)
     return (padded << jnp.arange(WORD, dtype=jnp.uint32)[None, None]).sum(axis=2, dtype=jnp.uint32)
 
 
