@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from qwafer import FeatureSet, InputError, engines
 from qwafer.circuits.function_options import FunctionOptions
 from qwafer.config import DataConfig, RunConfig
 from qwafer.data import Roles
-from qwafer.heads import MixtureOptions, QuantisedOptions, QuantumOptions
+from qwafer.heads import LinearOptions, MixtureOptions, QuantisedOptions, QuantumOptions
 from qwafer.heads._base import head_inputs
 from qwafer.source import features_from_table
 from qwafer.studies import router_doubt
@@ -115,6 +116,32 @@ def test_no_examples_have_no_logits(options):
     head = options.make(head_inputs(np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32), 2, 0))
     for one in (head, head.packed()):
         assert one.logits(np.zeros((0, 5), np.float32), None).shape == (0, 2)
+
+
+def test_an_example_of_zeros_and_one_of_large_numbers_have_a_length_in_a_compiled_program_too():
+    """(x / a) / b is compiled as x / (a b), and the product of two lengths may be 0 or beyond float32."""
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    x[0], x[1], x[2], x[3] = 0, 3e38, 1e-30, -2e-38
+    head = LinearOptions(normalize="l2").make(head_inputs(x, 2, 0, normalize="l2"))
+    found = jax.jit(lambda head, x: head.standardized(x))(head, x)
+    wide = x.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, wide / np.where(lengths == 0, 1, lengths), rtol=1e-6)
+    data = feature_set(80, 5, 2)
+    data = dataclasses.replace(data, features=np.where(np.arange(80)[:, None] == 7, np.float32(0), data.features))
+    run = train(RunConfig(head=LinearOptions(normalize="l2"), training=training_options(epochs=1)), data, 0)
+    assert np.isfinite(run.curves["train_loss"]).all()
+    assert np.isfinite(run.predictor.logits(np.zeros((1, 5)))).all()
+
+
+def test_a_file_without_a_threshold_is_refused(tmp_path):
+    """No logit exceeds NaN: every example would have no defect."""
+    options = RunConfig(head=LinearOptions(), training=training_options(epochs=1))
+    predictor = dataclasses.replace(train(options, feature_set(80, 5, 2), 0).predictor, thresholds=(0.5, float("nan")))
+    for packed in (False, True):
+        predictor.save(tmp_path / "head", packed=packed)
+        with pytest.raises(InputError, match="`thresholds` must be a list of one finite number per label"):
+            Predictor.load(tmp_path / "head")
 
 
 def test_intervals_of_rivals_that_the_means_have_picked_hold_together():

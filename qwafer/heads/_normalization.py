@@ -51,4 +51,5 @@ def normalized(features: Any, buffers: Mapping[str, Any]) -> Any:
     # By the largest entry first: the square of an entry of 1e20 is beyond float32.
     xp = np if isinstance(features, np.ndarray) else jnp  # float64 stays float64, whatever JAX is set to
     scaled = features / xp.maximum(abs(features).max(axis=1, keepdims=True, initial=0.0), buffers[LENGTH])
-    return scaled / xp.maximum(xp.sqrt((scaled**2).sum(axis=1, keepdims=True)), buffers[LENGTH])
+    # At least 1, but for zeros; times and not through: XLA would divide once, by a product of two that may be 0 or inf.
+    return scaled * (1 / xp.maximum(xp.sqrt((scaled**2).sum(axis=1, keepdims=True)), 1))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,8 +270,9 @@ def _labels(names: Any, thresholds: Any) -> tuple[tuple[str, ...], tuple[float, 
     """Return the labels and thresholds of a record, checked."""
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"`label_names` must be a list of names, got {names!r}")
-    if not isinstance(thresholds, list) or len(thresholds) not in (0, len(names)):
-        raise InputError(f"`thresholds` must be a list of one number per label, got {thresholds!r}")
+    finite = isinstance(thresholds, list) and all(type(x) in (int, float) and math.isfinite(x) for x in thresholds)
+    if not finite or len(thresholds) not in (0, len(names)):
+        raise InputError(f"`thresholds` must be a list of one finite number per label, got {thresholds!r}")
     return tuple(names), tuple(float(value) for value in thresholds)
 
 
