@@ -49,6 +49,8 @@ class SmallHead:
     """Of one example, features in and logits out: the median of many calls in a process of its own."""
     batch_microseconds: float
     """Of an example in a pass over the test split."""
+    not_converged: int
+    """Runs that had not converged."""
     rival: str | None = None
     """Of the heads with at most as many bits, the one of the highest mean; None where there is no other."""
     difference: tuple[float, float, float] | None = None
@@ -107,6 +109,7 @@ def collect(out: Path) -> SmallPage:
     Raises InputError where a family is missing, or differs from the others in data, seeds or budget.
     """
     records: dict[str, tuple[str, HeadRecord]] = {}
+    late: dict[str, int] = {}
     budgets = set()
     for name, family in FAMILIES.items():
         result = load_result(name)
@@ -114,6 +117,8 @@ def collect(out: Path) -> SmallPage:
         if result is None or not files:
             raise InputError(f"{out / name} holds no benchmark: run experiments/run_all.py {name} first")
         budgets.add(result.budget)
+        for difference in result.differences:
+            late.update(difference.not_converged)
         for file in files:
             record = load_record(HeadRecord, file)
             records[record.head] = family, record
@@ -123,11 +128,11 @@ def collect(out: Path) -> SmallPage:
         raise InputError("the families differ in features, split, seeds or budget of search: run all of them again")
     ((digest, seeds),) = found
     source = next(iter(records.values()))[1].source
-    heads = judged([_head(family, record) for family, record in records.values()])
+    heads = judged([_head(family, record, late) for family, record in records.values()])
     return SmallPage(digest, source.n_examples, source.n_features, seeds, budgets.pop(), heads)
 
 
-def _head(family: str, record: HeadRecord) -> SmallHead:
+def _head(family: str, record: HeadRecord, late: Mapping[str, int]) -> SmallHead:
     values = {seed: run.test.macro[record.main_metric] for seed, run in record.runs.items()}
     inference = record.inference
     assert record.parameters.bits is not None
@@ -139,6 +144,7 @@ def _head(family: str, record: HeadRecord) -> SmallHead:
         values={seed: float(f"{value:.6g}") for seed, value in values.items()},
         microseconds=float(f"{1e3 * inference.one.p50:.4g}"),
         batch_microseconds=float(f"{1e6 / inference.test.throughput:.4g}"),
+        not_converged=late.get(record.head, 0),
     )
 
 
@@ -174,11 +180,13 @@ def table(page: SmallPage) -> str:
             f"| {format_spread(head.mean, float(np.std(values, ddof=1)))} | {against} | {difference} "
             f"| {head.microseconds:,.0f} us | {head.batch_microseconds:.2f} us |"
         )
+    late = ", ".join(f"`{head.name}` {head.not_converged}" for head in page.heads if head.not_converged)
     rows += [
         "",
         f"{page.n_examples:,} maps of MixedWM38, {page.n_features} features of WaferCNN and its split by content, "
         f"{len(page.seeds)} seeds, {page.budget} learning rates tried for each head on validation. Bold: the front, "
-        "heads above every one of at most their size. Intervals: paired over seeds, 95% together.",
+        "heads above every one of at most their size. Intervals: paired over seeds, 95% together. Runs that had not "
+        f"converged: {late or 'none'}.",
     ]
     return "\n".join(rows)
 
