@@ -51,8 +51,8 @@ class SmallHead:
     """Of one example, features in and logits out: the median of many calls in a process of its own."""
     batch_microseconds: float
     """Of an example in a pass over the test split."""
-    not_converged: int = 0
-    """Runs whose training had not converged when it ended."""
+    not_converged: int
+    """Runs that had not converged."""
     rival: str | None = None
     """Of the heads with at most as many bits, the one of the highest mean; None where there is no other."""
     difference: tuple[float, float, float] | None = None
@@ -116,14 +116,16 @@ def collect(out: Path) -> SmallPage:
     Raises InputError where a family is missing, or differs from the others in data, seeds or budget.
     """
     records: dict[str, tuple[str, HeadRecord]] = {}
-    budgets, late = set(), {}
+    late: dict[str, int] = {}
+    budgets = set()
     for name, family in FAMILIES.items():
         result = load_result(name)
         files = sorted((out / name).glob("bench_*.json"))
         if result is None or not files:
             raise InputError(f"{out / name} holds no benchmark: run experiments/run_all.py {name} first")
         budgets.add(result.budget)
-        late.update({arm: n for c in result.differences for arm, n in c.not_converged.items()})
+        for difference in result.differences:
+            late.update(difference.not_converged)
         for file in files:
             record = load_record(HeadRecord, file)
             records[record.head] = family, record
@@ -133,11 +135,11 @@ def collect(out: Path) -> SmallPage:
         raise InputError("the families differ in features, split, seeds or budget of search: run all of them again")
     ((digest, seeds),) = found
     source = next(iter(records.values()))[1].source
-    heads = judged([_head(family, record, late.get(record.head, 0)) for family, record in records.values()])
+    heads = judged([_head(family, record, late) for family, record in records.values()])
     return SmallPage(digest, source.n_examples, source.n_features, seeds, budgets.pop(), heads)
 
 
-def _head(family: str, record: HeadRecord, not_converged: int) -> SmallHead:
+def _head(family: str, record: HeadRecord, late: Mapping[str, int]) -> SmallHead:
     values = {seed: run.test.macro[record.main_metric] for seed, run in record.runs.items()}
     inference = record.inference
     assert record.parameters.bits is not None
@@ -149,7 +151,7 @@ def _head(family: str, record: HeadRecord, not_converged: int) -> SmallHead:
         values={seed: float(f"{value:.6g}") for seed, value in values.items()},
         microseconds=float(f"{1e3 * inference.one.p50:.4g}"),
         batch_microseconds=float(f"{1e6 / inference.test.throughput:.4g}"),
-        not_converged=not_converged,
+        not_converged=late.get(record.head, 0),
     )
 
 
@@ -177,32 +179,31 @@ def table(page: SmallPage) -> str:
         "in batches |",
         "|---|---|--:|--:|--:|---|--:|--:|--:|",
     ]
-    late = {head.name for head in page.heads if head.is_late}
+    unsettled = {head.name for head in page.heads if head.is_late}
     for head in page.heads:
         values = list(head.values.values())
         name = f"**`{head.name}`**" if head.on_front else f"`{head.name}`"
-        name += "†" if head.name in late else ""
+        name += "†" if head.name in unsettled else ""
         against, difference = "", ""
         if head.difference is not None:
-            against = f"`{head.rival}`{'†' if head.rival in late else ''}"
-            uncertain = late.intersection((head.name, head.rival))
-            difference = format_difference(head.difference[0]) if uncertain else _difference(head.difference)
+            against = f"`{head.rival}`{'†' if head.rival in unsettled else ''}"
+            doubtful = unsettled.intersection((head.name, head.rival))
+            difference = format_difference(head.difference[0]) if doubtful else _difference(head.difference)
         rows.append(
             f"| {name} | {head.family} | {head.bits:,} | {head.parameters:,} "
             f"| {format_spread(head.mean, float(np.std(values, ddof=1)))} | {against} | {difference} "
             f"| {head.microseconds:,.0f} us | {head.batch_microseconds:.2f} us |"
         )
+    late = ", ".join(f"`{head.name}` {head.not_converged}" for head in page.heads if head.not_converged)
     rows += [
         "",
         f"{page.n_examples:,} maps of MixedWM38, {page.n_features} features of WaferCNN and its split by content, "
         f"{len(page.seeds)} seeds, {page.budget} learning rates tried for each head on validation. Bold: the front, "
         "heads above every one of at most their size. Intervals: paired over seeds, 95% together, for all pairs that "
-        "the rivals are chosen from.",
+        f"the rivals are chosen from. Runs that had not converged: {late or 'none'}.",
     ]
-    if late:
-        rows[-1] += (
-            " †: more than a quarter of its runs had not converged when training ended, so that no interval is given."
-        )
+    if unsettled:
+        rows[-1] += " †: more than a quarter of them, and no interval."
     return "\n".join(rows)
 
 

@@ -152,7 +152,8 @@ def test_intervals_of_rivals_that_the_means_have_picked_hold_together():
     for _ in range(n_pages):
         values = rng.normal(0.97, 0.01, (20, 8))
         heads = [
-            small.SmallHead(f"h{i}", "mlp", 1, 1000 + i, dict(enumerate(row)), 1.0, 1.0) for i, row in enumerate(values)
+            small.SmallHead(f"h{i}", "mlp", 1, 1000 + i, dict(enumerate(row)), 1.0, 1.0, 0)
+            for i, row in enumerate(values)
         ]
         found = [head.difference for head in small.judged(heads) if head.difference is not None]
         wrong += any(low > 0 or high < 0 for _, low, high in found)
@@ -174,5 +175,5 @@ def test_heads_that_have_not_converged_are_marked():
     assert "[" not in rows["b"]
     assert "`c`†" not in rows["c"].replace("*", "")
     assert "[" not in rows["c"], "its rival has not converged"
-    assert "not converged" in small.table(page)
+    assert "not converged: `b` 6, `c` 2. †" in small.table(page)
     assert "†" not in small.table(dataclasses.replace(page, heads=small.judged([made[0], made[2]])))
