@@ -269,7 +269,8 @@ def test_only_reconstruction_is_admitted() -> None:
     assert {entry.rpartition(".")[2] for entry in ALLOWED} == {
         *("_reconstruct", "scalar", "_frombuffer", "ndarray", "dtype", "_reconstructor", "object", "slice", "bytes"),
         *("encode", "DataFrame", "BlockManager", "_unpickle_block", "_new_Index", "Index", "Int64Index", "RangeIndex"),
-        *("StringArray", "StringDtype", "__pyx_unpickle_NDArrayBacked"),
+        *("StringArray", "StringDtype", "__pyx_unpickle_NDArrayBacked", "bytearray"),
+        *("ArrowStringArray", "_restore_array", "type_for_alias", "py_buffer"),
     }
 
 

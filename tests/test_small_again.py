@@ -6,12 +6,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 from qwafer import FeatureSet, InputError, engines
 from qwafer.circuits.function_options import FunctionOptions
 from qwafer.config import DataConfig, RunConfig
 from qwafer.data import Roles
+from qwafer.data._frame import frame_columns
+from qwafer.data._unpickle import load_records
 from qwafer.heads import LinearOptions, MixtureOptions, QuantisedOptions, QuantumOptions
 from qwafer.heads._base import head_inputs
 from qwafer.source import features_from_table
@@ -177,3 +180,22 @@ def test_heads_that_have_not_converged_are_marked():
     assert "[" not in rows["c"], "its rival has not converged"
     assert "not converged: `b` 6, `c` 2. †" in small.table(page)
     assert "†" not in small.table(dataclasses.replace(page, heads=small.judged([made[0], made[2]])))
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_texts_that_pyarrow_holds_are_read_from_a_pickle(protocol, tmp_path):
+    """With pyarrow installed, for Parquet, pandas keeps texts in its arrays: pickled tables of maps were refused."""
+    pytest.importorskip("pyarrow")
+    kind = pd.StringDtype("pyarrow", na_value=np.nan)
+    texts = pd.array(["none", "Loc", None, "", "Kante ä", "x" * 300] * 3, dtype=kind)
+    frame = pd.DataFrame({"a": texts, "b": texts[::-1]}).iloc[3:16]
+    frame.to_pickle(tmp_path / "f.pkl", protocol=protocol)
+    found = frame_columns(load_records(tmp_path / "f.pkl"))
+    for name in ("a", "b"):
+        assert [None if x != x else x for x in found[name]] == [None if x != x else x for x in frame[name]]
+    content = (tmp_path / "f.pkl").read_bytes()
+    for old, new in ((b"large_string", b"large_binary"), ("ä".encode(), b"\xff\xff")):
+        if old in content:
+            (tmp_path / "f.pkl").write_bytes(content.replace(old, new))
+            with pytest.raises(InputError, match="array of text"):
+                frame_columns(load_records(tmp_path / "f.pkl"))

@@ -1,6 +1,7 @@
 """A pandas DataFrame put together from the `Record`s of its pickle, without pandas and whatever its version was."""
 
 import functools
+import itertools
 import math
 import re
 import sys
@@ -140,7 +141,37 @@ def _values(record: Any) -> np.ndarray:
         arrays = [part for part in record.state if _is(part, "_reconstruct") or _is(part, "_frombuffer")]
         if len(arrays) == 1:
             return to_array(arrays[0])
-    return to_array(record)
+    if _is(record, "_reconstructor") and record.args and getattr(record.args[0], "__name__", "") == "ArrowStringArray":
+        return _arrow_texts(record.state)
+    return _arrow_texts(record.state) if _is(record, "ArrowStringArray") else to_array(record)
+
+
+def _arrow_texts(state: Any) -> np.ndarray:
+    """Return the texts (N,) of a pandas string array that pyarrow holds, a bitmap, offsets and bytes; NaN for none."""
+    try:
+        ((kind, n, _, start, (present, offsets, content), _, _),) = state["_pa_array"].args
+        width = {"string": 4, "large_string": 8}[kind.args[0]]
+        there, edges, texts = (
+            None if buffer is None else _bytes(buffer.args[0]) for buffer in (present, offsets, content)
+        )
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError("an array of text in the pickle is damaged, or has a layout that is not known") from error
+    if not all(type(number) is int and number >= 0 for number in (n, start)) or edges is None:
+        raise InputError("an array of text in the pickle has an impossible shape")
+    texts = texts or b""
+    if len(edges) < (start + n + 1) * width or (there is not None and 8 * len(there) < start + n):
+        raise InputError(f"an array of {n} texts in the pickle does not list as many")
+    at = np.frombuffer(edges, f"<i{width}", n + 1, start * width).tolist()
+    if at[0] < 0 or at[-1] > len(texts) or any(one > other for one, other in itertools.pairwise(at)):
+        raise InputError("an array of text in the pickle is damaged: a text ends before it begins")
+    found = np.empty(n, dtype=object)
+    for i in range(n):
+        known = there is None or there[(start + i) // 8] >> (start + i) % 8 & 1
+        try:
+            found[i] = texts[at[i] : at[i + 1]].decode() if known else math.nan
+        except UnicodeDecodeError as error:
+            raise InputError("an array of text in the pickle holds what is not a character") from error
+    return found
 
 
 def _positions(placement: Any, n_columns: int) -> list[int]:
@@ -179,6 +210,8 @@ def _bytes(raw: Any) -> bytes:
         raw = raw.args[0]
     elif _is(raw, "bytes") and not raw.args:
         raw = b""
+    elif _is(raw, "bytearray") and len(raw.args) <= 1:
+        return _bytes(raw.args[0]) if raw.args else b""
     if isinstance(raw, str):
         try:
             return raw.encode("latin-1")

@@ -1,7 +1,7 @@
-"""An unpickler that runs nothing: it admits the names by which numpy and pandas rebuild their objects, and records.
+"""An unpickler that runs nothing: it admits the names by which numpy, pandas and pyarrow rebuild objects, and records.
 
 A pickle is a program: it names callables and has them called. Here every admitted name stands for a `Record`, an inert
-class that keeps the arguments and the state it is given; nothing of numpy or pandas runs while the file is read, and
+class that keeps the arguments and the state it is given; nothing of theirs runs while the file is read, and
 what the records mean is worked out afterwards (`_frame`). Every other name is refused before anything is called.
 """
 
@@ -35,10 +35,15 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "StringArray": ("pandas.arrays", "pandas.core.arrays.string_"),
     "StringDtype": ("pandas", "pandas.core.arrays.string_"),
     "__pyx_unpickle_NDArrayBacked": ("pandas._libs.arrays",),
+    "ArrowStringArray": ("pandas.arrays", "pandas.core.arrays.string_arrow"),
+    "_restore_array": ("pyarrow.lib",),
+    "type_for_alias": ("pyarrow.lib",),
+    "py_buffer": ("pyarrow.lib",),
     "_reconstructor": ("copy_reg", "copyreg"),
     "object": ("__builtin__", "builtins"),
     "slice": ("__builtin__", "builtins"),
     "bytes": ("__builtin__", "builtins"),
+    "bytearray": ("__builtin__", "builtins"),
     "encode": ("_codecs",),
 }
 
