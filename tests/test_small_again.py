@@ -12,7 +12,7 @@ import pytest
 from qwafer import FeatureSet, InputError, engines
 from qwafer.circuits.function_options import FunctionOptions
 from qwafer.config import DataConfig, RunConfig
-from qwafer.data import Roles
+from qwafer.data import Roles, read_audio
 from qwafer.data._frame import frame_columns
 from qwafer.data._unpickle import load_records
 from qwafer.heads import LinearOptions, MixtureOptions, QuantisedOptions, QuantumOptions, predict_logits
@@ -110,6 +110,14 @@ def test_a_row_without_its_fold_is_no_fold_of_its_own(role, tmp_path):
     (tmp_path / "t.csv").write_text("\n".join([f"x,label,{role}", *rows]))
     with pytest.raises(InputError, match=rf"row 4 of the data has no {role} \(column {role} is empty there\)"):
         features_from_table(tmp_path / "t.csv", Roles(id="id" if role == "id" else None))
+
+
+def test_a_clip_without_its_fold_is_no_fold_of_its_own(tmp_path):
+    (tmp_path / "meta").mkdir()
+    rows = [f"{i}.wav,{i % 3 or ''},{'ab'[i % 2]},{i}" for i in range(1, 9)]
+    (tmp_path / "meta" / "esc50.csv").write_text("\n".join(["filename,fold,category,src_file", *rows]))
+    with pytest.raises(InputError, match="row 3 of the data has no fold"):
+        read_audio(tmp_path)
 
 
 @pytest.mark.parametrize(

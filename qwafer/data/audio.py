@@ -17,7 +17,7 @@ from qwafer.data.arrays import as_labels, as_texts
 from qwafer.data.files import check_file
 from qwafer.data.maps import CONTENT_ID_DTYPE, check_labels, check_rows
 from qwafer.data.spectrogram import MelOptions, mel_picture
-from qwafer.data.tables import read_columns
+from qwafer.data.tables import check_whole, read_columns
 
 LONGEST_SECONDS = 60.0
 """Clips are no longer than this, unless `seconds` cuts them."""
@@ -225,6 +225,8 @@ def _published(folder: Path, kind: str, table: str, wanted: Sequence[str]) -> _L
     missing = [name for name in wanted if name not in columns]
     if missing:
         raise InputError(f"{folder / table} lacks the column {missing[0]} of {kind}")
+    for role, name in zip(("file", "label", "fold", "group"), wanted, strict=True):
+        check_whole(folder / table, role, name, columns[name])
     files, classes, folds, groups = (columns[name] for name in wanted)
     parts = [(f"fold{fold}",) if kind == "UrbanSound8K" else () for fold in folds.tolist()]
     places = [("audio", *part, str(file)) for part, file in zip(parts, files.tolist(), strict=True)]

@@ -88,7 +88,7 @@ def read_table(path: str | Path, roles: Roles | None = None) -> Embeddings:
     labels = _labels(path, columns, roles.labels)
     for role, column in (("fold", roles.fold), ("group", roles.group), ("id", roles.id)):
         if column is not None:
-            _check_whole(path, role, column, columns[column])
+            check_whole(path, role, column, columns[column])
     _check_copies(path, features, names, labels)
     named = roles.labels if labels.ndim == 2 and len(roles.labels) == labels.shape[1] else None
     if labels.ndim == 1 and labels.dtype.kind != "U" and set(np.unique(labels).tolist()) <= {0, 1}:
@@ -241,7 +241,7 @@ def _labels(path: Path, columns: Mapping[str, np.ndarray], names: Sequence[str])
     """Return the (N,) classes of one column, or (N, K) of 0 and 1."""
     for name in names:
         column = columns[name]
-        _check_whole(path, "label", name, column)
+        check_whole(path, "label", name, column)
         if column.dtype.kind not in "biufU":
             raise InputError(f"{path}: the column {name} must hold whole numbers or texts, as labels are")
     if len(names) == 1:
@@ -251,7 +251,7 @@ def _labels(path: Path, columns: Mapping[str, np.ndarray], names: Sequence[str])
     return np.stack([columns[name] for name in names], axis=1)
 
 
-def _check_whole(path: Path, role: str, name: str, column: np.ndarray) -> None:
+def check_whole(path: Path, role: str, name: str, column: np.ndarray) -> None:
     """Raise InputError for a row that has no entry in a column: all such rows would be one class, fold or lot."""
     empty = [i for i, value in enumerate(column.tolist()) if value == "" or value is None or value != value]
     if column.ndim == 1 and empty:
