@@ -62,8 +62,13 @@ def run(body: Callable[[], Any]) -> int:
             show(report)
         return int(any(report.verdict == "fail" for report in reports))
 
+    return run_configured(printed)
+
+
+def run_configured(body: Callable[[], int]) -> int:
+    """Run a script's body with JAX configured; return its exit status, 2 on bad input."""
     configure_jax()
-    return run_verb(printed)
+    return run_verb(body)
 
 
 def show(report: Any) -> None:

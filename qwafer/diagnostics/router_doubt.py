@@ -12,8 +12,7 @@ with every example, and three figures.
 
 import sys
 
-from qwafer._process import configure_jax, run_verb
-from qwafer.diagnostics._common import parser
+from qwafer.diagnostics._common import parser, run_configured
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,8 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"written: {path}")
         return 0
 
-    configure_jax()
-    return run_verb(body)
+    return run_configured(body)
 
 
 if __name__ == "__main__":
