@@ -9,7 +9,6 @@ Writes results/doubt.json, and the table and the figures of docs/small.md.
 import argparse
 import dataclasses
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,17 +86,20 @@ def _run(arguments: argparse.Namespace) -> int:
         assert predictor is not None
         found[seed] = {name: router_doubt(predictor, data, seed=seed, foreign=maps) for name, maps in foreign.items()}
         for name, doubt in found[seed].items():
-            write_router_doubt(doubt, Path(arguments.out) / f"seed-{seed}-{name.replace(' ', '_')}")
+            write_router_doubt(doubt, _folder(arguments.out, seed, name))
     result = result_of(found)
     save_record(RESULTS / "doubt.json", result)
     write_table(HERE.parent / "docs" / "small.md", "doubt", table(result))
-    with tempfile.TemporaryDirectory() as folder:
-        write_router_doubt(found[0]["WM-811K"], folder)
-        for figure in ("histogram", "risk_coverage"):
-            image = Path(folder, f"{figure}.png").read_bytes()
-            (HERE.parent / "docs" / "images" / f"doubt_{figure}.png").write_bytes(image)
+    for figure in ("histogram", "risk_coverage"):
+        image = (_folder(arguments.out, SEEDS[0], "WM-811K") / f"{figure}.png").read_bytes()
+        (HERE.parent / "docs" / "images" / f"doubt_{figure}.png").write_bytes(image)
     print(table(result))
     return 0
+
+
+def _folder(out: str, seed: int, kind: str) -> Path:
+    """Return where the doubt of one seed with one kind of foreign maps goes."""
+    return Path(out) / f"seed-{seed}-{kind.replace(' ', '_')}"
 
 
 def foreign_maps() -> dict[str, WaferMaps]:

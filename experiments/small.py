@@ -64,6 +64,11 @@ class SmallHead:
         return float(np.mean(list(self.values.values())))
 
     @property
+    def sd(self) -> float:
+        """Standard deviation over seeds."""
+        return float(np.std(list(self.values.values()), ddof=1))
+
+    @property
     def is_late(self) -> bool:
         """Whether so many runs had not converged that `ablate` and `bench` would give no verdict."""
         return self.not_converged > MOST_UNCONVERGED * len(self.values)
@@ -181,7 +186,6 @@ def table(page: SmallPage) -> str:
     ]
     unsettled = {head.name for head in page.heads if head.is_late}
     for head in page.heads:
-        values = list(head.values.values())
         name = f"**`{head.name}`**" if head.on_front else f"`{head.name}`"
         name += "†" if head.name in unsettled else ""
         against, difference = "", ""
@@ -191,7 +195,7 @@ def table(page: SmallPage) -> str:
             difference = format_difference(head.difference[0]) if doubtful else _difference(head.difference)
         rows.append(
             f"| {name} | {head.family} | {head.bits:,} | {head.parameters:,} "
-            f"| {format_spread(head.mean, float(np.std(values, ddof=1)))} | {against} | {difference} "
+            f"| {format_spread(head.mean, head.sd)} | {against} | {difference} "
             f"| {head.microseconds:,.0f} us | {head.batch_microseconds:.2f} us |"
         )
     late = ", ".join(f"`{head.name}` {head.not_converged}" for head in page.heads if head.not_converged)
@@ -223,7 +227,7 @@ def draw(page: SmallPage, path: Path) -> None:
         for family, k in shown.items():
             own = [head for head in page.heads if head.family == family]
             means = [head.mean for head in own]
-            spread = [float(np.std(list(head.values.values()), ddof=1)) for head in own]
+            spread = [head.sd for head in own]
             for axis, x in ((axes[0], [h.bits for h in own]), (axes[1], [h.microseconds for h in own])):
                 axis.errorbar(x, means, yerr=spread, linestyle="", label=family, markersize=4, **marker_style(k))
         front = [head for head in page.heads if head.on_front]

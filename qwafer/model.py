@@ -20,6 +20,7 @@ from qwafer.backbones.extraction import feature_rows
 from qwafer.backbones.registry import BACKBONES
 from qwafer.data import WaferMaps
 from qwafer.data.maps import Maps, as_sequence, check_maps
+from qwafer.evaluation.exclusive import decide, probabilities
 from qwafer.heads import Stored
 from qwafer.heads.size import packed_file_bytes
 from qwafer.training import Predictor, RunResult
@@ -119,13 +120,9 @@ class Model:
         if not len(wafers):
             raise InputError("`maps` must hold at least one wafer map")
         check_maps(wafers, "`predict`")
-        features = feature_rows(list(wafers), self.backbone)
-        logits = self.head.logits(features)
-        if self.head.thresholds:
-            decisions = logits > np.asarray(self.head.thresholds)[None]
-        else:
-            decisions = np.arange(logits.shape[1])[None] == logits.argmax(axis=1)[:, None]
-        return Predictions(logits, self.head.probabilities(features), decisions, self.label_names)
+        logits = self.head.logits(feature_rows(list(wafers), self.backbone))
+        p = probabilities(logits, exclusive=self.head.config.objective.exclusive)
+        return Predictions(logits, p, decide(logits, self.head.thresholds), self.label_names)
 
     def stored(self) -> dict[str, Stored]:
         """Return what a packed file holds: the weights of the backbone, if the file has them, and those of the head."""

@@ -13,6 +13,7 @@ from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from qwafer.data import Clips, DataTable, WaferMaps
+    from qwafer.features import FeatureSet
 
 _FLAGS = {"seed": "train-seed", "split_by": "train-split", "epochs": "epochs"}
 """Options of a network by the flags that set them."""
@@ -197,7 +198,6 @@ def _check_source_options(arguments: argparse.Namespace) -> None:
 
 def _embeddings(arguments: argparse.Namespace) -> int:
     """Write the features of a table of embeddings."""
-    from qwafer.backbones import is_complete
     from qwafer.data import read_edge_iiot
     from qwafer.data.source import is_edge_iiot
     from qwafer.data.tables import Roles
@@ -220,16 +220,25 @@ def _embeddings(arguments: argparse.Namespace) -> int:
         drop=tuple(arguments.drop),
     )
     features = features_from_table(arguments.table, roles, arguments.made_by or "table")
-    if is_complete(arguments.out, features.provenance):
-        print(f"{arguments.out} is complete: nothing to do")
+    if not _saved(features, arguments.out):
         return 0
-    features.save(arguments.out)
     found = features.provenance["data"]["roles"]
     n_rows, n_features = features.features.shape
     said = [f"{n_features} features", f"{features.labels.shape[1]} labels of {', '.join(found['labels'])}"]
     said += [f"{name} of {found[name]}" for name in ("fold", "group", "time", "id") if found[name] is not None]
     print(f"{arguments.out}: {n_rows} rows; {', '.join(said)}")
     return 0
+
+
+def _saved(features: "FeatureSet", out: str) -> bool:
+    """Write the features of a table; say so, and return False, where they are written already."""
+    from qwafer.backbones import is_complete
+
+    if is_complete(out, features.provenance):
+        print(f"{out} is complete: nothing to do")
+        return False
+    features.save(out)
+    return True
 
 
 def _known_roles(path: str) -> Exception:
@@ -243,7 +252,6 @@ def _known_roles(path: str) -> Exception:
 def _table(table: "DataTable", arguments: argparse.Namespace) -> int:
     """Write the features of a table, which has no use for a backbone."""
     from qwafer._errors import InputError
-    from qwafer.backbones import is_complete
     from qwafer.config import DataConfig
     from qwafer.source import table_features
 
@@ -252,10 +260,8 @@ def _table(table: "DataTable", arguments: argparse.Namespace) -> int:
             flag = option.replace("_", "-")
             raise InputError(f"{arguments.maps} holds a table, which needs no backbone: leave out --{flag}")
     features = table_features(table, DataConfig())
-    if is_complete(arguments.out, features.provenance):
-        print(f"{arguments.out} is complete: nothing to do")
+    if not _saved(features, arguments.out):
         return 0
-    features.save(arguments.out)
     n_rows, n_features = features.features.shape
     print(f"{arguments.out}: {n_rows} rows x {n_features} features of a table, with its split")
     return 0

@@ -1,5 +1,7 @@
 """Metrics of exclusive classes: one of K applies, p = softmax(l), the prediction is the class of the largest logit."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -15,6 +17,18 @@ def softmax(logits: ArrayLike) -> Floats:
     with np.errstate(invalid="ignore"):  # infinite logits give NaN, which is what they mean
         weights = np.exp(values - values.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def probabilities(logits: ArrayLike, *, exclusive: bool) -> Floats:
+    """Return softmax(l) of exclusive classes, else sigmoid(l), each label on its own; (N, K) to (N, K)."""
+    return softmax(logits) if exclusive else metrics.sigmoid(logits)
+
+
+def decide(logits: NDArray[np.floating], thresholds: Sequence[float]) -> NDArray[np.bool_]:
+    """Return (N, K) what is decided: logits above each label's threshold; without thresholds the largest alone."""
+    if thresholds:
+        return np.asarray(logits > np.asarray(thresholds)[None])
+    return np.asarray(np.arange(logits.shape[1])[None] == logits.argmax(axis=1)[:, None])
 
 
 def one_vs_rest_logits(logits: ArrayLike) -> Floats:

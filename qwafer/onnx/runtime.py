@@ -17,6 +17,7 @@ from qwafer._reading import check_unpacked, reads
 from qwafer.backbones.pretrained import Images, architecture
 from qwafer.data import WaferMaps
 from qwafer.data.maps import Maps, as_sequence, check_maps
+from qwafer.evaluation.exclusive import decide, probabilities
 from qwafer.model import Predictions
 from qwafer.onnx.packages import onnx, onnxruntime
 from qwafer.onnx.write import IMAGES, LOGITS, RECORD
@@ -81,16 +82,9 @@ class OnnxModel:
 
     def predict(self, maps: WaferMaps | Maps | Sequence[np.ndarray]) -> Predictions:
         """Return what the model says of maps, as `Model.predict` does."""
-        from qwafer.evaluation.exclusive import softmax
-        from qwafer.evaluation.metrics import sigmoid
-
         logits = self.logits(maps)
-        if self.thresholds:
-            decisions = logits > np.asarray(self.thresholds)[None]
-        else:
-            decisions = np.arange(logits.shape[1])[None] == logits.argmax(axis=1)[:, None]
-        probabilities = softmax(logits) if self.exclusive else sigmoid(logits)
-        return Predictions(logits, probabilities, decisions, self.label_names)
+        p = probabilities(logits, exclusive=self.exclusive)
+        return Predictions(logits, p, decide(logits, self.thresholds), self.label_names)
 
 
 def with_thresholds(graph: Any, thresholds: Sequence[float]) -> Any:

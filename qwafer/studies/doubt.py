@@ -11,7 +11,8 @@ from qwafer._checks import check_positive_int
 from qwafer._errors import CapabilityError, InputError
 from qwafer._io import key_seed
 from qwafer._records import save_record
-from qwafer.evaluation import predict, risk_coverage, roc_auc, uncertainty
+from qwafer.evaluation import risk_coverage, roc_auc, uncertainty
+from qwafer.evaluation.exclusive import decide, probabilities
 from qwafer.features import FeatureSet
 from qwafer.reports.figures.doubt import draw_doubt
 from qwafer.training import Predictor, prepare
@@ -189,18 +190,15 @@ def _measured(
     predictor: Predictor, data: FeatureSet, n_samples: int, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the measures (N,) by name, and what is decided (N, n_labels)."""
-    logits, p = predictor.logits(data), predictor.probabilities(data)
+    exclusive = predictor.config.objective.exclusive
+    logits = predictor.logits(data)
+    p, decided = probabilities(logits, exclusive=exclusive), decide(logits, predictor.thresholds)
     found = []
     for start in range(0, len(data), CHUNK):
         rows = data.features[start : start + CHUNK]
         part = key_seed(seed, f"rows {start}")  # other masks for other rows
         found.append(uncertainty(np.asarray(predictor.head.sampled_routing(rows, n_samples, seed=part))))
-    if predictor.config.objective.exclusive:
-        decided = np.arange(logits.shape[1])[None] == logits.argmax(axis=1)[:, None]
-        sure = p.max(axis=1)
-    else:
-        decided = predict(logits, np.array(predictor.thresholds))
-        sure = np.where(decided, p, 1 - p).prod(axis=1)
+    sure = p.max(axis=1) if exclusive else np.where(decided, p, 1 - p).prod(axis=1)
     measures = {
         "mutual_information": np.concatenate([one.mutual_information for one in found]),
         "total": np.concatenate([one.total for one in found]),

@@ -118,11 +118,9 @@ class Predictor:
         """Return sigmoid(logits), each label on its own; softmax(logits) where the head was trained for exclusive
         classes; see `logits` for what is refused.
         """
-        from qwafer.evaluation.exclusive import softmax
-        from qwafer.evaluation.metrics import sigmoid
+        from qwafer.evaluation.exclusive import probabilities
 
-        logits = self.logits(features)
-        return softmax(logits) if self.config.objective.exclusive else sigmoid(logits)
+        return probabilities(self.logits(features), exclusive=self.config.objective.exclusive)
 
     def save(self, path: str | Path, *, packed: bool = False) -> None:
         """Write the head, its configuration, labels and thresholds to `path`, atomically, without pickles.
