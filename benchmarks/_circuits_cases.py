@@ -125,7 +125,6 @@ def iqp_cz(n: int) -> Case:
 
 def dressed(n: int) -> Case:
     """The circuit of PennyLane's tutorial on transfer learning (Mari et al. 2020): H, RY(x), rows of CNOT and RY."""
-
     pairs = [(i, i + 1) for start in (0, 1) for i in range(start, n - 1, 2)]
 
     def gates(weights: Weights, x: Any) -> None:
