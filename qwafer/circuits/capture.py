@@ -148,7 +148,8 @@ class _Places:
 
     @classmethod
     def of(cls, trace: _Trace) -> "_Places":
-        depends, constants = trace.dependence(), _constants(trace)
+        depends = trace.dependence()
+        constants = _constants(trace, [place for place, by in enumerate(depends) if not any(by)])
         operations: list[Operation] = []
         starts: list[Operation] = []
         shared: list[int] = []
@@ -274,15 +275,21 @@ def _places(wires: Any, parts: Sequence[Any], name: str) -> dict[Any, int]:
     return {wire: place for place, wire in enumerate(wires)}
 
 
-def _constants(trace: _Trace) -> list[np.ndarray]:
-    """Return the numbers of all gates at weights and inputs 0, in float64: those of a constant gate are its own."""
+def _constants(trace: _Trace, places: Sequence[int]) -> dict[int, np.ndarray]:
+    """Return the outputs of a trace at `places`, which depend on neither weights nor inputs, in float64."""
     import jax
     import jax.experimental
 
+    def chosen(*arrays: Any) -> list[Any]:
+        found = jax.core.eval_jaxpr(trace.closed.jaxpr, trace.closed.consts, *arrays)
+        return [found[place] for place in places]
+
+    if not places:
+        return {}
     with jax.experimental.enable_x64():
         zeros = [np.zeros(variable.aval.shape, variable.aval.dtype) for variable in trace.closed.jaxpr.invars]
-        found = jax.jit(lambda *arrays: jax.core.eval_jaxpr(trace.closed.jaxpr, trace.closed.consts, *arrays))(*zeros)
-        return [np.asarray(value) for value in found]
+        values = map(np.asarray, jax.jit(chosen)(*zeros))
+        return dict(zip(places, values, strict=True))
 
 
 def _folded(gate: Gate, numbers: np.ndarray) -> Gate:
@@ -310,7 +317,8 @@ def _slot_function(
 
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in (*shapes.values(), (n_inputs,))]
     with jax.experimental.enable_x64(dtype == "float64"), jax.numpy_rank_promotion("allow"):
-        return explicit(jax.make_jaxpr(slots)(*arguments)), trace_digest(slots, arguments)
+        closed = jax.make_jaxpr(slots)(*arguments)
+        return explicit(closed), trace_digest(slots, closed, arguments)
 
 
 def _shapes(weights: Any) -> dict[str, Shape]:
