@@ -113,7 +113,7 @@ def assert_differences(circuit, exact, weights, inputs, cotangent):
 
 
 def test_a_random_circuit_on_engines():
-    on_engines(65)
+    on_engines(195)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from qwafer.circuits.gates import INPUTS, Gate, Operation
 from qwafer.circuits.measuring import Measured, measured, measurements
 from qwafer.circuits.readouts import STATE, WORDS
 from qwafer.circuits.recording import RECORDING
-from qwafer.circuits.traces import depends, explicit, trace_digest
+from qwafer.circuits.traces import constant_outputs, depends, explicit, trace_digest
 from qwafer.registry import Registry, load_attribute
 
 Shape = tuple[int, ...]
@@ -149,7 +149,7 @@ class _Places:
     @classmethod
     def of(cls, trace: _Trace) -> "_Places":
         depends = trace.dependence()
-        constants = _constants(trace, [place for place, by in enumerate(depends) if not any(by)])
+        constants = constant_outputs(trace.closed, [place for place, by in enumerate(depends) if not any(by)])
         operations: list[Operation] = []
         starts: list[Operation] = []
         shared: list[int] = []
@@ -237,9 +237,12 @@ def _trace(
             raise type(error)(*error.args) from error  # without the notes that JAX adds
         except Exception as error:
             text = str(error).strip().splitlines()
+            known = f"its weights are {', '.join(shapes)}" if shapes else "it has no weights"
+            unnamed = isinstance(error, KeyError) and not set(error.args) & set(shapes)
+            hint = f" ({known}: name all of them, with their shapes)" if unnamed else ""
             raise InputError(
                 f"{name} cannot be traced as a function of weights and inputs ({n_inputs},): it raised "
-                f"{type(error).__name__}{': ' + text[0] if text else ''}"
+                f"{type(error).__name__}{': ' + text[0] if text else ''}{hint}"
             ) from error
     turns, places, own, returns = noted[-1]
     return _Trace(turns, places, own, returns, closed)
@@ -273,23 +276,6 @@ def _places(wires: Any, parts: Sequence[Any], name: str) -> dict[Any, int]:
     if strange:
         raise InputError(f"{name} acts on wire {strange[0]!r}, and has wires {', '.join(map(repr, wires))}")
     return {wire: place for place, wire in enumerate(wires)}
-
-
-def _constants(trace: _Trace, places: Sequence[int]) -> dict[int, np.ndarray]:
-    """Return the outputs of a trace at `places`, which depend on neither weights nor inputs, in float64."""
-    import jax
-    import jax.experimental
-
-    def chosen(*arrays: Any) -> list[Any]:
-        found = jax.core.eval_jaxpr(trace.closed.jaxpr, trace.closed.consts, *arrays)
-        return [found[place] for place in places]
-
-    if not places:
-        return {}
-    with jax.experimental.enable_x64():
-        zeros = [np.zeros(variable.aval.shape, variable.aval.dtype) for variable in trace.closed.jaxpr.invars]
-        values = map(np.asarray, jax.jit(chosen)(*zeros))
-        return dict(zip(places, values, strict=True))
 
 
 def _folded(gate: Gate, numbers: np.ndarray) -> Gate:

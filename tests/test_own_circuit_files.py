@@ -111,3 +111,19 @@ def test_a_checkpoint_is_not_continued_with_another_function(own, tmp_path):
     changed = dataclasses.replace(first, circuit=own("CZ"))
     with pytest.raises(qwafer.InputError, match="another configuration, circuit"):
         train(changed, directory=folder)
+
+
+def test_a_weight_that_is_not_named_is_said(tmp_path):
+    def body(weights, x):
+        return weights["theta"]
+
+    with pytest.raises(qwafer.InputError, match=r"KeyError: 'theta' \(its weights are scale: name all of them"):
+        qwafer.circuit(body, weights={"scale": 1}, n_inputs=1)
+    with pytest.raises(qwafer.InputError, match=r"KeyError: 'theta' \(it has no weights: name all of them"):
+        qwafer.circuit(body, n_inputs=1)
+
+
+def test_a_file_that_is_not_there_is_said_with_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(qwafer.InputError, match=f"there is no file {tmp_path}/own.py"):
+        CIRCUITS.get("function")("own.py:body").circuit(1)
