@@ -128,7 +128,7 @@ def circuit_of_name(place: str, /, **options: Any) -> CapturedCircuit:
     import jax.experimental
 
     with jax.experimental.enable_x64():
-        function = load_attribute(place, "circuit.function")  # RED
+        function = load_attribute(place, "circuit.function")
     return circuit(function, **options)
 
 
