@@ -33,7 +33,9 @@ def test_two_families_of_short_jobs_share_a_slot():
 
 
 @pytest.mark.parametrize(
-    "given", [jobs("a", "b", "c", "a"), jobs("", "", ""), jobs("a", "a", "a", fresh=True)], ids=["families", "none", "fresh"]
+    "given",
+    [jobs("a", "b", "c", "a"), jobs("", "", ""), jobs("a", "a", "a", fresh=True)],
+    ids=["families", "none", "fresh"],
 )
 def test_more_families_have_more_slots_at_once(given):
     both = threading.Barrier(2, timeout=60)
