@@ -11,6 +11,7 @@ from qwafer._errors import InputError
 from qwafer._records import save_record
 from qwafer.comparison.design import check_comparable, check_design
 from qwafer.comparison.metrics import check_metric
+from qwafer.comparison.pairing import check_circuits
 from qwafer.comparison.summary import Summary, sum_timings, summarize
 from qwafer.execution import Event, Executor, Failure, Job, LocalProcesses, OnProgress, Progress, Tally
 from qwafer.experiment import Experiment
@@ -94,6 +95,8 @@ def run_experiment(
         todo = before.pending
         with LocalProcesses(jobs) if executor is None else executor as running:
             checked = _check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)
+            here = {arm: found.circuit for arm, found in checked.items() if found.circuit}
+            check_circuits(before.results, experiment.arms, here, str(directory.path))
             report(Progress("arms", len(checked), len(checked), note=waiting_note(checked, todo)))
             record = directory.claim(experiment, records)
             complete = {arm: len(done) for arm, done in before.results.items()}

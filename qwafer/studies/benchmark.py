@@ -18,6 +18,7 @@ from qwafer.execution import Executor, Job, LocalProcesses, OnProgress, Progress
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
 from qwafer.reports.benchmark import report_blocks, write_report
+from qwafer.reports.circuits import circuit_blocks
 from qwafer.reports.figures import Drawn
 from qwafer.reports.figures.benchmark import draw_head, draw_shared
 from qwafer.studies.ablation import Outcome, run_experiment
@@ -187,6 +188,7 @@ def _report(
         costs=costs,
         jobs=jobs,
         test_reads=outcome.test_reads,
+        circuits=circuit_blocks(runs),
     )
     path = write_report(blocks, experiment.title or experiment.name, out)
     return Benchmark(records, differences, path, tuple(found))

@@ -140,6 +140,8 @@ class Checked:
     """Steps of a run's first stage."""
     step_seconds: dict[str, float] = field(default_factory=dict)
     """About the seconds of a step with its engine and with a faster one, by name; empty where they are not known."""
+    circuit: str = ""
+    """`circuit_digest` of the arm."""
 
 
 def check_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:
@@ -149,6 +151,7 @@ def check_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:
     from qwafer.engines.expected import expected_steps
     from qwafer.objective import make_sampler
     from qwafer.training import lanes_gain, make_head, make_program, prepare
+    from qwafer.training.make import circuit_digest
 
     config = run_config(payload)
     prepared = prepare(config, load_features(payload["features"]), payload["seed"])
@@ -171,6 +174,7 @@ def check_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:
             lanes_gain(config, head, len(features), payload.get("n_seeds", 1)),
             options.epochs * sampler.n_batches,
             seconds,
+            circuit_digest(config, labels.shape[1]),
         )
     )
 
