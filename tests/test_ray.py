@@ -1,4 +1,4 @@
-"""Sweeps on a Ray cluster: `make test-ray`. Two nodes on this machine, one lost, one worker killed, the driver killed."""
+"""Sweeps on a Ray cluster (`make test-ray`): two nodes here, one lost, a worker and the driver killed."""
 
 import contextlib
 import json
