@@ -5,13 +5,13 @@ import math
 
 import jax
 import numpy as np
-from tests import papercircuits as paper
 import pytest
 
 import qwafer
 from qwafer import models
 from qwafer.circuits import CIRCUITS, statevector
 from qwafer.models.base import DESCRIBED, PUBLISHED
+from tests import papercircuits as paper
 
 CASES = {
     "circuit_centric": (models.CircuitCentric(3, n_layers=1), paper.circuit_centric(3, 2)),

@@ -18,6 +18,8 @@ from qwafer.models.options import FidelityOptions as FidelityOptions
 from qwafer.models.options import QuanvolutionalOptions as QuanvolutionalOptions
 from qwafer.models.reuploading import Reuploading as Reuploading
 from qwafer.models.separable import SeparableVariational as SeparableVariational
+from qwafer.models.table import MODELS as MODELS
+from qwafer.models.table import Model as Model
 from qwafer.models.tree_tensor import TreeTensor as TreeTensor
 from qwafer.models.vanilla import Vanilla as Vanilla
 from qwafer.models.weinet import WeiNet as WeiNet

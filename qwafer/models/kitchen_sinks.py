@@ -127,5 +127,5 @@ class KitchenSinksOptions:
                 if not 0 < column.mean() < 1:
                     machines.append(CONSTANT * (2.0 * float(column[0]) - 1))
                     continue
-                machines.append(LogisticRegression(penalty=None, tol=1e-3).fit(mapped, column))
+                machines.append(LogisticRegression(C=np.inf, tol=1e-3).fit(mapped, column))
         return FittedSinks(scaler, omegas, betas, draws, tuple(machines), features.shape[1])
