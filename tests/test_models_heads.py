@@ -258,7 +258,7 @@ CONFIGS = {
     "metric_learner": models.MetricLearnerOptions(n_layers=1, max_steps=200, n_components=1, batch_size=8),
     "boltzmann": models.BoltzmannOptions(),
     "dressed_nn": models.DressedNnOptions(),
-    "quanvolutional": models.QuanvolutionalOptions(width=2, depth=1, rotations=2),
+    "quanvolutional": models.QuanvolutionalOptions(n_filters=2, depth=1, rotations=2),
 }
 
 

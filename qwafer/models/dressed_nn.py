@@ -34,8 +34,8 @@ class DressedNnHead(ClassicalHead):
 
 
 def dressed_nn_head(options: "DressedNnOptions", inputs: HeadInputs) -> DressedNnHead:
-    """Return the untrained head: weights of standard deviation 1/sqrt(D), then 1/width, as the dressed circuit."""
-    n, width = inputs.features.shape[1], options.width
+    """Return the untrained head: weights of standard deviation 1/sqrt(D), then 1/n_units."""
+    n, width = inputs.features.shape[1], options.n_units
     shapes = {"first": (n, width), "second": (width, width), "output": (width, inputs.n_labels)}
     params = {}
     for name, shape in shapes.items():

@@ -127,7 +127,7 @@ class QuanvolutionalOptions(ClassicalOptions):
     """Rotations of a layer."""
     kernel_size: int = 3
     """Rows and columns of a convolution."""
-    width: int = 32
+    n_filters: int = 32
     """Channels of the first convolution; the second has twice as many, the hidden layer four times."""
 
     sections: ClassVar[tuple[str, ...]] = LOOP
@@ -140,14 +140,14 @@ class QuanvolutionalOptions(ClassicalOptions):
             "filters",
             "n_channels",
             "kernel_size",
-            "width",
+            "n_filters",
         )
     }
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_choice("head.filters", self.filters, ("quantum", "none"))
-        for name in ("n_channels", "depth", "rotations", "kernel_size", "width"):
+        for name in ("n_channels", "depth", "rotations", "kernel_size", "n_filters"):
             check_positive_int(f"head.{name}", getattr(self, name), maximum=1024)
 
     def make(self, inputs: "HeadInputs") -> "Head":
@@ -169,22 +169,22 @@ class DressedNnOptions(ClassicalOptions):
 
     normalize: str = "standard"
     """As in `LinearOptions`."""
-    width: int = 4
+    n_units: int = 4
     """Units of a layer: the wires of the circuit."""
 
     sections: ClassVar[tuple[str, ...]] = LOOP
     determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "initial projection.first": (*WIDTH_OPTIONS, "width"),
-        "initial projection.second": ("width",),
-        "initial projection.output": ("data.source", "data.reader", "data.task", "width"),
+        "initial projection.first": (*WIDTH_OPTIONS, "n_units"),
+        "initial projection.second": ("n_units",),
+        "initial projection.output": ("data.source", "data.reader", "data.task", "n_units"),
     }
 
     def __post_init__(self) -> None:
         check_choice("head.normalize", self.normalize, NORMALIZATIONS)
-        check_positive_int("head.width", self.width, maximum=4096)
+        check_positive_int("head.n_units", self.n_units, maximum=4096)
 
     def make(self, inputs: "HeadInputs") -> "Head":
-        """Return the untrained head: weights of standard deviation 1/sqrt(D), then 1/width, as the dressed circuit."""
+        """Return the untrained head: weights of standard deviation 1/sqrt(D), then 1/n_units."""
         from qwafer.models.dressed_nn import dressed_nn_head
 
         return dressed_nn_head(self, inputs)

@@ -92,7 +92,8 @@ class QuanvolutionalHead(ClassicalHead):
 
 def quanvolutional_head(options: "QuanvolutionalOptions", inputs: HeadInputs) -> QuanvolutionalHead:
     """Return the untrained head; raise InputError for features that are not a square image."""
-    n, seed, dtype, k, width = inputs.features.shape[1], inputs.seed, inputs.dtype, options.kernel_size, options.width
+    n, seed, dtype = inputs.features.shape[1], inputs.seed, inputs.dtype
+    k, width = options.kernel_size, options.n_filters
     side = math.isqrt(n)
     if side**2 != n or side < WINDOW + 1:
         raise InputError(f"the features must be the pixels of a square image of at least 3 x 3, got {n} features")

@@ -76,7 +76,7 @@ MODELS: Mapping[str, Model] = {
         "dressed_nn",
     ),
     "dressed_nn": Model(
-        "DressedQuantumCircuitClassifierOnlyNN", {"head.name": "dressed_nn"}, "mlp", VECTOR, "head.width"
+        "DressedQuantumCircuitClassifierOnlyNN", {"head.name": "dressed_nn"}, "mlp", VECTOR, "head.n_units"
     ),
     "iqp_kernel": _head("IQPKernelClassifier", "separable_kernel", "iqp_kernel"),
     "iqp_variational": Model(
