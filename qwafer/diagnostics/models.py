@@ -86,8 +86,8 @@ def subjects() -> dict[str, Callable[[], Any]]:
     def thermal(**options: Any) -> Callable[[], Any]:
         def make() -> Any:
             head = BoltzmannOptions(**options).make(head_inputs(np.eye(VECTOR), 1, 0))
-            theta = np.asarray(head.params["projection.theta"][0])  # type: ignore[attr-defined]
-            return function_subject(head.expectation, theta, VECTOR, name="expectation", dtype="float64")  # type: ignore[attr-defined]
+            theta = np.asarray(head.params["projection.theta"][0])
+            return function_subject(head.expectation, theta, VECTOR, name="expectation", dtype="float64")
 
         return make
 
