@@ -126,11 +126,11 @@ def test_weights_start_as_published():
 
     features = np.random.default_rng(0).normal(size=(50, 9))
     circuit = models.WeiNet(9).circuit(1)
-    head = QuantumOptions(projection="none").make(head_inputs(features, 1, 0, circuit))
+    head = QuantumOptions(projection="identity").make(head_inputs(features, 1, 0, circuit))
     s, coefficients = head.params["circuit.s"], head.params["circuit.coefficients"]
     assert 0.3 < float(s.std()) < 2 > 4 * float(abs(coefficients).max())
     circuit = models.Vanilla(4, n_layers=6).circuit(1)
-    head = QuantumOptions(projection="none", normalize="min_max", angle_map="linear").make(
+    head = QuantumOptions(projection="identity", normalize="min_max", angle_map="linear").make(
         head_inputs(features[:, :4], 1, 0, circuit, normalize="min_max")
     )
     angles = np.asarray(head.params["circuit.angles"])
@@ -153,5 +153,5 @@ def test_a_circuit_takes_features_without_a_projection():
 
     circuit = models.SeparableVariational(3).circuit(1)
     with pytest.raises(qwafer.InputError, match="as many inputs as there are features, got 5"):
-        QuantumOptions(projection="none").make(head_inputs(np.ones((4, 5)), 1, 0, circuit))
-    assert list(itertools.chain(QuantumOptions(projection="none").untrained_groups())) == ["projection"]
+        QuantumOptions(projection="identity").make(head_inputs(np.ones((4, 5)), 1, 0, circuit))
+    assert list(itertools.chain(QuantumOptions(projection="identity").untrained_groups())) == ["projection"]

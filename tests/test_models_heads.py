@@ -228,7 +228,9 @@ def test_quanvolution_slides_over_windows():
     for i, j in itertools.product(range(3), repeat=2):
         index = int("".join(str(int(v)) for v in binary[i : i + 2, j : j + 2].ravel()), 2)
         assert image[i, j] == head.buffers["filter.table"][0, index]
-    plain = models.QuanvolutionalOptions(filters="none").make(head_inputs(PIXELS.features, 1, 0, normalize="min_max"))
+    plain = models.QuanvolutionalOptions(filters="classical").make(
+        head_inputs(PIXELS.features, 1, 0, normalize="min_max")
+    )
     np.testing.assert_array_equal(plain.channels(jnp.asarray(PIXELS.features[:1]))[0, :, :, 0], binary)
 
 

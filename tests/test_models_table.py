@@ -57,6 +57,15 @@ def test_no_option_of_a_model_is_without_effect(name):
         assert no_effect(config, option, source_facts(config.data)) is None
 
 
+def test_options_do_not_depend_on_what_was_set_before():
+    """Options that two things share keep their values where another thing is named: a model says all of its own."""
+    other = with_options(RunConfig(), {"circuit.n_layers": 7, "head.normalize": "l2", "head.angle_scale": 0.5})
+    for model in MODELS.values():
+        options = model.options(9)
+        assert with_options(other, options).head == with_options(RunConfig(), options).head
+        assert with_options(other, options).circuit == with_options(RunConfig(), options).circuit
+
+
 TRAINED = ["reuploading_separable"]
 OTHERS = [name for name in MODELS if name not in TRAINED]
 

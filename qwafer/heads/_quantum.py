@@ -257,10 +257,8 @@ def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
         params["projection.weight"] = draw(seed, "projection.weight", (n_features, n), dtype, 1 / math.sqrt(n_features))
         params["projection.bias"] = rounded(np.zeros(n), dtype)
     else:
-        if options.projection == "none":
-            weight_values, shift = _no_projection(
-                n_features, n, centred=MEAN in buffers and options.normalize == "min_max"
-            )
+        if options.projection == "identity":
+            weight_values, shift = _identity(n_features, n, centred=MEAN in buffers and options.normalize == "min_max")
         elif options.projection == "fixed":
             weight_values, shift = orthonormal_frame(n_features, n, seed), np.zeros(n)
         else:
@@ -283,11 +281,11 @@ def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
     return head
 
 
-def _no_projection(n_features: int, n: int, *, centred: bool) -> tuple[np.ndarray, np.ndarray]:
+def _identity(n_features: int, n: int, *, centred: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return (W, c) such that x W + c are the features themselves, or, `centred`, 2 x - 1."""
     if n_features != n:
         raise InputError(
-            f"`head.projection` = none needs a circuit of as many inputs as there are features, got {n_features} "
+            f"`head.projection` = identity needs a circuit of as many inputs as there are features, got {n_features} "
             f"features for {n} inputs: use projection linear or pca"
         )
     factor = 2.0 if centred else 1.0

@@ -97,7 +97,7 @@ class QuantumOptions:
     `min_max` (0 to 1), `l2` (each example to length 1, without statistics) or `raw` (as they are)."""
     projection: str = "linear"
     """`linear` (trained, with bias), `fixed` (a random orthonormal frame, frozen), `pca` (principal axes of the
-    training split, frozen) or `none`: the features are the inputs, `min_max` ones from -1 to 1."""
+    training split, frozen) or `identity`: the features are the inputs, `min_max` ones from -1 to 1."""
     projection_bits: int | None = None
     """Bits of every weight of the projection, symmetric with a scale for each input of the circuit, trained straight
     through, as in `QuantisedOptions`: 1, 2, 4, 8 or 16; none: those of the dtype."""
@@ -132,7 +132,7 @@ class QuantumOptions:
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_choice("head.normalize", self.normalize, NORMALIZATIONS)
-        check_choice("head.projection", self.projection, ("linear", "fixed", "pca", "none"))
+        check_choice("head.projection", self.projection, ("linear", "fixed", "pca", "identity"))
         check_choice("head.angle_map", self.angle_map, ("tanh", "atan", "linear"))
         check_choice("head.alpha_mode", self.alpha_mode, ("softplus", "direct"))
         check_interval("head.angle_scale", self.angle_scale, 0, 100, open_low=True)

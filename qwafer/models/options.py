@@ -27,7 +27,7 @@ class FidelityOptions:
 
     normalize: str = "min_max"
     """As in `QuantumOptions`."""
-    projection: str = "none"
+    projection: str = "identity"
     """As in `QuantumOptions`."""
     angle_map: str = "linear"
     """As in `QuantumOptions`."""
@@ -118,7 +118,7 @@ class QuanvolutionalOptions(ClassicalOptions):
     """Square images as features; see `qwafer.models.quanvolution`."""
 
     filters: str = "quantum"
-    """`quantum`: random circuits; `none`: the classical null."""
+    """`quantum`: random circuits; `classical`: the image itself, the null."""
     n_channels: int = 1
     """Random circuits."""
     depth: int = 10
@@ -146,7 +146,7 @@ class QuanvolutionalOptions(ClassicalOptions):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_choice("head.filters", self.filters, ("quantum", "none"))
+        check_choice("head.filters", self.filters, ("quantum", "classical"))
         for name in ("n_channels", "depth", "rotations", "kernel_size", "n_filters"):
             check_positive_int(f"head.{name}", getattr(self, name), maximum=1024)
 
@@ -158,8 +158,8 @@ class QuanvolutionalOptions(ClassicalOptions):
 
     def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
         """Return why `option` has no effect, as a clause; None where it has one."""
-        if option in ("n_channels", "depth", "rotations") and self.filters == "none":
-            return "head.filters is none"
+        if option in ("n_channels", "depth", "rotations") and self.filters == "classical":
+            return "head.filters is classical"
         return None
 
 

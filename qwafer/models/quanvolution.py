@@ -1,7 +1,7 @@
 """Quanvolutional network (Henderson et al. 2020, arXiv:1904.04767): a random circuit on windows of 2 x 2 pixels, a CNN.
 
 The windows are binary, so that a filter is a table of 16 numbers: the ones in the likeliest outcome of its circuit. All
-of it is computed once, by 16 circuits per channel. The null is `filters` = none: the same CNN on the binary image.
+of it is computed once, by 16 circuits per channel. The null is `filters` = classical: the same CNN on the binary image.
 """
 
 import math

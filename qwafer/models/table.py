@@ -10,7 +10,7 @@ VECTOR, IMAGE = "vector", "image"
 _CIRCUIT: dict[str, Any] = {
     "head.name": "quantum",
     "head.normalize": "min_max",
-    "head.projection": "none",
+    "head.projection": "identity",
     "head.angle_map": "linear",
     "head.angle_scale": math.pi / 2,
     "head.alpha_train": False,
@@ -21,7 +21,11 @@ _CIRCUIT: dict[str, Any] = {
 _AMPLITUDES = {**_CIRCUIT, "head.normalize": "raw", "head.angle_scale": 1.0}
 _BIAS = {"training.lr_mult_readout": 1.0}
 _SIX = {"head.alpha_init": 6.0}
-_FIDELITY: dict[str, Any] = {"head.name": "fidelity", "engine.name": "xla", "objective.loss": "linear"}
+_FIDELITY: dict[str, Any] = {
+    **{name: value for name, value in _CIRCUIT.items() if "alpha" not in name and not name.startswith("training")},
+    "head.name": "fidelity",
+    "objective.loss": "linear",
+}
 _DRESSED = {**_CIRCUIT, "head.normalize": "standard", "head.projection": "linear", "head.angle_map": "tanh"}
 
 
@@ -32,7 +36,7 @@ class Model:
     published: str
     """Its name in qml-benchmarks."""
     settings: Mapping[str, Any]
-    """Dotted options beside the number of inputs."""
+    """Dotted options beside the number of inputs; complete, whatever the configuration that they are set in."""
     null: str
     """The separable or classical counterpart: a name in `MODELS`, or a head of qwafer's."""
     kind: str = VECTOR
@@ -48,7 +52,7 @@ class Model:
 def _reuploading(published: str, head: Mapping[str, Any] = _FIDELITY, **circuit: Any) -> Model:
     own = {f"circuit.{name}": value for name, value in circuit.items()}
     null = "separable_variational" if circuit.get("variant") == "separable" else "reuploading_separable"
-    return Model(published, {**head, "circuit.name": "reuploading", **own}, null)
+    return Model(published, {**head, "circuit.name": "reuploading", "circuit.n_layers": 4, **own}, null)
 
 
 def _head(published: str, null: str, name: str, kind: str = VECTOR, **options: Any) -> Model:
@@ -59,7 +63,7 @@ def _head(published: str, null: str, name: str, kind: str = VECTOR, **options: A
 MODELS: Mapping[str, Model] = {
     "circuit_centric": Model(
         "CircuitCentricClassifier",
-        {**_AMPLITUDES, **_BIAS, "circuit.name": "circuit_centric", "objective.loss": "square"},
+        {**_AMPLITUDES, **_BIAS, "circuit.name": "circuit_centric", "circuit.n_layers": 4, "objective.loss": "square"},
         "svc",
     ),
     "reuploading": _reuploading("DataReuploadingClassifier"),
@@ -69,29 +73,39 @@ MODELS: Mapping[str, Model] = {
     ),
     "reuploading_no_cost": _reuploading("DataReuploadingClassifierNoCost", {**_CIRCUIT, "objective.loss": "linear"}),
     "reuploading_separable": _reuploading("DataReuploadingClassifierSeparable", variant="separable"),
-    "dressed": Model("DressedQuantumCircuitClassifier", {**_DRESSED, "circuit.name": "dressed"}, "dressed_separable"),
+    "dressed": Model(
+        "DressedQuantumCircuitClassifier",
+        {**_DRESSED, "circuit.name": "dressed", "circuit.n_layers": 3},
+        "dressed_separable",
+    ),
     "dressed_separable": Model(
         "DressedQuantumCircuitClassifierSeparable",
-        {**_DRESSED, "circuit.name": "dressed", "circuit.entangled": False},
+        {**_DRESSED, "circuit.name": "dressed", "circuit.n_layers": 3, "circuit.entangled": False},
         "dressed_nn",
     ),
     "dressed_nn": Model(
-        "DressedQuantumCircuitClassifierOnlyNN", {"head.name": "dressed_nn"}, "mlp", VECTOR, "head.n_units"
+        "DressedQuantumCircuitClassifierOnlyNN",
+        {"head.name": "dressed_nn", "head.normalize": "standard"},
+        "mlp",
+        VECTOR,
+        "head.n_units",
     ),
     "iqp_kernel": _head("IQPKernelClassifier", "separable_kernel", "iqp_kernel"),
     "iqp_variational": Model(
         "IQPVariationalClassifier",
-        {**_CIRCUIT, "circuit.name": "iqp_variational", "objective.loss": "linear"},
+        {**_CIRCUIT, "circuit.name": "iqp_variational", "circuit.n_layers": 10, "objective.loss": "linear"},
         "separable_variational",
     ),
     "projected_kernel": _head("ProjectedQuantumKernel", "svc", "projected_kernel"),
-    "boltzmann": _head("QuantumBoltzmannMachine", "boltzmann_separable", "boltzmann"),
-    "boltzmann_separable": _head("QuantumBoltzmannMachineSeparable", "linear", "boltzmann", entangled=False),
+    "boltzmann": _head("QuantumBoltzmannMachine", "boltzmann_separable", "boltzmann", normalize="standard"),
+    "boltzmann_separable": _head(
+        "QuantumBoltzmannMachineSeparable", "linear", "boltzmann", normalize="standard", entangled=False
+    ),
     "kitchen_sinks": _head("QuantumKitchenSinks", "cosines", "kitchen_sinks"),
     "cosines": _head("", "linear", "kitchen_sinks", features="cosines"),
     "metric_learner": _head("QuantumMetricLearner", "svc", "metric_learner"),
     "quanvolutional": _head("QuanvolutionalNeuralNetwork", "convolutional", "quanvolutional", IMAGE),
-    "convolutional": _head("ConvolutionalNeuralNetwork", "mlp", "quanvolutional", IMAGE, filters="none"),
+    "convolutional": _head("ConvolutionalNeuralNetwork", "mlp", "quanvolutional", IMAGE, filters="classical"),
     "separable_variational": Model(
         "SeparableVariationalClassifier", {**_CIRCUIT, **_SIX, "circuit.name": "separable_variational"}, "linear"
     ),
@@ -102,7 +116,9 @@ MODELS: Mapping[str, Model] = {
         {**_AMPLITUDES, **_BIAS, "circuit.name": "tree_tensor", "objective.loss": "square"},
         "svc",
     ),
-    "vanilla": Model("VanillaQNN", {**_CIRCUIT, **_SIX, "circuit.name": "vanilla"}, "separable_variational"),
+    "vanilla": Model(
+        "VanillaQNN", {**_CIRCUIT, **_SIX, "circuit.name": "vanilla", "circuit.n_layers": 3}, "separable_variational"
+    ),
     "weinet": Model("WeiNet", {**_AMPLITUDES, "circuit.name": "weinet"}, "convolutional", IMAGE),
 }
 """Every model by name; where code and paper differ, as described (`variant` = as_published is the code)."""
