@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from qwafer._records import load_record
-from qwafer.diagnostics.models import Findings, main, markdown, probe_models
+from qwafer.diagnostics.models import main
+from qwafer.studies import Findings, findings_table, probe_models
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,7 +43,7 @@ def test_the_page_has_the_committed_findings():
     findings = load_record(Findings, ROOT / "experiments" / "results" / "models.json")
     content = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     begin, end = run_all.BEGIN.format("models"), run_all.END.format("models")
-    assert content.split(begin)[1].split(end)[0] == f"\n{markdown(findings)}\n"
+    assert content.split(begin)[1].split(end)[0] == f"\n{findings_table(findings)}\n"
     committed = {one.model: (one.inert_parameters, one.inert_inputs) for one in findings.found}
     assert committed["weinet, as_published"] == (9, 0)
     assert committed["boltzmann, as_published"] == (20, 0)
