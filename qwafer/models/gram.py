@@ -10,22 +10,21 @@ from qwafer._arrays import shaped
 from qwafer.engines import Engine
 
 BATCH = 256
-"""Examples of one call."""
+"""Examples of one call, whatever their number: one size is one compilation."""
 
 
 def run_circuit(
     engine: Engine, circuit: Any, inputs: np.ndarray, weights: dict[str, np.ndarray] | None = None
 ) -> np.ndarray:
-    """Return the outputs (N, n_outputs) of `circuit` for `inputs` (N, n_inputs), each run once, in batches of at most
-    256 of one shape.
+    """Return the outputs (N, n_outputs) of `circuit` for `inputs` (N, n_inputs), each run once, in batches of
+    256, the last one filled up.
     """
-    batch = min(BATCH, max(len(inputs), 1))
-    program = engine.program(circuit, batch, gradient=False)
+    program = engine.program(circuit, BATCH, gradient=False)
     arrays = {name: np.asarray(value, circuit.dtype) for name, value in (weights or {}).items()}
     parts = []
-    for start in range(0, len(inputs), batch):
-        part = np.asarray(inputs[start : start + batch], circuit.dtype)
-        filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
+    for start in range(0, len(inputs), BATCH):
+        part = np.asarray(inputs[start : start + BATCH], circuit.dtype)
+        filled = np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)])
         parts.append(np.asarray(program(arrays, jax.numpy.asarray(filled)))[: len(part)])
     return np.concatenate(parts) if parts else np.zeros((0, circuit.n_outputs), circuit.dtype)
 

@@ -135,43 +135,46 @@ class MetricLearnerOptions:
 
     def _trained(self, classes: list[np.ndarray], seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
         """Return the angles, the loss of every step, and whether it had converged."""
-        import jax
         import jax.numpy as jnp
-        import optax
 
-        from qwafer.engines import get
-
-        n_inputs, batch = classes[0].shape[1], self.batch_size
-        program = get("xla").program(embedding(n_inputs, self.n_layers), 2 * batch)
+        n_inputs = classes[0].shape[1]
+        begin, many = _steps(n_inputs, self.n_layers, self.batch_size, self.learning_rate, self.variant == PUBLISHED)
         shape = angle_shapes(n_inputs, self.n_layers)["angles"]
         start = 0.1 * np.random.default_rng(key_seed(seed, "metric/angles")).standard_normal(shape)
-        optimizer = optax.adam(self.learning_rate)
-        data = [jnp.asarray(own, "float32") for own in classes]
-        same = self.variant == PUBLISHED
-
-        def loss(angles: Any, x: Any) -> Any:
-            real, imaginary = jnp.split(program({"angles": angles}, x), 2, axis=1)
-            return hilbert_schmidt_loss(real + 1j * imaginary, same=same)
-
-        def step(carry: Any, rows: Any) -> tuple[Any, Any]:
-            angles, state = carry
-            x = jnp.concatenate([data[0][rows[0]], data[1][rows[1]]])
-            value, gradient = jax.value_and_grad(loss)(angles, x)
-            updates, state = optimizer.update(gradient, state, angles)
-            return (optax.apply_updates(angles, updates), state), value
-
-        many = jax.jit(lambda carry, rows: jax.lax.scan(step, carry, rows))
         rng = np.random.default_rng(key_seed(seed, "metric/batches"))
-        angles = jnp.asarray(start, "float32")
-        carry, losses = (angles, optimizer.init(angles)), np.zeros(0)
-        while len(losses) + INTERVAL <= self.max_steps:
-            rows = np.stack([rng.integers(len(own), size=(INTERVAL, batch)) for own in classes], axis=1)
-            carry, found = many(carry, jnp.asarray(rows))
+        carry, losses, converged = begin(jnp.asarray(start, "float32")), np.zeros(0), False
+        while len(losses) + INTERVAL <= self.max_steps and not converged:
+            rows = [rng.integers(len(own), size=(INTERVAL, self.batch_size)) for own in classes]
+            batches = [own[chosen].astype(np.float32) for own, chosen in zip(classes, rows, strict=True)]
+            carry, found = many(carry, jnp.asarray(np.concatenate(batches, axis=1)))
             losses = np.concatenate([losses, np.asarray(found, np.float64)])
             before, last = losses[-2 * INTERVAL : -INTERVAL], losses[-INTERVAL:]
-            if len(before) and abs(before.mean() - last.mean()) <= last.std() / INTERVAL**0.5 / 2:
-                return np.asarray(carry[0]), losses, True
-        return np.asarray(carry[0]), losses, False
+            converged = bool(len(before)) and abs(before.mean() - last.mean()) <= last.std() / INTERVAL**0.5 / 2
+        return np.asarray(carry[0]), losses, bool(converged)
+
+
+@functools.lru_cache(maxsize=8)
+def _steps(n_inputs: int, n_layers: int, batch: int, rate: float, same: bool) -> tuple[Any, Any]:
+    """Return angles -> the state of Adam, and the compiled (state, x (steps, 2 batch, n_inputs)) -> state, losses."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from qwafer.engines import get
+
+    program, optimizer = get("xla").program(embedding(n_inputs, n_layers), 2 * batch), optax.adam(rate)
+
+    def loss(angles: Any, x: Any) -> Any:
+        real, imaginary = jnp.split(program({"angles": angles}, x), 2, axis=1)
+        return hilbert_schmidt_loss(real + 1j * imaginary, same=same)
+
+    def step(carry: Any, x: Any) -> tuple[Any, Any]:
+        angles, state = carry
+        value, gradient = jax.value_and_grad(loss)(angles, x)
+        updates, state = optimizer.update(gradient, state, angles)
+        return (optax.apply_updates(angles, updates), state), value
+
+    return lambda angles: (angles, optimizer.init(angles)), jax.jit(lambda carry, x: jax.lax.scan(step, carry, x))
 
 
 def hilbert_schmidt_loss(states: Any, *, same: bool) -> Any:
