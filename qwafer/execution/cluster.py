@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -15,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from qwafer import __version__
 from qwafer._checks import check_positive_int
 from qwafer._errors import CapabilityError, InputError
 from qwafer._io import atomic_path
@@ -206,7 +206,7 @@ class _Remote:
         if memory:
             options["memory"] = memory
         actor = ray.remote(_Worker).options(runtime_env={"env_vars": variables}, **options)
-        self._actor = actor.remote(__version__)
+        self._actor = actor.remote(_version())
 
     def perform(
         self, job: Job, reads: Sequence[tuple[str, str, Any]], put: Put, release: Callable[[], None]
@@ -252,8 +252,8 @@ class _Worker:
     """What runs in the actor: the jobs of one slot, in a folder of their own."""
 
     def __init__(self, version: str):
-        if version != __version__:
-            raise RuntimeError(f"this node has qwafer {__version__}, and the sweep was started by {version}")
+        if version != _version():
+            raise RuntimeError(f"this node has qwafer {_version()}, and the sweep was started by {version}")
         _remove_orphans()
         self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
         self._fraction = 0.0
@@ -317,6 +317,11 @@ def _remove_orphans() -> None:
         number = folder.name.removeprefix(FOLDER).partition("-")[0]
         if number.isdigit() and not Path("/proc", number).exists() and Path("/proc/self").exists():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _version() -> str:
+    version: str = sys.modules["qwafer"].__version__
+    return version
 
 
 def _ray() -> Any:
