@@ -10,7 +10,7 @@ import numpy as np
 from qwafer._checks import check_choice, check_positive_int
 from qwafer._errors import CapabilityError, InputError
 from qwafer.circuits.calling import Shape, as_called, device_wires, source_of, weight_shapes
-from qwafer.circuits.captured import SHARED, CapturedCircuit, SlotFunction
+from qwafer.circuits.captured import SHARED, CapturedCircuit, Initial, SlotFunction, initial_values
 from qwafer.circuits.circuit import DTYPES, GateCircuit
 from qwafer.circuits.expansion import MOST_WIRES, Phase, Turn, expand, fixed_gate
 from qwafer.circuits.gates import INPUTS, Gate, Operation
@@ -42,6 +42,7 @@ def circuit(
     dtype: str = "float32",
     name: str = "",
     arguments: Mapping[str, Any] | None = None,
+    initial: Mapping[str, Initial] | None = None,
 ) -> CapturedCircuit:
     """Return the circuit of `function(weights, x, **arguments)`, which applies PennyLane gates for one example.
 
@@ -55,6 +56,9 @@ def circuit(
     weights and inputs. It returns `qml.expval`, `qml.probs`, a tuple of these, `qml.state()` (real parts, then
     imaginary parts) or nothing: then `readout` names one of the house's (`mean_z`, `z_vec`, `mean_z_readout`, `z`,
     `bloch`), with `n_outputs` where it has as many as are asked for.
+
+    `initial` says how heads start a weight: `("uniform", low, high)` or `("normal", mean, std)`; normal of standard
+    deviation `head.init_scale` where it says nothing.
 
         def iqp(weights, x):
             qml.IQPEmbedding(x, wires=range(3))
@@ -71,11 +75,12 @@ def circuit(
     if n_qubits is not None:
         check_positive_int("n_qubits", n_qubits)
     shapes = weight_shapes(weights)
+    starts = initial_values(initial or {}, shapes)
     called = as_called(function, shapes, arguments or {}, single=not isinstance(weights, Mapping))
     name = name or getattr(function, "__name__", "circuit")
     wires = device_wires(function) if n_qubits is None else tuple(range(n_qubits))
-    options = {"weights": weights, "n_inputs": n_inputs, "n_qubits": n_qubits, "readout": readout}
-    options |= {"n_outputs": n_outputs, "name": name, "arguments": dict(arguments or {})}
+    options: dict[str, Any] = {"weights": weights, "n_inputs": n_inputs, "n_qubits": n_qubits, "readout": readout}
+    options |= {"n_outputs": n_outputs, "name": name, "arguments": dict(arguments or {}), "initial": initial}
     trace = _trace(called, shapes, n_inputs, "float64", wires, name)
     if readout is None and not trace.returns:
         raise InputError(f"{name} returns no measurement: return one, or name a `readout`, such as mean_z_readout")
@@ -117,6 +122,7 @@ def circuit(
         name=name,
         trained=places.trained,
         source=source_of(function, options),
+        initial=starts,
     )
 
 

@@ -25,7 +25,7 @@ from qwafer.studies.ablation import Outcome, run_experiment
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.directory import predictor_path
 from qwafer.sweeps.inference import InferenceTiming
-from qwafer.sweeps.jobs import TIME, run_payload
+from qwafer.sweeps.jobs import TIME, run_job, run_payload
 from qwafer.sweeps.resolved import Resolved, resolve
 from qwafer.training import RunResult, Runs, prepare
 
@@ -111,7 +111,7 @@ def _timings(
         config, predictor = resolved.experiment.arms[head], predictor_path(directory.run_path(head, seed))
         payload = {**run_payload(config, resolved.files[head], seed), "predictor": str(predictor.resolve())}
         path = folder / f"{head}-{seed}-{digest(run.logits['test'])}.json"
-        found[head] = path, Job(f"timing of {head}", TIME, payload, fresh=True)
+        found[head] = path, run_job(f"timing of {head}", TIME, payload, fresh=True)
         timing = read_or_set_aside(partial(load_record, InferenceTiming), path)
         if timing is not None:
             timings[head] = timing
