@@ -13,10 +13,12 @@ import scipy.linalg
 
 import qwafer
 from qwafer import models
+from qwafer.circuits import CircuitSpec
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.heads import HEADS, head_inputs
 from qwafer.models import boltzmann, gram, kernels, metric, quanvolution
 from qwafer.models.base import DESCRIBED, PUBLISHED
+from qwafer.training.predictor import Predictor
 from tests import papercircuits as paper
 
 rng = np.random.default_rng(0)
@@ -171,6 +173,9 @@ def test_the_fidelity_loss_is_equation_23():
     published = ((a[0] * (1 - s) / 2 - (1 - y)) ** 2 + (a[1] * (1 + s) / 2 - y) ** 2).sum(axis=1).mean() / 2
     assert float(each.mean() + penalty) - float(published) == pytest.approx(0.5 - 0.5 * s.shape[1], abs=1e-5)
     np.testing.assert_allclose(head(jnp.asarray(x, "float32"), program)[:, 0], s.mean(axis=1), atol=1e-6)
+    layered = CircuitSpec(n_qubits=2, n_layers=1, readout="mean_z_readout")
+    with pytest.raises(qwafer.InputError, match="without a readout to train"):
+        config.head.make(head_inputs(x, 1, 0, layered))
     with pytest.raises(qwafer.InputError, match="must be linear with head fidelity, got bce"):
         dataclasses.replace(config, objective=qwafer.objective.Bce())
 
@@ -264,14 +269,21 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_head_trains_and_predicts(name):
+SLOW = ("projected_kernel", "metric_learner", "kitchen_sinks")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CONFIGS])
+def test_every_head_trains_and_predicts(name, tmp_path):
     assert type(CONFIGS[name]) is HEADS.get(name)
     data = PIXELS if name == "quanvolutional" else DATA
     loop = {"training": SHORT} if hasattr(CONFIGS[name], "make") else {}
     result = qwafer.train(RunConfig(head=CONFIGS[name], data=TASK, **loop), data, seed=0)
     assert np.isfinite(result.outputs["test_logits"]).all()
     assert RunConfig.from_dict(result.config) == result.predictor.config
+    if loop:
+        result.predictor.save(tmp_path / "head.npz")
+        again = Predictor.load(tmp_path / "head.npz").logits(data.features[:5])
+        np.testing.assert_array_equal(again, result.predictor.logits(data.features[:5]))
     if name in ("svc", "separable_kernel"):
         assert result.test.macro["roc_auc"] > 0.6  # classes a standard deviation apart in four features
     again = qwafer.train(result.predictor.config, data, seed=0)

@@ -22,7 +22,7 @@ def counts(name):
     ("name", "inert"),
     [
         ("boltzmann, as_published", 20),  # five of six weight vectors of four features
-        ("boltzmann", 0),
+        pytest.param("boltzmann", 0, marks=pytest.mark.slow),
         pytest.param("weinet, as_published", 9, marks=pytest.mark.slow),
         pytest.param("weinet", 0, marks=pytest.mark.slow),
     ],

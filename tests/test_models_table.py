@@ -66,7 +66,7 @@ def test_options_do_not_depend_on_what_was_set_before():
         assert with_options(other, options).circuit == with_options(RunConfig(), options).circuit
 
 
-TRAINED = ["reuploading_separable"]
+TRAINED = ["boltzmann_separable"]
 OTHERS = [name for name in MODELS if name not in TRAINED]
 
 
