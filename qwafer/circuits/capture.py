@@ -19,7 +19,7 @@ from qwafer.circuits.gates import INPUTS, Gate, Operation
 from qwafer.circuits.measuring import Measured, measured, measurements
 from qwafer.circuits.readouts import STATE, WORDS
 from qwafer.circuits.recording import RECORDING
-from qwafer.circuits.traces import depends, explicit, trace_digest
+from qwafer.circuits.traces import constant_outputs, depends, explicit, trace_digest
 from qwafer.registry import Registry, load_attribute
 
 Shape = tuple[int, ...]
@@ -154,7 +154,8 @@ class _Places:
 
     @classmethod
     def of(cls, trace: _Trace) -> "_Places":
-        depends, constants = trace.dependence(), _constants(trace)
+        depends = trace.dependence()
+        constants = constant_outputs(trace.closed, [place for place, by in enumerate(depends) if not any(by)])
         operations: list[Operation] = []
         starts: list[Operation] = []
         shared: list[int] = []
@@ -242,9 +243,12 @@ def _trace(
             raise type(error)(*error.args) from error  # without the notes that JAX adds
         except Exception as error:
             text = str(error).strip().splitlines()
+            known = f"its weights are {', '.join(shapes)}" if shapes else "it has no weights"
+            unnamed = isinstance(error, KeyError) and not set(error.args) & set(shapes)
+            hint = f" ({known}: name all of them, with their shapes)" if unnamed else ""
             raise InputError(
                 f"{name} cannot be traced as a function of weights and inputs ({n_inputs},): it raised "
-                f"{type(error).__name__}{': ' + text[0] if text else ''}"
+                f"{type(error).__name__}{': ' + text[0] if text else ''}{hint}"
             ) from error
     turns, places, own, returns = noted[-1]
     return _Trace(turns, places, own, returns, closed)
@@ -280,17 +284,6 @@ def _places(wires: Any, parts: Sequence[Any], name: str) -> dict[Any, int]:
     return {wire: place for place, wire in enumerate(wires)}
 
 
-def _constants(trace: _Trace) -> list[np.ndarray]:
-    """Return the numbers of all gates at weights and inputs 0, in float64: those of a constant gate are its own."""
-    import jax
-    import jax.experimental
-
-    with jax.experimental.enable_x64():
-        zeros = [np.zeros(variable.aval.shape, variable.aval.dtype) for variable in trace.closed.jaxpr.invars]
-        found = jax.jit(lambda *arrays: jax.core.eval_jaxpr(trace.closed.jaxpr, trace.closed.consts, *arrays))(*zeros)
-        return [np.asarray(value) for value in found]
-
-
 def _folded(gate: Gate, numbers: np.ndarray) -> Gate:
     """Return a gate of constant numbers as a fixed one."""
     return fixed_gate(
@@ -316,7 +309,8 @@ def _slot_function(
 
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in (*shapes.values(), (n_inputs,))]
     with jax.experimental.enable_x64(dtype == "float64"), jax.numpy_rank_promotion("allow"):
-        return explicit(jax.make_jaxpr(slots)(*arguments)), trace_digest(slots, arguments)
+        closed = jax.make_jaxpr(slots)(*arguments)
+        return explicit(closed), trace_digest(slots, closed, arguments)
 
 
 def _shapes(weights: Any) -> dict[str, Shape]:
