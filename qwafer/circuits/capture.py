@@ -12,6 +12,7 @@ import numpy as np
 
 from qwafer._checks import check_choice, check_positive_int
 from qwafer._errors import CapabilityError, InputError
+from qwafer._registry import Registry, load_attribute
 from qwafer.circuits.captured import SHARED, CapturedCircuit, SlotFunction
 from qwafer.circuits.circuit import DTYPES, GateCircuit
 from qwafer.circuits.expansion import MOST_WIRES, Phase, Turn, expand, fixed_gate
@@ -20,7 +21,6 @@ from qwafer.circuits.measuring import Measured, measured, measurements
 from qwafer.circuits.readouts import STATE, WORDS
 from qwafer.circuits.recording import RECORDING
 from qwafer.circuits.traces import depends, explicit, trace_digest
-from qwafer.registry import Registry, load_attribute
 
 Shape = tuple[int, ...]
 
