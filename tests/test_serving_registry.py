@@ -11,28 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-import qwafer
-from qwafer import InputError, Model
+from qwafer import InputError
 from qwafer._errors import RecordError
-from qwafer.config import DataConfig, RunConfig, TrainingConfig
-from qwafer.data import synthetic_maps
-from qwafer.heads import LinearOptions
-from qwafer.serving.evidence import assess
 from qwafer.serving.registry import Gate, ModelRegistry
 from qwafer.serving.release import Release
-
-MAPS = synthetic_maps(240, seed=4)
-OPEN = Gate(accuracy=0.0)
-"""A gate that every version passes."""
+from tests.serving_factory import MAPS, OPEN, made_release
 
 
 @pytest.fixture(scope="module")
 def release() -> Release:
-    features = qwafer.features_from_maps(MAPS, "spatial")
-    training = TrainingConfig(epochs=2, batch_size=32, max_doublings=0)
-    config = RunConfig(head=LinearOptions(), data=DataConfig(task="multilabel"), training=training)
-    model = Model.from_run(qwafer.train(config, features, seed=0), features.provenance)
-    return Release(model, *assess(model, MAPS))
+    return made_release()
 
 
 def test_a_version_is_what_was_added_and_is_never_changed(release: Release, tmp_path: Path) -> None:

@@ -52,6 +52,12 @@ class Answers:
     label_names: tuple[str, ...]
     """The labels, in the order of the columns."""
 
+    def __getitem__(self, rows: slice) -> "Answers":
+        """Return the answers of some of the maps."""
+        own = (self.probabilities, self.labels, self.confidence, self.distance, self.review)
+        p, labels, confidence, distance, review = (part[rows] for part in own)
+        return Answers(p, labels, confidence, distance, review, self.label_names)
+
     @property
     def predictions(self) -> list[str]:
         """The names of the decided labels, joined by ` + `; `none` where there are none."""
