@@ -305,8 +305,9 @@ def window_of(flagged: np.ndarray, audit: np.ndarray, right: np.ndarray, reviewe
     n = len(flagged)
     labels = np.array([("a" if ok else "b") if known else None for ok, known in zip(right, reviewed, strict=True)])
     empty = np.zeros(n)
+    when = np.where(reviewed, np.arange(n), np.nan)
     texts = np.full(n, "a")
-    return Window(empty, texts, texts, texts, empty, empty, flagged, audit, empty, labels, np.arange(n))
+    return Window(empty, texts, texts, texts, empty, empty, flagged, audit, empty, labels, when, np.arange(n))
 
 
 def test_reviews_of_doubtful_answers_do_not_stand_for_all() -> None:

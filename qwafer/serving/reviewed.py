@@ -3,8 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from qwafer.serving.store import Window
 
 FIRST_LOOK = 50
@@ -40,13 +38,12 @@ def reviewed_accuracy(window: Window, alpha: float = 0.05) -> Reviewed:
     """
     from scipy.special import betaincinv
 
-    known = np.array([label is not None for label in window.labels], bool)
-    right = known & (window.predictions == window.labels)
-    counted = known & (window.flagged | window.audit)
+    counted = window.counted
+    right = counted & (window.predictions == window.labels)
     total, estimate, low, high = len(window), 0.0, 0.0, 0.0
     strata = [part for part in (window.flagged, ~window.flagged) if part.any()]
     for part in strata:
-        share, n, hits = part.sum() / total, int((counted & part).sum()), int((counted & right & part).sum())
+        share, n, hits = part.sum() / total, int((counted & part).sum()), int((right & part).sum())
         tail = alpha / 2 / len(strata)
         estimate += share * (hits / n if n else math.nan)
         low += share * (float(betaincinv(hits, n - hits + 1, tail)) if hits else 0.0)
@@ -73,8 +70,7 @@ def falls_below(window: Window, baseline: float) -> Reviewed | None:
     None where no look is due, or the upper end of the interval at the level of the look is not below. Whatever the
     number of looks, it is wrong with a probability of at most `ALPHA`.
     """
-    known = np.array([label is not None for label in window.labels], bool)
-    number = look(int((known & (window.flagged | window.audit)).sum()))
+    number = look(int(window.counted.sum()))
     if number is None:
         return None
     found = reviewed_accuracy(window, 2 * look_alpha(number))  # one-sided

@@ -89,11 +89,18 @@ class Window:
     """(N,) milliseconds."""
     labels: np.ndarray
     """(N,) what an engineer said, None where none has."""
+    reviewed: np.ndarray
+    """(N,) seconds since 1970 of the last word of an engineer; NaN without one."""
     ids: np.ndarray
     """(N,) numbers of the answers."""
 
     def __len__(self) -> int:
         return len(self.at)
+
+    @property
+    def counted(self) -> np.ndarray:
+        """(N,) whether a review counts: of an answer that was flagged, or drawn; not one that somebody volunteered."""
+        return ~np.isnan(self.reviewed) & (self.flagged | self.audit)
 
     def take(self, chosen: np.ndarray) -> "Window":
         """Return the answers where `chosen` (N,) is true."""
@@ -176,13 +183,13 @@ class Store:
     def window(self, since: float = 0.0, until: float = np.inf) -> Window:
         """Return the answers from `since` to before `until`, seconds since 1970."""
         line = (
-            "SELECT at, lot, version, prediction, confidence, distance, flagged, audit, latency, label, answers.id "
-            "FROM answers LEFT JOIN (SELECT answer, label FROM feedback) ON answer = answers.id "
+            "SELECT at, lot, version, prediction, confidence, distance, flagged, audit, latency, label, said, "
+            "answers.id FROM answers LEFT JOIN (SELECT answer, label, at AS said FROM feedback) ON answer = answers.id "
             "WHERE at >= ? AND at < ? ORDER BY answers.id"
         )
         rows = self._connection.execute(line, (since, min(until, 1e300))).fetchall()
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 11
-        kinds = (float, str, str, str, float, float, bool, bool, float, object, np.int64)
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 12
+        kinds = (float, str, str, str, float, float, bool, bool, float, object, float, np.int64)
         return Window(*(np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True)))
 
     def count(self) -> tuple[int, int]:
