@@ -194,3 +194,27 @@ def test_wafers_of_one_lot_that_are_alike_count_as_fewer() -> None:
     alike = np.repeat(rng.integers(0, 3, 60), 10)
     assert 8 < design_effect(alike, lots) < 12
     assert design_effect(alike, None) == 1.0
+
+
+@pytest.mark.slow
+def test_int8_files_have_the_answers_and_a_review_of_their_own(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra qwafer[onnx] is not installed")
+    from qwafer.onnx import Int8Options, quantise
+    from qwafer.onnx.runtime import OnnxModel
+    from qwafer.serving.export import Exported, export_model, int8_model
+
+    model = model_of("wafercnn", LinearOptions(normalize="raw"), MAPS.take(np.arange(180)))
+    maps = MAPS.take(np.arange(180))
+    quantise(model, maps, tmp_path, Int8Options(calibration_maps=100, latency_calls=0))
+    file = tmp_path / "int8.onnx"
+    assessed, forward = int8_model(model, file)
+    review, evidence = assess(assessed, maps, forward=forward)
+    manifest = export_model(model, review, evidence, maps, tmp_path / "m.onnx", "onnx", int8=file)
+    assert manifest.int8
+    assert manifest.verification.largest <= 1e-5
+    _, labels, _ = Exported.load(tmp_path / "m.onnx").predict(maps.maps[:40])
+    np.testing.assert_array_equal(labels, OnnxModel.load(file).predict(maps.maps[:40]).decisions)
+    for form, backbone, says in (("stablehlo", model, "INT8 is for"), ("onnx", None, "for backbone wafercnn")):
+        other = backbone or model_of("spatial", LinearOptions(), maps)
+        with pytest.raises(CapabilityError, match=says):
+            export_model(other, review, evidence, maps, tmp_path / "n", form, int8=file)

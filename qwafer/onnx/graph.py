@@ -102,7 +102,7 @@ class Graph:
         for node in graph.graph.node:
             copy = type(node)()
             copy.CopyFrom(node)
-            copy.name = prefix + node.name
+            copy.name = prefix + node.name if node.name else ""  # quantised graphs have nodes without a name
             copy.input[:] = [source if name == target else prefix + name if name else "" for name in node.input]
             copy.output[:] = [prefix + name for name in node.output]
             self._nodes.append(copy)
