@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from qwafer._notebook import as_html
 from qwafer.comparison.caveats import collect_warnings
 from qwafer.comparison.design import FEWEST_SEEDS, Design, design_of, paired_designs
 from qwafer.comparison.examples import ExampleInterval, example_interval
@@ -138,6 +139,34 @@ class Summary:
     """What each arm was trained on."""
     environments: tuple[Environment, ...]
     """The distinct environments that the runs were made in."""
+
+    def to_pandas(self) -> Any:
+        """Return the comparisons as a `pandas.DataFrame`, a row for each arm against the baseline: mean difference, the
+        interval that decides with its level, p adjusted by Holm, the seeds that entered, the verdict.
+        """
+        import pandas
+
+        rows = {
+            c.arm: {
+                "difference": c.mean,
+                "low": None if c.interval is None else c.interval[0],
+                "high": None if c.interval is None else c.interval[1],
+                "level": c.level,
+                "p": c.p_holm,
+                "seeds": len(c.seeds),
+                "verdict": c.verdict,
+            }
+            for c in self.comparisons
+        }
+        table = pandas.DataFrame.from_dict(rows, orient="index")
+        numbers = ["difference", "low", "high", "level", "p"]
+        return table.astype(dict.fromkeys(numbers, "float64")).rename_axis(index="arm")
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: every warning, the table of comparisons, and the verdicts in words."""
+        said = [*self.warnings, *(comparison.sentence for comparison in self.comparisons)]
+        title = f"{self.experiment.title or self.experiment.name}: {self.experiment.metric}, difference from "
+        return as_html(title + self.experiment.baseline, said, self.to_pandas())
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """`run_experiment`: arms x seeds as jobs, resumable, and the report at its end."""
 
+import html
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,11 @@ class Outcome:
     """Runs of the experiment that have failed."""
     test_reads: tuple[str, ...] = ()
     """Who has read the test split of these data, in sentences."""
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the summary, and where the report is."""
+        said = [*self.test_reads, f"report: {self.report}"]
+        return self.summary._repr_html_() + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in said)
 
 
 def run_experiment(

@@ -75,12 +75,23 @@ def train(
     Raises:
         InputError: options, data or memory that do not allow the run; nothing is compiled by then.
     """
-    begin = time.perf_counter()
-    free_memory_maps()
     seed = check_positive_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
     check_feature_set(data)
     config = config if from_source else given_config(config, data)
-    prepared = prepare(config, data, seed)
+    return train_prepared(config, prepare(config, data, seed), seed, directory, progress, observe)
+
+
+def train_prepared(
+    config: RunConfig,
+    prepared: Prepared,
+    seed: int,
+    directory: str | Path | None = None,
+    progress: OnProgress | None = None,
+    observe: Observe | None = None,
+) -> RunResult:
+    """Train on data that are split already; see `train`."""
+    begin = time.perf_counter()
+    free_memory_maps()
     if not config.trained_by_loop:
         return fit_contender(config, prepared, seed)
     run = Run(config, prepared, seed, directory)
