@@ -4,7 +4,7 @@
 
 For each model (with a quantum head of 4 wires): 1, 8 and 64 clients that each wait for their answer before they ask
 again, JSON rows and NPY bodies, the service and the same model behind a plain FastAPI handler, which computes and
-stores one request at a time. Then `--requests` requests to the service, with the resident memory before and after. The
+stores one request at a time. Then `--requests` requests to the service of the first model, with its resident memory. The
 clients run on the same cores. Writes results/serving.json.
 """
 
@@ -217,7 +217,7 @@ def main():
                             found["rows"].append([backbone, name, kind, clients, len(took) / wall, p50, p99])
                             speed = f"{len(took) / wall:,.0f} | {p50:.1f} | {p99:.1f}"
                             print(f"| {backbone} | {name} | {kind} | {clients} | {speed} |", flush=True)
-                    if name == "service" and arguments.requests:
+                    if name == "service" and arguments.requests and backbone == arguments.model[0]:
                         before = server.memory()
                         steps = []
                         for _ in range(10):

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -137,6 +138,18 @@ def test_what_is_counted_and_shown(client: Client) -> None:
     _, page = client("GET", "/")
     assert b"Waiting for an engineer" in page
     assert "/classify" in client("GET", "/openapi.json")[1]["paths"]
+
+
+def test_the_script_of_the_page_is_one(tmp_path: Path) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    page = (ROOT / "qwafer" / "serving" / "page.html").read_text()
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    (tmp_path / "page.js").write_text(script)
+    subprocess.run(["node", "--check", str(tmp_path / "page.js")], check=True)
+    used = set(re.findall(r'byId\("(\w+)"\)', script))
+    assert used <= set(re.findall(r'id="(\w+)"', page))
+    assert "innerHTML" not in script, "what clients send is shown as text"
 
 
 def malformed(i: int) -> tuple[bytes, str]:

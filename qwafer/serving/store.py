@@ -7,11 +7,12 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from qwafer._checks import check_path
-from qwafer._errors import InputError
+from qwafer._errors import InputError, RecordError
 from qwafer._reading import reads
 
 LAYOUT = 1
@@ -136,6 +137,13 @@ class Store:
             found.execute("PRAGMA foreign_keys = ON")
         return found
 
+    def _rows(self, line: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return what a query finds; raise RecordError where the file is damaged."""
+        try:
+            return self._connection.execute(line, values).fetchall()
+        except sqlite3.Error as error:
+            raise RecordError(f"{self.path} cannot be read: is it damaged? ({error})") from error
+
     def close(self) -> None:
         """Close the connection of this thread."""
         if getattr(self._threads, "connection", None) is not None:
@@ -152,12 +160,13 @@ class Store:
     def find(self, wafer: str) -> tuple[int, str] | None:
         """Return number and version of the last answer for a wafer; None without one."""
         line = "SELECT id, version FROM answers WHERE wafer = ? ORDER BY id DESC LIMIT 1"
-        return self._connection.execute(line, (wafer,)).fetchone()
+        found = self._rows(line, wafer)
+        return (int(found[0][0]), str(found[0][1])) if found else None
 
     def version_of(self, answer: int) -> str | None:
         """Return the version that gave an answer; None without one."""
-        found = self._connection.execute("SELECT version FROM answers WHERE id = ?", (answer,)).fetchone()
-        return None if found is None else str(found[0])
+        found = self._rows("SELECT version FROM answers WHERE id = ?", answer)
+        return str(found[0][0]) if found else None
 
     def say(self, answer: int, label: str, reviewer: str = "") -> None:
         """Keep what an engineer says of an answer; the last word counts. On disk when it returns."""
@@ -172,13 +181,13 @@ class Store:
             f"SELECT id, {names} FROM answers WHERE map IS NOT NULL AND id NOT IN (SELECT answer FROM feedback) "
             "ORDER BY id DESC LIMIT ?"
         )
-        return [(row[0], _stored(row[1:])) for row in self._connection.execute(line, (limit,))]
+        return [(row[0], _stored(row[1:])) for row in self._rows(line, limit)]
 
     def maps(self, answers: Iterable[int]) -> dict[int, np.ndarray]:
         """Return the maps (H, W) of those of the answers whose map is kept."""
         line = "SELECT map, height, width FROM answers WHERE id = ?"
-        rows = {int(i): self._connection.execute(line, (int(i),)).fetchone() for i in answers}
-        return {i: unpacked_map(*row) for i, row in rows.items() if row is not None and row[0] is not None}
+        rows = {int(i): self._rows(line, int(i)) for i in answers}
+        return {i: unpacked_map(*found[0]) for i, found in rows.items() if found and found[0][0] is not None}
 
     def window(self, since: float = 0.0, until: float = np.inf) -> Window:
         """Return the answers from `since` to before `until`, seconds since 1970."""
@@ -187,15 +196,18 @@ class Store:
             "answers.id FROM answers LEFT JOIN (SELECT answer, label, at AS said FROM feedback) ON answer = answers.id "
             "WHERE at >= ? AND at < ? ORDER BY answers.id"
         )
-        rows = self._connection.execute(line, (since, min(until, 1e300))).fetchall()
+        rows = self._rows(line, since, min(until, 1e300))
         columns = list(zip(*rows, strict=True)) if rows else [()] * 12
         kinds = (float, str, str, str, float, float, bool, bool, float, object, float, np.int64)
-        return Window(*(np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True)))
+        try:
+            return Window(*(np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True)))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise RecordError(f"{self.path} is damaged: it holds other values than were written ({error})") from error
 
     def count(self) -> tuple[int, int]:
         """Return the numbers of answers and of reviews."""
         tables = ("answers", "feedback")
-        first, second = (self._connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables)
+        first, second = (self._rows(f"SELECT count(*) FROM {name}")[0][0] for name in tables)
         return int(first), int(second)
 
     def n_reviewed(self, version: str, since: float) -> int:
@@ -204,7 +216,7 @@ class Store:
             "SELECT count(*) FROM feedback JOIN answers ON answer = answers.id "
             "WHERE version = ? AND answers.at >= ? AND (flagged OR audit)"
         )
-        return int(self._connection.execute(line, (version, since)).fetchone()[0])
+        return int(self._rows(line, version, since)[0][0])
 
     def remove_before(self, at: float) -> int:
         """Delete answers given before `at`, with their reviews, and return how many they were."""
@@ -218,8 +230,12 @@ def packed_map(wafer: np.ndarray) -> bytes:
 
 
 def unpacked_map(content: bytes, height: int, width: int) -> np.ndarray:
-    """Return the map (height, width) uint8 that `packed_map` made."""
-    return np.frombuffer(zlib.decompress(content, bufsize=height * width), np.uint8).reshape(height, width)
+    """Return the map (height, width) uint8 that `packed_map` made; raise RecordError for anything else."""
+    try:
+        dies = zlib.decompressobj().decompress(content, height * width)
+        return np.frombuffer(dies, np.uint8).reshape(height, width)
+    except (zlib.error, ValueError) as error:
+        raise RecordError(f"a stored map is damaged ({error})") from error
 
 
 def _stored(row: Sequence[object]) -> Stored:
