@@ -4,7 +4,7 @@
 
 For each model (with a quantum head of 4 wires): 1, 8 and 64 clients that each wait for their answer before they ask
 again, JSON rows and NPY bodies, the service and the same model behind a plain FastAPI handler, which computes and
-stores one request at a time. Then `--requests` requests to the service of the first model, with its resident memory. The
+stores one request at a time. Then `--requests` requests to the first model, with the memory of its service. The
 clients run on the same cores. Writes results/serving.json.
 """
 

@@ -57,7 +57,8 @@ def _run(arguments: argparse.Namespace) -> int:
     until = time.time()
     if arguments.until is not None:
         try:
-            until = datetime.fromisoformat(arguments.until).replace(tzinfo=UTC).timestamp()
+            given = datetime.fromisoformat(arguments.until)
+            until = (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
         except ValueError as error:
             raise InputError(f"`--until` must be a time such as 2026-01-31T12:00, got {arguments.until!r}") from error
     since = until - 86400 * arguments.days

@@ -59,6 +59,8 @@ class Service:
     def load(self) -> None:
         """Load and compile the champion, and the version on trial."""
         if self.options.trial:
+            if self.options.trial == self.registry.pointers().champion:
+                raise InputError(f"`trial` = {self.options.trial} is the champion: try another version beside it")
             self.trial = Answering(self.registry.load(self.options.trial)).warm()
         self._reload(self.registry.pointers())
 
