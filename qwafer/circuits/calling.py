@@ -10,8 +10,8 @@ import numpy as np
 
 from qwafer._checks import check_positive_int
 from qwafer._errors import CapabilityError, InputError
+from qwafer._registry import Registry
 from qwafer.circuits.gates import INPUTS
-from qwafer.registry import Registry
 
 Shape = tuple[int, ...]
 

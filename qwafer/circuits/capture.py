@@ -9,6 +9,7 @@ import numpy as np
 
 from qwafer._checks import check_choice, check_positive_int
 from qwafer._errors import CapabilityError, InputError
+from qwafer._registry import load_attribute
 from qwafer.circuits.calling import Shape, as_called, device_wires, source_of, weight_shapes
 from qwafer.circuits.captured import SHARED, CapturedCircuit, Initial, SlotFunction, initial_values
 from qwafer.circuits.circuit import DTYPES, GateCircuit
@@ -26,7 +27,6 @@ from qwafer.circuits.traces import (
     in_single_precision,
     trace_digest,
 )
-from qwafer.registry import load_attribute
 
 _PHASE = Gate("GlobalPhase", generator="I")
 
