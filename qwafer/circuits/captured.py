@@ -50,14 +50,9 @@ class SlotFunction:
         shared, own, coefficients = jax.core.eval_jaxpr(trace.jaxpr, trace.consts, *arrays)
         return shared, own, coefficients
 
-    def batched(self, dtype: str, weights: Sequence[Any], inputs: Any) -> tuple[Any, Any, Any]:
-        """Return shared (S,), per example (B, E) and coefficients (B, C) for `inputs` (B, n_inputs), traced by JAX."""
-        import jax
-
-        def example(row: Any) -> tuple[Any, Any, Any]:
-            return self(dtype, *weights, row)
-
-        return jax.vmap(example, out_axes=(None, 0, 0))(inputs)
+    def trace(self, dtype: str) -> Any:
+        """Return JAX's trace in one precision."""
+        return self._traces[dtype]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SlotFunction) and self.key == other.key

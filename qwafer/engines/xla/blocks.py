@@ -14,7 +14,7 @@ from qwafer.engines.xla.forms import Key, form, key, signs, walsh_angles
 from qwafer.engines.xla.frames import Frame
 from qwafer.engines.xla.elements import fixed
 from qwafer.engines.xla.schedule import Placed, Plan
-from qwafer.engines.xla.small import Family, Sources, angles_of, selected
+from qwafer.engines.xla.small import Family, Sources, angles_of
 
 TABLE_WIRES = 12
 """Wires up to which signs of basis states are a table; for more they are made of those of two halves."""
@@ -39,7 +39,10 @@ class Blocks:
                 turned = [fixed(_X, (wire,), "X") for wire in block.wires if _turned(placed.frame, wire)]
                 own.append(form([*turned, *block.elements, *turned], block.wires))
         self.families = {name: Family.of(own, *name) for name, own in forms.items()}
-        self.wires = [wire for wire in range(plan.n) if not any(wire in op.wires for op in plan.states)]
+        prepared = {wire for op in plan.states for wire in op.wires}
+        self.wires = [wire for wire in _order(plan.first) if wire not in prepared]
+        places = {leaf: place for place, leaf in enumerate(_tree_order(len(self.wires)))} if self.wires else {}
+        self.wires = [self.wires[places[leaf]] for leaf in range(len(self.wires))]
         vectors = [form(plan.prefix[wire], (wire,)) for wire in self.wires]
         self.prefix = Family.of(vectors, 1, True) if vectors else None
 
@@ -82,13 +85,13 @@ class Blocks:
         groups = []
         if self.prefix is not None:
             vectors = self.prefix.products(sources, self.dtype, self.reverse, columns=1)[:, :, 0]  # (wires, 4, batch)
-            order = [self.wires.index(wire) for wire in _order(self.plan.first) if wire in self.wires]
-            vectors = _rows(vectors, order).reshape(len(order), 2, 2, -1)
-            groups.append(_kron(vectors[:, :1] if self.plan.real else vectors))
+            vectors = vectors.reshape(len(self.wires), 2, 2, -1)
+            groups.append(_kron(vectors[:, :1] if self.plan.real else vectors, self.reverse))
         for op in self.plan.states:
             taken = gatewise.taken(op, sources)
             groups.append(taken.reshape(2, -1, taken.shape[-1]))
-        state = functools.reduce(_outer, groups)
+        outer = _outer_reverse if self.reverse else _outer
+        state = functools.reduce(lambda a, b: outer(a[None], b[None])[0], groups)
         return jnp.broadcast_to(state, (self.parts, 2**n, batch))
 
     def apply(self, i: int, parameter: Any, state: jax.Array, *, inverse: bool = False) -> jax.Array:
@@ -155,30 +158,69 @@ def _order(frame: Frame) -> list[int]:
     return [frame.n - image.bit_length() for image in reversed(frame.order.images)]
 
 
-def _rows(x: jax.Array, order: Sequence[int]) -> jax.Array:
-    flat = x.reshape(len(x), -1)
-    return selected(flat, np.asarray(order, np.int32), True).reshape(x.shape)
+def _tree_order(count: int) -> list[int]:
+    """Return which vector is the first, the second, ... factor of `_kron`."""
+    groups, last = [[i] for i in range(count)], []
+    while len(groups) > 1:
+        half = len(groups) // 2
+        last = [*(groups[-1] if len(groups) % 2 else []), *last]
+        groups = [groups[i] + groups[half + i] for i in range(half)]
+    return [*groups[0], *last]
+
+
+def _kron(vectors: jax.Array, reverse: bool) -> jax.Array:
+    """Return the Kronecker product (parts, 2^n, batch) of vectors (wires, parts, 2, batch), in `_tree_order`: those of
+    the first half with those of the second, for halves are contiguous.
+    """
+    outer = _outer_reverse if reverse else _outer
+    last: jax.Array | None = None
+    while len(vectors) > 1:
+        half = len(vectors) // 2
+        if len(vectors) % 2:
+            last = vectors[-1:] if last is None else outer(vectors[-1:], last)
+        vectors = outer(vectors[:half], vectors[half : 2 * half])
+    return (vectors if last is None else outer(vectors, last))[0]
 
 
 def _outer(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return the Kronecker product of vectors (parts, d, batch or 1)."""
-    a, b = a[:, :, None], b[:, None]
-    if len(a) == 1:
-        return (a * b).reshape(1, -1, (a * b).shape[-1])
-    re, im = a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
-    return jnp.stack([re, im]).reshape(2, -1, re.shape[-1])
+    """Return the Kronecker products (m, parts, d e, batch) of vectors (m, parts, d, batch or 1)."""
+    a, b = a[:, :, :, None], b[:, :, None]
+    if a.shape[1] == 1:
+        product = a * b
+    else:
+        re, im = a[:, 0] * b[:, 0] - a[:, 1] * b[:, 1], a[:, 0] * b[:, 1] + a[:, 1] * b[:, 0]
+        product = jnp.stack([re, im], 1)
+    return product.reshape(*product.shape[:2], -1, product.shape[-1])
 
 
-def _kron(vectors: jax.Array) -> jax.Array:
-    """Return the Kronecker product of vectors (wires, parts, 2, batch), pair by pair."""
-    last: jax.Array | None = None
-    while True:
-        if len(vectors) % 2:
-            last = vectors[-1] if last is None else _outer(vectors[-1], last)
-            if len(vectors) == 1:
-                return last
-            vectors = vectors[:-1]
-        vectors = jax.vmap(_outer)(vectors[0::2], vectors[1::2])
+def _outer_back(kept: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    a, b = kept
+    g = g.reshape(*a.shape[:3], b.shape[2], g.shape[-1])
+    d_a = _contracted([g[:, :, :, j] for j in range(b.shape[2])], [b[:, :, j, None] for j in range(b.shape[2])])
+    d_b = _contracted([g[:, :, i] for i in range(a.shape[2])], [a[:, :, i, None] for i in range(a.shape[2])])
+    return tuple(
+        d if d.shape == x.shape else d.sum(axis=-1, keepdims=True) for d, x in ((d_a, a), (d_b, b))
+    )  # type: ignore[return-value]
+
+
+def _contracted(left: Sequence[jax.Array], right: Sequence[jax.Array]) -> jax.Array:
+    """Return sum_j left_j conj(right_j); written out, the sum is one pass."""
+    if left[0].shape[1] == 1:
+        return functools.reduce(jnp.add, [x * y for x, y in zip(left, right, strict=True)])
+    re = [x[:, 0] * y[:, 0] + x[:, 1] * y[:, 1] for x, y in zip(left, right, strict=True)]
+    im = [x[:, 1] * y[:, 0] - x[:, 0] * y[:, 1] for x, y in zip(left, right, strict=True)]
+    return jnp.stack([functools.reduce(jnp.add, re), functools.reduce(jnp.add, im)], 1)
+
+
+def _outer_stored(a: jax.Array, b: jax.Array) -> jax.Array:
+    return arrays.stored(_outer, a, b)
+
+
+_outer_reverse = jax.custom_vjp(_outer_stored)
+_outer_reverse.defvjp(
+    lambda a, b: (_outer_stored(a, b), (a, b)),
+    lambda kept, g: arrays.stored(_outer_back, kept, g),
+)
 
 
 def _angles(keys: Sequence[Key], sources: Sources, own: bool, reverse: bool) -> jax.Array:
@@ -220,7 +262,8 @@ def _move(before: Frame, after: Frame, state: jax.Array) -> jax.Array:
         return state
     size = state.shape[1]
     rows = index if len(state) == 1 else (np if isinstance(index, np.ndarray) else jnp).concatenate([index, index + size])
-    return arrays.take(state.reshape(-1, state.shape[2]), rows).reshape(state.shape)
+    # Alone, XLA copies whole rows; fused with its neighbours, number by number.
+    return arrays.stored(functools.partial(arrays.take, index=rows), state.reshape(-1, state.shape[2])).reshape(state.shape)
 
 
 _moved = jax.custom_vjp(_move, nondiff_argnums=(0, 1))

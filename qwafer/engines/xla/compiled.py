@@ -47,7 +47,7 @@ def jitted_gates(circuit: Any, chunks: int, recompute: bool, reverse: bool) -> F
             arrays = reverse_only(arrays)
         angles, inputs = arrays
         coefficients = {"readout": angles.pop("readout")} if circuit.readout_facts.is_weighted else {}
-        angles, inputs = reduced((angles, inputs))
+        angles, inputs = reduced((angles, inputs.T))  # examples last, as in all that follows
         weights = {**angles, **coefficients}
         return scheduled.forward(circuit, weights, inputs, chunks, recompute=recompute, reverse=reverse)
 

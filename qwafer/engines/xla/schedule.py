@@ -27,6 +27,8 @@ BLOCK_US = 12.0
 """Microseconds that a block takes in itself, forward and back."""
 PHASE_NS, TURN_NS, OWN_NS, REAL_OWN_NS, PLAIN_NS = 4.0, 0.06, 4.5, 2.0, 4.0
 """Nanoseconds per amplitude of a phase, of each rotation in it, of an example's own block, of a real one, of a gate."""
+MADE_NS = (60.0, 400.0)
+"""Nanoseconds per example of making its own matrix on one wire and on two."""
 SHARED_NS = (1.5, 2.0, 3.0, 3.5, 5.5, 10.0)
 """The same of a shared block of 1, 2, ... wires, complex ones of real numbers on both parts."""
 
@@ -84,6 +86,7 @@ def plan(circuit: Circuit, words: tuple[str, ...], batch: int) -> Plan:
         own: list[int] = []
         if wire not in prepared:
             own = parts.absorbed(found, lambda e, w=wire: e.wires == (w,) and e.gate.given is None, {wire})
+            own = _until_own(found, own)
         prefix.append(tuple(found[place] for place in own))
         found = _without(found, own)
     real = not states and all(element.real for element in (*found, *(e for own in prefix for e in own)))
@@ -92,6 +95,19 @@ def plan(circuit: Circuit, words: tuple[str, ...], batch: int) -> Plan:
     blocks, cost = min(grouped, key=lambda pair: pair[1])
     first, placed, last = _placed(n, blocks, states)
     return Plan(n, real, states, tuple(prefix), first, placed, last, cost)
+
+
+def _until_own(found: Sequence[Element], places: Sequence[int]) -> list[int]:
+    """Return the places up to the last gate of an example, and the rotations of the batch that share its axis: what
+    comes behind is free in a block of the batch.
+    """
+    last = max((i for i, place in enumerate(places) if found[place].own), default=-1)
+    while 0 <= last < len(places) - 1:
+        here, after = found[places[last]], found[places[last + 1]]
+        if not (after.turns and after.letters == here.letters):
+            break
+        last += 1
+    return list(places[: last + 1])
 
 
 def _without(found: Sequence[Element], places: Sequence[int]) -> list[Element]:
@@ -198,6 +214,8 @@ class _Grouping:
         else:
             per = PLAIN_NS
         cost = BLOCK_US + 1e-3 * per * self.amplitudes
+        if block.kind == "own":
+            cost += 1e-3 * MADE_NS[len(block.wires) - 1] * self.amplitudes / 2.0**self.n
         return value / cost, cost, block, places
 
 

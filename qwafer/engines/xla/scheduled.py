@@ -19,13 +19,14 @@ from qwafer.engines.xla.words import expectations
 def forward(
     circuit: Circuit, weights: Weights, inputs: jax.Array, chunks: int, *, recompute: bool, reverse: bool
 ) -> jax.Array:
-    """Return s (batch, n_outputs) for `inputs` (batch, n_inputs), in `chunks` of the batch one after the other.
+    """Return s (batch, n_outputs) for `inputs` (n_inputs, batch), in `chunks` of the batch one after the other.
 
     The reverse pass keeps the states before every block. With `recompute` it keeps none: it makes the final state again
     and undoes the blocks on it and on its cotangent (Jones and Gacon 2020, arXiv:2009.02823), and so holds a few states
     however deep the circuit is. Without `reverse` all derivatives are JAX's own.
     """
-    batch, size = len(inputs), -(-len(inputs) // chunks)
+    batch = inputs.shape[1]
+    size = -(-batch // chunks)
     blocks = Blocks(planned(circuit, size), circuit.dtype, reverse)
     angles = {name: weights[name] for name in circuit.weight_shapes() if name != "readout"}
     shared = blocks.shared(angles)
@@ -39,10 +40,10 @@ def forward(
     if recompute and reverse:
         values = jax.checkpoint(values)
     if chunks == 1:
-        found = values(angles, shared, inputs.T)
+        found = values(angles, shared, inputs)
     else:
-        padded = jnp.pad(inputs, ((0, chunks * size - batch), (0, 0))).reshape(chunks, size, -1)
-        parts = lax.map(lambda part: values(angles, shared, part.T), padded)
+        padded = jnp.pad(inputs, ((0, 0), (0, chunks * size - batch))).reshape(-1, chunks, size)
+        parts = lax.map(functools.partial(values, angles, shared), padded.swapaxes(0, 1))
         found = parts.reshape(chunks * size, parts.shape[-1])[:batch]
     readout = circuit.readout_facts
     if readout.is_each:

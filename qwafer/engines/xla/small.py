@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qwafer.circuits import INPUTS
+from qwafer.engines.slots import selected
 from qwafer.engines.xla import arrays, gates
 from qwafer.engines.xla.forms import Form, Key, as_real, signs
 
@@ -72,13 +73,17 @@ class Family:
             return matrix
         waves = gates.wave(self.phases(sources, dtype, reverse), 0, reverse)  # (2, forms, m, d, batch)
         turn = jnp.asarray([1, -1], dtype)[None, :, None, None, None]
-        for level in range(m):
-            cos, sin = (part[:, level, None, :, None, :] for part in (waves[0], waves[1]))
+        # Splits, for the reverse of an index is a sum of padded arrays.
+        for level, wave in enumerate(jax.lax.split(waves, (1,) * m, axis=2)):
+            cos, sin = jax.lax.split(wave.reshape(2, forms, 1, d, 1, -1), (1, 1), axis=0)
             split = matrix.reshape(forms, 2, d, c, -1)
-            split = cos * split + turn * sin * jax.lax.rev(split, (1,))
+            split = cos[0] * split + turn * sin[0] * jax.lax.rev(split, (1,))
             fixed = self.fixed[level + 1]
             if np.array_equal(fixed, np.broadcast_to(np.eye(2 * d), fixed.shape)):
                 matrix = split.reshape(forms, 2 * d, c, -1)
+            elif self.own:
+                flat = split.reshape(forms, 1, 2 * d, c, -1)
+                matrix = (jnp.asarray(fixed, dtype)[..., None, None] * flat).sum(axis=2)
             else:
                 flat = split.reshape(forms, 2 * d, -1)
                 matrix = arrays.dot(jnp.asarray(fixed, dtype), flat).reshape(forms, 2 * d, c, -1)
@@ -96,8 +101,6 @@ def angles_of(keys: Sequence[Key | None], sources: Sources, reverse: bool) -> ja
     starts, place = {}, len(inputs)
     for name in shared:
         starts[name], place = place, place + sources[name].size
-    if None in keys:
-        bank.append(jnp.zeros((1, inputs.shape[1]), inputs.dtype))
     rows = np.array(
         [
             place
@@ -127,29 +130,3 @@ def _picked(keys: Sequence[Key | None], shapes: Mapping[str, tuple[int, ...]]) -
         if key is not None:
             table[row, starts[key[0]] + (int(np.ravel_multi_index(key[1], shapes[key[0]])) if key[1] else 0)] = 1
     return table
-
-
-def selected(x: jax.Array, rows: np.ndarray, reverse: bool) -> jax.Array:
-    """Return `x[rows]` for static rows; its reverse pass is a product, or a gather: a scatter is slow on CPU."""
-    if np.array_equal(rows, np.arange(len(x))):
-        return x
-    if not reverse:
-        return jnp.take(x, jnp.asarray(rows), axis=0)
-    size = len(x)
-
-    @jax.custom_vjp
-    def select(x: jax.Array) -> jax.Array:
-        return arrays.take(x, rows)
-
-    def back(_: None, g: jax.Array) -> tuple[jax.Array]:
-        if len(np.unique(rows)) == len(rows):
-            source = np.full(size, len(rows), np.int32)
-            source[rows] = np.arange(len(rows), dtype=np.int32)
-            padded = jnp.concatenate([g, jnp.zeros((1, g.shape[1]), g.dtype)]) if len(rows) < size else g
-            return (arrays.take(padded, source),)
-        table = np.zeros((size, len(rows)))
-        table[rows, np.arange(len(rows))] = 1
-        return (arrays.dot(jnp.asarray(table, g.dtype), g),)
-
-    select.defvjp(lambda x: (select(x), None), back)
-    return select(x)
