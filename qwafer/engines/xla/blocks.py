@@ -1,7 +1,7 @@
 """Blocks of a plan on the states of the batch: (parts, 2^n, batch), real and imaginary part, or the real one alone."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -105,17 +105,31 @@ class Blocks:
             state = arrays.dot(matrix, state.reshape(len(matrix), -1)).reshape(shape)
         elif kind == "own":
             matrix = parameter.swapaxes(0, 1) if inverse else parameter
-            state = _apply_own(matrix, state, [placed.frame.bit(wire) for wire in placed.block.wires])
+            bits = tuple(placed.frame.bit(wire) for wire in placed.block.wires)
+            state = self._alone(functools.partial(_apply_own, bits=bits), matrix, state)
         elif kind == "phase":
             if self.plan.real:
                 state = parameter * state
             else:
                 state = turned(-parameter if inverse else parameter, state, self.reverse)
         else:
-            state = _plain(placed, n, parameter, state, inverse)
+            state = self._alone(functools.partial(_plain, placed, n, inverse=inverse), parameter, state)
         if inverse:
             state = moved(placed.frame, placed.before, state, self.reverse)
         return state
+
+    def _alone(self, function: Callable[[Any, jax.Array], jax.Array], parameter: Any, state: jax.Array) -> jax.Array:
+        """Return `function(parameter, state)`, on its own forward and back: what reads a number of the state in several
+        places, fused with what does the same, would be evaluated once for every path between them.
+        """
+        if not self.reverse:
+            return arrays.stored(function, parameter, state)
+        sealed = jax.custom_vjp(functools.partial(arrays.stored, function))
+        sealed.defvjp(
+            lambda *given: (arrays.stored(function, *given), given),
+            lambda given, g: arrays.stored(lambda given, g: jax.vjp(function, *given)[1](g), given, g),
+        )
+        return sealed(parameter, state)
 
     def _phases(self, placed: Placed, sources: Sources) -> jax.Array:
         """Return the phases (2^n, batch or 1) of a diagonal block, or of a real one its signs."""
@@ -295,11 +309,15 @@ _turn_reverse = jax.custom_vjp(_turn)
 
 def _turn_ahead(phases: jax.Array, state: jax.Array) -> tuple[jax.Array, Any]:
     waves = gates.wave(phases, 0, reverse=True)
-    after = _by_waves(waves, state)
+    after = arrays.stored(_by_waves, waves, state)
     return after, (waves, after)
 
 
 def _turn_back(kept: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return arrays.stored(_turned_back, kept, g)
+
+
+def _turned_back(kept: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     waves, after = kept
     d_phase = (g * _quarter(lax.rev(after, (0,)))).sum(axis=0)
     if waves.shape[-1] == 1:
@@ -350,7 +368,7 @@ def _numbers(placed: Placed, sources: Sources) -> Any:
     return taken
 
 
-def _plain(placed: Placed, n: int, numbers: Any, state: jax.Array, inverse: bool) -> jax.Array:
+def _plain(placed: Placed, n: int, numbers: Any, state: jax.Array, *, inverse: bool) -> jax.Array:
     (element,) = placed.block.elements
     pair = gatewise.after(n, element.gate, element.wires, inverse, measured_parts(state), numbers)
     return jnp.stack(pair[: len(state)])
