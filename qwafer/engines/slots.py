@@ -1,7 +1,7 @@
 """What fills the slots of a captured circuit, as operations on vectors.
 
-A function of PennyLane gates computes its angles one by one: a slice, a product, a sum for every gate. Its trace is taken
-apart into these scalars here, once; equal ones are merged, and all that apply one operation at one depth are one
+A function of PennyLane gates computes its angles one by one: a slice, a product, a sum for every gate. Its trace is
+taken apart into these scalars here, once; equal ones are merged, and all that apply one operation at one depth are one
 operation on vectors. Time and compilation follow the number of different operations, not that of gates.
 """
 
@@ -20,10 +20,11 @@ from qwafer.engines.cache import kept
 MOST_SCALARS = 64
 """Entries of an array that are taken apart, at most: an operation on more is one on vectors already."""
 
-_ELEMENTWISE = frozenset(
-    "add sub mul div neg sin cos tan tanh exp log log1p expm1 sqrt rsqrt cbrt abs sign asin acos atan atan2 asinh acosh "
-    "atanh sinh cosh integer_pow pow max min logistic square floor ceil round erf".split()
-)
+_NAMES = """
+add sub mul div neg sin cos tan tanh exp log log1p expm1 sqrt rsqrt cbrt abs sign asin acos atan atan2 asinh acosh atanh
+sinh cosh integer_pow pow max min logistic square floor ceil round erf
+"""
+_ELEMENTWISE = frozenset(_NAMES.split())
 _CALLS = frozenset({"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint"})
 
 
@@ -227,8 +228,8 @@ class _Bank:
 def selected(x: Any, rows: np.ndarray, reverse: bool) -> Any:
     """Return `x[rows]` for static rows, 0 for row `len(x)`.
 
-    With `reverse` its reverse pass is a gather or a product, and it has no forward-mode derivative: a scatter is slow on
-    CPU.
+    With `reverse` its reverse pass is a gather or a product, as a scatter is slow on CPU, and it has no forward-mode
+    derivative.
     """
     size = len(x)
     if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))) and rows[-1] < size:
@@ -266,9 +267,8 @@ def _moved(name: str, parameters: Any, operands: Sequence[np.ndarray]) -> list[n
     if not operands:
         return None
     x = operands[0]
-    if name in ("squeeze", "reshape", "broadcast_in_dim", "slice", "transpose", "rev", "copy", "copy_p"):
-        if len(operands) > 1:
-            return None
+    if len(operands) > 1 and name != "concatenate":
+        return None
     if name == "squeeze":
         return [np.squeeze(x, axis=tuple(parameters["dimensions"]))]
     if name == "reshape" and parameters.get("dimensions") is None:

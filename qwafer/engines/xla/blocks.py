@@ -10,9 +10,9 @@ import numpy as np
 from jax import lax
 
 from qwafer.engines.xla import arrays, gates, gatewise
+from qwafer.engines.xla.elements import fixed
 from qwafer.engines.xla.forms import Key, form, key, signs, walsh_angles
 from qwafer.engines.xla.frames import Frame
-from qwafer.engines.xla.elements import fixed
 from qwafer.engines.xla.schedule import Placed, Plan
 from qwafer.engines.xla.small import Family, Sources, angles_of
 
@@ -174,7 +174,8 @@ def _order(frame: Frame) -> list[int]:
 
 def _tree_order(count: int) -> list[int]:
     """Return which vector is the first, the second, ... factor of `_kron`."""
-    groups, last = [[i] for i in range(count)], []
+    groups: list[list[int]] = [[i] for i in range(count)]
+    last: list[int] = []
     while len(groups) > 1:
         half = len(groups) // 2
         last = [*(groups[-1] if len(groups) % 2 else []), *last]
@@ -212,9 +213,8 @@ def _outer_back(kept: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     g = g.reshape(*a.shape[:3], b.shape[2], g.shape[-1])
     d_a = _contracted([g[:, :, :, j] for j in range(b.shape[2])], [b[:, :, j, None] for j in range(b.shape[2])])
     d_b = _contracted([g[:, :, i] for i in range(a.shape[2])], [a[:, :, i, None] for i in range(a.shape[2])])
-    return tuple(
-        d if d.shape == x.shape else d.sum(axis=-1, keepdims=True) for d, x in ((d_a, a), (d_b, b))
-    )  # type: ignore[return-value]
+    d_a, d_b = (d if d.shape == x.shape else d.sum(axis=-1, keepdims=True) for d, x in ((d_a, a), (d_b, b)))
+    return d_a, d_b
 
 
 def _contracted(left: Sequence[jax.Array], right: Sequence[jax.Array]) -> jax.Array:
@@ -275,9 +275,13 @@ def _move(before: Frame, after: Frame, state: jax.Array) -> jax.Array:
     if index is None:
         return state
     size = state.shape[1]
-    rows = index if len(state) == 1 else (np if isinstance(index, np.ndarray) else jnp).concatenate([index, index + size])
+    rows = (
+        index if len(state) == 1 else (np if isinstance(index, np.ndarray) else jnp).concatenate([index, index + size])
+    )
     # Alone, XLA copies whole rows; fused with its neighbours, number by number.
-    return arrays.stored(functools.partial(arrays.take, index=rows), state.reshape(-1, state.shape[2])).reshape(state.shape)
+    return arrays.stored(functools.partial(arrays.take, index=rows), state.reshape(-1, state.shape[2])).reshape(
+        state.shape
+    )
 
 
 _moved = jax.custom_vjp(_move, nondiff_argnums=(0, 1))

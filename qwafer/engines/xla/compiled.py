@@ -8,8 +8,8 @@ from qwafer.circuits import CircuitSpec
 from qwafer.engines.base import Forward, Weights
 from qwafer.engines.cache import kept
 from qwafer.engines.forward_mode import reverse_only
-from qwafer.engines.xla import product, scheduled
 from qwafer.engines.xla import heisenberg as pauli
+from qwafer.engines.xla import product, scheduled
 from qwafer.engines.xla import schroedinger as statevector
 from qwafer.engines.xla.angles import reduced
 

@@ -114,8 +114,7 @@ def as_real(matrix: np.ndarray) -> np.ndarray:
 
 
 def walsh_angles(matrix: np.ndarray, wires: Sequence[int], n: int) -> list[tuple[int, float]]:
-    """Return (mask of n bits, angle) of the rotations about Z words whose product is the diagonal `matrix` on `wires`.
-    """
+    """Return (mask of n bits, angle) of the Z rotations whose product is the diagonal `matrix` on `wires`."""
     m = len(wires)
     angles = -2 * np.angle(np.diag(matrix))
     found = []

@@ -25,6 +25,7 @@ def taken(op: Operation, sources: Sources) -> jax.Array:
 
 
 def after(n: int, gate: Gate, wires: tuple[int, ...], inverse: bool, state: State, numbers: Any) -> State:
+    """Return the state after `gate`, or before it, for what `taken` gives it, of an angle (cos, sin) of its half."""
     if gate.generator is not None:
         cos, sin = (part[None] for part in numbers)
         sin = -sin if inverse else sin

@@ -5,12 +5,11 @@ element may go first where it commutes with all that stays before it (`absorbed`
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from qwafer.circuits import Circuit, Operation
-from qwafer.circuits.gates import CNOT, RZ, Gate, H, S, Z
+from qwafer.circuits.gates import CNOT, RZ, Gate, H, S
 from qwafer.engines.cache import kept
 from qwafer.engines.xla import elements as parts
 from qwafer.engines.xla.elements import Element
@@ -28,7 +27,7 @@ BLOCK_US = 12.0
 PHASE_NS, TURN_NS, OWN_NS, REAL_OWN_NS, PLAIN_NS = 4.0, 0.06, 4.5, 2.0, 4.0
 """Nanoseconds per amplitude of a phase, of each rotation in it, of an example's own block, of a real one, of a gate."""
 MADE_NS = (60.0, 400.0)
-"""Nanoseconds per example of making its own matrix on one wire and on two."""
+"""Nanoseconds per example of making its own matrix on one wire and on two; a third for a real one."""
 SHARED_NS = (1.5, 2.0, 3.0, 3.5, 5.5, 10.0)
 """The same of a shared block of 1, 2, ... wires, complex ones of real numbers on both parts."""
 
@@ -85,16 +84,22 @@ def plan(circuit: Circuit, words: tuple[str, ...], batch: int) -> Plan:
     for wire in range(n):
         own: list[int] = []
         if wire not in prepared:
-            own = parts.absorbed(found, lambda e, w=wire: e.wires == (w,) and e.gate.given is None, {wire})
-            own = _until_own(found, own)
+            own = _until_own(found, parts.absorbed(found, functools.partial(_single, wire), {wire}))
         prefix.append(tuple(found[place] for place in own))
         found = _without(found, own)
     real = not states and all(element.real for element in (*found, *(e for own in prefix for e in own)))
-    variants = [found] if real else [found, _diagonalised(found)]
-    grouped = [_Grouping(n, real, batch).blocks(variant) for variant in variants]
+    variants = [(found, True)]
+    if not real and any(element.own for element in found):
+        diagonalised = _diagonalised(found)
+        variants += [(diagonalised, True), (diagonalised, False)]
+    grouped = [_Grouping(n, real, batch, own).blocks(variant) for variant, own in variants]
     blocks, cost = min(grouped, key=lambda pair: pair[1])
     first, placed, last = _placed(n, blocks, states)
     return Plan(n, real, states, tuple(prefix), first, placed, last, cost)
+
+
+def _single(wire: int, element: Element) -> bool:
+    return element.wires == (wire,) and element.gate.given is None
 
 
 def _until_own(found: Sequence[Element], places: Sequence[int]) -> list[int]:
@@ -118,8 +123,9 @@ def _without(found: Sequence[Element], places: Sequence[int]) -> list[Element]:
 class _Grouping:
     """Elements taken into blocks, for states of n wires of so many examples."""
 
-    def __init__(self, n: int, real: bool, batch: int):
-        self.n, self.real, self.amplitudes = n, real, 2.0**n * batch
+    def __init__(self, n: int, real: bool, batch: int, own: bool):
+        """`own`: whether examples may have blocks of their own."""
+        self.n, self.real, self.amplitudes, self.own = n, real, 2.0**n * batch, own
 
     def blocks(self, found: Sequence[Element]) -> tuple[list[Block], float]:
         """Return the blocks of all elements, in order, and their expected microseconds."""
@@ -131,7 +137,7 @@ class _Grouping:
                 blocks.append(Block("moves", tuple(rest[place] for place in moves)))
                 rest = _without(rest, moves)
                 continue
-            worth, cost, block, places = max(self._candidates(rest), key=lambda found: found[0])
+            _, cost, block, places = max(self._candidates(rest), key=lambda found: found[0])
             blocks.append(block)
             rest, total = _without(rest, places), total + cost
         return blocks, total
@@ -144,7 +150,7 @@ class _Grouping:
         largest = min(MOST_SHARED, self.n)
         for seed in seeds:
             yield from self._grown(rest, seed, "shared", largest, lambda e: not e.own)
-            if any(e.own for e in rest):
+            if self.own and any(e.own for e in rest):
                 yield from self._grown(rest, seed, "own", MOST_OWN, lambda e: True)
                 if not self.real:
                     yield from self._grown(rest, seed, "own", MOST_OWN, lambda e: e.real, real=True)
@@ -154,7 +160,7 @@ class _Grouping:
 
     def _odd(self, element: Element) -> bool:
         """Whether nothing but a pass of its own applies it."""
-        most = MOST_OWN if element.own else MOST_SHARED
+        most = (MOST_OWN if self.own else 0) if element.own else MOST_SHARED
         return element.gate.given is not None or (len(element.wires) > most and not element.diagonal)
 
     def _phase(self, rest: list[Element]) -> Iterator[tuple[float, float, Block, list[int]]]:
@@ -215,7 +221,8 @@ class _Grouping:
             per = PLAIN_NS
         cost = BLOCK_US + 1e-3 * per * self.amplitudes
         if block.kind == "own":
-            cost += 1e-3 * MADE_NS[len(block.wires) - 1] * self.amplitudes / 2.0**self.n
+            made = MADE_NS[len(block.wires) - 1] * (0.3 if block.real else 1.0)
+            cost += 1e-3 * made * self.amplitudes / 2.0**self.n
         return value / cost, cost, block, places
 
 
@@ -240,9 +247,7 @@ def _diagonalised(found: Sequence[Element]) -> list[Element]:
             result.append(element)
             continue
         word = element.gate.generator or ""
-        changes = [
-            (pair, wire) for wire, letter in zip(element.wires, word, strict=True) for pair in _TO_Z[letter]
-        ]
+        changes = [(pair, wire) for wire, letter in zip(element.wires, word, strict=True) for pair in _TO_Z[letter]]
         result += [Element(_CLIFFORD[before], (wire,)) for (before, _), wire in changes]
         gate = RZ if len(word) == 1 else Gate(f"R{'Z' * len(word)}", len(word), generator="Z" * len(word))
         result.append(Element(gate, element.wires, element.op))
@@ -276,9 +281,7 @@ def _next(found: Sequence[Element], place: int, wire: int) -> int | None:
     return next((i for i in range(place + 1, len(found)) if wire in found[i].wires), None)
 
 
-def _placed(
-    n: int, blocks: Sequence[Block], states: Sequence[Operation]
-) -> tuple[Frame, tuple[Placed, ...], Frame]:
+def _placed(n: int, blocks: Sequence[Block], states: Sequence[Operation]) -> tuple[Frame, tuple[Placed, ...], Frame]:
     """Return the frame in which the states begin, the blocks with theirs, and the frame at the end."""
     shared = next((block for block in blocks if block.kind == "shared"), None)
     prepared = [wire for op in states for wire in op.wires]
@@ -297,9 +300,8 @@ def _placed(
         if block.kind == "plain":
             frame = wire_order(range(n))
         bits = [frame.bit(wire) for wire in block.wires]
-        if block.kind == "shared" and any(bit is None or bit < n - len(bits) for bit in bits):
-            frame = _leading(n, block.wires)
-        elif block.kind == "own" and any(bit is None for bit in bits):
+        lowest = n - len(bits) if block.kind == "shared" else 0
+        if any(bit is None or bit < lowest for bit in bits):
             frame = _leading(n, block.wires)
         own = sorted(block.wires, key=lambda wire: -(frame.bit(wire) or 0))
         placed.append(Placed(dataclasses.replace(block, wires=tuple(own)), frame, before))
@@ -308,5 +310,3 @@ def _placed(
 
 def _leading(n: int, wires: Sequence[int]) -> Frame:
     return wire_order((*sorted(wires), *(wire for wire in range(n) if wire not in wires)))
-
-
