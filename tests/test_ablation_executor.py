@@ -427,7 +427,9 @@ def test_a_slot_goes_on_with_its_family():
     assert taken_by(2, [(i, "") for i in range(4)]) == (["none0", "none1", "none2", "none3"], None)
 
 
-def test_a_process_keeps_its_family(run):
+def test_a_process_keeps_its_family(run, monkeypatch):
+    monkeypatch.setattr(processes, "PATIENCE", 0.0)  # two families have a process each at once
+
     def members(family):
         return [("work", {"seconds": 0.05}, {"family": family})] * 3
 
@@ -439,7 +441,9 @@ def test_a_process_keeps_its_family(run):
     assert families[0] != families[1]
 
 
-def test_a_process_keeps_its_family_from_one_call_to_the_next(jobs_module):
+def test_a_process_keeps_its_family_from_one_call_to_the_next(jobs_module, monkeypatch):
+    monkeypatch.setattr(processes, "PATIENCE", 0.0)
+
     def pids(executor, order):
         work = {"do": "work", "seconds": 0.3}
         jobs = [Job(family, f"{jobs_module}:act", work, family=family) for family in order]

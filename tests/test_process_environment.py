@@ -1,5 +1,6 @@
 """What verbs and workers set before JAX starts: allocator, threads, XLA's cache."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -8,13 +9,14 @@ from pathlib import Path
 import jax
 import pytest
 
-from qwafer import _process
+from qwafer import InputError, _process
 from qwafer._process import (
     GLIBC_TUNABLES,
     allocator_in_use,
     cache_folder,
     enable_xla_cache,
     prune,
+    run_verb,
     worker_environment,
 )
 
@@ -125,3 +127,14 @@ def test_one_rule_for_folders_of_what_can_be_made_again(tmp_path: Path, monkeypa
     monkeypatch.setenv("QWAFER_CACHE", str(tmp_path / "own"))
     assert cache_folder("weights") == tmp_path / "own" / "weights"
     assert cache_folder("xla") == tmp_path / "own" / "xla"
+
+
+def test_a_verb_collects_rarely_and_leaves_python_as_it_was():
+    before, inside = gc.get_threshold(), []
+
+    def body():
+        inside.append(gc.get_threshold())
+        raise InputError("no")
+
+    assert run_verb(body) == 2
+    assert inside[0] > before == gc.get_threshold()

@@ -12,14 +12,14 @@ import numpy as np
 
 from qwafer._checks import check_choice, check_positive_int
 from qwafer._errors import CapabilityError, InputError
-from qwafer.circuits.captured import SHARED, CapturedCircuit, SlotFunction
+from qwafer.circuits.captured import SHARED, CapturedCircuit, Initial, SlotFunction, initial_values
 from qwafer.circuits.circuit import DTYPES, GateCircuit
 from qwafer.circuits.expansion import MOST_WIRES, Phase, Turn, expand, fixed_gate
 from qwafer.circuits.gates import INPUTS, Gate, Operation
 from qwafer.circuits.measuring import Measured, measured, measurements
 from qwafer.circuits.readouts import STATE, WORDS
 from qwafer.circuits.recording import RECORDING
-from qwafer.circuits.traces import depends, explicit, trace_digest
+from qwafer.circuits.traces import constant_outputs, depends, explicit, trace_digest
 from qwafer.registry import Registry, load_attribute
 
 Shape = tuple[int, ...]
@@ -38,6 +38,7 @@ def circuit(
     dtype: str = "float32",
     name: str = "",
     arguments: Mapping[str, Any] | None = None,
+    initial: Mapping[str, Initial] | None = None,
 ) -> CapturedCircuit:
     """Return the circuit of `function(weights, x, **arguments)`, which applies PennyLane gates for one example.
 
@@ -51,6 +52,9 @@ def circuit(
     weights and inputs. It returns `qml.expval`, `qml.probs`, a tuple of these, `qml.state()` (real parts, then
     imaginary parts) or nothing: then `readout` names one of the house's (`mean_z`, `z_vec`, `mean_z_readout`, `z`,
     `bloch`), with `n_outputs` where it has as many as are asked for.
+
+    `initial` says how heads start a weight: `("uniform", low, high)` or `("normal", mean, std)`; normal of standard
+    deviation `head.init_scale` where it says nothing.
 
         def iqp(weights, x):
             qml.IQPEmbedding(x, wires=range(3))
@@ -67,11 +71,12 @@ def circuit(
     if n_qubits is not None:
         check_positive_int("n_qubits", n_qubits)
     shapes = _shapes(weights)
+    starts = initial_values(initial or {}, shapes)
     called = _callable(function, shapes, arguments or {}, single=not isinstance(weights, Mapping))
     name = name or getattr(function, "__name__", "circuit")
     wires = _device_wires(function) if n_qubits is None else tuple(range(n_qubits))
-    options = {"weights": weights, "n_inputs": n_inputs, "n_qubits": n_qubits, "readout": readout}
-    options |= {"n_outputs": n_outputs, "name": name, "arguments": dict(arguments or {})}
+    options: dict[str, Any] = {"weights": weights, "n_inputs": n_inputs, "n_qubits": n_qubits, "readout": readout}
+    options |= {"n_outputs": n_outputs, "name": name, "arguments": dict(arguments or {}), "initial": initial}
     traces = {kind: _trace(called, shapes, n_inputs, kind, wires, name) for kind in DTYPES}
     trace = traces["float64"]
     if readout is None and not trace.returns:
@@ -106,6 +111,7 @@ def circuit(
         name=name,
         trained=places.trained,
         source=_source(function, options),
+        initial=starts,
     )
 
 
@@ -148,7 +154,8 @@ class _Places:
 
     @classmethod
     def of(cls, trace: _Trace) -> "_Places":
-        depends, constants = trace.dependence(), _constants(trace)
+        depends = trace.dependence()
+        constants = constant_outputs(trace.closed, [place for place, by in enumerate(depends) if not any(by)])
         operations: list[Operation] = []
         starts: list[Operation] = []
         shared: list[int] = []
@@ -236,9 +243,12 @@ def _trace(
             raise type(error)(*error.args) from error  # without the notes that JAX adds
         except Exception as error:
             text = str(error).strip().splitlines()
+            known = f"its weights are {', '.join(shapes)}" if shapes else "it has no weights"
+            unnamed = isinstance(error, KeyError) and not set(error.args) & set(shapes)
+            hint = f" ({known}: name all of them, with their shapes)" if unnamed else ""
             raise InputError(
                 f"{name} cannot be traced as a function of weights and inputs ({n_inputs},): it raised "
-                f"{type(error).__name__}{': ' + text[0] if text else ''}"
+                f"{type(error).__name__}{': ' + text[0] if text else ''}{hint}"
             ) from error
     turns, places, own, returns = noted[-1]
     return _Trace(turns, places, own, returns, closed)
@@ -274,17 +284,6 @@ def _places(wires: Any, parts: Sequence[Any], name: str) -> dict[Any, int]:
     return {wire: place for place, wire in enumerate(wires)}
 
 
-def _constants(trace: _Trace) -> list[np.ndarray]:
-    """Return the numbers of all gates at weights and inputs 0, in float64: those of a constant gate are its own."""
-    import jax
-    import jax.experimental
-
-    with jax.experimental.enable_x64():
-        zeros = [np.zeros(variable.aval.shape, variable.aval.dtype) for variable in trace.closed.jaxpr.invars]
-        found = jax.jit(lambda *arrays: jax.core.eval_jaxpr(trace.closed.jaxpr, trace.closed.consts, *arrays))(*zeros)
-        return [np.asarray(value) for value in found]
-
-
 def _folded(gate: Gate, numbers: np.ndarray) -> Gate:
     """Return a gate of constant numbers as a fixed one."""
     return fixed_gate(
@@ -310,7 +309,8 @@ def _slot_function(
 
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in (*shapes.values(), (n_inputs,))]
     with jax.experimental.enable_x64(dtype == "float64"), jax.numpy_rank_promotion("allow"):
-        return explicit(jax.make_jaxpr(slots)(*arguments)), trace_digest(slots, arguments)
+        closed = jax.make_jaxpr(slots)(*arguments)
+        return explicit(closed), trace_digest(slots, closed, arguments)
 
 
 def _shapes(weights: Any) -> dict[str, Shape]:

@@ -67,8 +67,27 @@ def depends(jaxpr: Any, inputs: Sequence[frozenset[bool]]) -> list[frozenset[boo
     return [of(atom) for atom in jaxpr.outvars]
 
 
-def trace_digest(function: Callable[..., Any], arguments: Sequence[Any]) -> str:
-    """Return a digest of what `function` computes of `arguments`, and of its reverse pass, as JAX traces them."""
+def constant_outputs(closed: Any, places: Sequence[int]) -> dict[int, np.ndarray]:
+    """Return the outputs of a trace at `places`, which depend on none of its inputs, in float64."""
+    import jax
+    import jax.experimental
+
+    def chosen(*arrays: Any) -> list[Any]:
+        found = jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *arrays)
+        return [found[place] for place in places]
+
+    if not places:
+        return {}
+    with jax.experimental.enable_x64():
+        zeros = [np.zeros(variable.aval.shape, variable.aval.dtype) for variable in closed.jaxpr.invars]
+        return dict(zip(places, map(np.asarray, jax.jit(chosen)(*zeros)), strict=True))
+
+
+def trace_digest(function: Callable[..., Any], closed: Any, arguments: Sequence[Any]) -> str:
+    """Return a digest of what `function`, traced as `closed`, computes of `arguments`, and of its derivatives.
+
+    These follow from the trace, but for functions with rules of their own: then the reverse pass is traced, too.
+    """
     import jax
 
     def reverse(*arrays: Any) -> Any:
@@ -76,10 +95,25 @@ def trace_digest(function: Callable[..., Any], arguments: Sequence[Any]) -> str:
         return values, pull(values)
 
     said = hashlib.sha256()
-    for closed in (jax.make_jaxpr(function)(*arguments), jax.make_jaxpr(reverse)(*arguments)):
-        said.update(_ADDRESS.sub("", str(closed.jaxpr)).encode())
-        _add_constants(closed.jaxpr, closed.consts, said)
+    passes = [closed, jax.make_jaxpr(reverse)(*arguments)] if _has_own_rules(closed.jaxpr) else [closed]
+    for one in passes:
+        said.update(_ADDRESS.sub("", str(one.jaxpr)).encode())
+        _add_constants(one.jaxpr, one.consts, said)
     return said.hexdigest()
+
+
+def _has_own_rules(jaxpr: Any) -> bool:
+    """Return whether a trace calls a function whose derivative somebody has written."""
+    return any(
+        "custom" in equation.primitive.name or any(map(_has_own_rules, _inner(equation))) for equation in jaxpr.eqns
+    )
+
+
+def _inner(equation: Any) -> list[Any]:
+    """Return the traces within the parameters of an equation, without their constants."""
+    values = equation.params.values()
+    flat = [inner for value in values for inner in (value if isinstance(value, (tuple, list)) else (value,))]
+    return [getattr(inner, "jaxpr", inner) for inner in flat if hasattr(inner, "jaxpr") or hasattr(inner, "eqns")]
 
 
 def _add_constants(jaxpr: Any, constants: Sequence[Any], said: Any) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from qwafer.features import FeatureSet
     from qwafer.probes import TrustTable
 
+MOST_LINES = 40
+"""Lines of a drawing that is printed; a longer one is in the report alone."""
 COLORS = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 
 
@@ -120,6 +122,7 @@ def _circuit(arguments: argparse.Namespace) -> int:
     from qwafer._process import configure_jax
 
     configure_jax()
+    from qwafer.circuits import draw
     from qwafer.probes import TrustTable, circuit_subject, probe_circuit
     from qwafer.probes.trust import Section
 
@@ -128,16 +131,19 @@ def _circuit(arguments: argparse.Namespace) -> int:
         subject = circuit_subject(circuit, config.engine)
         reports = probe_circuit(subject, thorough=arguments.thorough, seed=seed, progress=progress)
     table = TrustTable((Section("gradients and circuit", tuple(reports)),))
-    return _told(table, arguments.circuit, arguments.out)
+    drawing = draw(circuit)
+    if len(drawing.splitlines()) <= MOST_LINES:
+        print(drawing)
+    return _told(table, arguments.circuit, arguments.out, drawing)
 
 
-def _told(table: "TrustTable", title: str, out: str | None) -> int:
+def _told(table: "TrustTable", title: str, out: str | None, drawing: str = "") -> int:
     """Print the table and write its documents; return the exit status."""
     _print(table, title)
     if out is not None:
         from qwafer.reports.trust import write_documents
 
-        print(f"report: {write_documents(table, out)}")
+        print(f"report: {write_documents(table, out, drawing)}")
     return 1 if table.verdict == "fail" else 0
 
 

@@ -163,10 +163,8 @@ def detectable_effect(n: int, *, design: Design, n_comparisons: int = 1, power: 
 
     By the noncentral t distribution at Holm's first step alpha / m, whatever the margin: a bound from above.
     """
-    from scipy.optimize import brentq
-    from scipy.special import nctdtr, stdtrit
+    from scipy.special import nctdtrinc, stdtrit
 
     check_positive_int("n", n, minimum=2)
     critical = -float(stdtrit(n - 1, ALPHA / n_comparisons / 2))
-    shift = brentq(lambda x: 1 - float(nctdtr(n - 1, x, critical)) - power, 0.0, 4 * critical + 10)
-    return float(shift) * math.sqrt(1 / n + design.overlap)
+    return float(nctdtrinc(n - 1, 1 - power, critical)) * math.sqrt(1 / n + design.overlap)

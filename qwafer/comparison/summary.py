@@ -12,11 +12,12 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from qwafer._notebook import as_html
 from qwafer.comparison.caveats import collect_warnings
 from qwafer.comparison.design import FEWEST_SEEDS, Design, design_of, paired_designs
 from qwafer.comparison.examples import ExampleInterval, example_interval
 from qwafer.comparison.metrics import SCORED_PARTS, higher_is_better, metric_value
-from qwafer.comparison.pairing import Pairing, check_pairing, identical_arms
+from qwafer.comparison.pairing import Pairing, check_circuits, check_pairing, identical_arms
 from qwafer.comparison.planning import detectable_effect
 from qwafer.comparison.statistics import Comparison, compare_arms
 from qwafer.execution import Failure
@@ -139,6 +140,34 @@ class Summary:
     environments: tuple[Environment, ...]
     """The distinct environments that the runs were made in."""
 
+    def to_pandas(self) -> Any:
+        """Return the comparisons as a `pandas.DataFrame`, a row for each arm against the baseline: mean difference, the
+        interval that decides with its level, p adjusted by Holm, the seeds that entered, the verdict.
+        """
+        import pandas
+
+        rows = {
+            c.arm: {
+                "difference": c.mean,
+                "low": None if c.interval is None else c.interval[0],
+                "high": None if c.interval is None else c.interval[1],
+                "level": c.level,
+                "p": c.p_holm,
+                "seeds": len(c.seeds),
+                "verdict": c.verdict,
+            }
+            for c in self.comparisons
+        }
+        table = pandas.DataFrame.from_dict(rows, orient="index")
+        numbers = ["difference", "low", "high", "level", "p"]
+        return table.astype(dict.fromkeys(numbers, "float64")).rename_axis(index="arm")
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: every warning, the table of comparisons, and the verdicts in words."""
+        said = [*self.warnings, *(comparison.sentence for comparison in self.comparisons)]
+        title = f"{self.experiment.title or self.experiment.name}: {self.experiment.metric}, difference from "
+        return as_html(title + self.experiment.baseline, said, self.to_pandas())
+
 
 @dataclass(frozen=True)
 class ArmTimings:
@@ -164,10 +193,11 @@ def summarize(
 ) -> Summary:
     """Return the summary of the runs of `sweep`, which lie in the directory of `record`.
 
-    Raises PairingError, naming `where` they lie, where two arms cannot be compared.
+    Raises PairingError, naming `where` they lie, where two arms cannot be compared, or the seeds of one.
     """
     digests = {arm: {seed: run.digests for seed, run in runs.items()} for arm, runs in sweep.results.items()}
     pairing = check_pairing(digests, experiment.arms, experiment.facts, where)
+    check_circuits(sweep.results, experiment.arms, {}, where)
     identical = identical_arms(sweep.results)
     values = {
         arm: {seed: metric_value(run, experiment.metric) for seed, run in runs.items()}

@@ -13,6 +13,7 @@ import sys
 import threading
 from typing import IO, Any
 
+from qwafer._process import rare_collections
 from qwafer.execution.job import Failure, perform
 
 
@@ -24,14 +25,15 @@ def main() -> int:
         answers.write((json.dumps({"kind": kind, **values}) + "\n").encode())
         answers.flush()
 
-    for line in iter(jobs.get, None):
-        job = json.loads(line)
-        try:
-            result = perform(job["function"], job["payload"], lambda part: answer("progress", fraction=float(part)))
-            answer("done", result=result)
-        except Exception as error:
-            # Whatever a job raises is its result: the parent records it, and the others go on.
-            answer("failed", **dataclasses.asdict(Failure.of(error)))
+    with rare_collections():
+        for line in iter(jobs.get, None):
+            job = json.loads(line)
+            try:
+                result = perform(job["function"], job["payload"], lambda part: answer("progress", fraction=float(part)))
+                answer("done", result=result)
+            except Exception as error:
+                # Whatever a job raises is its result: the parent records it, and the others go on.
+                answer("failed", **dataclasses.asdict(Failure.of(error)))
     return 0
 
 

@@ -39,7 +39,7 @@ from qwafer.training._step import (
     steps,
 )
 from qwafer.training._validation import Scores, mean_loss, validate
-from qwafer.training.make import make_head, make_program
+from qwafer.training.make import circuit_digest, make_head, make_program
 from qwafer.training.predictor import PREDICTION_BATCH, Predictor
 from qwafer.training.result import Digests, InitialScores, ParameterCount, RunResult
 
@@ -75,12 +75,23 @@ def train(
     Raises:
         InputError: options, data or memory that do not allow the run; nothing is compiled by then.
     """
-    begin = time.perf_counter()
-    free_memory_maps()
     seed = check_positive_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
     check_feature_set(data)
     config = config if from_source else given_config(config, data)
-    prepared = prepare(config, data, seed)
+    return train_prepared(config, prepare(config, data, seed), seed, directory, progress, observe)
+
+
+def train_prepared(
+    config: RunConfig,
+    prepared: Prepared,
+    seed: int,
+    directory: str | Path | None = None,
+    progress: OnProgress | None = None,
+    observe: Observe | None = None,
+) -> RunResult:
+    """Train on data that are split already; see `train`."""
+    begin = time.perf_counter()
+    free_memory_maps()
     if not config.trained_by_loop:
         return fit_contender(config, prepared, seed)
     run = Run(config, prepared, seed, directory)
@@ -130,6 +141,7 @@ class Run:
         self.checkpoints: Checkpoints | None = None
         if directory is not None:
             digests = {"data": prepared.data_digest, "split": prepared.split.digest}
+            digests |= {"circuit": own} if (own := circuit_digest(config, self.n_labels)) else {}
             self.checkpoints = Checkpoints(Path(directory), {"config": config.to_dict(), "seed": seed, **digests})
 
     def loop(self, progress: OnProgress | None = None, observe: Observe | None = None) -> None:

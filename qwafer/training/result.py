@@ -11,6 +11,7 @@ import numpy as np
 
 from qwafer._errors import InputError, RecordError
 from qwafer._io import atomic_path, digest, write_json
+from qwafer._notebook import as_html
 from qwafer._reading import reads
 from qwafer._records import IN_MEMORY, from_json, read_json, to_json
 from qwafer.data.files import read_npz
@@ -209,6 +210,34 @@ class RunResult:
         shown = ("roc_auc", "f1" if self.exclusive else "f1_tuned")
         scores = ", ".join(f"test.{metric}={self.test.macro.get(metric, np.nan):.4f}" for metric in shown)
         return f"RunResult({name}, seed={self.seed}, epochs_run={self.epochs_run}, {scores})"
+
+    def to_pandas(self) -> Any:
+        """Return the metrics as a `pandas.DataFrame`: a row for each label and the average over labels, of validation
+        and of test, a column for each metric; NaN where one is not defined.
+        """
+        import pandas
+
+        rows = {}
+        for part, found in (("val", self.val), ("test", self.test)):
+            for place, label in enumerate(found.label_names):
+                rows[part, label] = {metric: values[place] for metric, values in found.per_class.items()}
+            rows[part, "average"] = found.macro
+        table = pandas.DataFrame.from_dict(rows, orient="index")
+        return table.rename_axis(index=["part", "label"])
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: notes and what spoils the run first, then the metrics of the test split."""
+        spoilt = []
+        if self.degenerate:
+            reasons = (
+                f"{label}: {reason}"
+                for label, reason in zip(self.test.label_names, self.test.reasons, strict=True)
+                if reason
+            )
+            spoilt.append(f"degenerate: metrics at thresholds cannot be trusted. {'; '.join(reasons)}")
+        if self.converged is False:
+            spoilt.append("training had not converged")
+        return as_html(repr(self), [*spoilt, *self.notes], self.to_pandas().loc["test"])
 
     def curve(self, name: str) -> np.ndarray:
         """Return the curve `name` as float64, (T,) or (T, n_labels); NaN where undefined, empty where there is none."""
