@@ -1,7 +1,7 @@
 """Blocks of a plan on the states of the batch: (parts, 2^n, batch), real and imaginary part, or the real one alone."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -97,6 +97,7 @@ class Blocks:
     def apply(self, i: int, parameter: Any, state: jax.Array, *, inverse: bool = False) -> jax.Array:
         """Return `state` after block `i`, or before it."""
         placed, n = self.plan.blocks[i], self.plan.n
+        alone = arrays.sealed if self.reverse else arrays.stored
         if not inverse:
             state = moved(placed.before, placed.frame, state, self.reverse)
         shape, kind = state.shape, placed.block.kind
@@ -106,30 +107,17 @@ class Blocks:
         elif kind == "own":
             matrix = parameter.swapaxes(0, 1) if inverse else parameter
             bits = tuple(placed.frame.bit(wire) for wire in placed.block.wires)
-            state = self._alone(functools.partial(_apply_own, bits=bits), matrix, state)
+            state = alone(functools.partial(_apply_own, bits=bits), matrix, state)
         elif kind == "phase":
             if self.plan.real:
                 state = parameter * state
             else:
                 state = turned(-parameter if inverse else parameter, state, self.reverse)
         else:
-            state = self._alone(functools.partial(_plain, placed, n, inverse=inverse), parameter, state)
+            state = alone(functools.partial(_plain, placed, n, inverse=inverse), parameter, state)
         if inverse:
             state = moved(placed.frame, placed.before, state, self.reverse)
         return state
-
-    def _alone(self, function: Callable[[Any, jax.Array], jax.Array], parameter: Any, state: jax.Array) -> jax.Array:
-        """Return `function(parameter, state)`, on its own forward and back: what reads a number of the state in several
-        places, fused with what does the same, would be evaluated once for every path between them.
-        """
-        if not self.reverse:
-            return arrays.stored(function, parameter, state)
-        sealed = jax.custom_vjp(functools.partial(arrays.stored, function))
-        sealed.defvjp(
-            lambda *given: (arrays.stored(function, *given), given),
-            lambda given, g: arrays.stored(lambda given, g: jax.vjp(function, *given)[1](g), given, g),
-        )
-        return sealed(parameter, state)
 
     def _phases(self, placed: Placed, sources: Sources) -> jax.Array:
         """Return the phases (2^n, batch or 1) of a diagonal block, or of a real one its signs."""

@@ -10,6 +10,7 @@ from jax import lax
 from qwafer.circuits import INPUTS, Circuit
 from qwafer.circuits.readouts import READOUTS, contract_readout
 from qwafer.engines.base import Weights
+from qwafer.engines.xla import arrays
 from qwafer.engines.xla.blocks import Blocks, moved
 from qwafer.engines.xla.frames import wire_order
 from qwafer.engines.xla.schedule import Plan, plan
@@ -35,7 +36,7 @@ def forward(
         sources = {**angles, INPUTS: part}
         start, parameters = blocks.start(sources), blocks.parameters(shared, sources)
         final = (_undone if recompute and reverse else _applied)(blocks, parameters, start)
-        return _measured(circuit, blocks.plan, final)
+        return _measured(circuit, blocks.plan, final, reverse)
 
     if recompute and reverse:
         values = jax.checkpoint(values)
@@ -98,10 +99,11 @@ def _undone(blocks: Blocks, parameters: list[Any], start: jax.Array) -> jax.Arra
     return evolved(parameters, start)
 
 
-def _measured(circuit: Circuit, plan: Plan, state: jax.Array) -> jax.Array:
+def _measured(circuit: Circuit, plan: Plan, state: jax.Array, reverse: bool) -> jax.Array:
     """Return the measured values (batch, words), or the state's parts, of one chunk."""
     if circuit.readout_facts.amplitudes:
-        state = moved(plan.last, wire_order(range(plan.n)), state, True)
+        state = moved(plan.last, wire_order(range(plan.n)), state, reverse)
         both = state if len(state) == 2 else jnp.concatenate([state, jnp.zeros_like(state)])
         return both.reshape(-1, both.shape[-1]).T
-    return expectations(plan.last, measured_words(circuit), state)
+    read = functools.partial(expectations, plan.last, measured_words(circuit))
+    return arrays.sealed(read, state) if reverse else read(state)

@@ -1,5 +1,6 @@
 """Expectation values of Pauli words, of the states of a batch."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from qwafer.circuits.measuring import walsh
-from qwafer.engines.xla.arrays import dot
+from qwafer.engines.xla.arrays import dot, stored
 from qwafer.engines.xla.frames import Frame
 
 MOST_SIGNS = 1 << 20
@@ -37,7 +38,8 @@ def expectations(frame: Frame, words: Sequence[str], state: jax.Array) -> jax.Ar
         if odd and len(state) == 1:  # of real states
             summed = [jnp.zeros_like(state[0, 0])] * len(places)
         else:
-            summed = _signed(n, masks, signs, _overlap(n, flip, odd, state))
+            overlap = stored(functools.partial(_overlap, n, flip, odd), state)
+            summed = _signed(n, masks, signs, overlap)
         found.update(zip(places, summed, strict=True))
     return jnp.stack([found[place] for place in range(len(words))], axis=-1)
 
