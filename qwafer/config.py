@@ -18,13 +18,13 @@ from typing import Any, ClassVar
 
 from qwafer._checks import check_choice, check_interval, check_positive_int, plain_numbers
 from qwafer._errors import InputError
+from qwafer._registry import Registry
 from qwafer.circuits.options import CIRCUITS
 from qwafer.data.synthetic import MAX_MAPS
 from qwafer.engines import ENGINES
 from qwafer.features import SourceFacts
 from qwafer.heads.options import HEADS, LOOP, PARAMETER_GROUPS, QuantumOptions
 from qwafer.objective.options import LOSSES, Bce, SamplingConfig
-from qwafer.registry import Registry
 
 MAX_EPOCHS = 1_000_000
 """Epochs of a run, with all doublings, and examples of a batch, at most."""

@@ -39,6 +39,8 @@ from qwafer.onnx.graph import Graph
 from qwafer.onnx.runtime import save
 from qwafer.onnx.write import RECORD
 from qwafer.overrides import build, known_options, named, parse_overrides
+from qwafer.serving import Gate, Review
+from qwafer.serving.store import Store, Stored, packed_map
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.ledger import Ledger
 from qwafer.training import Predictor, RunResult, result
@@ -99,6 +101,16 @@ def _result_arrays(path: Path) -> None:
     RunResult.load(beside)
 
 
+def _store(path: Path) -> None:
+    """Read all answers, their maps and the queue."""
+    store = Store(path)
+    try:
+        store.maps(store.window().ids)
+        store.queue(5)
+    finally:
+        store.close()
+
+
 def _redigested(path: Path) -> None:
     try:
         form = read_json(path)
@@ -133,6 +145,9 @@ READERS: Mapping[str, tuple[str, Callable[[Path], Any]]] = {
     "manifest": ("manifest.json", _chunks),
     "experiment": ("experiment.toml", load_experiment),
     "options": ("options.txt", _set),
+    "review": ("review.safetensors", Review.load),
+    "gate": ("gate.toml", Gate.load),
+    "store": ("store.sqlite", _store),
     **({"onnx": ("model.onnx", OnnxModel.load)} if HAS_ONNX else {}),
 }
 """The good file of each reader, and the reader."""
@@ -186,6 +201,13 @@ def write_corpus(folder: Path) -> None:
     at("ledger.json").write_text(json.dumps({"schema": Ledger.SCHEMA, "data": {"00ff": reads}}))
     at("manifest.json").write_text(canonical_json({"n_rows": 3, "record": {"backbone": "spatial"}}))
     at("options.txt").write_text("\0".join(OPTIONS))
+    small = np.eye(3, dtype=np.float32)
+    Review(True, (1.0, 2.0), (0.0, 0.0), 0.5, 3.0, small[0], small).save(at("review.safetensors"))
+    at("gate.toml").write_text("accuracy = 0.9\nmacro_f1 = 0.8\n[classes]\nLoc = 0.5\n")
+    row = (1.0, "W", "L", "1.0.0", "Loc", 0.5, 1.0, True, False, 2.0, b"", 3, 3, packed_map(small.astype(np.uint8)))
+    store = Store(at("store.sqlite"))
+    store.say(store.add([Stored(*row)] * 5)[0], "Loc")
+    store.close()
     if HAS_ONNX:
         graph = Graph("corpus")
         x = graph.flat(graph.mean(graph.node("Transpose", "nchw", "images", perm=[0, 3, 1, 2])))

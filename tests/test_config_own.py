@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from qwafer import InputError
+from qwafer._registry import load_attribute
 from qwafer.config import RunConfig, TrainingConfig
 from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet, SourceFacts
 from qwafer.heads import MlpOptions
 from qwafer.overrides import determined_by, effective_options, with_options
-from qwafer.registry import load_attribute
 from qwafer.training import train
 
 MODULE = '''

@@ -20,7 +20,7 @@ from qwafer.extract import main as extract_verb
 from qwafer.networks import network
 
 try:
-    from qwafer.registry import foreign
+    from qwafer._registry import foreign
 except ImportError:
     foreign = None
 from qwafer.source import read_source

@@ -37,7 +37,7 @@ def test_engines_are_light_until_they_make_a_program():
     assert loaded_after(code) == []
 
 
-@pytest.mark.parametrize("verb", ["extract", "ablate", "diagnose"])
+@pytest.mark.parametrize("verb", ["extract", "ablate", "diagnose", "export", "registry", "serve", "monitor"])
 def test_help_is_light(verb):
     code = f"""
 import qwafer.{verb} as verb

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("extract", "ablate", "diagnose", "bench", "plan", "verify")
+VERBS = ("extract", "ablate", "diagnose", "bench", "plan", "verify", "export", "registry", "serve", "monitor")
 
 
 def python(*arguments, cwd=ROOT):

@@ -12,8 +12,8 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
+from qwafer._registry import Registry, foreign
 from qwafer.backbones.base import Extractor
-from qwafer.registry import Registry, foreign
 
 if TYPE_CHECKING:
     from qwafer.backbones.checkpoints import Checkpoint

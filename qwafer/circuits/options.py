@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Protocol
 
 from qwafer._checks import check_choice, plain_numbers
 from qwafer._errors import InputError
+from qwafer._registry import Registry
 from qwafer.circuits.spec import ANSATZE, DTYPES, ENCODINGS, ENTANGLEMENTS, CircuitSpec
-from qwafer.registry import Registry
 
 
 class CircuitOptions(Protocol):

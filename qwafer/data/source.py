@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from qwafer._errors import InputError
+from qwafer._registry import Registry, foreign
 from qwafer.data.files import ZIP_MAGIC, check_file, npz_keys
 from qwafer.data.maps import WaferMaps
-from qwafer.registry import Registry, foreign
 
 READERS: Registry[Callable[..., Any]] = Registry(
     "reader",

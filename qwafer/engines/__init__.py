@@ -3,12 +3,12 @@
 from typing import Any
 
 from qwafer._errors import InputError
+from qwafer._registry import Registry
 from qwafer.engines.base import Engine as Engine
 from qwafer.engines.base import Program as Program
 from qwafer.engines.base import Weights as Weights
 from qwafer.engines.cache import cache_clear as cache_clear
 from qwafer.engines.cache import cache_info as cache_info
-from qwafer.registry import Registry
 
 ENGINES: Registry[type[Engine]] = Registry(
     "engine",

@@ -1,6 +1,7 @@
 """Jobs and what runs them: one spine for runs, timings, nulls and questions."""
 
 from qwafer._errors import InputError
+from qwafer._registry import Registry, foreign
 from qwafer.execution.job import Event as Event
 from qwafer.execution.job import Executor as Executor
 from qwafer.execution.job import Failure as Failure
@@ -14,7 +15,6 @@ from qwafer.execution.processes import LocalProcesses as LocalProcesses
 from qwafer.execution.running import Tally as Tally
 from qwafer.execution.running import run_all as run_all
 from qwafer.execution.threads import Threads as Threads
-from qwafer.registry import Registry, foreign
 
 EXECUTORS: Registry = Registry(
     "executor",

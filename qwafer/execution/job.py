@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from qwafer._process import configure_jax
-from qwafer.registry import load_attribute
+from qwafer._registry import load_attribute
 
 F = TypeVar("F", bound=Callable[[Any, Callable[[float], None]], Any])
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from qwafer._checks import check_choice, check_interval, check_positive_int, plain_numbers
 from qwafer._errors import InputError
+from qwafer._registry import Registry
 from qwafer.circuits.circuit import count_weights
-from qwafer.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qwafer._errors import InputError
+from qwafer._registry import Registry, foreign
 from qwafer.backbones import Extractor
 from qwafer.data import WaferMaps
 from qwafer.execution.job import OnProgress
-from qwafer.registry import Registry, foreign
 
 
 class Network(Protocol):

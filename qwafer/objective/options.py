@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from qwafer._checks import check_interval
 from qwafer._errors import InputError
-from qwafer.registry import Registry
+from qwafer._registry import Registry
 
 if TYPE_CHECKING:
     import jax

@@ -1,7 +1,7 @@
 """`Graph`: an ONNX graph, built layer by layer from the arrays of a network."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -11,6 +11,9 @@ OPSET = 17
 """Version of the operators: per-channel QuantizeLinear and HardSwish are older, what reads version 17 is common."""
 IR_VERSION = 9
 """Version of the file format that goes with it."""
+
+Port: TypeAlias = tuple[str, Any, Sequence[Any]]
+"""Name, dtype and shape of an input or an output."""
 
 
 class Graph:
@@ -90,13 +93,38 @@ class Graph:
         """Add the same values as (batch, D)."""
         return self._owing(self.node("Flatten", f"{x}.flat", x), self._owed(x))
 
+    def include(self, graph: Any, source: str, target: str) -> str:
+        """Add the nodes and constants of a `ModelProto` whose input `target` is the value `source` of this graph.
+
+        Return what their names begin with from then on.
+        """
+        prefix = f"{graph.graph.name}/"
+        for node in graph.graph.node:
+            copy = type(node)()
+            copy.CopyFrom(node)
+            copy.name = prefix + node.name if node.name else ""  # quantised graphs have nodes without a name
+            copy.input[:] = [source if name == target else prefix + name if name else "" for name in node.input]
+            copy.output[:] = [prefix + name for name in node.output]
+            self._nodes.append(copy)
+        arrays = {each.name: onnx().numpy_helper.to_array(each) for each in graph.graph.initializer}
+        self._constants |= {prefix + name: array for name, array in arrays.items()}
+        return prefix
+
     def model(self, inputs: tuple[str, Sequence[Any]], output: tuple[str, Sequence[Any]], **said: str) -> Any:
+        """Return the `ModelProto` of one float32 input and output; see `finished`."""
+        first, last = ((name, np.float32, shape) for name, shape in (inputs, output))
+        return self.finished(first, [last], **said)
+
+    def finished(self, given: Port, outputs: Sequence[Port], **said: str) -> Any:
         """Return the `ModelProto`, checked, with `said` as its metadata.
 
-        Input and output are float32, each a name and a shape, whose lengths may be names such as `batch`.
+        Input and outputs are each a name, a dtype and a shape, whose lengths may be names such as `batch`.
         """
-        helper, kind = onnx().helper, onnx().TensorProto.FLOAT
-        values = [helper.make_tensor_value_info(name, kind, list(shape)) for name, shape in (inputs, output)]
+        helper = onnx().helper
+        values = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), list(shape))
+            for name, dtype, shape in (given, *outputs)
+        ]
         constants = [onnx().numpy_helper.from_array(array, name) for name, array in self._constants.items()]
         graph = helper.make_graph(self._nodes, self.name, values[:1], values[1:], constants)
         model = helper.make_model(

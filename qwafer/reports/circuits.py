@@ -1,9 +1,9 @@
 """The circuits of a comparison, drawn."""
 
 from qwafer._errors import CapabilityError, InputError
+from qwafer._registry import foreign
 from qwafer.circuits import draw
 from qwafer.config import RunConfig
-from qwafer.registry import foreign
 from qwafer.reports.document import Block, Code, Heading, Paragraph
 from qwafer.training import RunResult, Runs
 

@@ -73,8 +73,12 @@ class Predictor:
         widths, digest = (width, n_train), prepared.split.digest
         return cls(config, head, data.label_names, judged.thresholds, *widths, seed, data.provenance, digest)
 
-    def logits(self, features: FeatureSet | Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
+    def logits(
+        self, features: FeatureSet | Float[np.ndarray, "N D"], *, batch: int = PREDICTION_BATCH
+    ) -> Float[np.ndarray, "N n_labels"]:
         """Return the logits of `features`, which must be those that the head's backbone makes.
+
+        They are computed `batch` at a time, the last ones padded: each value is a compiled program of its own.
 
         A `FeatureSet` says which backbone made it, and features of another one are refused. A bare array, of any real
         type, says nothing of itself: only its width is compared.
@@ -96,8 +100,9 @@ class Predictor:
 
         if not isinstance(self.head, Head):
             return _finite(np.asarray(self.head.logits(values)), values)
-        program = make_program(self.config, self.head.n_labels, PREDICTION_BATCH, gradient=False, seed=self.seed)
-        return _finite(predict_logits(self._evaluated, values, program, PREDICTION_BATCH), values)
+        check_positive_int("batch", batch)
+        program = make_program(self.config, self.head.n_labels, batch, gradient=False, seed=self.seed)
+        return _finite(predict_logits(self._evaluated, values, program, batch), values)
 
     @functools.cached_property
     def _evaluated(self) -> "Head":
