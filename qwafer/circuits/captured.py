@@ -13,7 +13,7 @@ from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer.circuits.circuit import GateCircuit, count_weights
 from qwafer.circuits.gates import INPUTS, Operation
-from qwafer.circuits.measuring import Expectation, Probabilities
+from qwafer.circuits.measuring import Expectation, Probabilities, sum_of_words
 from qwafer.circuits.readouts import Readout
 
 SHARED = "shared"
@@ -71,14 +71,9 @@ class SlotFunction:
         shared, own, coefficients = jax.core.eval_jaxpr(trace.jaxpr, trace.consts, *arrays)
         return shared, own, coefficients
 
-    def batched(self, dtype: str, weights: Sequence[Any], inputs: Any) -> tuple[Any, Any, Any]:
-        """Return shared (S,), per example (B, E) and coefficients (B, C) for `inputs` (B, n_inputs), traced by JAX."""
-        import jax
-
-        def example(row: Any) -> tuple[Any, Any, Any]:
-            return self(dtype, *weights, row)
-
-        return jax.vmap(example, out_axes=(None, 0, 0))(inputs)
+    def trace(self, dtype: str) -> Any:
+        """Return JAX's trace in one precision."""
+        return self._traces[dtype]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SlotFunction) and self.key == other.key
@@ -218,10 +213,31 @@ class CapturedCircuit:
         """Return s (..., n_outputs) from the core's values (..., words) and `coefficients` (..., C)."""
         if not self.outputs:
             return values
+        plain = self._expectations
+        if plain is not None:
+            constants, matrix = plain
+            if matrix is None:
+                return values
+            found = sum_of_words(values, matrix, xp)
+            return found + constants.astype(found.dtype) if constants.any() else found
         lead = np.broadcast_shapes(values.shape[:-1], coefficients.shape[:-1])
         values = xp.broadcast_to(values, (*lead, values.shape[-1]))
         values = xp.concatenate([xp.ones_like(values[..., :1]), values], axis=-1)  # <I> = 1 is not measured
         return xp.concatenate([output.read(values, coefficients, xp) for output in self.outputs], axis=-1)
+
+    @functools.cached_property
+    def _expectations(self) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """The outputs as one linear map, where no coefficient is traced: constants (1, K), and the matrix (words, K),
+        None where the values are the outputs.
+        """
+        if not all(isinstance(output, Expectation) and not output.coefficients for output in self.outputs):
+            return None
+        table = np.zeros((1 + len(self.core.words), len(self.outputs)))
+        for column, output in enumerate(self.outputs):
+            for word, value in zip(output.words, getattr(output, "constants", ()), strict=True):
+                table[word, column] += value
+        same = table.shape[0] == 1 + table.shape[1] and np.array_equal(table, np.eye(*table.shape, k=-1))
+        return table[:1], None if same else table[1:]
 
     @property
     def _has_shared(self) -> bool:

@@ -67,6 +67,12 @@ def walsh(values: Any, xp: ModuleType) -> Any:
     return values
 
 
+def sum_of_words(values: Any, matrix: np.ndarray, xp: ModuleType) -> Any:
+    """Return values (..., words) times `matrix` (words, K), in full precision on every device."""
+    options = {} if xp is np else {"precision": "highest"}
+    return xp.matmul(values, xp.asarray(matrix, values.dtype), **options)
+
+
 @dataclass(frozen=True)
 class Measured:
     """What a function returns, as data."""

@@ -28,21 +28,29 @@ def captured_program(
     slots = {"shared": dict(circuit.core.weights).get(SHARED, (0,))[0], "per_example": circuit.core.n_inputs}
     info = {**core.info, "slots": slots, "circuit": circuit.digest}
     made_by = (engine, gradient, core._request()[2])
-    return Program(_joined(circuit, core), circuit, batch, info, made_by=made_by)
+    reverse = getattr(engine, "derivatives", "reverse") == "reverse"
+    return Program(_joined(circuit, core, reverse), circuit, batch, info, made_by=made_by)
 
 
 @kept
-def _joined(circuit: CapturedCircuit, core: Program) -> Forward:
+def _joined(circuit: CapturedCircuit, core: Program, reverse: bool) -> Forward:
     """Return the compiled function of a captured circuit, one per process."""
     import jax
     import jax.numpy as jnp
 
+    from qwafer.engines.slots import slot_vectors
+
+    vectors = slot_vectors(circuit)
+
     def forward(weights: Weights, inputs: jax.Array) -> jax.Array:
         values: Mapping[str, Any] = {name: value.astype(circuit.dtype) for name, value in weights.items()}
         own = [values[name] for name, _ in circuit.weights]
-        shared, per_example, coefficients = circuit.slots_of.batched(circuit.dtype, own, inputs.astype(circuit.dtype))
+        shared, per_example, coefficients = vectors([*own, inputs.astype(circuit.dtype).T], reverse)
+        if per_example.ndim == 1:  # no input reaches a gate
+            per_example = jnp.broadcast_to(per_example[:, None], (len(per_example), len(inputs)))
         filled = {name: shared if name == SHARED else values[name] for name in circuit.core.weight_shapes()}
-        found = core._forward(filled, per_example)
+        found = core._forward(filled, per_example.T)
+        coefficients = coefficients[None] if coefficients.ndim == 1 else coefficients.T
         return circuit.outputs_of(found, coefficients, jnp)
 
     return jax.jit(forward)

@@ -44,6 +44,19 @@ def stored(function: Callable[..., Any], *arguments: Any) -> Any:
         return jax.jit(alone)(*arguments)
 
 
+def sealed(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return `function(*arguments)`, on its own forward and back, with no forward-mode derivative.
+
+    What reads a number in several places, fused with what does the same, is evaluated once for every path between them.
+    """
+    alone = jax.custom_vjp(functools.partial(stored, function))
+    alone.defvjp(
+        lambda *given: (stored(function, *given), given),
+        lambda given, g: stored(lambda given, g: jax.vjp(function, *given)[1](g), given, g),
+    )
+    return alone(*arguments)
+
+
 def take(x: jax.Array, index: np.ndarray | wiring.Permutation | None) -> jax.Array:
     """Return `x[index]` along the first axis for a static index within bounds; `x` itself for None."""
     if index is None:

@@ -8,8 +8,8 @@ from qwafer.circuits import CircuitSpec
 from qwafer.engines.base import Forward, Weights
 from qwafer.engines.cache import kept
 from qwafer.engines.forward_mode import reverse_only
-from qwafer.engines.xla import gatewise, product
 from qwafer.engines.xla import heisenberg as pauli
+from qwafer.engines.xla import product, scheduled
 from qwafer.engines.xla import schroedinger as statevector
 from qwafer.engines.xla.angles import reduced
 
@@ -47,8 +47,8 @@ def jitted_gates(circuit: Any, chunks: int, recompute: bool, reverse: bool) -> F
             arrays = reverse_only(arrays)
         angles, inputs = arrays
         coefficients = {"readout": angles.pop("readout")} if circuit.readout_facts.is_weighted else {}
-        angles, inputs = reduced((angles, inputs))
+        angles, inputs = reduced((angles, inputs.T))  # examples last, as in all that follows
         weights = {**angles, **coefficients}
-        return gatewise.forward(circuit, weights, inputs, chunks, recompute=recompute, reverse=reverse)
+        return scheduled.forward(circuit, weights, inputs, chunks, recompute=recompute, reverse=reverse)
 
     return forward

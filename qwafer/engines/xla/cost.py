@@ -131,20 +131,23 @@ def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float
 
 
 def gates_flops(circuit: Circuit, batch: int, *, gradient: bool, recompute: bool) -> float:
-    """Return the floating point operations of plan `gates`: 6 per amplitude and rotation, 8 per entry of a matrix.
+    """Return the floating point operations of plan `gates` on its states: 2 per number and column of a block's real
+    matrix, 6 per amplitude of a phase and 2 per rotation in it.
 
-    A reverse pass undoes every gate on two states, and multiplies them for the derivative.
+    A reverse pass has two products for each, and one more where it undoes the blocks.
     """
-    passes, total = (3 + recompute) if gradient else 1, 0.0
-    for op in circuit.operations():
-        if op.gate.generator is not None:
-            total += 6 * passes + (4 if gradient else 0)
-        elif op.gate.fixed is not None:
-            entries = sum(entry not in (0, 1) for row in op.gate.fixed for entry in row) / len(op.gate.fixed)
-            total += 8 * entries * passes
+    from qwafer.engines.xla.scheduled import planned
+
+    plan, total = planned(circuit, batch), 0.0
+    parts = 1 if plan.real else 2
+    for placed in plan.blocks:
+        block = placed.block
+        if block.kind == "phase":
+            total += 6 + 2 * len(block.elements)
         else:
-            total += 8 * 2**op.gate.n_wires * (passes + (1 if gradient else 0))
-    return total * _amplitudes(circuit.n_qubits) * batch
+            total += 2 * parts * (1 if block.real else 2) * 2 ** len(block.wires)
+    passes = (3 + 2 * recompute) if gradient else 1
+    return total * passes * _amplitudes(circuit.n_qubits) * batch
 
 
 def _amplitudes(n: int) -> float:

@@ -25,28 +25,29 @@ class XlaEngine:
     """Batched simulation in JAX, without host callbacks.
 
     Computes in float32 or float64 as the circuit says, whatever `jax_enable_x64` is. `Program.info` tells what was
-    chosen and why, the floating point operations (`flops`) of its matrix products and the memory that a call is
-    expected to take (`peak_bytes`). Angles beyond 4 pi lose their whole turns before anything is computed. Raises
-    InputError for a plan that cannot run the circuit, for float64 where JAX is in 32 bit, and where a call does not fit
-    in memory.
+    chosen and why, the floating point operations (`flops`) of its matrix products, the memory that a call is expected
+    to take (`peak_bytes`), and of plan `gates` the number of its `blocks`. Angles beyond 4 pi lose their whole turns
+    before anything is computed. Raises InputError for a plan that cannot run the circuit, for float64 where JAX is in
+    32 bit, and where a call does not fit in memory.
     """
 
     plan: str = "auto"
     """`schroedinger` evolves the state of every example; `heisenberg` evolves the observable once per step and
     evaluates it as a polynomial of the examples' cosines and sines (circuits that encode once, up to 10 qubits);
-    `product` follows Bloch vectors (circuits without entangling gates); `gates` applies gate by gate (any circuit, and
-    the only one for circuits that are not made of layers); `auto`: the one that a cost model expects to be fastest."""
+    `product` follows Bloch vectors (circuits without entangling gates); `gates` gathers the gates in blocks (any
+    circuit, and the only one for circuits that are not made of layers); `auto`: the one that a cost model expects to be
+    fastest."""
     derivatives: str = "reverse"
     """`reverse`: hand-written reverse passes, fast. `any`: plain JAX, which forward mode and derivatives of higher
     order need; slower. Without it these raise CapabilityError."""
     chunk: int | None = None
     """Examples that `schroedinger` and `gates` evolve at a time; None: as many as stay in the processor's cache, at
-    least 16 unless their states take more than a GiB, and for `gates` as many as take 64 MiB. Memory follows the chunk,
-    not the batch."""
+    least 16 unless their states take more than a GiB; for `gates` the batch, or as many as take 64 MiB where the states
+    before all blocks would take more than half a GiB. Memory follows the chunk, not the batch."""
     recompute: bool | None = None
     """Whether the reverse pass of `schroedinger` undoes the circuit on the final state instead of keeping the states of
-    every layer; None: where these would take more than half a GiB. Whether that of `gates`, which always undoes the
-    circuit, makes the final state again; None: where the batch is more than one chunk."""
+    every layer; None: where these would take more than half a GiB. The same for `gates` and the states before every
+    block, and it makes the final state again; None: where the batch is more than one chunk."""
 
     name: ClassVar[str] = "xla"
 
@@ -113,6 +114,7 @@ class XlaEngine:
         import jax
 
         from qwafer.engines.xla.compiled import jitted_gates
+        from qwafer.engines.xla.scheduled import planned
 
         reverse = self.derivatives == "reverse"
         chunks = gate_chunks(circuit, batch, gradient and reverse, self.chunk)
@@ -132,6 +134,7 @@ class XlaEngine:
             "reason": "asked for" if self.plan == GATES else "the circuit is not made of layers",
             **how,
             "derivatives": self.derivatives,
+            "blocks": len(planned(circuit, -(-batch // chunks)).blocks),
             "flops": cost.gates_flops(circuit, batch, gradient=gradient, recompute=recompute and reverse),
             "peak_bytes": needed,
             "device": jax.default_backend(),

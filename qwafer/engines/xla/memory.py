@@ -4,7 +4,6 @@
 """
 
 from qwafer.circuits import Circuit, CircuitSpec
-from qwafer.engines.memory import COMPILE_BYTES as PLAIN_COMPILE_BYTES
 from qwafer.engines.memory import gate_by_gate, number_bytes
 from qwafer.engines.xla import wiring
 
@@ -24,15 +23,18 @@ SIGNED_COPIES = 5
 """How often the table of a signed permutation is held while a program is compiled."""
 
 
-STEP_BYTES = 1 << 20
-"""What it takes for each distinct gate of plan `gates`, and a quarter for each of its places."""
+GATE_BLOCK_BYTES = 3 << 20
+"""What it takes for each block of plan `gates`, of programs with gradients."""
 
 GATE_CHUNK_BYTES = 2**26
-"""States of a chunk of plan `gates`."""
+"""States of a chunk of plan `gates`, where the states before all blocks are not kept."""
+
+GATE_TAPE_BYTES = 2**29
+"""States that plan `gates` may keep for its reverse pass; more, and it undoes its blocks instead, chunk by chunk."""
 
 SWEEP_STATES = 9
-"""States of one example in an adjoint sweep of plan `gates`: the state, its cotangent, both before a gate, what the
-gate is made of, and what is measured."""
+"""States of one example while plan `gates` undoes its blocks: the state, its cotangent, both before a block, what the
+block is made of, and what is measured."""
 
 
 def step_count(spec: CircuitSpec) -> int:
@@ -114,12 +116,30 @@ def _schroedinger(spec: CircuitSpec, batch: int, gradient: bool, chunks: int, re
 
 def gate_chunks(circuit: Circuit, batch: int, sweeps: bool, chunk: int | None) -> int:
     """Return in how many chunks plan `gates` takes the batch: one, unless its states would take more than
-    `GATE_CHUNK_BYTES`.
+    `GATE_TAPE_BYTES`.
     """
     if chunk is None:
-        state = 2 * number_bytes(circuit) * 2**circuit.n_qubits * (SWEEP_STATES if sweeps else 3)
-        chunk = max(GATE_CHUNK_BYTES // state, 1)
+        state = 2 * number_bytes(circuit) * 2**circuit.n_qubits
+        most = 2 * len(circuit.operations()) + SWEEP_STATES  # blocks are fewer than gates
+        if batch * state * (most if sweeps else 4) <= GATE_TAPE_BYTES:
+            return 1
+        if sweeps and circuit.n_qubits <= MOST_COUNTED and batch * _tape(circuit, batch) <= GATE_TAPE_BYTES:
+            return 1
+        chunk = max(GATE_CHUNK_BYTES // (state * (SWEEP_STATES if sweeps else 4)), 1)
     return -(-batch // min(chunk, batch))
+
+
+MOST_COUNTED = 24
+"""Wires up to which the blocks of plan `gates` are counted before it is known that one example fits."""
+
+
+def _tape(circuit: Circuit, batch: int) -> int:
+    """Return the bytes of one example that the reverse pass of plan `gates` keeps: two states for every block."""
+    from qwafer.engines.xla.scheduled import planned
+
+    plan = planned(circuit, batch)
+    state = (1 if plan.real else 2) * number_bytes(circuit) * 2**circuit.n_qubits
+    return state * (2 * len(plan.blocks) + SWEEP_STATES)
 
 
 def gates_peak_bytes(
@@ -128,13 +148,13 @@ def gates_peak_bytes(
     """Return what the first call of a program of plan `gates` adds to the process at its peak, compilation included."""
     if gradient and not reverse:
         return gate_by_gate(circuit, batch, gradient=True)
-    gates = circuit.operations()
-    distinct = len({(op.gate, op.wires) for op in gates})
-    state = 2 * number_bytes(circuit) * 2**circuit.n_qubits
-    size = -(-batch // chunks)
-    states = size * (SWEEP_STATES if gradient else 4)
-    if gradient and not recompute and chunks > 1:
-        states += batch
-    compiler = PLAIN_COMPILE_BYTES + STEP_BYTES * (distinct + len(gates) // 4) * (3 if gradient else 1)
-    numbers = batch * circuit.n_inputs * number_bytes(circuit) * 6
-    return compiler + states * state + numbers
+    size, state = -(-batch // chunks), 2 * number_bytes(circuit) * 2**circuit.n_qubits
+    if circuit.n_qubits > MOST_COUNTED:
+        return size * state * (SWEEP_STATES if gradient else 4)  # more than is there, whatever the blocks
+    from qwafer.engines.xla.scheduled import planned
+
+    plan = planned(circuit, size)
+    compiler = COMPILE_BYTES + GATE_BLOCK_BYTES * (4 + len(plan.blocks)) * (3 if gradient else 1) // 3
+    kept = _tape(circuit, size) if gradient and not recompute else state * (SWEEP_STATES if gradient else 4)
+    numbers = batch * circuit.n_inputs * number_bytes(circuit) * 8
+    return compiler + size * kept + numbers
