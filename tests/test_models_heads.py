@@ -13,10 +13,12 @@ import scipy.linalg
 
 import qwafer
 from qwafer import models
+from qwafer.circuits import CircuitSpec
 from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.heads import HEADS, head_inputs
 from qwafer.models import boltzmann, gram, kernels, metric, quanvolution
 from qwafer.models.base import DESCRIBED, PUBLISHED
+from qwafer.training.predictor import Predictor
 from tests import papercircuits as paper
 
 rng = np.random.default_rng(0)
@@ -171,6 +173,9 @@ def test_the_fidelity_loss_is_equation_23():
     published = ((a[0] * (1 - s) / 2 - (1 - y)) ** 2 + (a[1] * (1 + s) / 2 - y) ** 2).sum(axis=1).mean() / 2
     assert float(each.mean() + penalty) - float(published) == pytest.approx(0.5 - 0.5 * s.shape[1], abs=1e-5)
     np.testing.assert_allclose(head(jnp.asarray(x, "float32"), program)[:, 0], s.mean(axis=1), atol=1e-6)
+    layered = CircuitSpec(n_qubits=2, n_layers=1, readout="mean_z_readout")
+    with pytest.raises(qwafer.InputError, match="without a readout to train"):
+        config.head.make(head_inputs(x, 1, 0, layered))
     with pytest.raises(qwafer.InputError, match="must be linear with head fidelity, got bce"):
         dataclasses.replace(config, objective=qwafer.objective.Bce())
 
@@ -185,8 +190,6 @@ def test_the_thermal_state_is_that_of_the_published_formula():
         wanted = np.trace(state @ np.kron(boltzmann.Z, np.eye(4))) / np.trace(state)
         head = models.BoltzmannOptions(variant=variant).make(head_inputs(rng.normal(size=(9, 3)), 1, 0))
         assert float(head.expectation(jnp.asarray(theta), jnp.asarray(x))) == pytest.approx(wanted, abs=1e-9)
-        gradient = jax.grad(lambda t, head=head: head.expectation(t, jnp.asarray(x)))(jnp.asarray(theta))
-        assert ((np.abs(gradient).max(axis=1) > 0).sum()) == n_rows
     assert models.BoltzmannOptions(variant=PUBLISHED).make(head_inputs(x[None], 1, 0)).effective() == 21
 
 
@@ -264,14 +267,21 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_head_trains_and_predicts(name):
+SLOW = ("projected_kernel", "metric_learner", "kitchen_sinks")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CONFIGS])
+def test_every_head_trains_and_predicts(name, tmp_path):
     assert type(CONFIGS[name]) is HEADS.get(name)
     data = PIXELS if name == "quanvolutional" else DATA
     loop = {"training": SHORT} if hasattr(CONFIGS[name], "make") else {}
     result = qwafer.train(RunConfig(head=CONFIGS[name], data=TASK, **loop), data, seed=0)
     assert np.isfinite(result.outputs["test_logits"]).all()
     assert RunConfig.from_dict(result.config) == result.predictor.config
+    if loop:
+        result.predictor.save(tmp_path / "head.npz")
+        again = Predictor.load(tmp_path / "head.npz").logits(data.features[:5])
+        np.testing.assert_array_equal(again, result.predictor.logits(data.features[:5]))
     if name in ("svc", "separable_kernel"):
         assert result.test.macro["roc_auc"] > 0.6  # classes a standard deviation apart in four features
     again = qwafer.train(result.predictor.config, data, seed=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from qwafer import diagnose
 from qwafer._records import load_record
 from qwafer.diagnostics.models import main
 from qwafer.studies import Findings, findings_table, probe_models
@@ -22,7 +23,7 @@ def counts(name):
     ("name", "inert"),
     [
         ("boltzmann, as_published", 20),  # five of six weight vectors of four features
-        ("boltzmann", 0),
+        pytest.param("boltzmann", 0, marks=pytest.mark.slow),
         pytest.param("weinet, as_published", 9, marks=pytest.mark.slow),
         pytest.param("weinet", 0, marks=pytest.mark.slow),
     ],
@@ -52,3 +53,15 @@ def test_the_page_has_the_committed_findings():
 def test_an_unknown_model_is_refused(capsys):
     assert main(["--model", "perceptron"]) == 2
     assert "perceptron" in capsys.readouterr().err
+
+
+def test_diagnose_takes_a_published_circuit_by_its_name(capsys):
+    words = ["--circuit", "separable_variational", "--set", "circuit.n_qubits=2"]
+    assert diagnose.main(words) == 2
+    assert "circuit.name is separable_variational, which has no such option" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_diagnose_probes_a_published_circuit(capsys, tmp_path):
+    assert diagnose.main(["--circuit", "tree_tensor", "--set", "circuit.n_inputs=4", "--out", str(tmp_path)]) in (0, 1)
+    assert "sensitivity" in (tmp_path / "report.md").read_text()

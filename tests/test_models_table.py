@@ -1,13 +1,16 @@
 """Every published class has a name, options that make a run, and a null that is there."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import qwafer
 from qwafer.config import RunConfig
+from qwafer.experiment import load_experiment
 from qwafer.heads import HEADS
 from qwafer.models import MODELS
-from qwafer.overrides import no_effect, with_options
+from qwafer.overrides import flat_config, no_effect, with_options
 from qwafer.source import source_facts
 
 CLASSES = {
@@ -66,7 +69,18 @@ def test_options_do_not_depend_on_what_was_set_before():
         assert with_options(other, options).circuit == with_options(RunConfig(), options).circuit
 
 
-TRAINED = ["reuploading_separable"]
+def test_the_experiment_has_the_options_of_the_models():
+    experiment = load_experiment(Path(__file__).resolve().parents[1] / "experiments" / "better_than_classical.toml")
+    for arm in set(experiment.arms) & set(MODELS):
+        own = flat_config(experiment.arms[arm])
+        fewer = {"circuit.n_layers": 4} if arm == "iqp_variational" else {}  # ten of them compile for a minute
+        wanted = {**MODELS[arm].options(4), **fewer}
+        assert {option: own[option] for option in wanted} == wanted
+    for arm in experiment.arms:
+        assert arm not in MODELS or MODELS[arm].null in experiment.arms or MODELS[arm].null == "cosines"
+
+
+TRAINED = ["boltzmann_separable"]
 OTHERS = [name for name in MODELS if name not in TRAINED]
 
 

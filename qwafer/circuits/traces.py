@@ -67,6 +67,63 @@ def depends(jaxpr: Any, inputs: Sequence[frozenset[bool]]) -> list[frozenset[boo
     return [of(atom) for atom in jaxpr.outvars]
 
 
+class NotPlainError(Exception):
+    """A trace holds what cannot be told in single precision: loops, branches, derivatives that somebody has written."""
+
+
+def in_single_precision(closed: Any, *arrays: Any) -> list[Any]:
+    """Return the outputs of a trace in double precision for `arrays` of single precision, all of it computed in single
+    precision, constants included; to be called where JAX has no 64 bit. Raises NotPlainError.
+    """
+
+    def run(jaxpr: Any, constants: Sequence[Any], arrays: Sequence[Any]) -> list[Any]:
+        values = dict(zip(jaxpr.constvars, map(_single, constants), strict=True))
+        values |= zip(jaxpr.invars, arrays, strict=True)
+
+        def of(atom: Any) -> Any:
+            return _single(np.asarray(atom.val, atom.aval.dtype)) if hasattr(atom, "val") else values[atom]
+
+        for equation in jaxpr.eqns:
+            own = [of(atom) for atom in equation.invars]
+            if equation.primitive.name in ("jit", "pjit", "closed_call"):
+                inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+                found = run(inner.jaxpr, inner.consts, own)
+            elif "custom" in equation.primitive.name or _inner(equation):
+                raise NotPlainError
+            else:
+                parameters = {name: _single(value) for name, value in equation.params.items()}
+                functions, parameters = equation.primitive.get_bind_params(parameters)
+                found = equation.primitive.bind(*functions, *own, **parameters)
+                found = found if equation.primitive.multiple_results else [found]
+            values |= zip(equation.outvars, found, strict=True)
+        return [of(atom) for atom in jaxpr.outvars]
+
+    return run(closed.jaxpr, closed.consts, arrays)
+
+
+def holds_double(closed: Any) -> bool:
+    """Return whether a constant or a value of a trace has double precision."""
+    variables = [
+        *closed.jaxpr.constvars,
+        *(variable for equation in closed.jaxpr.eqns for variable in equation.outvars),
+    ]
+    return any(getattr(variable.aval, "dtype", None) in (np.float64, np.complex128) for variable in variables)
+
+
+_SINGLE = {"float64": "float32", "complex128": "complex64", "int64": "int32", "uint64": "uint32"}
+
+
+def _single(value: Any) -> Any:
+    """Return an array or a dtype in single precision, and anything else as it is."""
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return np.dtype(_SINGLE.get(np.dtype(value).name, value))
+    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+        return value
+    if not isinstance(value.dtype, np.dtype):
+        raise NotPlainError  # a random key
+    return np.asarray(value, _SINGLE.get(value.dtype.name, value.dtype))
+
+
 def constant_outputs(closed: Any, places: Sequence[int]) -> dict[int, np.ndarray]:
     """Return the outputs of a trace at `places`, which depend on none of its inputs, in float64."""
     import jax

@@ -39,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--circuit",
         metavar="FILE.py:NAME",
         help="probe this PennyLane function (weights, x) or QNode alone, without data, on --engine (xla); its "
-        "weights and inputs are told by --set circuit.n_inputs=3 --set circuit.weights=theta=2x3x3",
+        "weights and inputs are told by --set circuit.n_inputs=3 --set circuit.weights=theta=2x3x3; or a circuit that "
+        "comes with qwafer, by its name, such as vanilla",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="seed (the experiment's first)")
     parser.add_argument(
@@ -105,10 +106,14 @@ def _circuit(arguments: argparse.Namespace) -> int:
 
     if arguments.experiment != DEFAULT_EXPERIMENT or arguments.features or arguments.maps:
         raise InputError("`--circuit` probes a circuit without data: leave out experiment, features and maps")
+    from qwafer.circuits.options import CIRCUITS
     from qwafer.overrides import build, known_options, named, parse_overrides
 
-    own = ["circuit.name=function", f"circuit.function={arguments.circuit}", f"engine={arguments.engine or 'xla'}"]
-    entries = parse_overrides([*own, *arguments.overrides])
+    text = arguments.circuit
+    chosen = (
+        [f"circuit.name={text}"] if text in CIRCUITS.names else ["circuit.name=function", f"circuit.function={text}"]
+    )
+    entries = parse_overrides([*chosen, f"engine={arguments.engine or 'xla'}", *arguments.overrides])
     for name, _ in entries:
         if name.partition(".")[0] not in ("circuit", "engine"):
             raise InputError(f"`--circuit` probes a circuit without data: `{name}` has no effect")

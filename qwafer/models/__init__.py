@@ -1,8 +1,5 @@
 """Published quantum models, as published and as described, each with its classical null; see docs/models.md."""
 
-from typing import TYPE_CHECKING
-
-from qwafer._lazy import lazy_attributes
 from qwafer.models.circuit_centric import CircuitCentric as CircuitCentric
 from qwafer.models.dressed import Dressed as Dressed
 from qwafer.models.iqp import IqpVariational as IqpVariational
@@ -23,13 +20,3 @@ from qwafer.models.table import Model as Model
 from qwafer.models.tree_tensor import TreeTensor as TreeTensor
 from qwafer.models.vanilla import Vanilla as Vanilla
 from qwafer.models.weinet import WeiNet as WeiNet
-
-if TYPE_CHECKING:
-    from qwafer.models.boltzmann import BoltzmannHead as BoltzmannHead
-    from qwafer.models.dressed_nn import DressedNnHead as DressedNnHead
-    from qwafer.models.fidelity import FidelityHead as FidelityHead
-    from qwafer.models.gram import fidelity_gram as fidelity_gram
-    from qwafer.models.gram import rbf_gram as rbf_gram
-    from qwafer.models.quanvolution import QuanvolutionalHead as QuanvolutionalHead
-
-__getattr__, __dir__ = lazy_attributes(globals())

@@ -49,10 +49,16 @@ class FidelityHead(QuantumHead):
 
 
 def fidelity_head(options: QuantumOptions, inputs: HeadInputs) -> FidelityHead:
-    """Return the untrained head, made of a quantum head with `options`; raise InputError for several labels."""
+    """Return the untrained head, made of a quantum head with `options`; raise InputError for several labels, or a
+    readout that is trained.
+    """
     if inputs.n_labels != 1:
         raise InputError(f"the fidelity loss is for one label, got {inputs.n_labels}: set data.task to one of them")
     assert inputs.circuit is not None
+    if "readout" in inputs.circuit.weight_shapes():
+        raise InputError(
+            "the fidelity loss is of measured wires: head fidelity needs a circuit without a readout to train"
+        )
     n_outputs = inputs.circuit.n_outputs
     head: Any = quantum_head(options, dataclasses.replace(inputs, n_labels=n_outputs))
     params, buffers = dict(head.params), dict(head.buffers)

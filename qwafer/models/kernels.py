@@ -1,6 +1,8 @@
 """Support-vector machines on kernels, quantum and classical: contenders that share scaling, machine and logits."""
 
+import functools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,6 +31,20 @@ class Kernel:
         raise NotImplementedError
 
 
+def fitted_machines(make: Callable[[], Any], x: np.ndarray, labels: np.ndarray) -> tuple[Any, ...]:
+    """Return scikit-learn's classifiers of x (M, D), one per label; a number where a label has one value only."""
+    return tuple(
+        make().fit(x, column) if 0 < column.mean() < 1 else CONSTANT * (2.0 * float(column[0]) - 1)
+        for column in labels.T
+    )
+
+
+def decisions(machines: Sequence[Any], x: np.ndarray) -> np.ndarray:
+    """Return the decision functions (N, n_labels) of `fitted_machines` at x (N, D)."""
+    columns = [np.full(len(x), own) if isinstance(own, float) else own.decision_function(x) for own in machines]
+    return np.stack(columns, axis=1)
+
+
 @dataclass(frozen=True, eq=False)
 class FittedKernel:
     """A support-vector machine per label on a kernel, fitted; the logit is its decision function."""
@@ -46,12 +62,9 @@ class FittedKernel:
     def logits(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
         """Return the decision functions: not probabilities, but their signs and their order decide."""
         check_shape("features", features, ("N", self.n_features))
-        gram = self.kernel.gram(self.kernel.embedded(self.scaler.transform(features)), self.train)
-        columns = [
-            np.full(len(features), machine) if isinstance(machine, float) else machine.decision_function(gram)
-            for machine in self.machines
-        ]
-        return np.stack(columns, axis=1)
+        return decisions(
+            self.machines, self.kernel.gram(self.kernel.embedded(self.scaler.transform(features)), self.train)
+        )
 
     @property
     def n_parameters(self) -> int:
@@ -92,13 +105,9 @@ class KernelOptions:
         kernel = self.kernel(x.shape[1], seed)
         train = kernel.embedded(x)
         gram = kernel.gram(train, train)
-        machines = [
-            SVC(kernel="precomputed", C=self.C, random_state=key_seed(seed, "svc")).fit(gram, column)
-            if 0 < column.mean() < 1
-            else CONSTANT * (2.0 * float(column[0]) - 1)
-            for column in labels.T
-        ]
-        return FittedKernel(scaler, kernel, train, tuple(machines), features.shape[1])
+        make = functools.partial(SVC, kernel="precomputed", C=self.C, random_state=key_seed(seed, "svc"))
+        machines = fitted_machines(make, gram, labels)
+        return FittedKernel(scaler, kernel, train, machines, features.shape[1])
 
 
 def scaling(n_components: int | None, features: np.ndarray, high: float = math.pi / 2) -> Any:

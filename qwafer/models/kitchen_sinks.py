@@ -5,8 +5,9 @@ sin^2(angle_i / 2), and exclusive ors of them. So the model is classical as it s
 the random Fourier features cos(omega x + beta) (Rahimi and Recht 2007) that the bits are shots of.
 """
 
+import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from qwafer._arrays import shaped
 from qwafer._checks import check_choice, check_interval, check_positive_int, check_shape, plain_numbers
 from qwafer._io import key_seed
 from qwafer.models.base import neighbours
+from qwafer.models.kernels import decisions, fitted_machines, scaling
 
 
 def kitchen_sink(weights: Any, x: Any) -> Any:
@@ -66,12 +68,7 @@ class FittedSinks:
     def logits(self, features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N n_labels"]:
         """Return the logits of the logistic regressions."""
         check_shape("features", features, ("N", self.n_features))
-        mapped = self.mapped(features)
-        columns = [
-            np.full(len(features), machine) if isinstance(machine, float) else machine.decision_function(mapped)
-            for machine in self.machines
-        ]
-        return np.stack(columns, axis=1)
+        return decisions(self.machines, self.mapped(features))
 
 
 @dataclass(frozen=True)
@@ -107,8 +104,6 @@ class KitchenSinksOptions:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
-        from qwafer.models.kernels import CONSTANT, scaling
-
         features, labels = prepared.part("train")
         scaler = scaling(self.n_components, features, high=1.0)
         n_inputs = self.n_components or features.shape[1]
@@ -118,14 +113,9 @@ class KitchenSinksOptions:
         betas = stream["betas"].uniform(0, 2 * math.pi, (self.n_episodes, n_wires))
         draws = stream["shots"].uniform(size=self.n_episodes) if self.features == "shots" else None
         sinks = FittedSinks(scaler, omegas, betas, draws, (), features.shape[1])
-        mapped = sinks.mapped(features)
-        machines = []
         with warnings.catch_warnings():
             # Without a penalty, features that separate the classes have no finite optimum: where it stops is the model.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            for column in labels.T:
-                if not 0 < column.mean() < 1:
-                    machines.append(CONSTANT * (2.0 * float(column[0]) - 1))
-                    continue
-                machines.append(LogisticRegression(C=np.inf, tol=1e-3).fit(mapped, column))
-        return FittedSinks(scaler, omegas, betas, draws, tuple(machines), features.shape[1])
+            make = functools.partial(LogisticRegression, C=np.inf, tol=1e-3)
+            machines = fitted_machines(make, sinks.mapped(features), labels)
+        return replace(sinks, machines=machines)

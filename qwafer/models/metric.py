@@ -19,6 +19,7 @@ from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.circuits.captured import CapturedCircuit
 from qwafer.models.base import DESCRIBED, PUBLISHED
+from qwafer.models.kernels import scaling
 
 INTERVAL = 200
 """Steps of which the mean losses are compared to tell convergence, as in the published code."""
@@ -119,8 +120,6 @@ class MetricLearnerOptions:
 
     def fit(self, prepared: Any, seed: int) -> FittedMetric:
         """Return the trained embedding; raise InputError for several labels, or a training split of one class."""
-        from qwafer.models.kernels import scaling
-
         features, labels = prepared.part("train")
         if labels.shape[1] != 1:
             raise InputError(f"the metric learner parts two classes, got {labels.shape[1]} labels: set data.task")

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
 from qwafer._io import key_seed
+from qwafer.circuits import statevector
 from qwafer.engines import Program
 from qwafer.heads import HeadInputs, draw
 from qwafer.heads._base import rounded
@@ -42,14 +43,12 @@ def filter_table(angles: np.ndarray) -> np.ndarray:
     rotations); windows count their pixels in binary, the first pixel first.
     """
     from qwafer.circuits.capture import circuit
-    from qwafer.engines import get
-    from qwafer.models.gram import run_circuit
 
     patterns = (np.arange(16)[:, None] >> np.arange(4)[::-1]) & 1
     own = circuit(random_filter, {"angles": angles.shape[1:]}, WINDOW**2)
-    found = [run_circuit(get("xla"), own, patterns.astype(np.float32), {"angles": one}) for one in angles]
+    found = [statevector.values(own, {"angles": one}, patterns.astype(np.float64)) for one in angles]
     # Equal probabilities go to the first: a table must not depend on the last bit.
-    likeliest = np.argmax(np.round(np.stack(found), 5), axis=2)
+    likeliest = np.argmax(np.round(np.stack(found), 9), axis=2)
     return patterns.sum(axis=1)[likeliest].astype(np.float32)
 
 

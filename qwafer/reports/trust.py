@@ -25,7 +25,7 @@ def write_documents(table: TrustTable, directory: str | Path, drawing: str = "")
     figures = draw_reports(table.reports, directory / "figures")
     path = directory / "report.md"
     blocks = document_blocks(table, figures)
-    drawn = [Heading("Circuit"), Code(drawing)] if drawing else []
+    drawn: list[Block] = [Heading("Circuit"), Code(drawing)] if drawing else []
     write_text(path, to_markdown([*blocks[:2], *drawn, *blocks[2:]], directory))
     return path
 
