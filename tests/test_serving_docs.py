@@ -74,3 +74,8 @@ def test_the_figures_of_the_page_are_those_of_the_results() -> None:
     ]
     said = f"{steps[1]} MiB after {requests // 5:,} requests of 8 clients, and {steps[-1]} MiB after {requests:,}"
     assert said in PAGE
+    load = json.loads((ROOT / "benchmarks" / "results" / "serving.json").read_text())["rows"]
+    wanted = [[*row[:3], str(row[3]), f"{row[4]:,.0f}", f"{row[5]:.1f}", f"{row[6]:.1f}"] for row in load]
+    assert rows("serving") == wanted
+    slow = [row[:3] for row in load if row[1] == "service" and row[3] == 8 and row[6] > 50]
+    assert slow == [["wafercnn", "service", "npy"]], "the sentence below the table says which"
