@@ -360,7 +360,7 @@ def test_executors_by_name(tmp_path, monkeypatch):
     ):
         with pytest.raises(InputError, match=sentence):
             make_executor(name)
-    assert set(EXECUTORS.names) == {"local", "serial"}
+    assert set(EXECUTORS.names) == {"local", "ray", "serial"}
 
 
 @pytest.mark.parametrize("how", ["directory", "script", "PYTHONPATH"])

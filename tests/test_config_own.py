@@ -290,7 +290,7 @@ def test_a_file_that_fails_at_import_is_one_sentence_every_time(body, words, tmp
     ("name", "words"),
     [
         ("no.such.module:Head", "`head.name` = no.such.module:Head cannot be imported: ModuleNotFoundError"),
-        ("nowhere.py:Head", "nowhere.py does not exist"),
+        ("nowhere.py:Head", "nowhere.py: give the path of a Python file"),
         (":Head", "cannot be imported"),
         ("json:", "has no attribute"),
         ("qwantum", "did you mean `quantum`?"),

@@ -30,13 +30,13 @@ EXECUTORS: Registry = Registry(
 def make_executor(name: str = "local", jobs: int | None = None, address: str | None = None) -> Executor:
     """Return the executor called `name`, `package.module:Class` of anybody's own included, for `jobs` jobs at a time.
 
-    `jobs` = None leaves the number to the executor: two processes of this machine, all CPUs of a cluster. `address` is
-    that of a cluster, for an executor that takes one.
+    `jobs` = None stands for two, and for all CPUs of a cluster of Ray. `address` is that of a cluster, for an executor
+    that takes one.
 
     Raises InputError for a name that does not stand for an executor, and for an address that it does not take.
     """
     make = EXECUTORS.get(name)
-    options = {} if jobs is None else {"jobs": jobs}
+    options = {} if jobs is None and name == "ray" else {"jobs": 2 if jobs is None else jobs}
     if address is not None:
         if name in ("local", "serial"):
             raise InputError(f"the executor `{name}` runs on this machine: it takes no address")

@@ -69,8 +69,8 @@ def run_in_slots(
 
     An exception out of `on_event` or `serve`, and Ctrl-C, starts no other job, calls `stop`, and comes out of here once
     the threads have ended. `served` holds the family that each slot served last, and is kept up to date. With
-    `patience`, seconds, there is one slot for two families at first, and all of them when jobs have waited so long and
-    would for as long again. `ended` is called with every slot for which there is no job left.
+    `patience`, seconds, there is one slot for two families at first, and one for each job that has none; and all of
+    them when jobs have waited so long and would for as long again. `ended` is called with every slot for which there is no job left.
     """
     jobs = list(jobs)
     pace = _Pace(jobs, patience)
@@ -137,8 +137,10 @@ class _Pace:
 
     @property
     def slots(self) -> int:
-        """How many slots to begin with."""
-        return -(-len(set(self._families.values())) // 2) if self._patience else len(self._families)
+        """How many slots to begin with: one for two families, and for each job that shares nothing."""
+        alone = [key for key, family in self._families.items() if key == family]
+        shared = set(self._families.values()) - set(alone)
+        return len(alone) - (-len(shared) // 2) if self._patience else len(self._families)
 
     def note(self, event: Event) -> None:
         """Take in what became of a job."""
