@@ -163,9 +163,9 @@ class Store:
         found = self._rows(line, wafer)
         return (int(found[0][0]), str(found[0][1])) if found else None
 
-    def version_of(self, answer: int) -> str | None:
-        """Return the version that gave an answer; None without one."""
-        found = self._rows("SELECT version FROM answers WHERE id = ?", answer)
+    def version_of(self, answer: int, wafer: str | None = None) -> str | None:
+        """Return the version that gave an answer, for `wafer` if one is named; None without one."""
+        found = self._rows("SELECT version FROM answers WHERE id = ? AND ifnull(?, wafer) = wafer", answer, wafer)
         return str(found[0][0]) if found else None
 
     def say(self, answer: int, label: str, reviewer: str = "") -> None:
