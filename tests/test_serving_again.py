@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra qwafer[serve] is not installed")
@@ -15,10 +16,16 @@ pytest.importorskip("uvicorn", reason="the extra qwafer[serve] is not installed"
 
 from qwafer import InputError
 from qwafer._errors import RecordError
+from qwafer.cli.export import main as export_main
+from qwafer.cli.monitor import main as monitor_main
+from qwafer.serving.drift import LEVEL, class_f1
 from qwafer.serving.registry import ModelRegistry
 from qwafer.serving.release import Release
 from qwafer.serving.service import log
+from qwafer.serving.store import Store, Stored, packed_map
+from qwafer.serving.trial import _look, _verdict, reviews_to_decide
 from tests.serving_factory import MAPS, OPEN, Client, made_registry, made_release, request_of, running
+from tests.test_serving_drift import CLASSES, SHARES, drawn, evidence_of, seen, window
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +168,96 @@ def test_versions_are_followed_after_whatever_loading_raises(release: Release, t
                 time.sleep(0.1)
             time.sleep(1.5 if answers == "1.0.0" else 0)
             assert client("GET", "/health")[1]["model_version"] == answers
+
+
+@pytest.mark.parametrize("n_lots", [1, 4, 12])
+def test_few_lots_raise_no_more_alarms_than_stated(release: Release, n_lots: int) -> None:
+    """One lot was taken for independent wafers, and the effect of few lots for known: alarms in half of the weeks."""
+    rng = np.random.default_rng(1)
+    evidence, alarms = evidence_of(release, rng, n=4000), 0
+    for seed in range(100):
+        n = max(50, 25 * n_lots)
+        of_lot = np.repeat(rng.choice(CLASSES, n_lots, p=SHARES), n // n_lots)
+        texts = np.where(rng.random(len(of_lot)) < 0.5, of_lot, rng.choice(CLASSES, len(of_lot), p=SHARES))
+        lots = np.repeat([f"L{i}" for i in range(n_lots)], n // n_lots)
+        found = seen(drawn(rng, len(of_lot), predictions=texts, lots=lots), evidence, seed)
+        alarms += any(test.p_holm <= LEVEL for test in found.tests)
+    assert alarms <= 5
+
+
+def test_an_answer_without_a_lot_does_not_make_the_others_independent(release: Release) -> None:
+    rng = np.random.default_rng(2)
+    of_lot = np.repeat(rng.choice(CLASSES, 40, p=SHARES), 25)
+    lots = np.repeat([f"L{i}" for i in range(40)], 25)
+    evidence = evidence_of(release, rng)
+    every = seen(drawn(rng, 1000, predictions=of_lot, lots=lots), evidence).tests[0]
+    lots[0] = ""
+    some = seen(drawn(rng, 1000, predictions=of_lot, lots=lots), evidence).tests[0]
+    assert every.n_effective < 60
+    assert some.n_effective == pytest.approx(every.n_effective, rel=0.2)
+    none = seen(drawn(rng, 1000, predictions=of_lot), evidence).tests[0]
+    assert none.n_effective == 1000
+
+
+def test_no_f1_is_told_from_doubtful_answers_alone() -> None:
+    """Without an audit F1 was that of flagged wafers, the hard ones: an alarm of classes that are 95% right."""
+    rng = np.random.default_rng(3)
+    true = rng.choice(CLASSES, 2000, p=SHARES)
+    flagged = rng.random(2000) < 0.1
+    said = np.where(rng.random(2000) < np.where(flagged, 0.5, 0.02), rng.permutation(true), true)
+    columns = {"labels": true.astype(object), "flagged": flagged}
+    for drawn_too, told in ((0, False), (5, False), (200, True)):
+        audit = ~flagged & (np.cumsum(~flagged) <= drawn_too)
+        reviewed = np.where(flagged | audit, 1.0, np.nan)
+        found = class_f1(window(said, audit=audit, reviewed=reviewed, **columns), tuple(CLASSES))
+        assert bool(found) == told
+    assert found["a"][0] > 0.9
+
+
+def test_the_reviews_that_a_trial_is_said_to_take_have_its_power() -> None:
+    """The looks share one error rate, so that a test of one look takes too few: its power was 30%, not 80%."""
+    rng = np.random.default_rng(4)
+    up, down = 0.045, 0.03
+    n, weights = reviews_to_decide(up + down, np.array([1.0]), np.array([1])), np.array([1, 0, 0, 0])
+    better = 0
+    for _ in range(200):
+        found, size, number = rng.choice([1, -1, 0], n, p=[up, down, 1 - up - down]), 50, 0
+        verdict = "undecided"
+        while size <= n and verdict == "undecided":
+            verdict = _verdict(_look(found[:size], np.zeros(size, int), weights, number))
+            size, number = 2 * size, number + 1
+        better += verdict == "better"
+    assert better >= 0.74 * 200
+    assert n in {50 * 2**k for k in range(20)}, "there is a look at that number"
+    assert reviews_to_decide(0.05, np.array([0.9, 0.1]), np.array([10, 90])) > 4 * reviews_to_decide(
+        0.05, np.array([0.9, 0.1]), np.array([90, 10])
+    )
+
+
+def test_the_looks_of_a_trial_begin_with_it(release: Release, tmp_path: Path, capsys: Any) -> None:
+    """In a window that slides each week is a trial of its own: so many error rates as weeks."""
+    made_registry(tmp_path, release, "1.0.0", "1.1.0")
+    store, day = Store(tmp_path / "answers.sqlite"), 86400.0
+    row = {"wafer": "W", "lot": "L", "prediction": "none", "confidence": 0.9, "distance": 1.0, "flagged": False}
+    row |= {"audit": True, "latency": 1.0, "probabilities": b"", "map": packed_map(MAPS.maps[0])}
+    height, width = MAPS.maps[0].shape
+    for i in range(60):
+        at, version = time.time() - 30 * day + i, "1.1.0" if i % 2 else "1.0.0"
+        (number,) = store.add([Stored(at=at, version=version, height=height, width=width, **row)])  # type: ignore[arg-type]
+        store.say(number, "none")
+    store.close()
+    verb = [str(tmp_path), "--trial", "1.0.0", "1.1.0"]
+    assert monitor_main(verb) == 1
+    assert "after 50 reviews" in capsys.readouterr().out
+    assert monitor_main([*verb, "--days", "7"]) == 2
+    assert "leave out --days" in capsys.readouterr().err
+
+
+def test_a_model_is_not_written_over_by_its_export(release: Release, tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "m.safetensors"
+    release.model.save(path)
+    before = path.read_bytes()
+    for out in (path, tmp_path / "." / "m.safetensors"):
+        assert export_main([str(path), "--format", "onnx", "--out", str(out), "--maps", "synthetic"]) == 2
+        assert "is the model" in capsys.readouterr().err
+    assert path.read_bytes() == before
