@@ -4,7 +4,9 @@ import dataclasses
 import io
 import shutil
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +263,25 @@ def test_a_model_is_not_written_over_by_its_export(release: Release, tmp_path: P
         assert export_main([str(path), "--format", "onnx", "--out", str(out), "--maps", "synthetic"]) == 2
         assert "is the model" in capsys.readouterr().err
     assert path.read_bytes() == before
+
+
+def test_services_that_begin_together_share_one_store(tmp_path: Path) -> None:
+    """Both made the tables, and one of two services on a new registry ended."""
+
+    def opened(path: Path, barrier: threading.Barrier) -> None:
+        barrier.wait()
+        store = Store(path)
+        store.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for turn in range(15):
+            barrier = threading.Barrier(4)
+            for each in [pool.submit(opened, tmp_path / f"{turn}.sqlite", barrier) for _ in range(4)]:
+                each.result()
+
+
+def test_what_a_killed_add_left_is_removed(release: Release, tmp_path: Path) -> None:
+    registry = made_registry(tmp_path, release, "1.0.0")
+    (tmp_path / "versions" / ".qwafer-0123abcd-1.0.1").mkdir()
+    registry.add(release, "1.0.1")
+    assert sorted(path.name for path in (tmp_path / "versions").iterdir()) == ["1.0.0", "1.0.1"]

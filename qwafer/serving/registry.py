@@ -15,6 +15,7 @@ import numpy as np
 
 from qwafer._checks import check_interval, check_path, check_printable, nearest
 from qwafer._errors import InputError, RecordError
+from qwafer._io import remove_abandoned
 from qwafer._reading import reads
 from qwafer._records import load_record, save_record
 from qwafer.serving.evidence import Evidence
@@ -126,6 +127,7 @@ class ModelRegistry:
                     "changed"
                 )
             (self.folder / VERSIONS).mkdir(exist_ok=True)
+            remove_abandoned((self.folder / VERSIONS).glob(".qwafer-*"))
             return release.save(self.folder / VERSIONS / version, version, note)
 
     def versions(self) -> list[str]:

@@ -121,9 +121,9 @@ def judge_trial(
         verdict = _verdict(found)
         n *= 2
     discordant = float(np.mean(differences != 0)) if len(differences) else 0.0
-    found = np.bincount(stratum[chosen], minlength=4)
+    reviews = np.bincount(stratum[chosen], minlength=4)
     differ = looks[-1].discordant if looks else discordant
-    required = reviews_to_decide(differ, sizes / sizes.sum(), found) if differ else None
+    required = reviews_to_decide(differ, sizes / sizes.sum(), reviews) if differ else None
     guards = _guardrails(live, names, both, chosen, said[1], label_names)
     return Trial(
         *names, len(chosen), tuple(looks), verdict, _sentence(names, looks, verdict, len(chosen)), required, guards
