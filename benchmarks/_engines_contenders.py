@@ -182,6 +182,12 @@ def torch_lightning(n: int, layers: int, batch: int, dtype: str) -> tuple[Step, 
     return step, {"eager": True}
 
 
+def warm_up() -> tuple[dict[str, int], dict[str, np.ndarray]]:
+    """Return a small size and its arrays, for the first step of a process."""
+    arrays = {"weights": np.ones((1, 3, 3)), "inputs": np.ones((2, 3)), "labels": np.ones(2)}
+    return {"n": 3, "layers": 1, "batch": 2}, arrays
+
+
 CONTENDERS: dict[str, tuple[Callable[..., tuple[Step, dict[str, Any]]], str, tuple[str, ...]]] = {
     "xla": (qwafer_engine("xla"), "project", ("jax",)),
     "catalyst": (qwafer_engine("catalyst"), "project", ("pennylane-catalyst", "pennylane-lightning", "jax")),

@@ -1,5 +1,6 @@
 """The driver's end of a contender's process: a question, an answer, a limit on the wait."""
 
+import importlib
 import json
 import os
 import selectors
@@ -9,8 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _engines_contenders import CONTENDERS
-
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / ".venv-peers"
 sys.path.insert(0, str(ROOT))  # for a checkout that is not installed
@@ -18,10 +17,13 @@ WORKER = Path(__file__).resolve().parent / "_engines_worker.py"
 
 
 class Pipe:
-    """One contender in one precision; its process is started anew after it died or overran a limit."""
+    """One contender of a module in one precision; its process is started anew after it died or overran a limit.
 
-    def __init__(self, name: str, dtype: str):
-        self.name, self.dtype = name, dtype
+    `platform` is JAX's; none leaves the choice to JAX.
+    """
+
+    def __init__(self, name: str, dtype: str, module: str = "_engines_contenders", platform: str = "cpu"):
+        self.name, self.dtype, self.module, self.platform = name, dtype, module, platform
         self.process: subprocess.Popen[bytes] | None = None
 
     def ask(self, limit_s: float, **request: Any) -> dict[str, Any]:
@@ -72,14 +74,15 @@ class Pipe:
 
     def _started(self) -> Any:
         if self.process is None:
-            home = CONTENDERS[self.name][1]
+            home = importlib.import_module(self.module).CONTENDERS[self.name][1]
             python = sys.executable if home == "project" else str(PEERS / "bin" / "python")
             # Lightning holds one example at a time: a second OpenMP thread there only waits.
             threads = "1" if self.name.startswith("catalyst") or self.name == "torch-lightning" else "2"
             names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-            environment = {**os.environ, **dict.fromkeys(names, threads), "JAX_PLATFORMS": "cpu"}
+            environment = {**os.environ, **dict.fromkeys(names, threads)}
+            environment |= {"JAX_PLATFORMS": self.platform} if self.platform else {}
             self.process = subprocess.Popen(
-                [python, str(WORKER), self.name, self.dtype],
+                [python, str(WORKER), self.module, self.name, self.dtype],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

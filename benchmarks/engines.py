@@ -70,7 +70,7 @@ def write_inputs(path: Path, case: Case) -> None:
     np.savez(
         path,
         weights=rng.normal(size=(layers, n, 3)),
-        angles=rng.uniform(-np.pi / 2, np.pi / 2, size=(batch, n)),
+        inputs=rng.uniform(-np.pi / 2, np.pi / 2, size=(batch, n)),
         labels=rng.integers(0, 2, size=batch),
     )
 
@@ -97,7 +97,7 @@ def disagreement(have: Path, oracle: Path, dtype: str) -> tuple[float, float]:
     values, gradients = TOLERANCE[dtype]
     with np.load(have) as a, np.load(oracle) as b:
         loss = float(np.abs(a["loss"] - b["loss"]).max()) / values
-        worst = [float(np.abs(a[key] - b[key]).max() / np.abs(b[key]).max()) for key in ("weights", "angles")]
+        worst = [float(np.abs(a[key] - b[key]).max() / np.abs(b[key]).max()) for key in ("weights", "inputs")]
     return loss, max(worst) / gradients
 
 

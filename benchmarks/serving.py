@@ -5,7 +5,7 @@
 For each model (with a quantum head of 4 wires): 1, 8 and 64 clients that each wait for their answer before they ask
 again, JSON rows and NPY bodies, the service and the same model behind a plain FastAPI handler, which computes and
 stores one request at a time. Then `--requests` requests to the first model, with the memory of its service. The
-clients run on the same cores. Writes results/serving.json.
+clients run on the same cores. Writes results/serving.json, and serving_memory.json.
 """
 
 import argparse
@@ -225,8 +225,13 @@ def main():
                             steps.append(round(server.memory(), 1))
                         found["memory"].append([backbone, arguments.requests, before, steps])
                         print(f"{backbone}: {before:.1f} MiB, after each tenth {steps}", file=sys.stderr, flush=True)
-    out = ROOT / "benchmarks" / "results" / "serving.json"
-    out.write_text(json.dumps(found, indent=1) + "\n")
+    results = ROOT / "benchmarks" / "results"
+    memory = found.pop("memory")
+    (results / "serving.json").write_text(json.dumps(found, indent=1) + "\n")
+    if memory:
+        (results / "serving_memory.json").write_text(
+            json.dumps({**found, "rows": [], "memory": memory}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ class Checkpoints:
             stored = {**{name: leaf for name, leaf in expected.items() if not leaf.size}, **stored}
             if form["identity"] != self._identity or _shapes(stored) != _shapes(expected):
                 raise InputError(
-                    f"{self.folder} holds checkpoints of a run with another configuration, seed or data: "
+                    f"{self.folder} holds checkpoints of a run with another configuration, circuit, seed or data: "
                     "delete it, or choose another directory"
                 )
             leaves = [jax.numpy.asarray(stored[name]) for name in expected]

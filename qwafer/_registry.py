@@ -119,7 +119,7 @@ def _load_module(place: str) -> ModuleType:
 def _load_file(place: str) -> ModuleType:
     path = Path(place).resolve()
     if not path.is_file():
-        raise InputError(f"{place} does not exist: give the path of a Python file")
+        raise InputError(f"there is no file {path}: give the path of a Python file, from the current directory on")
     name = f"qwafer_file_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]

@@ -387,6 +387,9 @@ class RunConfig:
         if not hasattr(self.head, "make") and not hasattr(self.head, "fit"):
             raise InputError(f"`head` must define make (for the loop) or fit: {self.name('head')} has neither")
         loss = self.name("objective")
+        wanted = getattr(self.head, "needs_loss", loss)
+        if loss != wanted:
+            raise InputError(f"`objective.loss` must be {wanted} with head {self.name('head')}, got {loss}")
         if self.sampling.balanced and self.objective.reweights:
             raise InputError(
                 f"`objective.loss` = {loss} cannot be combined with sampling.balanced: both re-weight the classes, so "

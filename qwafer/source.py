@@ -3,14 +3,16 @@
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from qwafer._errors import InputError
-from qwafer._io import digest, file_sha256
+from qwafer._io import canonical_json, digest, file_sha256
 from qwafer.config import DataConfig
 from qwafer.data import DataTable, Split, WaferMaps, make_split
 from qwafer.data.files import npz_keys, read_npz
+from qwafer.data.generated import generated
 from qwafer.data.given_folds import fold_names
 from qwafer.data.source import READERS, SYNTHETIC, not_maps, read, reader_of
 from qwafer.data.tables import Roles, read_table
@@ -174,6 +176,22 @@ def features_from_table(path: str | Path, roles: Roles | None = None, made_by: s
         },
     }
     return dataclasses.replace(found, provenance=provenance)
+
+
+def generated_features(name: str, n: int = 300, seed: int = 0, **options: Any) -> FeatureSet:
+    """Return `n` examples of the generator called `name` (`data.generated.GENERATORS`), with its options, as features.
+
+    Saved, they are a `data.source`: `generated_features("hidden_manifold", n_features=10).save("hidden.npz")`. Raises
+    InputError for an unknown generator or option.
+    """
+    try:
+        x, y = generated(name, n, seed, **options)
+    except TypeError as error:
+        raise InputError(f"generator {name} does not have all of the options {', '.join(sorted(options))}") from error
+    found = FeatureSet.from_arrays(x, y[:, None], label_names=(name,), backbone="generated")
+    record = {"generator": name, "n": n, "seed": seed, **options}
+    data = {"source": f"generated ({canonical_json(record)})", "sha256": digest(canonical_json(record)), "n_rows": n}
+    return dataclasses.replace(found, provenance={**found.provenance, "data": data})
 
 
 def source_override(maps: str | None, features: str | None) -> list[str]:

@@ -154,3 +154,67 @@ def node(inputs, w0, w1):
     qml.RX(w0[0] * w1, 0)
     qml.CNOT([0, 1])
     return [qml.expval(qml.Z(wire)) for wire in range(2)]
+
+
+def composed(generator):
+    """Return a random function, its weights, and how many wires it has.
+
+    Gates of `GATES` on random wires of four to six, some as they stand, some adjoint, some controlled; their numbers
+    are weights, inputs, products of both, of two weights or of two inputs, or constants; some begin with a state of
+    each example. Measured are random words, their sums with trained coefficients, and probabilities.
+    """
+    n = int(generator.integers(4, 7))
+    names = [name for name in GATES if name not in ("QFT", "trotter", "GlobalPhase")]
+    gates = [
+        (names[generator.integers(len(names))], generator.permutation(n), *map(int, generator.integers((3, 7, 3, 3))))
+        for _ in range(int(generator.integers(3, 20)))
+    ]
+    start = [*STARTS][generator.integers(len(STARTS))] if generator.random() < 0.3 else None
+    outputs = [_words(generator, n) for _ in range(int(generator.integers(1, 4)))]
+    measured_wires = [int(wire) for wire in generator.permutation(n)[: generator.integers(3)]]
+
+    def numbers(kind, place, other, w, x):
+        own = w[place]
+        return (own, x, own * x, x[::-1] + own, jnp.sin(own) * x[0], own * w[other], x * x[::-1])[kind]
+
+    def function(weights, x):
+        if start:
+            STARTS[start](x + weights["w"][0])
+        for wire in range(n):
+            qml.RY(0.4 + 0.3 * wire + weights["w"][1, wire % 3], wire)
+        for name, wires, form, kind, place, other in gates:
+            with qml.queuing.AnnotatedQueue() as queue:
+                GATES[name](numbers(kind, place, other, weights["w"], x))
+            for op in qml.tape.QuantumScript.from_queue(queue).operations:
+                _applied(qml.map_wires(op, {wire: int(wires[wire]) for wire in range(4)}), form, wires)
+        found = [
+            qml.expval(
+                qml.dot([factor if trained is None else factor * weights["c"][trained] for factor, trained in by], ops)
+            )
+            for by, ops in outputs
+        ]
+        return (*found, qml.probs(wires=measured_wires)) if measured_wires else tuple(found)
+
+    return function, {"w": (3, 3), "c": 2}, n
+
+
+def _applied(op, form, wires):
+    """Apply `op` as it stands, adjoint, or controlled by a wire that it leaves free."""
+    free = [int(wire) for wire in wires if wire not in op.wires]
+    if form == 1:
+        qml.adjoint(op)
+    elif form == 2 and free:
+        qml.ctrl(op, control=free[0], control_values=[len(free) % 2])
+    else:
+        qml.apply(op)
+
+
+def _words(generator, n):
+    """Return a sum of Pauli words: ((factor, index of a trained coefficient or None), ...), (word, ...)."""
+    by, words = [], []
+    for _ in range(int(generator.integers(1, 4))):
+        wires = generator.permutation(n)[: generator.integers(1, 4)]
+        letters = [(qml.X, qml.Y, qml.Z)[kind] for kind in generator.integers(3, size=len(wires))]
+        words.append(qml.prod(*(letter(int(wire)) for letter, wire in zip(letters, wires, strict=True))))
+        by.append((float(generator.normal()), (None, 0, 1)[generator.integers(3)]))
+    return by, words

@@ -149,6 +149,7 @@ def things(section):
 )
 def test_every_configuration_survives_its_plain_data(head, circuit, engine, objective, training, limit):
     parts = {"circuit": circuit, "engine": engine} if "circuit" in head.sections else {}
+    objective = LOSSES.get(head.needs_loss)() if hasattr(head, "needs_loss") else objective
     config = RunConfig(data=DataConfig(limit=limit), head=head, objective=objective, training=training, **parts)
     again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config

@@ -21,6 +21,7 @@ from qwafer.experiment import (
 )
 from qwafer.features import FeatureSet, SourceFacts
 from qwafer.heads import PARAMETER_GROUPS, LinearOptions, MlpOptions, QuantumOptions
+from qwafer.models import MODELS
 from qwafer.overrides import (
     Given,
     build,
@@ -294,6 +295,8 @@ def test_every_option_has_an_effect_somewhere():
             {"head.name": "mixture"},
             {"data.split_by": "fold"},
             {"circuit.name": "function", "circuit.function": f"{__file__}:body", "circuit.weights": "theta=4"},
+            *(model.options(9) for model in MODELS.values()),
+            {"head.name": "boltzmann", "head.visible": "full"},
         )
     ]
     facts = SourceFacts("synthetic")

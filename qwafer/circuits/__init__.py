@@ -4,6 +4,7 @@ from qwafer.circuits.captured import CapturedCircuit as CapturedCircuit
 from qwafer.circuits.circuit import DTYPES as DTYPES
 from qwafer.circuits.circuit import Circuit as Circuit
 from qwafer.circuits.circuit import GateCircuit as GateCircuit
+from qwafer.circuits.drawing import draw as draw
 from qwafer.circuits.encodings import ENCODINGS as ENCODINGS
 from qwafer.circuits.encodings import Encoding as Encoding
 from qwafer.circuits.gates import INPUTS as INPUTS

@@ -1,8 +1,5 @@
 """`qwafer.circuit`: a PennyLane function, QNode or list of operations as a circuit, captured once by tracing."""
 
-import functools
-import inspect
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +9,24 @@ import numpy as np
 
 from qwafer._checks import check_choice, check_positive_int
 from qwafer._errors import CapabilityError, InputError
-from qwafer._registry import Registry, load_attribute
-from qwafer.circuits.captured import SHARED, CapturedCircuit, SlotFunction
+from qwafer._registry import load_attribute
+from qwafer.circuits.calling import Shape, as_called, device_wires, source_of, weight_shapes
+from qwafer.circuits.captured import SHARED, CapturedCircuit, Initial, SlotFunction, initial_values
 from qwafer.circuits.circuit import DTYPES, GateCircuit
 from qwafer.circuits.expansion import MOST_WIRES, Phase, Turn, expand, fixed_gate
 from qwafer.circuits.gates import INPUTS, Gate, Operation
 from qwafer.circuits.measuring import Measured, measured, measurements
 from qwafer.circuits.readouts import STATE, WORDS
 from qwafer.circuits.recording import RECORDING
-from qwafer.circuits.traces import depends, explicit, trace_digest
-
-Shape = tuple[int, ...]
+from qwafer.circuits.traces import (
+    NotPlainError,
+    constant_outputs,
+    depends,
+    explicit,
+    holds_double,
+    in_single_precision,
+    trace_digest,
+)
 
 _PHASE = Gate("GlobalPhase", generator="I")
 
@@ -38,6 +42,7 @@ def circuit(
     dtype: str = "float32",
     name: str = "",
     arguments: Mapping[str, Any] | None = None,
+    initial: Mapping[str, Initial] | None = None,
 ) -> CapturedCircuit:
     """Return the circuit of `function(weights, x, **arguments)`, which applies PennyLane gates for one example.
 
@@ -51,6 +56,9 @@ def circuit(
     weights and inputs. It returns `qml.expval`, `qml.probs`, a tuple of these, `qml.state()` (real parts, then
     imaginary parts) or nothing: then `readout` names one of the house's (`mean_z`, `z_vec`, `mean_z_readout`, `z`,
     `bloch`), with `n_outputs` where it has as many as are asked for.
+
+    `initial` says how heads start a weight: `("uniform", low, high)` or `("normal", mean, std)`; normal of standard
+    deviation `head.init_scale` where it says nothing.
 
         def iqp(weights, x):
             qml.IQPEmbedding(x, wires=range(3))
@@ -66,14 +74,14 @@ def circuit(
     check_choice("dtype", dtype, DTYPES)
     if n_qubits is not None:
         check_positive_int("n_qubits", n_qubits)
-    shapes = _shapes(weights)
-    called = _callable(function, shapes, arguments or {}, single=not isinstance(weights, Mapping))
+    shapes = weight_shapes(weights)
+    starts = initial_values(initial or {}, shapes)
+    called = as_called(function, shapes, arguments or {}, single=not isinstance(weights, Mapping))
     name = name or getattr(function, "__name__", "circuit")
-    wires = _device_wires(function) if n_qubits is None else tuple(range(n_qubits))
-    options = {"weights": weights, "n_inputs": n_inputs, "n_qubits": n_qubits, "readout": readout}
-    options |= {"n_outputs": n_outputs, "name": name, "arguments": dict(arguments or {})}
-    traces = {kind: _trace(called, shapes, n_inputs, kind, wires, name) for kind in DTYPES}
-    trace = traces["float64"]
+    wires = device_wires(function) if n_qubits is None else tuple(range(n_qubits))
+    options: dict[str, Any] = {"weights": weights, "n_inputs": n_inputs, "n_qubits": n_qubits, "readout": readout}
+    options |= {"n_outputs": n_outputs, "name": name, "arguments": dict(arguments or {}), "initial": initial}
+    trace = _trace(called, shapes, n_inputs, "float64", wires, name)
     if readout is None and not trace.returns:
         raise InputError(f"{name} returns no measurement: return one, or name a `readout`, such as mean_z_readout")
     if readout is not None and trace.returns:
@@ -81,10 +89,20 @@ def circuit(
             f"`readout` = {readout}, and {name} returns measurements of its own: leave out one of the two "
             "(circuit.readout = measured takes those of the function)"
         )
-    if len(trace.turns) != len(traces["float32"].turns):
-        raise InputError(f"{name} has other gates in float32 than in float64")
     places = _Places.of(trace)
-    functions = {kind: _slot_function(traces[kind], places, shapes, n_inputs, kind) for kind in DTYPES}
+    double = _slot_function(trace, places, shapes, n_inputs, "float64")
+    try:
+        single = _slot_function(trace, places, shapes, n_inputs, "float32")
+    except NotPlainError:
+        again = _trace(called, shapes, n_inputs, "float32", wires, name)
+        if len(trace.turns) != len(again.turns):
+            raise InputError(f"{name} has other gates in float32 than in float64") from None
+        if holds_double(again.closed):
+            raise InputError(
+                f"{name} holds arrays of JAX in float64, which cannot be told in float32 beside a loop, a branch or a "
+                "derivative of its own: make them NumPy arrays"
+            ) from None
+        single = _slot_function(again, places, shapes, n_inputs, "float32", traced="float32")
     core = GateCircuit(
         len(trace.wires),
         places.operations,
@@ -100,18 +118,24 @@ def circuit(
         weights=tuple(shapes.items()),
         n_inputs=n_inputs,
         outputs=trace.measured.outputs,
-        slots_of=SlotFunction(
-            {kind: found[0] for kind, found in functions.items()}, "".join(found[1] for found in functions.values())
-        ),
+        slots_of=SlotFunction({"float32": single[0], "float64": double[0]}, single[1] + double[1]),
         name=name,
         trained=places.trained,
-        source=_source(function, options),
+        source=source_of(function, options),
+        initial=starts,
     )
 
 
 def circuit_of_name(place: str, /, **options: Any) -> CapturedCircuit:
-    """Return `circuit` of the function at `place`, `package.module:name` or `file.py:name`."""
-    return circuit(load_attribute(place, "circuit.function"), **options)
+    """Return `circuit` of the function at `place`, `package.module:name` or `file.py:name`.
+
+    It is imported in 64 bit, so that the arrays of JAX in its module are the same whatever a process has set.
+    """
+    import jax.experimental
+
+    with jax.experimental.enable_x64():
+        function = load_attribute(place, "circuit.function")
+    return circuit(function, **options)
 
 
 @dataclass(frozen=True)
@@ -148,7 +172,8 @@ class _Places:
 
     @classmethod
     def of(cls, trace: _Trace) -> "_Places":
-        depends, constants = trace.dependence(), _constants(trace)
+        depends = trace.dependence()
+        constants = constant_outputs(trace.closed, [place for place, by in enumerate(depends) if not any(by)])
         operations: list[Operation] = []
         starts: list[Operation] = []
         shared: list[int] = []
@@ -236,9 +261,12 @@ def _trace(
             raise type(error)(*error.args) from error  # without the notes that JAX adds
         except Exception as error:
             text = str(error).strip().splitlines()
+            known = f"its weights are {', '.join(shapes)}" if shapes else "it has no weights"
+            unnamed = isinstance(error, KeyError) and not set(error.args) & set(shapes)
+            hint = f" ({known}: name all of them, with their shapes)" if unnamed else ""
             raise InputError(
                 f"{name} cannot be traced as a function of weights and inputs ({n_inputs},): it raised "
-                f"{type(error).__name__}{': ' + text[0] if text else ''}"
+                f"{type(error).__name__}{': ' + text[0] if text else ''}{hint}"
             ) from error
     turns, places, own, returns = noted[-1]
     return _Trace(turns, places, own, returns, closed)
@@ -274,34 +302,33 @@ def _places(wires: Any, parts: Sequence[Any], name: str) -> dict[Any, int]:
     return {wire: place for place, wire in enumerate(wires)}
 
 
-def _constants(trace: _Trace) -> list[np.ndarray]:
-    """Return the numbers of all gates at weights and inputs 0, in float64: those of a constant gate are its own."""
-    import jax
-    import jax.experimental
-
-    with jax.experimental.enable_x64():
-        zeros = [np.zeros(variable.aval.shape, variable.aval.dtype) for variable in trace.closed.jaxpr.invars]
-        found = jax.jit(lambda *arrays: jax.core.eval_jaxpr(trace.closed.jaxpr, trace.closed.consts, *arrays))(*zeros)
-        return [np.asarray(value) for value in found]
-
-
 def _folded(gate: Gate, numbers: np.ndarray) -> Gate:
     """Return a gate of constant numbers as a fixed one."""
-    return fixed_gate(
-        f"{gate.name}({numbers:.6g})" if gate.given is None else gate.name, np.asarray(gate.matrix(numbers))
-    )
+    name = f"{gate.name}({numbers:.6g})" if gate.given is None else gate.name
+    return fixed_gate(name, np.asarray(gate.matrix(numbers)))
 
 
 def _slot_function(
-    trace: _Trace, places: _Places, shapes: Mapping[str, Shape], n_inputs: int, dtype: str
+    trace: _Trace,
+    places: _Places,
+    shapes: Mapping[str, Shape],
+    n_inputs: int,
+    dtype: str,
+    traced: str = "float64",
 ) -> tuple[Any, str]:
-    """Return the trace of (weight, ..., inputs) -> shared, per example, coefficients, and its digest."""
+    """Return the trace of (weight, ..., inputs) -> shared, per example, coefficients, in `dtype`, and its digest.
+
+    Raises NotPlainError where `trace`, which was `traced` in double precision, cannot be told in single precision.
+    """
     import jax
     import jax.experimental
     import jax.numpy as jnp
 
     def slots(*arrays: Any) -> tuple[Any, Any, Any]:
-        found = jax.core.eval_jaxpr(trace.closed.jaxpr, trace.closed.consts, *arrays)
+        if dtype == traced:
+            found = jax.core.eval_jaxpr(trace.closed.jaxpr, trace.closed.consts, *arrays)
+        else:
+            found = in_single_precision(trace.closed, *arrays)
 
         def joined(chosen: Sequence[int]) -> Any:
             return jnp.concatenate([jnp.zeros((0,), dtype), *(jnp.ravel(found[place]) for place in chosen)])
@@ -310,85 +337,5 @@ def _slot_function(
 
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in (*shapes.values(), (n_inputs,))]
     with jax.experimental.enable_x64(dtype == "float64"), jax.numpy_rank_promotion("allow"):
-        return explicit(jax.make_jaxpr(slots)(*arguments)), trace_digest(slots, arguments)
-
-
-def _shapes(weights: Any) -> dict[str, Shape]:
-    """Return the shape of every weight by name, checked."""
-    named = weights if isinstance(weights, Mapping) else {"weights": weights} if weights != () else {}
-    shapes: dict[str, Shape] = {}
-    for name, shape in named.items():
-        if not isinstance(name, str) or not name.isidentifier() or name in (INPUTS, "readout"):
-            raise InputError(f"`weights` must have names of their own, other than inputs and readout, got {name!r}")
-        sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-        for size in sizes:
-            check_positive_int(f"weights[{name!r}]", size)
-        shapes[name] = tuple(int(size) for size in sizes)
-    return shapes
-
-
-def _callable(
-    function: Any, shapes: Mapping[str, Shape], arguments: Mapping[str, Any], *, single: bool
-) -> Callable[[Sequence[Any], Any], Any]:
-    """Return (arrays of the weights, x) -> what the function returns, by the way in which it is to be called."""
-    import pennylane as qml
-
-    if isinstance(function, qml.QNode):
-        if function.shots:
-            raise CapabilityError(
-                "the QNode has shots: capture it without, and ask engine catalyst for them (`engine.shots`)"
-            )
-        if len(function.compile_pipeline):
-            raise CapabilityError(
-                "the QNode has transforms, which are not captured: give the function underneath, `qnode.func`"
-            )
-        function = function.func
-    if isinstance(function, (list, tuple)):
-        listed = list(function)
-        return lambda arrays, x: listed
-    if not callable(function):
-        raise TypeError(
-            f"`function` must be a function, a QNode or a list of operations, got {type(function).__name__}"
-        )
-    function = functools.partial(function, **arguments)
-    try:
-        parameters = [
-            parameter.name
-            for parameter in inspect.signature(function).parameters.values()
-            if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
-        ]
-    except ValueError:
-        parameters = []
-    if shapes and not single and set(shapes) <= set(parameters):
-        rest = [parameter for parameter in parameters if parameter not in shapes]
-        if len(rest) > 1:
-            raise InputError(
-                f"the function must have one parameter beside the weights, the inputs; got {', '.join(rest)}"
-            )
-        return lambda arrays, x: function(**dict(zip(shapes, arrays, strict=True)), **dict.fromkeys(rest, x))
-    if single:
-        return lambda arrays, x: function(arrays[0] if arrays else {}, x)
-    return lambda arrays, x: function(dict(zip(shapes, arrays, strict=True)), x)
-
-
-def _device_wires(function: Any) -> tuple[Any, ...] | None:
-    """Return the wires of a QNode's device; None where it has none, or there is no QNode."""
-    import pennylane as qml
-
-    if not isinstance(function, qml.QNode) or function.device.wires is None:
-        return None
-    return tuple(function.device.wires)
-
-
-def _source(function: Any, options: Mapping[str, Any]) -> Any:
-    """Return what a pickle names: place of the function, or operations, and arguments; None: nothing finds it."""
-    if isinstance(function, (list, tuple)):
-        return list(function), options
-    try:
-        name = Registry("circuit.function", {}).name_of(function)
-    except (InputError, AttributeError):
-        return None
-    found: Any = sys.modules.get(getattr(function, "__module__", ""))
-    for part in name.rpartition(":")[2].split("."):
-        found = getattr(found, part, None)
-    return (name, options) if found is function else None
+        closed = jax.make_jaxpr(slots)(*arguments)
+        return explicit(closed), trace_digest(slots, closed, arguments) if dtype == traced else ""

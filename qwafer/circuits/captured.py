@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer.circuits.circuit import GateCircuit, count_weights
 from qwafer.circuits.gates import INPUTS, Operation
@@ -17,6 +18,26 @@ from qwafer.circuits.readouts import Readout
 
 SHARED = "shared"
 """Name of the weight of a core that holds the slots which no input reaches."""
+
+
+Initial = tuple[str, float, float]
+"""How a weight starts: `("uniform", low, high)` or `("normal", mean, standard deviation)`."""
+
+
+def initial_values(given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, Initial], ...]:
+    """Return how weights start, checked."""
+    found = []
+    for name, start in given.items():
+        if name not in shapes:
+            raise InputError(f"`initial` names {name!r}, which is not a weight{nearest(name, shapes)}")
+        kind, *numbers = start if isinstance(start, (tuple, list)) else (None,)
+        finite = len(numbers) == 2 and all(isinstance(value, (int, float)) and np.isfinite(value) for value in numbers)
+        if kind not in ("uniform", "normal") or not finite or numbers[1] < (numbers[0] if kind == "uniform" else 0):
+            raise InputError(
+                f'`initial[{name!r}]` must be ("uniform", low, high) or ("normal", mean, std), got {start!r}'
+            )
+        found.append((name, (kind, float(numbers[0]), float(numbers[1]))))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -104,6 +125,8 @@ class CapturedCircuit:
     """Of every slot of an example whether a weight reaches it, too."""
     source: Any = field(default=None, compare=False, repr=False)
     """What pickling captures again: the name of the function, or the list of operations, and the arguments."""
+    initial: tuple[tuple[str, Initial], ...] = field(default=(), compare=False)
+    """How heads start weights, by name; normal of standard deviation `head.init_scale` where it says nothing."""
 
     shared: ClassVar[str] = SHARED
 

@@ -63,9 +63,7 @@ def expand(op: Any, depth: int = 0) -> Iterator[Turn | Phase]:
     if isinstance(op, qml.QubitUnitary) and traced and len(op.wires) <= MOST_WIRES:
         yield _given_matrix(op)
         return
-    rules: list[Callable[[Any], list[Turn | Phase] | None]] = (
-        [_fixed] if not traced else [_exponential, _rotations, _diagonal]
-    )
+    rules: list[Callable[[Any], list[Turn | Phase] | None]] = [_fixed] if not traced else [_rotations, _diagonal]
     for rule in rules:
         found = rule(op)
         if found is not None:
@@ -161,7 +159,7 @@ def _fixed(op: Any) -> list[Turn | Phase] | None:
     import pennylane as qml
 
     if not op.has_matrix or len(op.wires) > MOST_WIRES or not len(op.wires):
-        return None if not op.has_generator else _rotations(op)
+        return _rotations(op)
     import jax
 
     with jax.ensure_compile_time_eval():
@@ -173,34 +171,63 @@ def _fixed(op: Any) -> list[Turn | Phase] | None:
     return [Turn(fixed_gate(op.name, matrix), tuple(op.wires))]
 
 
-def _exponential(op: Any) -> list[Turn | Phase] | None:
-    """Return exp(c sum_j g_j P_j) with c imaginary as rotations, for commuting words."""
-    import pennylane as qml
-
-    if not isinstance(op, qml.ops.Exp):
-        return None
-    words = words_of(op.base)
-    if not _commute(words):
-        raise CapabilityError(
-            f"{_named(op)} is the exponential of Pauli words that do not commute: write it as qml.TrotterProduct"
-        )
-    turn = -2 * qml.math.imag(op.coeff)
-    return [rotation(word, turn * value) for word, value in words.items()]
-
-
 def _rotations(op: Any) -> list[Turn | Phase] | None:
-    """Return the rotations of an operation of one parameter, exp(i t G), where the words of G commute."""
+    """Return the rotations of an operation exp(i t G) whose generator G is a sum of commuting Pauli words."""
+    found = _exponent(op)
+    if found is None:
+        return None
+    words, turn = found
+    if not _commute(words):
+        if _is_exponential(op):
+            raise CapabilityError(
+                f"{_named(op)} is the exponential of Pauli words that do not commute: write it as qml.TrotterProduct"
+            )
+        return None
+    return [rotation(word, -2 * value * turn) for word, value in words.items()]
+
+
+def _exponent(op: Any) -> tuple[dict[Any, Any], Any] | None:
+    """Return the words of G, and t, of an operation exp(i t G); None where it is not known to be one.
+
+    An adjoint has -t. A control multiplies every word by the projector (I +- Z) / 2 of its wire.
+    """
     import pennylane as qml
 
-    if op.num_params != 1 or not op.has_generator or isinstance(op, qml.ops.Exp):
+    if isinstance(op, (qml.ops.Adjoint, qml.ops.Pow)) and (isinstance(op, qml.ops.Adjoint) or _is_exponential(op)):
+        found = _exponent(op.base)
+        return found and (found[0], found[1] * (-1 if isinstance(op, qml.ops.Adjoint) else op.z))
+    if isinstance(op, qml.ops.Controlled) and len(op.control_wires) <= MOST_WIRES:
+        found = _exponent(op.base)
+        return found and (_controlled(found[0], op.control_wires, op.control_values), found[1])
+    if isinstance(op, qml.ops.Exp):
+        return words_of(op.base), qml.math.imag(op.coeff)
+    if op.num_params != 1 or not op.has_generator:
         return None
     generator = op.generator()
     if generator.pauli_rep is None and len(op.wires) > MOST_WIRES:
         return None
-    words = words_of(generator)
-    if not _commute(words):
-        return None
-    return [rotation(word, -2 * value * op.parameters[0]) for word, value in words.items()]
+    return words_of(generator), op.parameters[0]
+
+
+def _is_exponential(op: Any) -> bool:
+    """Whether it is `qml.exp` or `qml.evolve`, or one of their adjoint, controlled and other forms."""
+    import pennylane as qml
+
+    while hasattr(op, "base") and not isinstance(op, qml.ops.Exp):
+        op = op.base
+    return isinstance(op, qml.ops.Exp)
+
+
+def _controlled(words: dict[Any, Any], wires: Sequence[Any], values: Sequence[bool]) -> dict[Any, Any]:
+    """Return the words of G under the projectors onto `values` of the control `wires`."""
+    for wire, value in zip(wires, values, strict=True):
+        sign = -1 if value else 1
+        words = {
+            tuple(sorted((*word, *letter), key=str)): factor * part / 2
+            for word, part in words.items()
+            for letter, factor in (((), 1), (((wire, "Z"),), sign))
+        }
+    return dict(sorted(words.items(), key=str))
 
 
 def _diagonal(op: Any) -> list[Turn | Phase] | None:

@@ -94,8 +94,8 @@ class Gate:
         return tuple(tuple(entry(i, j) for j in range(len(turn))) for i in range(len(turn)))
 
     def matrix(self, theta: Any = None, *, xp: ModuleType = np) -> Any:
-        """Return the matrix (..., 2^n_wires, 2^n_wires) for `theta` (...) in radians of the array module `xp`."""
-        shape = 0 if theta is None else 0 * xp.asarray(theta)
+        """Return the matrix (..., 2^n_wires, 2^n_wires) for `theta` of the array module `xp`; see `entries`."""
+        shape = 0 if theta is None else 0 * xp.asarray(theta if self.given is None else theta[..., 0])
         rows = self.entries(theta, xp=xp)
         return xp.stack([xp.stack([shape + xp.asarray(entry) for entry in row], axis=-1) for row in rows], axis=-2)
 

@@ -25,6 +25,14 @@ CIRCUITS: Registry[type[CircuitOptions]] = Registry(
     {
         "layered": "qwafer.circuits.options:LayeredOptions",
         "function": "qwafer.circuits.function_options:FunctionOptions",
+        "circuit_centric": "qwafer.models.circuit_centric:CircuitCentric",
+        "reuploading": "qwafer.models.reuploading:Reuploading",
+        "dressed": "qwafer.models.dressed:Dressed",
+        "iqp_variational": "qwafer.models.iqp:IqpVariational",
+        "separable_variational": "qwafer.models.separable:SeparableVariational",
+        "tree_tensor": "qwafer.models.tree_tensor:TreeTensor",
+        "vanilla": "qwafer.models.vanilla:Vanilla",
+        "weinet": "qwafer.models.weinet:WeiNet",
     },
 )
 

@@ -67,8 +67,84 @@ def depends(jaxpr: Any, inputs: Sequence[frozenset[bool]]) -> list[frozenset[boo
     return [of(atom) for atom in jaxpr.outvars]
 
 
-def trace_digest(function: Callable[..., Any], arguments: Sequence[Any]) -> str:
-    """Return a digest of what `function` computes of `arguments`, and of its reverse pass, as JAX traces them."""
+class NotPlainError(Exception):
+    """A trace holds what cannot be told in single precision: loops, branches, derivatives that somebody has written."""
+
+
+def in_single_precision(closed: Any, *arrays: Any) -> list[Any]:
+    """Return the outputs of a trace in double precision for `arrays` of single precision, all of it computed in single
+    precision, constants included; to be called where JAX has no 64 bit. Raises NotPlainError.
+    """
+
+    def run(jaxpr: Any, constants: Sequence[Any], arrays: Sequence[Any]) -> list[Any]:
+        values = dict(zip(jaxpr.constvars, map(_single, constants), strict=True))
+        values |= zip(jaxpr.invars, arrays, strict=True)
+
+        def of(atom: Any) -> Any:
+            return _single(np.asarray(atom.val, atom.aval.dtype)) if hasattr(atom, "val") else values[atom]
+
+        for equation in jaxpr.eqns:
+            own = [of(atom) for atom in equation.invars]
+            if equation.primitive.name in ("jit", "pjit", "closed_call"):
+                inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+                found = run(inner.jaxpr, inner.consts, own)
+            elif "custom" in equation.primitive.name or _inner(equation):
+                raise NotPlainError
+            else:
+                parameters = {name: _single(value) for name, value in equation.params.items()}
+                functions, parameters = equation.primitive.get_bind_params(parameters)
+                found = equation.primitive.bind(*functions, *own, **parameters)
+                found = found if equation.primitive.multiple_results else [found]
+            values |= zip(equation.outvars, found, strict=True)
+        return [of(atom) for atom in jaxpr.outvars]
+
+    return run(closed.jaxpr, closed.consts, arrays)
+
+
+def holds_double(closed: Any) -> bool:
+    """Return whether a constant or a value of a trace has double precision."""
+    variables = [
+        *closed.jaxpr.constvars,
+        *(variable for equation in closed.jaxpr.eqns for variable in equation.outvars),
+    ]
+    return any(getattr(variable.aval, "dtype", None) in (np.float64, np.complex128) for variable in variables)
+
+
+_SINGLE = {"float64": "float32", "complex128": "complex64", "int64": "int32", "uint64": "uint32"}
+
+
+def _single(value: Any) -> Any:
+    """Return an array or a dtype in single precision, and anything else as it is."""
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return np.dtype(_SINGLE.get(np.dtype(value).name, value))
+    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+        return value
+    if not isinstance(value.dtype, np.dtype):
+        raise NotPlainError  # a random key
+    return np.asarray(value, _SINGLE.get(value.dtype.name, value.dtype))
+
+
+def constant_outputs(closed: Any, places: Sequence[int]) -> dict[int, np.ndarray]:
+    """Return the outputs of a trace at `places`, which depend on none of its inputs, in float64."""
+    import jax
+    import jax.experimental
+
+    def chosen(*arrays: Any) -> list[Any]:
+        found = jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *arrays)
+        return [found[place] for place in places]
+
+    if not places:
+        return {}
+    with jax.experimental.enable_x64():
+        zeros = [np.zeros(variable.aval.shape, variable.aval.dtype) for variable in closed.jaxpr.invars]
+        return dict(zip(places, map(np.asarray, jax.jit(chosen)(*zeros)), strict=True))
+
+
+def trace_digest(function: Callable[..., Any], closed: Any, arguments: Sequence[Any]) -> str:
+    """Return a digest of what `function`, traced as `closed`, computes of `arguments`, and of its derivatives.
+
+    These follow from the trace, but for functions with rules of their own: then the reverse pass is traced, too.
+    """
     import jax
 
     def reverse(*arrays: Any) -> Any:
@@ -76,10 +152,25 @@ def trace_digest(function: Callable[..., Any], arguments: Sequence[Any]) -> str:
         return values, pull(values)
 
     said = hashlib.sha256()
-    for closed in (jax.make_jaxpr(function)(*arguments), jax.make_jaxpr(reverse)(*arguments)):
-        said.update(_ADDRESS.sub("", str(closed.jaxpr)).encode())
-        _add_constants(closed.jaxpr, closed.consts, said)
+    passes = [closed, jax.make_jaxpr(reverse)(*arguments)] if _has_own_rules(closed.jaxpr) else [closed]
+    for one in passes:
+        said.update(_ADDRESS.sub("", str(one.jaxpr)).encode())
+        _add_constants(one.jaxpr, one.consts, said)
     return said.hexdigest()
+
+
+def _has_own_rules(jaxpr: Any) -> bool:
+    """Return whether a trace calls a function whose derivative somebody has written."""
+    return any(
+        "custom" in equation.primitive.name or any(map(_has_own_rules, _inner(equation))) for equation in jaxpr.eqns
+    )
+
+
+def _inner(equation: Any) -> list[Any]:
+    """Return the traces within the parameters of an equation, without their constants."""
+    values = equation.params.values()
+    flat = [inner for value in values for inner in (value if isinstance(value, (tuple, list)) else (value,))]
+    return [getattr(inner, "jaxpr", inner) for inner in flat if hasattr(inner, "jaxpr") or hasattr(inner, "eqns")]
 
 
 def _add_constants(jaxpr: Any, constants: Sequence[Any], said: Any) -> None:

@@ -107,13 +107,16 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
 def add_running(parser: argparse.ArgumentParser) -> None:
     """Add how the jobs of a sweep are run."""
     parser.add_argument(
-        "--jobs", type=int, default=2, metavar="J", help="jobs at a time (2); no influence on the numbers"
+        "--jobs", type=int, metavar="J", help="jobs at a time (2; all CPUs of a cluster); no influence on the numbers"
     )
     parser.add_argument(
         "--executor",
         default="local",
         metavar="NAME",
-        help="what runs the jobs: local (processes of this machine), serial, or package.module:Class",
+        help="what runs the jobs: local (processes of this machine), serial, ray (a cluster), or package.module:Class",
+    )
+    parser.add_argument(
+        "--address", metavar="HOST", help="with --executor ray: the cluster, `auto` or ray://HOST:10001 (one's own)"
     )
 
 
@@ -137,8 +140,9 @@ def executor_of(arguments: argparse.Namespace) -> "Executor":
     from qwafer._checks import check_positive_int
     from qwafer.execution import make_executor
 
-    check_positive_int("--jobs", arguments.jobs)
-    return make_executor(arguments.executor, arguments.jobs)
+    if arguments.jobs is not None:
+        check_positive_int("--jobs", arguments.jobs)
+    return make_executor(arguments.executor, arguments.jobs, arguments.address)
 
 
 def configure_for(experiment: "Experiment") -> None:

@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
             experiment,
             arguments.out,
             executor=executor,
-            jobs=arguments.jobs,
+            jobs=arguments.jobs or 2,
             weights=arguments.weights,
             random_weights=arguments.random_weights,
             costs=costs,

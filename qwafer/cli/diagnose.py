@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from qwafer.features import FeatureSet
     from qwafer.probes import TrustTable
 
+MOST_LINES = 40
+"""Lines of a drawing that is printed; a longer one is in the report alone."""
 COLORS = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 
 
@@ -37,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--circuit",
         metavar="FILE.py:NAME",
         help="probe this PennyLane function (weights, x) or QNode alone, without data, on --engine (xla); its "
-        "weights and inputs are told by --set circuit.n_inputs=3 --set circuit.weights=theta=2x3x3",
+        "weights and inputs are told by --set circuit.n_inputs=3 --set circuit.weights=theta=2x3x3; or a circuit that "
+        "comes with qwafer, by its name, such as vanilla",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="seed (the experiment's first)")
     parser.add_argument(
@@ -103,10 +106,14 @@ def _circuit(arguments: argparse.Namespace) -> int:
 
     if arguments.experiment != DEFAULT_EXPERIMENT or arguments.features or arguments.maps:
         raise InputError("`--circuit` probes a circuit without data: leave out experiment, features and maps")
+    from qwafer.circuits.options import CIRCUITS
     from qwafer.overrides import build, known_options, named, parse_overrides
 
-    own = ["circuit.name=function", f"circuit.function={arguments.circuit}", f"engine={arguments.engine or 'xla'}"]
-    entries = parse_overrides([*own, *arguments.overrides])
+    text = arguments.circuit
+    chosen = (
+        [f"circuit.name={text}"] if text in CIRCUITS.names else ["circuit.name=function", f"circuit.function={text}"]
+    )
+    entries = parse_overrides([*chosen, f"engine={arguments.engine or 'xla'}", *arguments.overrides])
     for name, _ in entries:
         if name.partition(".")[0] not in ("circuit", "engine"):
             raise InputError(f"`--circuit` probes a circuit without data: `{name}` has no effect")
@@ -120,6 +127,7 @@ def _circuit(arguments: argparse.Namespace) -> int:
     from qwafer._process import configure_jax
 
     configure_jax()
+    from qwafer.circuits import draw
     from qwafer.probes import TrustTable, circuit_subject, probe_circuit
     from qwafer.probes.trust import Section
 
@@ -128,16 +136,19 @@ def _circuit(arguments: argparse.Namespace) -> int:
         subject = circuit_subject(circuit, config.engine)
         reports = probe_circuit(subject, thorough=arguments.thorough, seed=seed, progress=progress)
     table = TrustTable((Section("gradients and circuit", tuple(reports)),))
-    return _told(table, arguments.circuit, arguments.out)
+    drawing = draw(circuit)
+    if len(drawing.splitlines()) <= MOST_LINES:
+        print(drawing)
+    return _told(table, arguments.circuit, arguments.out, drawing)
 
 
-def _told(table: "TrustTable", title: str, out: str | None) -> int:
+def _told(table: "TrustTable", title: str, out: str | None, drawing: str = "") -> int:
     """Print the table and write its documents; return the exit status."""
     _print(table, title)
     if out is not None:
         from qwafer.reports.trust import write_documents
 
-        print(f"report: {write_documents(table, out)}")
+        print(f"report: {write_documents(table, out, drawing)}")
     return 1 if table.verdict == "fail" else 0
 
 

@@ -110,6 +110,32 @@ def check_pairing(
     )
 
 
+def check_circuits(results: Runs, configs: Mapping[str, RunConfig], here: Mapping[str, str], where: str) -> None:
+    """Raise PairingError where runs of an arm ran different circuits, or another one than `here`, digests by arm.
+
+    The options of a circuit name a function, and what it computes may change under its name.
+    """
+    for arm, runs in results.items():
+        seen = {str(run.engine.get("circuit", "")): seed for seed, run in sorted(runs.items(), reverse=True)}
+        seen.pop("", None)
+        name = (
+            f"`circuit.function` = {getattr(configs[arm].circuit, 'function', '')}, what it calls, or JAX has changed"
+        )
+        if len(seen) > 1:
+            (one, first), (other, second) = sorted(seen.items(), key=lambda item: item[1])[:2]
+            raise PairingError(
+                f"the runs of arm {arm} with seeds {first} and {second} ran different circuits ({one[:16]}, "
+                f"{other[:16]}): {name} in between: delete those of one of the two in {where}, and they are done again"
+            )
+        for digest, seed in seen.items():
+            if here.get(arm, digest) != digest:
+                raise PairingError(
+                    f"the run of arm {arm} with seed {seed} ran another circuit ({digest[:16]}) than is there now "
+                    f"({here[arm][:16]}): {name}: choose another output directory than {where}, or delete the runs of "
+                    "that arm"
+                )
+
+
 def identical_arms(results: Runs) -> tuple[tuple[str, str], ...]:
     """Return the pairs of arms that measured the same to the last bit (`RunResult.fingerprint`) on every seed that both
     have; pairs without such a seed are left out.

@@ -17,7 +17,7 @@ from qwafer.comparison.caveats import collect_warnings
 from qwafer.comparison.design import FEWEST_SEEDS, Design, design_of, paired_designs
 from qwafer.comparison.examples import ExampleInterval, example_interval
 from qwafer.comparison.metrics import SCORED_PARTS, higher_is_better, metric_value
-from qwafer.comparison.pairing import Pairing, check_pairing, identical_arms
+from qwafer.comparison.pairing import Pairing, check_circuits, check_pairing, identical_arms
 from qwafer.comparison.planning import detectable_effect
 from qwafer.comparison.statistics import Comparison, compare_arms
 from qwafer.execution import Failure
@@ -193,10 +193,11 @@ def summarize(
 ) -> Summary:
     """Return the summary of the runs of `sweep`, which lie in the directory of `record`.
 
-    Raises PairingError, naming `where` they lie, where two arms cannot be compared.
+    Raises PairingError, naming `where` they lie, where two arms cannot be compared, or the seeds of one.
     """
     digests = {arm: {seed: run.digests for seed, run in runs.items()} for arm, runs in sweep.results.items()}
     pairing = check_pairing(digests, experiment.arms, experiment.facts, where)
+    check_circuits(sweep.results, experiment.arms, {}, where)
     identical = identical_arms(sweep.results)
     values = {
         arm: {seed: metric_value(run, experiment.metric) for seed, run in runs.items()}

@@ -18,19 +18,31 @@ from qwafer.execution.threads import Threads as Threads
 
 EXECUTORS: Registry = Registry(
     "executor",
-    {"local": "qwafer.execution.processes:LocalProcesses", "serial": "qwafer.execution.threads:serial"},
+    {
+        "local": "qwafer.execution.processes:LocalProcesses",
+        "serial": "qwafer.execution.threads:serial",
+        "ray": "qwafer.execution.cluster:RayExecutor",
+    },
 )
 """Executors by name; what a name stands for is called as `Class(jobs=N)`."""
 
 
-def make_executor(name: str = "local", jobs: int = 2) -> Executor:
+def make_executor(name: str = "local", jobs: int | None = None, address: str | None = None) -> Executor:
     """Return the executor called `name`, `package.module:Class` of anybody's own included, for `jobs` jobs at a time.
 
-    Raises InputError for a name that does not stand for an executor.
+    `jobs` = None leaves the number to the executor: two processes of this machine, all CPUs of a cluster. `address` is
+    that of a cluster, for an executor that takes one.
+
+    Raises InputError for a name that does not stand for an executor, and for an address that it does not take.
     """
     make = EXECUTORS.get(name)
+    options = {} if jobs is None else {"jobs": jobs}
+    if address is not None:
+        if name in ("local", "serial"):
+            raise InputError(f"the executor `{name}` runs on this machine: it takes no address")
+        options["address"] = address  # type: ignore[assignment]
     with foreign("executor", name):
-        executor = make(jobs=jobs)
+        executor = make(**options)
     if not isinstance(executor, Executor):
         raise InputError(f"`executor` = {name} must make something with `run`, `__enter__` and `__exit__`")
     return executor

@@ -34,6 +34,12 @@ class Job:
     """Environment variables of its process; jobs of different environments do not share one."""
     family: str = ""
     """Jobs of one family share what a process compiles: a process that served the family takes its next job first."""
+    reads: tuple[str, ...] = ()
+    """Files that the function reads, as its payload names them: an executor whose processes see another disk brings
+    them there, and gives the function a payload with the paths of its own."""
+    writes: tuple[str, ...] = ()
+    """Paths that it writes, in the same way: what is a file afterwards is brought back. A folder, as of checkpoints,
+    stays where it is."""
 
 
 @dataclass(frozen=True)

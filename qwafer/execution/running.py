@@ -63,13 +63,14 @@ def run_in_slots(
     stop: Callable[[], None],
     served: dict[int, str] | None = None,
     patience: float = 0.0,
+    ended: Callable[[int], None] = lambda slot: None,
 ) -> None:
     """Run jobs in `n` threads by `serve(slot, job, put)`, which puts their events; `on_event` gets them in this thread.
 
     An exception out of `on_event` or `serve`, and Ctrl-C, starts no other job, calls `stop`, and comes out of here once
     the threads have ended. `served` holds the family that each slot served last, and is kept up to date. With
     `patience`, seconds, there is one slot for two families at first, and all of them when jobs have waited so long and
-    would for as long again.
+    would for as long again. `ended` is called with every slot for which there is no job left.
     """
     jobs = list(jobs)
     pace = _Pace(jobs, patience)
@@ -82,6 +83,7 @@ def run_in_slots(
             while True:
                 job = waiting.take(slot)
                 if job is None:
+                    ended(slot)
                     return
                 events.put(Event(job.key, "started"))
                 serve(slot, job, events.put)

@@ -219,6 +219,11 @@ def draw(seed: int, name: str, shape: tuple[int, ...], dtype: str, scale: float 
     return rounded(scale * values, dtype)
 
 
+def draw_uniform(seed: int, name: str, shape: tuple[int, ...], dtype: str, low: float, high: float) -> Array:
+    """Return initial values of the parameter `name` that are uniform between `low` and `high`; see `draw`."""
+    return rounded(np.random.default_rng(key_seed(seed, f"parameter/{name}")).uniform(low, high, shape), dtype)
+
+
 def rounded(values: Any, dtype: str) -> Array:
     """Return `values` as an array of JAX, rounded by NumPy: JAX would compile a program for each shape to do so."""
     return jnp.asarray(np.asarray(values, dtype))

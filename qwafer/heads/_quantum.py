@@ -16,7 +16,7 @@ from qwafer.circuits import INPUTS, Circuit
 from qwafer.circuits.effective import inert
 from qwafer.circuits.frequencies import is_periodic
 from qwafer.engines import Program
-from qwafer.heads._base import Head, HeadInputs, draw, rounded
+from qwafer.heads._base import Head, HeadInputs, draw, draw_uniform, rounded
 from qwafer.heads._few_bits import (
     Layer,
     apply_layer,
@@ -26,6 +26,7 @@ from qwafer.heads._few_bits import (
     quantised_arrays,
     unpacked_codes,
 )
+from qwafer.heads._normalization import MEAN
 from qwafer.heads._packing import pack_bits, unpack_bits
 from qwafer.heads._projection import ANGLE_MAPS, orthonormal_frame, principal_axes
 from qwafer.heads._quantisers import Quantiser
@@ -224,7 +225,8 @@ def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
     """Return an untrained `QuantumHead` for the circuit of `inputs`.
 
     Initial values: projection weights of standard deviation 1/sqrt(D), biases 0, the circuit's weights and readout
-    angles normal of standard deviation `init_scale`, `z_vec` weights 1/n_qubits plus such a number. Readout angles do
+    angles normal of standard deviation `init_scale` (where the circuit does not say by `initial` how they start),
+    `z_vec` weights 1/n_qubits plus such a number. Readout angles do
     not start at 0: there every label would be the same mean Z, and the first angle of a wire would have no gradient.
     """
     spec = inputs.circuit
@@ -237,8 +239,16 @@ def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
     seed, dtype, scale = inputs.seed, inputs.dtype, options.init_scale
     n_features, n = inputs.features.shape[1], spec.n_inputs
     params = {}
+    own = dict(getattr(spec, "initial", ()))
     for weight, weight_shape in spec.weight_shapes().items():
         name = parameter_of(spec, weight)
+        if weight in own:
+            kind, low, high = own[weight]
+            if kind == "uniform":
+                params[name] = draw_uniform(seed, name, weight_shape, dtype, low, high)
+            else:
+                params[name] = draw(seed, name, weight_shape, dtype, high) + jnp.asarray(low, dtype)
+            continue
         start = draw(seed, name, weight_shape, dtype, scale)
         offset = spec.readout_facts.offset(spec.n_qubits) if weight == "readout" else 0.0
         params[name] = rounded(np.asarray(start) + np.asarray(offset, dtype), dtype)
@@ -247,7 +257,9 @@ def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
         params["projection.weight"] = draw(seed, "projection.weight", (n_features, n), dtype, 1 / math.sqrt(n_features))
         params["projection.bias"] = rounded(np.zeros(n), dtype)
     else:
-        if options.projection == "fixed":
+        if options.projection == "identity":
+            weight_values, shift = _identity(n_features, n, centred=MEAN in buffers and options.normalize == "min_max")
+        elif options.projection == "fixed":
             weight_values, shift = orthonormal_frame(n_features, n, seed), np.zeros(n)
         else:
             weight_values, shift = principal_axes(inputs.standardized(), n)
@@ -267,6 +279,17 @@ def quantum_head(options: "QuantumOptions", inputs: HeadInputs) -> QuantumHead:
     if options.angle_bits is not None:
         _check_registers(spec, (INPUTS, *head.angle_weights()))
     return head
+
+
+def _identity(n_features: int, n: int, *, centred: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return (W, c) such that x W + c are the features themselves, or, `centred`, 2 x - 1."""
+    if n_features != n:
+        raise InputError(
+            f"`head.projection` = identity needs a circuit of as many inputs as there are features, got {n_features} "
+            f"features for {n} inputs: use projection linear or pca"
+        )
+    factor = 2.0 if centred else 1.0
+    return factor * np.eye(n), np.full(n, 1.0 - factor)
 
 
 def _check_registers(spec: Circuit, sources: Iterable[str]) -> None:

@@ -67,6 +67,16 @@ HEADS: Registry[Any] = Registry(
         "quantised": "qwafer.heads.few_bits:QuantisedOptions",
         "mixture": "qwafer.heads.few_bits:MixtureOptions",
         "tree": "qwafer.heads.options:TreeOptions",
+        "fidelity": "qwafer.models.options:FidelityOptions",
+        "boltzmann": "qwafer.models.options:BoltzmannOptions",
+        "quanvolutional": "qwafer.models.options:QuanvolutionalOptions",
+        "dressed_nn": "qwafer.models.options:DressedNnOptions",
+        "iqp_kernel": "qwafer.models.kernels:IqpKernelOptions",
+        "projected_kernel": "qwafer.models.kernels:ProjectedKernelOptions",
+        "separable_kernel": "qwafer.models.kernels:SeparableKernelOptions",
+        "svc": "qwafer.models.kernels:SvcOptions",
+        "kitchen_sinks": "qwafer.models.kitchen_sinks:KitchenSinksOptions",
+        "metric_learner": "qwafer.models.metric:MetricLearnerOptions",
     },
 )
 
@@ -86,8 +96,8 @@ class QuantumOptions:
     """How features are normalised, by statistics of the training split: `standard` (mean 0, standard deviation 1),
     `min_max` (0 to 1), `l2` (each example to length 1, without statistics) or `raw` (as they are)."""
     projection: str = "linear"
-    """`linear` (trained, with bias), `fixed` (a random orthonormal frame, frozen) or `pca` (principal axes of the
-    training split, frozen)."""
+    """`linear` (trained, with bias), `fixed` (a random orthonormal frame, frozen), `pca` (principal axes of the
+    training split, frozen) or `identity`: the features are the inputs, `min_max` ones from -1 to 1."""
     projection_bits: int | None = None
     """Bits of every weight of the projection, symmetric with a scale for each input of the circuit, trained straight
     through, as in `QuantisedOptions`: 1, 2, 4, 8 or 16; none: those of the dtype."""
@@ -122,7 +132,7 @@ class QuantumOptions:
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_choice("head.normalize", self.normalize, NORMALIZATIONS)
-        check_choice("head.projection", self.projection, ("linear", "fixed", "pca"))
+        check_choice("head.projection", self.projection, ("linear", "fixed", "pca", "identity"))
         check_choice("head.angle_map", self.angle_map, ("tanh", "atan", "linear"))
         check_choice("head.alpha_mode", self.alpha_mode, ("softplus", "direct"))
         check_interval("head.angle_scale", self.angle_scale, 0, 100, open_low=True)
@@ -147,8 +157,15 @@ class QuantumOptions:
         """Return why `option` has no effect, as a clause; None where it has one."""
         if option in ("alpha_mode", "alpha_per_label") and not self.alpha_train:
             return "head.alpha_train is false; alpha keeps its initial value"
-        if option == "init_scale" and not count_weights(config.circuit.circuit(1).weight_shapes()):
-            return "the circuit has no angles and no readout weights"
+        if option == "init_scale":
+            circuit = config.circuit.circuit(1)
+            said = dict(getattr(circuit, "initial", ()))
+            if not count_weights({name: s for name, s in circuit.weight_shapes().items() if name not in said}):
+                return (
+                    "the circuit says how its weights start"
+                    if said
+                    else "the circuit has no angles and no readout weights"
+                )
         if option == "alpha_per_label" and config.data.task != "multilabel":
             return f"data.task is {config.data.task}, which has one label"
         return None

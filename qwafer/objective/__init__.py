@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING
 
 from qwafer._lazy import lazy_attributes
+from qwafer.objective.bounded import Linear as Linear
+from qwafer.objective.bounded import Square as Square
 from qwafer.objective.options import LOSSES as LOSSES
 from qwafer.objective.options import Asymmetric as Asymmetric
 from qwafer.objective.options import Bce as Bce

@@ -43,6 +43,8 @@ LOSSES: Registry[Any] = Registry(
         "asymmetric": "qwafer.objective.options:Asymmetric",
         "softmax": "qwafer.objective.options:Softmax",
         "roc_auc": "qwafer.objective.options:RocAuc",
+        "linear": "qwafer.objective.bounded:Linear",
+        "square": "qwafer.objective.bounded:Square",
     },
 )
 

@@ -195,7 +195,7 @@ def probe_run(run: RunResult, data: FeatureSet, *, seed: int = 0) -> list[Report
         reports.insert(3, scores.linear_equality(logits, held, run.predictor.logits(fitted), fitted))
     if isinstance(head, QuantumHead):
         bound = head.spec.readout_facts.bound(head.circuit_weights())
-        bias = np.asarray(head.params["readout.bias"], np.float64)
+        bias = np.asarray(head.array("readout.bias"), np.float64)
         readout = logits / np.asarray(head.alpha(), np.float64) - bias
         reports.insert(1, scores.score_range(readout, bound=bound))
         if isinstance(head.spec, CircuitSpec) and head.spec.n_qubits <= MOST_QUBITS:

@@ -8,6 +8,7 @@ from qwafer._io import write_text
 from qwafer.comparison.metrics import METRICS, SCORED_PARTS
 from qwafer.comparison.statistics import ALPHA
 from qwafer.comparison.summary import Summary, SweepTimings, distinct
+from qwafer.reports.circuits import circuit_blocks
 from qwafer.reports.document import Block, Heading, Images, Items, Paragraph, Table, to_markdown, with_contents
 from qwafer.reports.figures.ablation import write_figures
 from qwafer.reports.format import MISSING, format_difference, format_interval, format_number, format_p, format_spread
@@ -25,14 +26,21 @@ def write_report(
     """Write `report.md` and `figures/` into `folder`, and return the path of the report."""
     figures = write_figures(summary, results, folder / "figures")
     path = folder / "report.md"
-    write_text(path, to_markdown(report_blocks(summary, timings, figures, test_reads), folder))
+    blocks = report_blocks(summary, timings, figures, test_reads, circuit_blocks(results))
+    write_text(path, to_markdown(blocks, folder))
     return path
 
 
 def report_blocks(
-    summary: Summary, timings: SweepTimings, figures: Sequence[tuple[Path, str]], test_reads: Sequence[str] = ()
+    summary: Summary,
+    timings: SweepTimings,
+    figures: Sequence[tuple[Path, str]],
+    test_reads: Sequence[str] = (),
+    circuits: Sequence[Block] = (),
 ) -> list[Block]:
-    """Return the report; `figures` are (file, caption), `test_reads` who has read the test split, in sentences."""
+    """Return the report; `figures` are (file, caption), `test_reads` who has read the test split, in sentences,
+    `circuits` what `circuit_blocks` gives.
+    """
     blocks = [
         *_head(summary),
         *_verdicts(summary),
@@ -42,6 +50,7 @@ def report_blocks(
         *_metrics_table(summary),
         *_per_seed_table(summary),
         *_learning_table(summary),
+        *circuits,
         *_pairing(summary),
         *_foundations(summary, timings),
         *_reading(summary),

@@ -41,9 +41,10 @@ def report_blocks(
     costs: Sequence[float],
     jobs: int,
     test_reads: Sequence[str] = (),
+    circuits: Sequence[Block] = (),
 ) -> list[Block]:
     """Return the whole report, `summary` being that of the sweep; `shared`, `figures`: what `draw_shared` and, by head,
-    `draw_head` drew.
+    `draw_head` drew; `circuits`: what `circuit_blocks` gives.
     """
     seed = _shown(records)
     drawn = [shared[name] for name in ("roc", "precision_recall") if name in shared]
@@ -98,6 +99,7 @@ def report_blocks(
             f"{seed[0].upper()}{seed[1:]}; Brier score, ECE and threshold of every class are in `bench_HEAD.json`. A "
             "dagger marks classes whose thresholded metrics cannot be trusted."
         ),
+        *circuits,
         Heading("What this rests on"),
         *_rests_on(records),
     ]

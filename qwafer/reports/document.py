@@ -28,7 +28,7 @@ figure { margin: 0; max-width: 30rem; flex: 1 1 19rem; }
 figure img { width: 100%; border-radius: 4px; background: #fff; }
 figure.page { max-width: 60rem; flex-basis: 40rem; }
 figcaption { font-size: 13px; color: var(--muted); }
-code { font-size: 0.92em; } p, li { overflow-wrap: anywhere; }
+code { font-size: 0.92em; } pre { font-size: 12px; line-height: 1.25; } p, li { overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
   body { margin: 1rem auto; padding: 0 0.75rem; }
   table { font-size: 11px; width: 100%; }
@@ -88,7 +88,14 @@ class Images:
     files: Sequence[tuple[Path, str]]
 
 
-Block = Heading | Contents | Paragraph | Items | Table | Images
+@dataclass(frozen=True)
+class Code:
+    """Text that is kept as it is, in letters of one width."""
+
+    text: str
+
+
+Block = Heading | Contents | Paragraph | Items | Table | Images | Code
 
 
 def with_contents(blocks: Sequence[Block]) -> list[Block]:
@@ -127,6 +134,8 @@ def _markdown(block: Block, folder: Path) -> str:
         return block.text
     if isinstance(block, Items):
         return "\n".join(f"- {text}" for text in block.texts)
+    if isinstance(block, Code):
+        return f"```text\n{block.text}\n```"
     if isinstance(block, Table):
         rule = ["---" if column < block.text_columns else "--:" for column in range(len(block.header))]
         lines = [_markdown_row(block.header), f"|{'|'.join(rule)}|", *map(_markdown_row, block.rows)]
@@ -150,6 +159,8 @@ def _html(block: Block) -> str:
         return f"<p>{_inline(block.text)}</p>"
     if isinstance(block, Items):
         return "<ul>" + "".join(f"<li>{_inline(text)}</li>" for text in block.texts) + "</ul>"
+    if isinstance(block, Code):
+        return f'<div class="wide"><pre>{html.escape(block.text)}</pre></div>'
     if isinstance(block, Table):
         rows = "".join(_html_row(row, "td", block.text_columns) for row in block.rows)
         head = _html_row(block.header, "th", block.text_columns)

@@ -7,7 +7,7 @@ from qwafer._io import write_text
 from qwafer._records import save_record
 from qwafer.probes.report import Report
 from qwafer.probes.trust import TrustSubject, TrustTable
-from qwafer.reports.document import Block, Heading, Images, Paragraph, Table, to_markdown
+from qwafer.reports.document import Block, Code, Heading, Images, Paragraph, Table, to_markdown
 from qwafer.reports.figures import Drawn
 from qwafer.reports.figures.probes import draw_reports
 from qwafer.reports.format import MISSING, format_difference, format_interval, format_number
@@ -15,13 +15,18 @@ from qwafer.reports.format import MISSING, format_difference, format_interval, f
 MARKS = {"pass": "pass", "warn": "**warn**", "fail": "**FAIL**", "skip": "skip"}
 
 
-def write_documents(table: TrustTable, directory: str | Path) -> Path:
-    """Write report.json, figures and report.md into `directory`, each atomically; return the path of report.md."""
+def write_documents(table: TrustTable, directory: str | Path, drawing: str = "") -> Path:
+    """Write report.json, figures and report.md into `directory`, each atomically; return the path of report.md.
+
+    `drawing` is that of the circuit that was probed, where it is one.
+    """
     directory = Path(directory)
     save_record(directory / "report.json", table)
     figures = draw_reports(table.reports, directory / "figures")
     path = directory / "report.md"
-    write_text(path, to_markdown(document_blocks(table, figures), directory))
+    blocks = document_blocks(table, figures)
+    drawn: list[Block] = [Heading("Circuit"), Code(drawing)] if drawing else []
+    write_text(path, to_markdown([*blocks[:2], *drawn, *blocks[2:]], directory))
     return path
 
 

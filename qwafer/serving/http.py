@@ -70,7 +70,9 @@ def application(service: Service) -> Any:
         service.close()
 
     app = FastAPI(title="qwafer", description="Wafer maps in, labels and doubts out.", lifespan=lifespan)
-    loop_body = {"requestBody": {"content": {"application/json": {"schema": WAFER}, "application/octet-stream": {}}}}
+    classify_body = {
+        "requestBody": {"content": {"application/json": {"schema": WAFER}, "application/octet-stream": {}}}
+    }
 
     def failed(error: Exception) -> Any:
         status, headers = 500, {}
@@ -111,7 +113,7 @@ def application(service: Service) -> Any:
         if n > options.most_maps:
             raise RefusedError(413, f"a request must have at most {options.most_maps} maps, got {n}")
 
-    @app.post("/classify", openapi_extra=loop_body)
+    @app.post("/classify", openapi_extra=classify_body)
     async def classify(request: Request, wafer_id: str = "", lot_id: str = "") -> Any:
         """Classify one wafer, or `wafers`: JSON (rows of dies, or base64), or an NPY body of one or more maps."""
         body, started = await body_of(request), time.perf_counter()

@@ -14,7 +14,7 @@ import numpy as np
 from qwafer._checks import check_printable
 from qwafer._errors import InputError
 from qwafer.data.maps import MAX_SIDE, check_maps
-from qwafer.serving.review import Answers
+from qwafer.serving.review import Answers, prediction
 
 LONGEST_ID = 200
 """Characters of the id of a wafer or a lot."""
@@ -126,7 +126,7 @@ def answer_json(wafer: Wafer, answers: Answers, row: int, version: str) -> dict[
     return {
         "wafer_id": wafer.wafer_id,
         "lot_id": wafer.lot_id,
-        "prediction": answers.predictions[row],
+        "prediction": prediction(answers.labels[row], names),
         "labels": [name for name, is_set in zip(names, answers.labels[row], strict=True) if is_set],
         "confidence": round(float(answers.confidence[row]), 6),
         "class_probabilities": dict(zip(names, np.round(answers.probabilities[row], 6).tolist(), strict=True)),

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from qwafer.studies.nulls import null_experiment as null_experiment
     from qwafer.studies.nulls import nulls_report as nulls_report
     from qwafer.studies.nulls import run_nulls as run_nulls
+    from qwafer.studies.published import Finding as Finding
+    from qwafer.studies.published import Findings as Findings
+    from qwafer.studies.published import findings_table as findings_table
+    from qwafer.studies.published import probe_models as probe_models
+    from qwafer.studies.published import write_findings as write_findings
     from qwafer.studies.verification import Verification as Verification
     from qwafer.studies.verification import verify as verify
 

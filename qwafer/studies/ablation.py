@@ -11,12 +11,13 @@ from qwafer._errors import InputError
 from qwafer._records import save_record
 from qwafer.comparison.design import check_comparable, check_design
 from qwafer.comparison.metrics import check_metric
+from qwafer.comparison.pairing import check_circuits
 from qwafer.comparison.summary import Summary, sum_timings, summarize
 from qwafer.execution import Event, Executor, Failure, Job, LocalProcesses, OnProgress, Progress, Tally
 from qwafer.experiment import Experiment
 from qwafer.reports.ablation import write_report
 from qwafer.sweeps.directory import FEATURES, DirectoryRecord, OutputDirectory, SweepResults
-from qwafer.sweeps.jobs import CHECK, TRAIN, TRAIN_LANES, Checked, lanes_payload, run_payload, train_payload
+from qwafer.sweeps.jobs import CHECK, TRAIN, TRAIN_LANES, Checked, lanes_payload, run_job, run_payload, train_payload
 from qwafer.sweeps.ledger import TestSplitReads
 from qwafer.sweeps.sources import Source, provide_features
 
@@ -94,6 +95,8 @@ def run_experiment(
         todo = before.pending
         with LocalProcesses(jobs) if executor is None else executor as running:
             checked = _check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)
+            here = {arm: found.circuit for arm, found in checked.items() if found.circuit}
+            check_circuits(before.results, experiment.arms, here, str(directory.path))
             report(Progress("arms", len(checked), len(checked), note=waiting_note(checked, todo)))
             record = directory.claim(experiment, records)
             complete = {arm: len(done) for arm, done in before.results.items()}
@@ -148,7 +151,7 @@ def _check_arms(
     def payload(arm: str) -> dict[str, Any]:
         return {**run_payload(experiment.arms[arm], sources[arm].path, seed), "n_seeds": n_seeds}
 
-    executor.run([Job(arm, CHECK, payload(arm), family=arm) for arm in arms], note)
+    executor.run([run_job(arm, CHECK, payload(arm), family=arm) for arm in arms], note)
     failures = {arm: failures[arm] for arm in arms if arm in failures}  # in the order of the arms, not of time
     for arm, failure in failures.items():
         if failure.type in ("InputError", "CapabilityError", "MemoryError"):
@@ -210,7 +213,7 @@ def _do_runs(
         # The memory of a run is known where it has a process of its own; a finite-shot simulator draws from a stream
         # that goes on from run to run of one process.
         alone = payload["measure"] or getattr(config.engine, "shots", None) is not None
-        jobs.append(Job(key, TRAIN, payload, fresh=alone, family=arm))
+        jobs.append(run_job(key, TRAIN, payload, fresh=alone, family=arm))
     tally = Tally("runs", len(jobs), report)
 
     def note(event: Event) -> None:
@@ -245,19 +248,20 @@ def _in_lanes(
     """
     n_groups = max(2, -(-len(seeds) // (2 * LANES)))
     place = {seed: divmod(number, n_groups) for number, seed in enumerate(seeds)}
-    made: dict[str, Job] = {}
+    alone: list[Job] = []
+    gathered: dict[str, dict[str, Any]] = {}
     members: dict[str, list[str]] = {}
     for job in jobs:
         arm, seed = runs[job.key]
         if arm not in together or job.fresh:
-            made[job.key] = job
+            alone.append(job)
             continue
         row, group = place[seed]
         key = f"{arm}/group-{group}"
-        lanes = made.setdefault(key, Job(key, TRAIN_LANES, lanes_payload(LANES), family=job.family)).payload["lanes"]
-        lanes[row % LANES].append(job.payload)
+        gathered.setdefault(key, lanes_payload(LANES))["lanes"][row % LANES].append(job.payload)
         members.setdefault(key, []).append(job.key)
-    return list(made.values()), members
+    lanes = [run_job(key, TRAIN_LANES, payload, family=key.rpartition("/")[0]) for key, payload in gathered.items()]
+    return [*lanes, *alone], members
 
 
 def _of_lane(event: Event, key: str, seed: int) -> Event:

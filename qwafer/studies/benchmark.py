@@ -18,13 +18,14 @@ from qwafer.execution import Executor, Job, LocalProcesses, OnProgress, Progress
 from qwafer.experiment import Experiment
 from qwafer.features import FeatureSet
 from qwafer.reports.benchmark import report_blocks, write_report
+from qwafer.reports.circuits import circuit_blocks
 from qwafer.reports.figures import Drawn
 from qwafer.reports.figures.benchmark import draw_head, draw_shared
 from qwafer.studies.ablation import Outcome, run_experiment
 from qwafer.sweeps import OutputDirectory
 from qwafer.sweeps.directory import predictor_path
 from qwafer.sweeps.inference import InferenceTiming
-from qwafer.sweeps.jobs import TIME, run_payload
+from qwafer.sweeps.jobs import TIME, run_job, run_payload
 from qwafer.sweeps.resolved import Resolved, resolve
 from qwafer.training import RunResult, Runs, prepare
 
@@ -110,7 +111,7 @@ def _timings(
         config, predictor = resolved.experiment.arms[head], predictor_path(directory.run_path(head, seed))
         payload = {**run_payload(config, resolved.files[head], seed), "predictor": str(predictor.resolve())}
         path = folder / f"{head}-{seed}-{digest(run.logits['test'])}.json"
-        found[head] = path, Job(f"timing of {head}", TIME, payload, fresh=True)
+        found[head] = path, run_job(f"timing of {head}", TIME, payload, fresh=True)
         timing = read_or_set_aside(partial(load_record, InferenceTiming), path)
         if timing is not None:
             timings[head] = timing
@@ -187,6 +188,7 @@ def _report(
         costs=costs,
         jobs=jobs,
         test_reads=outcome.test_reads,
+        circuits=circuit_blocks(runs),
     )
     path = write_report(blocks, experiment.title or experiment.name, out)
     return Benchmark(records, differences, path, tuple(found))

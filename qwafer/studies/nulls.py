@@ -15,7 +15,7 @@ from qwafer.comparison.design import check_design
 from qwafer.comparison.metrics import higher_is_better, metric_value
 from qwafer.comparison.summary import Summary
 from qwafer.config import RunConfig
-from qwafer.execution import Executor, Job, LocalProcesses, OnProgress, Tally, run_all
+from qwafer.execution import Executor, LocalProcesses, OnProgress, Tally, run_all
 from qwafer.experiment import MARGIN, Experiment
 from qwafer.features import FeatureSet, facts_of
 from qwafer.heads import LinearOptions, MlpOptions, QuantumOptions, TrigonometricOptions
@@ -23,7 +23,7 @@ from qwafer.overrides import effective_options
 from qwafer.probes.data.held import without_test
 from qwafer.probes.report import Report
 from qwafer.studies.ablation import Outcome, run_experiment
-from qwafer.sweeps.jobs import TRAIN, train_payload
+from qwafer.sweeps.jobs import TRAIN, run_job, train_payload
 from qwafer.training import RunResult, make_head, prepare
 
 HEAD = "head"
@@ -142,7 +142,7 @@ def search_rates(
         next(iter(held.values()))[1].save(path)
     trials = {(arm, rate): folder / arm / f"{rate:g}.json" for arm in arms for rate in RATES}
     jobs = [
-        Job(f"{arm} at {rate:g}", TRAIN, train_payload(_with_rate(held[arm][0], rate), path, seed, out))
+        run_job(f"{arm} at {rate:g}", TRAIN, train_payload(_with_rate(held[arm][0], rate), path, seed, out))
         for (arm, rate), out in trials.items()
         if not out.is_file()
     ]

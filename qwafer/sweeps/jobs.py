@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwafer._records import to_json
 from qwafer.config import RunConfig
-from qwafer.execution import Failure, ReportPart
+from qwafer.execution import Failure, Job, ReportPart
 from qwafer.features import FeatureSet
 from qwafer.sweeps.directory import predictor_path
 from qwafer.training.resources import PeakMemory
@@ -46,6 +46,21 @@ def train_payload(
         "store_all": store_all,
         "measure": measure,
     }
+
+
+def run_job(key: str, function: str, payload: Mapping[str, Any], **how: Any) -> Job:
+    """Return the job with the files that its payload, or one of the runs in it, names."""
+    runs = [run for lane in payload["lanes"] for run in lane] if "lanes" in payload else [payload]
+    reads = {run["features"]: None for run in runs}
+    writes: list[str] = []
+    for run in runs:
+        if "out" in run:
+            out = Path(run["out"])
+            writes += map(str, (predictor_path(out), out.with_suffix(".npz"), out))  # a run is complete with its result
+            writes += [] if run["checkpoints"] is None else [run["checkpoints"]]
+        if Path(run.get("predictor", "")).is_file():
+            reads[run["predictor"]] = None
+    return Job(key, function, payload, reads=tuple(reads), writes=tuple(writes), **how)
 
 
 def train_run(payload: Mapping[str, Any], report: ReportPart) -> None:
@@ -125,6 +140,8 @@ class Checked:
     """Steps of a run's first stage."""
     step_seconds: dict[str, float] = field(default_factory=dict)
     """About the seconds of a step with its engine and with a faster one, by name; empty where they are not known."""
+    circuit: str = ""
+    """`circuit_digest` of the arm."""
 
 
 def check_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:
@@ -134,6 +151,7 @@ def check_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:
     from qwafer.engines.expected import expected_steps
     from qwafer.objective import make_sampler
     from qwafer.training import lanes_gain, make_head, make_program, prepare
+    from qwafer.training.make import circuit_digest
 
     config = run_config(payload)
     prepared = prepare(config, load_features(payload["features"]), payload["seed"])
@@ -156,6 +174,7 @@ def check_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:
             lanes_gain(config, head, len(features), payload.get("n_seeds", 1)),
             options.epochs * sampler.n_batches,
             seconds,
+            circuit_digest(config, labels.shape[1]),
         )
     )
 

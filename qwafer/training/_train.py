@@ -39,7 +39,7 @@ from qwafer.training._step import (
     steps,
 )
 from qwafer.training._validation import Scores, mean_loss, validate
-from qwafer.training.make import make_head, make_program
+from qwafer.training.make import circuit_digest, make_head, make_program
 from qwafer.training.predictor import PREDICTION_BATCH, Predictor
 from qwafer.training.result import Digests, InitialScores, ParameterCount, RunResult
 
@@ -141,6 +141,7 @@ class Run:
         self.checkpoints: Checkpoints | None = None
         if directory is not None:
             digests = {"data": prepared.data_digest, "split": prepared.split.digest}
+            digests |= {"circuit": own} if (own := circuit_digest(config, self.n_labels)) else {}
             self.checkpoints = Checkpoints(Path(directory), {"config": config.to_dict(), "seed": seed, **digests})
 
     def loop(self, progress: OnProgress | None = None, observe: Observe | None = None) -> None:

@@ -50,6 +50,14 @@ def make_program(
     return _program(config.engine, circuit, batch, gradient, stream)
 
 
+def circuit_digest(config: RunConfig, n_labels: int) -> str:
+    """Return the digest of the circuit that `config` describes where it is captured from a function, which may change
+    under its name; empty for others, which their options determine.
+    """
+    circuit = None if config.circuit is None else config.circuit.circuit(n_labels)
+    return str(getattr(circuit, "digest", ""))
+
+
 def check_program(arm: str, config: RunConfig) -> None:
     """Raise InputError where the engine cannot run the circuit of `arm`, or its batch does not fit in memory.
 

@@ -4,8 +4,10 @@ import dataclasses
 import functools
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ from qwafer.heads import Stored
 from qwafer.heads.size import packed_file_bytes
 from qwafer.training._judge import Judgement
 from qwafer.training._prepare import Prepared
-from qwafer.training.make import make_head, make_program
+from qwafer.training.make import circuit_digest, make_head, make_program
 
 if TYPE_CHECKING:
     from qwafer.heads import Head
@@ -145,6 +147,7 @@ class Predictor:
             "n_train": self.n_train,
             "provenance": self.provenance,
             "split": self.split,
+            **_circuit_of(self.config, len(self.label_names)),
         }
         if packed:
             for name, value in {**self.head.params, **self.head.buffers}.items():
@@ -225,6 +228,7 @@ class Predictor:
                 saved[kind][key] = jnp.asarray(value)
         except InputError as error:
             raise InputError(f"{path} is not a saved predictor ({error})") from error
+        _check_circuit(config, len(label_names), record, path)
         # The saved arrays replace those of a blank head of the same widths.
         blank = _blank(config, record["n_train"], record["n_features"], len(label_names))
         if packed:
@@ -277,6 +281,32 @@ def _labels(names: Any, thresholds: Any) -> tuple[tuple[str, ...], tuple[float, 
     if not finite or len(thresholds) not in (0, len(names)):
         raise InputError(f"`thresholds` must be a list of one finite number per label, got {thresholds!r}")
     return tuple(names), tuple(float(value) for value in thresholds)
+
+
+def _circuit_of(config: RunConfig, n_labels: int) -> dict[str, str]:
+    """Return what tells the circuit of a captured function from another: its digest, and the JAX that traced it."""
+    own = circuit_digest(config, n_labels)
+    return {"circuit": own, "jax": version("jax")} if own else {}
+
+
+def _check_circuit(config: RunConfig, n_labels: int, record: Mapping[str, Any], path: str | Path) -> None:
+    """Raise InputError where the circuit of `config` is not that of `record`; warn where another JAX traced that."""
+    here = _circuit_of(config, n_labels)
+    if here.get("circuit") == record.get("circuit"):
+        return
+    name = getattr(config.circuit, "function", config.name("circuit"))
+    if here and here["jax"] != record.get("jax"):
+        warnings.warn(
+            f"{path} was saved with JAX {record.get('jax')}, and with {here['jax']} it cannot be told whether "
+            f"`circuit.function` = {name} is still the circuit that was trained",
+            UserWarning,
+            stacklevel=3,
+        )
+        return
+    raise InputError(
+        f"{path} cannot be used: `circuit.function` = {name}, or what it calls, is not the circuit any longer that was "
+        "trained"
+    )
 
 
 def _blank(config: RunConfig, n_train: int, n_features: int, n_labels: int) -> "Head":
