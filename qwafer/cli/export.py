@@ -50,6 +50,9 @@ def _run(arguments: argparse.Namespace) -> int:
     from qwafer.serving.release import Release
 
     configure_jax()
+    source, out = Path(arguments.model).resolve(), Path(arguments.out).resolve()
+    if source in (out, *out.parents):
+        raise InputError(f"`--out` = {arguments.out} is the model, or lies in its version, and would replace it")
     options = review_options(arguments)
     if Path(arguments.model).is_dir():
         if options is not None or arguments.int8:

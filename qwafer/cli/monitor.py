@@ -24,10 +24,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("registry", metavar="REGISTRY", help="the folder of python -m qwafer.registry")
     parser.add_argument("--store", metavar="FILE", help="SQLite file of the answers (REGISTRY/answers.sqlite)")
     parser.add_argument("--version", metavar="VERSION", help="the version whose answers are read (the champion)")
-    parser.add_argument("--days", type=float, default=7.0, metavar="D", help="days that are looked at (7)")
+    parser.add_argument("--days", type=float, metavar="D", help="days that are looked at (7)")
     parser.add_argument("--until", metavar="ISO", help="end of that time, such as 2026-01-31T12:00 in UTC (now)")
     parser.add_argument("--out", metavar="DIR", help="write a report with figures here")
-    parser.add_argument("--trial", nargs=2, metavar=("BASELINE", "CANDIDATE"), help="judge two versions")
+    parser.add_argument(
+        "--trial",
+        nargs=2,
+        metavar=("BASELINE", "CANDIDATE"),
+        help="judge two versions, from the first answer of CANDIDATE on",
+    )
     return parser
 
 
@@ -49,7 +54,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from qwafer.serving.report import write_monitoring
     from qwafer.serving.store import Store
 
-    check_interval("--days", arguments.days, 0, 36500, open_low=True)
+    days = 7.0 if arguments.days is None else arguments.days
+    check_interval("--days", days, 0, 36500, open_low=True)
+    if arguments.trial is not None and arguments.days is not None:
+        raise InputError("the looks of a trial begin with its first answer, at one error rate: leave out --days")
     path = Path(arguments.store or Path(arguments.registry) / "answers.sqlite")
     if not path.is_file():
         raise InputError(f"there is no store {path}: python -m qwafer.serve makes one")
@@ -61,10 +69,10 @@ def _run(arguments: argparse.Namespace) -> int:
             until = (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
         except ValueError as error:
             raise InputError(f"`--until` must be a time such as 2026-01-31T12:00, got {arguments.until!r}") from error
-    since = until - 86400 * arguments.days
-    window = store.window(since, until)
     if arguments.trial is not None:
-        return _trial(arguments, registry, store, window)
+        return _trial(arguments, registry, store, store.window(until=until))
+    since = until - 86400 * days
+    window = store.window(since, until)
     version = arguments.version or registry.pointers().champion
     if not version:
         raise InputError("no version has been promoted: give --version")
@@ -85,6 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _trial(arguments: argparse.Namespace, registry: "ModelRegistry", store: "Store", window: "Window") -> int:
+    import math
     from pathlib import Path
 
     from qwafer._errors import InputError
@@ -97,6 +106,7 @@ def _trial(arguments: argparse.Namespace, registry: "ModelRegistry", store: "Sto
     old, new = (Answering(registry.load(name)) for name in arguments.trial)
     if old.label_names != new.label_names:
         raise InputError(f"the versions have other labels: {old.label_names} and {new.label_names}")
+    window = window.take(window.at >= window.at[window.versions == new.version].min(initial=math.inf))
     maps = store.maps(window.ids[window.counted])
     sides = [(each.version, lambda wafers, each=each: _said(each, wafers)) for each in (old, new)]
     found = judge_trial(window, maps, sides[0], sides[1], old.label_names)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class DriftTest:
     p_holm: float
     """The same, adjusted for the three tests (Holm)."""
     n_effective: float
-    """Independent wafers that the answers are worth: wafers of one lot are alike."""
+    """Independent wafers that the answers are worth at least: wafers of one lot are alike; see `lot_effect`."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Monitoring:
     """From reviews, over all answers."""
     class_f1: dict[str, tuple[float, float, float]]
     """By label, F1 over all answers from reviews, and its 95% interval; labels with fewer than ten reviewed
-    wafers are left out.
+    wafers are left out, and all are where too few answers of either stratum have been reviewed; see `class_f1`.
     """
     alerts: tuple[Alert, ...]
     """The gravest first."""
@@ -103,7 +103,8 @@ def monitor(
     if not len(own):
         raise InputError(f"version {version} has given no answers in this time: give an earlier --since")
     known = own.lots != ""
-    lots = own.lots if known.all() else None
+    alone = np.array([f"{i} of no lot" for i in range(len(own))])  # a wafer whose lot is not known is one by itself
+    lots = np.where(known, own.lots, alone) if known.any() else None
     tests, shares = _tests(own, lots, evidence, np.random.default_rng(seed))
     latency = {name: float(np.quantile(own.latency, q)) for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))}
     found = Monitoring(
@@ -164,7 +165,7 @@ def _tests(
     }
     if len(own) < FEWEST:
         return (), shares
-    effect = design_effect(texts, lots)
+    effect = lot_effect(texts, lots)
     value = float(psi(current, before))
     null = psi_null(current, before, (effect, reference.design_effect), seed=generator)
     p = float((1 + (null >= value).sum()) / (1 + len(null)))
@@ -202,18 +203,36 @@ def _gap(
 
     gap = float(ks_2samp(values, past, method="asymp").statistic)
     tenths = np.quantile(past, np.linspace(0.1, 0.9, 9))
-    n = len(values) / design_effect(np.searchsorted(tenths, values), lots)
+    n = len(values) / lot_effect(np.searchsorted(tenths, values), lots)
     joint = max(1, round(n * n_past / (n + n_past)))
     return gap, float(kstwo.isf(0.05, joint)), float(kstwo.sf(gap, joint)), n
+
+
+def lot_effect(codes: Any, lots: np.ndarray | None) -> float:
+    """Return an upper limit of `design_effect`, since few lots say little of how alike their wafers are.
+
+    The estimate has L - 1 degrees of freedom: it is divided by the lower 5% quantile of chi^2 / (L - 1). No effect
+    exceeds sum_l n_l^2 / N, that of lots whose wafers are all the same, which is taken for one lot alone.
+    """
+    from scipy.stats import chi2
+
+    if lots is None:
+        return 1.0
+    sizes = np.unique(lots, return_counts=True)[1].astype(np.float64)
+    most, free = float((sizes**2).sum() / sizes.sum()), len(sizes) - 1
+    return min(most, design_effect(codes, lots) * free / float(chi2.ppf(0.05, free))) if free else most
 
 
 def class_f1(window: Window, names: tuple[str, ...], *, seed: int = 0) -> dict[str, tuple[float, float, float]]:
     """Return F1 of each label over all answers, from reviews, with its 95% bootstrap interval.
 
     A review stands for the answers of its stratum (flagged, or not) over its reviews: weighted counts in
-    2 tp / (2 tp + fp + fn). Reviews are drawn again within their stratum.
+    2 tp / (2 tp + fp + fn). Reviews are drawn again within their stratum. Nothing is told where a stratum has fewer
+    than `FEWEST` reviews, and has not all: F1 of the doubtful answers is not that of all.
     """
     counted = window.counted
+    if any((counted & part).sum() < min(FEWEST, part.sum()) for part in (window.flagged, ~window.flagged)):
+        return {}
     weight = np.zeros(len(window))
     for part in (window.flagged, ~window.flagged):
         weight[part & counted] = part.sum() / max(1, (part & counted).sum())

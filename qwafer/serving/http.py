@@ -117,8 +117,8 @@ def application(service: Service) -> Any:
     async def classify(request: Request, wafer_id: str = "", lot_id: str = "") -> Any:
         """Classify one wafer, or `wafers`: JSON (rows of dies, or base64), or an NPY body of one or more maps."""
         body, started = await body_of(request), time.perf_counter()
-        wafers, one = parse_classify(body, request.headers.get("content-type", ""), wafer_id, lot_id)
-        check_count(len(wafers))
+        kind = request.headers.get("content-type", "")
+        wafers, one = parse_classify(body, kind, wafer_id, lot_id, check=check_count)
         found = await service.classify(wafers, started)
         return JSONResponse(found[0] if one else {"answers": found})
 
@@ -207,8 +207,8 @@ def application(service: Service) -> Any:
         """Open Inference Protocol V2: input `maps` UINT8 [n, H, W]; its answers are kept as those of /classify are."""
         champion_of(name, version)
         body, started = await body_of(request), time.perf_counter()
-        wafers, request_id = parse_infer(body)
-        check_count(len(wafers))
+        wafers, request_id = parse_infer(body, check=check_count)
+        champion_of(name, version)  # again: another may have been promoted while the body came
         found, answering = await service.answered(wafers, started)
         return JSONResponse(infer_json(name, answering.version, request_id, found))
 

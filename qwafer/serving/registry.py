@@ -14,13 +14,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qwafer._checks import check_interval, check_path, check_printable, nearest
-from qwafer._errors import InputError
+from qwafer._errors import InputError, RecordError
+from qwafer._io import remove_abandoned
 from qwafer._reading import reads
 from qwafer._records import load_record, save_record
 from qwafer.serving.evidence import Evidence
-from qwafer.serving.release import EVIDENCE, RECORD, Release, ReleaseRecord, read_release
+from qwafer.serving.release import EVIDENCE, RECORD, Release, ReleaseRecord, check_file, read_release
 
-VERSION = re.compile(r"(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})")
+VERSION = re.compile(r"(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})", re.ASCII)
 POINTERS, GATE, LOCK, VERSIONS = "pointers.json", "gate.toml", ".lock", "versions"
 
 
@@ -126,6 +127,7 @@ class ModelRegistry:
                     "changed"
                 )
             (self.folder / VERSIONS).mkdir(exist_ok=True)
+            remove_abandoned((self.folder / VERSIONS).glob(".qwafer-*"))
             return release.save(self.folder / VERSIONS / version, version, note)
 
     def versions(self) -> list[str]:
@@ -135,15 +137,24 @@ class ModelRegistry:
         return sorted(names, key=_number)
 
     def record(self, version: str) -> ReleaseRecord:
-        """Return what a version is; raise InputError for one that is not there."""
-        return read_release(self._folder_of(version))
+        """Return what a version is.
+
+        Raises InputError for one that is not there, RecordError for one under another name.
+        """
+        folder = self._folder_of(version)
+        record = read_release(folder)
+        if record.version != version:
+            raise RecordError(f"{folder} is version {record.version}: it was copied or renamed by hand")
+        return record
 
     def evidence(self, version: str) -> Evidence:
-        """Return what a version is worth."""
+        """Return what a version is worth, after the digest of the file was compared."""
+        check_file(self._folder_of(version), self.record(version), EVIDENCE)
         return load_record(Evidence, self._folder_of(version) / EVIDENCE)
 
     def load(self, version: str) -> Release:
         """Return a version, after the digest of every file was compared."""
+        self.record(version)
         return Release.load(self._folder_of(version))
 
     def pointers(self) -> Pointers:

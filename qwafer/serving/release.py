@@ -81,12 +81,18 @@ class Release:
         """Return the release in `folder`; raise RecordError where a file is not the one that was written."""
         folder = Path(folder)
         record = read_release(folder)
-        for name, sha256 in record.files.items():
-            if not (folder / name).is_file() or file_sha256(folder / name) != sha256:
-                raise RecordError(f"{folder / name} is damaged: it is not the file that was added (its sha256 differs)")
+        for name in record.files:
+            check_file(folder, record, name)
         return cls(
             Model.load(folder / MODEL), Review.load(folder / REVIEW), load_record(Evidence, folder / EVIDENCE), record
         )
+
+
+def check_file(folder: Path, record: ReleaseRecord, name: str) -> None:
+    """Raise RecordError where a file of a release is not the one that was written."""
+    path = folder / name
+    if not path.is_file() or file_sha256(path) != record.files[name]:
+        raise RecordError(f"{path} is damaged: it is not the file that was added (its sha256 differs)")
 
 
 def read_release(folder: Path) -> ReleaseRecord:

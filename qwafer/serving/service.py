@@ -1,6 +1,7 @@
 """`Service`: the champion of a registry, its store and its counters behind requests; what HTTP calls."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from qwafer._errors import CapabilityError, InputError
+from qwafer._errors import InputError
 from qwafer.serving.answering import Answering
 from qwafer.serving.batching import Batcher
 from qwafer.serving.options import ServeOptions
@@ -22,7 +23,7 @@ from qwafer.serving.registry import ModelRegistry, Pointers
 from qwafer.serving.review import NONE, Answers
 from qwafer.serving.reviewed import falls_below, look
 from qwafer.serving.store import Store, Stored, packed_map, unpacked_map
-from qwafer.serving.wire import Wafer, answer_json, parse_label
+from qwafer.serving.wire import Wafer, answer_json, parse_label, parse_text
 
 POLL = 1.0
 """Seconds between two looks at the registry."""
@@ -81,7 +82,7 @@ class Service:
     def _poll(self) -> None:
         try:
             self._reload(self.registry.pointers())
-        except (InputError, CapabilityError, OSError) as error:  # the version in place goes on
+        except Exception as error:  # whatever it is, the version in place goes on, and the next one is waited for
             log("reload failed", error=str(error))
         if self.options.keep_days and time.time() - self._pruned > PRUNE:
             self._pruned = time.time()
@@ -96,7 +97,9 @@ class Service:
             return
         try:
             self.champion = Answering(self.registry.load(version)).warm()
-        except (InputError, CapabilityError):
+        except Exception as error:
+            if isinstance(error, OSError):  # which may pass
+                raise
             self._refused = version
             raise
         self._refused = ""
@@ -155,21 +158,21 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._writer, self._said, form)
 
     def _said(self, form: dict[str, Any]) -> dict[str, Any]:
-        number, wafer, reviewer = form.get("answer_id"), form.get("wafer_id"), form.get("reviewer", "")
-        if not isinstance(reviewer, str) or len(reviewer) > 200:
-            raise InputError("`reviewer` must be a text of at most 200 characters")
+        number, reviewer = form.get("answer_id"), parse_text("reviewer", form.get("reviewer", ""))
+        wafer = None if form.get("wafer_id") is None else parse_text("wafer_id", form["wafer_id"])
         found = None
         if type(number) is int and 0 < number < 2**63:
-            version = self.store.version_of(number)
+            version = self.store.version_of(number, wafer)
             found = None if version is None else (number, version)
-        elif number is None and isinstance(wafer, str) and wafer:
+        elif number is None and wafer:
             found = self.store.find(wafer)
         else:
             raise InputError("give `answer_id`, the number of an answer, or `wafer_id`")
         if found is None:
             raise LookupError(f"there is no answer for {'answer_id' if number is not None else 'wafer_id'} here")
         number, version = found
-        label = parse_label(form, self._labels(version), NONE)
+        names, exclusive = self._labels(version)
+        label = parse_label(form, names, NONE, exclusive=exclusive)
         try:
             self.store.say(number, label, reviewer)
         except sqlite3.Error as error:
@@ -178,11 +181,13 @@ class Service:
         log("feedback", answer_id=number, version=version, label=label)
         return {"answer_id": number, "label": label, "model_version": version, **self._judged(version)}
 
-    def _labels(self, version: str) -> Sequence[str]:
+    def _labels(self, version: str) -> tuple[Sequence[str], bool]:
+        """Return the labels of a version, and whether they are exclusive."""
         for answering in (self.champion, self.trial):
             if answering is not None and answering.version == version:
-                return answering.label_names
-        return self.registry.evidence(version).label_names
+                return answering.label_names, answering.release.review.exclusive
+        found = self.registry.evidence(version)
+        return found.label_names, found.exclusive
 
     def _judged(self, version: str) -> dict[str, Any]:
         """Take a champion back whose reviewed accuracy lies below the previous version's on its test split."""
@@ -263,5 +268,6 @@ def on_trial(wafer_id: str, share: float) -> bool:
 
 
 def log(event: str, **said: Any) -> None:
-    """Write one line of JSON to stderr."""
-    sys.stderr.write(json.dumps({"at": round(time.time(), 3), "event": event, **said}) + "\n")
+    """Write one line of JSON to stderr; where that cannot be written, what was logged holds all the same."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(json.dumps({"at": round(time.time(), 3), "event": event, **said}) + "\n")

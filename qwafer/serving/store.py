@@ -17,16 +17,18 @@ from qwafer._reading import reads
 
 LAYOUT = 1
 """Number of the layout of the tables."""
+BUSY = 30.0
+"""Seconds that a connection waits for another one."""
 _TABLES = """
-CREATE TABLE answers (
+CREATE TABLE IF NOT EXISTS answers (
   id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, wafer TEXT NOT NULL, lot TEXT NOT NULL,
   version TEXT NOT NULL, prediction TEXT NOT NULL, confidence REAL NOT NULL, distance REAL NOT NULL,
   flagged INTEGER NOT NULL, audit INTEGER NOT NULL, latency REAL NOT NULL, probabilities BLOB NOT NULL,
   height INTEGER NOT NULL, width INTEGER NOT NULL, map BLOB);
-CREATE INDEX answers_at ON answers (at);
-CREATE INDEX answers_wafer ON answers (wafer);
-CREATE INDEX answers_queue ON answers (id) WHERE map IS NOT NULL;
-CREATE TABLE feedback (
+CREATE INDEX IF NOT EXISTS answers_at ON answers (at);
+CREATE INDEX IF NOT EXISTS answers_wafer ON answers (wafer);
+CREATE INDEX IF NOT EXISTS answers_queue ON answers (id) WHERE map IS NOT NULL;
+CREATE TABLE IF NOT EXISTS feedback (
   answer INTEGER PRIMARY KEY REFERENCES answers (id) ON DELETE CASCADE,
   at REAL NOT NULL, label TEXT NOT NULL, reviewer TEXT NOT NULL);
 """
@@ -120,19 +122,31 @@ class Store:
     def _opened(self, path: str | Path) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with self._connection as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            (layout,) = connection.execute("PRAGMA user_version").fetchone()
+            self._wal()
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (layout,) = connection.execute("PRAGMA user_version").fetchone()  # the last, where another makes them now
             if layout == 0 and tables == 0:
-                connection.executescript(f"BEGIN;{_TABLES}PRAGMA user_version = {LAYOUT};COMMIT;")
+                connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {LAYOUT};COMMIT;")
             elif layout != LAYOUT:
                 raise InputError(f"{path} is not a store of answers of this version of qwafer")
+
+    def _wal(self) -> None:
+        """Turn WAL on; SQLite does not wait by itself where another process is about to."""
+        end = time.monotonic() + BUSY
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
 
     @property
     def _connection(self) -> sqlite3.Connection:
         found: sqlite3.Connection | None = getattr(self._threads, "connection", None)
         if found is None:
-            found = self._threads.connection = sqlite3.connect(self.path, timeout=30)
+            found = self._threads.connection = sqlite3.connect(self.path, timeout=BUSY)
             found.execute("PRAGMA synchronous = FULL")  # a commit outlives a loss of power
             found.execute("PRAGMA foreign_keys = ON")
         return found
@@ -163,9 +177,9 @@ class Store:
         found = self._rows(line, wafer)
         return (int(found[0][0]), str(found[0][1])) if found else None
 
-    def version_of(self, answer: int) -> str | None:
-        """Return the version that gave an answer; None without one."""
-        found = self._rows("SELECT version FROM answers WHERE id = ?", answer)
+    def version_of(self, answer: int, wafer: str | None = None) -> str | None:
+        """Return the version that gave an answer, for `wafer` if one is named; None without one."""
+        found = self._rows("SELECT version FROM answers WHERE id = ? AND ifnull(?, wafer) = wafer", answer, wafer)
         return str(found[0][0]) if found else None
 
     def say(self, answer: int, label: str, reviewer: str = "") -> None:

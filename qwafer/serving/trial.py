@@ -63,7 +63,8 @@ class Trial:
     sentence: str
     """The verdict in words."""
     n_required: int | None
-    """Reviews that show a difference of `EFFECT` at the power, from what is discordant so far; None: nothing is."""
+    """Reviews at the look that shows a difference of `EFFECT` at the power, from what is discordant so far; see
+    `reviews_to_decide`. None: nothing is."""
     guardrails: tuple[Guardrail, ...]
     """What must hold beside it."""
 
@@ -120,7 +121,9 @@ def judge_trial(
         verdict = _verdict(found)
         n *= 2
     discordant = float(np.mean(differences != 0)) if len(differences) else 0.0
-    required = None if not discordant else required_reviews(looks[-1].discordant if looks else discordant)
+    reviews = np.bincount(stratum[chosen], minlength=4)
+    differ = looks[-1].discordant if looks else discordant
+    required = reviews_to_decide(differ, sizes / sizes.sum(), reviews) if differ else None
     guards = _guardrails(live, names, both, chosen, said[1], label_names)
     return Trial(
         *names, len(chosen), tuple(looks), verdict, _sentence(names, looks, verdict, len(chosen)), required, guards
@@ -140,6 +143,19 @@ def required_reviews(discordant: float, effect: float = EFFECT, *, power: float 
     p = max(discordant, effect)
     z = float(ndtri(1 - alpha / 2)) * math.sqrt(p) + float(ndtri(power)) * math.sqrt(p - effect**2)
     return math.ceil(z**2 / effect**2)
+
+
+def reviews_to_decide(discordant: float, shares: np.ndarray, n_reviews: np.ndarray) -> int:
+    """Return the reviews 50, 100, 200, ... of the first look whose test, at its own level, has the power for `EFFECT`.
+
+    `required_reviews` at the level of the look, times n sum_h W_h^2 / n_h for strata of shares W_h with n_h of n
+    reviews so far: what it costs that reviews are not spread as the answers are.
+    """
+    spread = float(n_reviews.sum() * (shares**2 / np.maximum(n_reviews, 1)).sum())
+    number = 0
+    while required_reviews(discordant, alpha=look_alpha(number, ALPHA)) * max(spread, 1.0) > FIRST_LOOK * 2**number:
+        number += 1
+    return FIRST_LOOK * 2**number
 
 
 def _look(differences: np.ndarray, stratum: np.ndarray, sizes: np.ndarray, number: int) -> Look:

@@ -5,7 +5,7 @@ import binascii
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,18 +32,23 @@ class Wafer:
     """The lot's id."""
 
 
-def parse_classify(body: bytes, kind: str, wafer_id: str = "", lot_id: str = "") -> tuple[list[Wafer], bool]:
+def parse_classify(
+    body: bytes, kind: str, wafer_id: str = "", lot_id: str = "", *, check: Callable[[int], None] = lambda n: None
+) -> tuple[list[Wafer], bool]:
     """Return the wafers of the body of `POST /classify`, and whether it is one alone, which is answered alone.
 
     `kind` is the content type. JSON: {"wafer_id", "lot_id", "wafer_map", "timestamp"}, or {"wafers": [...]} of them; a
     map is rows of numbers, or {"base64": ..., "shape": [H, W]} of its uint8 bytes. Else an NPY file of one map (H, W)
-    or of maps (N, H, W), whose ids are those given. Raises InputError for anything else.
+    or of maps (N, H, W), whose ids are those given. `check` is called with the number of maps before they are read.
+    Raises InputError for anything else.
     """
-    if not kind.startswith("application/json"):
+    if not kind.lower().startswith("application/json"):
         maps = _npy(body)
         one = maps.ndim == 2
+        check(1 if one else len(maps))
         wafers = [
-            Wafer(wafer, _text("wafer_id", wafer_id), _text("lot_id", lot_id)) for wafer in ([maps] if one else maps)
+            Wafer(wafer, parse_text("wafer_id", wafer_id), parse_text("lot_id", lot_id))
+            for wafer in ([maps] if one else maps)
         ]
     else:
         form = parse_json(body)
@@ -51,6 +56,7 @@ def parse_classify(body: bytes, kind: str, wafer_id: str = "", lot_id: str = "")
         entries = [form] if one else form["wafers"]
         if not isinstance(entries, list) or not entries:
             raise InputError("`wafers` must be a list of at least one wafer")
+        check(len(entries))
         wafers = [_wafer(entry) for entry in entries]
     check_maps(tuple(wafer.map for wafer in wafers), "the request")
     return wafers, one
@@ -67,8 +73,14 @@ def parse_json(body: bytes) -> dict[str, Any]:
     return form
 
 
-def parse_label(form: dict[str, Any], names: Sequence[str], none: str) -> str:
-    """Return what an engineer says, `label` or `labels`, as a prediction reads; raise InputError for other labels."""
+def parse_label(form: dict[str, Any], names: Sequence[str], none: str, *, exclusive: bool) -> str:
+    """Return what an engineer says, `label` or `labels`, as a prediction reads.
+
+    Raises InputError for other labels, and for what no prediction can be, which would count against every one: `none`
+    beside a label, and other than one of `exclusive` classes.
+    """
+    if "label" in form and "labels" in form:
+        raise InputError("give `label` or `labels`, not both")
     given = form.get("labels", [form["label"]] if "label" in form else None)
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
         raise InputError("`label` must be the name of a label, or `labels` a list of them (empty: none)")
@@ -77,11 +89,18 @@ def parse_label(form: dict[str, Any], names: Sequence[str], none: str) -> str:
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise InputError(f"`label` must be one of {', '.join(names)}, got {unknown[0]!r:.80}")
+    if wanted and len(wanted) < len(names_given):
+        raise InputError(f"`labels` must not hold {none} beside {wanted[0]}")
+    if exclusive and len(set(wanted)) != 1:
+        raise InputError(f"`labels` must hold one of the exclusive classes {', '.join(names)}")
     return " + ".join(name for name in names if name in wanted) or none
 
 
-def parse_infer(body: bytes) -> tuple[list[Wafer], str]:
-    """Return the wafers of an Open Inference Protocol V2 request, input `maps` of UINT8 [n, H, W], and its id."""
+def parse_infer(body: bytes, *, check: Callable[[int], None] = lambda n: None) -> tuple[list[Wafer], str]:
+    """Return the wafers of an Open Inference Protocol V2 request, input `maps` of UINT8 [n, H, W], and its id.
+
+    `check` is called with n before the maps are read.
+    """
     form = parse_json(body)
     inputs = form.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
@@ -92,12 +111,13 @@ def parse_infer(body: bytes) -> tuple[list[Wafer], str]:
         raise InputError("the input must have the name maps and the datatype UINT8")
     if not isinstance(shape, list) or len(shape) != 3 or not all(type(side) is int and side > 0 for side in shape):
         raise InputError("`shape` of maps must be [n, height, width]")
+    check(shape[0])
     values = _dies(data)
     if values.size != math.prod(shape):
         raise InputError(f"`data` of maps must hold {math.prod(shape)} values, got {values.size}")
     maps = values.reshape(shape)
     check_maps(maps, "the request")
-    return [Wafer(wafer) for wafer in maps], _text("id", form.get("id", ""))
+    return [Wafer(wafer) for wafer in maps], parse_text("id", form.get("id", ""))
 
 
 def answer_json(wafer: Wafer, answers: Answers, row: int, version: str) -> dict[str, Any]:
@@ -146,8 +166,9 @@ def _wafer(entry: Any) -> Wafer:
         wafer = _dies(given)
     if wafer.ndim != 2:
         raise InputError("`wafer_map` must be rows of dies, all of one length")
-    _text("timestamp", entry.get("timestamp", ""))
-    return Wafer(wafer, _text("wafer_id", entry.get("wafer_id", "")), _text("lot_id", entry.get("lot_id", "")))
+    parse_text("timestamp", entry.get("timestamp", ""))
+    ids = (parse_text(name, entry.get(name, "")) for name in ("wafer_id", "lot_id"))
+    return Wafer(wafer, *ids)
 
 
 def _dies(given: Any) -> np.ndarray:
@@ -178,14 +199,16 @@ def _npy(body: bytes) -> np.ndarray:
     except Exception as error:  # what a damaged header raises has no common class
         raise InputError("the body is not an NPY file: send JSON as application/json, or numpy.save's bytes") from error
     rest = body[file.tell() :]
-    if dtype != np.uint8 or len(shape) not in (2, 3) or len(rest) != math.prod(shape) or 0 in shape:
+    sides = len(shape) in (2, 3) and all(type(side) is int and side > 0 for side in shape)
+    if dtype != np.uint8 or not sides or len(rest) != math.prod(shape):
         raise InputError(f"an NPY body must hold uint8 maps (H, W) or (N, H, W), whole, got {dtype} of shape {shape}")
     if max(shape[-2:]) > MAX_SIDE:
         raise InputError(f"maps must be at most {MAX_SIDE} dies a side, got {shape[-2:]}")
     return np.frombuffer(rest, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
-def _text(name: str, value: Any) -> str:
+def parse_text(name: str, value: Any) -> str:
+    """Return a text that can be kept and shown; raise InputError for anything else."""
     if not isinstance(value, str) or len(value) > LONGEST_ID:
         raise InputError(f"`{name}` must be a text of at most {LONGEST_ID} characters")
     check_printable(f"`{name}`", value)
