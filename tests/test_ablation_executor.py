@@ -427,9 +427,7 @@ def test_a_slot_goes_on_with_its_family():
     assert taken_by(2, [(i, "") for i in range(4)]) == (["none0", "none1", "none2", "none3"], None)
 
 
-def test_a_process_keeps_its_family(run, monkeypatch):
-    monkeypatch.setattr(processes, "PATIENCE", 0.0)  # two families have a process each at once
-
+def test_a_process_keeps_its_family(run):
     def members(family):
         return [("work", {"seconds": 0.05}, {"family": family})] * 3
 
@@ -441,9 +439,7 @@ def test_a_process_keeps_its_family(run, monkeypatch):
     assert families[0] != families[1]
 
 
-def test_a_process_keeps_its_family_from_one_call_to_the_next(jobs_module, monkeypatch):
-    monkeypatch.setattr(processes, "PATIENCE", 0.0)
-
+def test_a_process_keeps_its_family_from_one_call_to_the_next(jobs_module):
     def pids(executor, order):
         work = {"do": "work", "seconds": 0.3}
         jobs = [Job(family, f"{jobs_module}:act", work, family=family) for family in order]

@@ -27,20 +27,16 @@ STOPPED = 60.0
 """Seconds after which a worker that a signal has stopped is killed, and its job has failed."""
 POLL = 2.0
 """Seconds between two looks at a worker."""
-PATIENCE = 5.0
-"""Seconds for which jobs wait for a process that works before another is started: about what it takes to start one and
-to compile a program there."""
 LOG_TAIL = 4000
 """Bytes of a dead worker's stderr that its failure keeps."""
 
 
 class LocalProcesses:
-    """At most `jobs` worker processes, each fed one job at a time; they import whatever this process can.
+    """`jobs` worker processes, each fed one job at a time; they import whatever this process can.
 
     Every process has the environment of `worker_environment(1)`, one thread, or `environment` where that is given, so
-    that a result does not depend on how many run side by side. There is one process for every two families of jobs at
-    first, and `jobs` where others wait for longer than it takes to start one. A process serves until the executor is
-    left; one whose job failed is replaced. Workers leave when their stdin closes, as it does when this
+    that a result does not depend on how many run side by side. A process starts with its first job and serves until the
+    executor is left; one whose job failed is replaced. Workers leave when their stdin closes, as it does when this
     process dies. A job's function must be given by name.
     """
 
@@ -68,7 +64,7 @@ class LocalProcesses:
             if not isinstance(job.function, str):
                 raise InputError(f"{job.key}: give the job's function as package.module:name to run it in a process")
         self._killed = False
-        run_in_slots(len(self._slots), jobs, self._serve, on_event, self._kill, self._families, PATIENCE)
+        run_in_slots(len(self._slots), jobs, self._serve, on_event, self._kill, self._families)
 
     def _kill(self) -> None:
         """Kill the workers, with all that they started, and start no other."""

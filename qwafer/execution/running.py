@@ -2,7 +2,6 @@
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -62,18 +61,14 @@ def run_in_slots(
     on_event: Put,
     stop: Callable[[], None],
     served: dict[int, str] | None = None,
-    patience: float = 0.0,
     ended: Callable[[int], None] = lambda slot: None,
 ) -> None:
     """Run jobs in `n` threads by `serve(slot, job, put)`, which puts their events; `on_event` gets them in this thread.
 
     An exception out of `on_event` or `serve`, and Ctrl-C, starts no other job, calls `stop`, and comes out of here once
-    the threads have ended. `served` holds the family that each slot served last, and is kept up to date. With
-    `patience`, seconds, there is one slot for two families at first, and one for each job that has none; and all of
-    them when jobs have waited so long and would for as long again. `ended` is called with every slot for which there is no job left.
+    the threads have ended. `served` holds the family that each slot served last, and is kept up to date. `ended` is
+    called with every slot for which there is no job left.
     """
-    jobs = list(jobs)
-    pace = _Pace(jobs, patience)
     waiting = _Waiting(jobs, {} if served is None else served)
     open_jobs = len(waiting)
     events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
@@ -90,28 +85,15 @@ def run_in_slots(
         except BaseException as error:
             events.put(error)
 
-    most = min(n, open_jobs)
-    threads: list[threading.Thread] = []
-
-    def open_slots(count: int) -> None:
-        for slot in range(len(threads), count):
-            threads.append(threading.Thread(target=work, args=(slot,), daemon=True))
-            threads[-1].start()
-
+    threads = [threading.Thread(target=work, args=(slot,), daemon=True) for slot in range(min(n, open_jobs))]
     try:
-        open_slots(min(most, pace.slots))
+        for thread in threads:
+            thread.start()
         while open_jobs:
-            try:
-                event = events.get(timeout=patience if len(threads) < most else None)
-            except queue.Empty:
-                open_slots(most)  # a job goes on and on
-                continue
+            event = events.get()
             if isinstance(event, BaseException):
                 raise event
             open_jobs -= event.kind in ("done", "failed")
-            pace.note(event)
-            if len(threads) < most and pace.is_long():
-                open_slots(most)
             on_event(event)
     except BaseException:
         waiting.clear()
@@ -120,53 +102,6 @@ def run_in_slots(
     finally:
         for thread in threads:
             thread.join()
-
-
-class _Pace:
-    """Whether jobs will wait for long: a family's first job compiles what its others share, and a second process, which
-    has to start and to compile as well, pays where much is left to do.
-    """
-
-    def __init__(self, jobs: Iterable[Job], patience: float):
-        # jobs that share nothing are families of their own
-        self._families = {job.key: job.key if job.fresh or not job.family else job.family for job in jobs}
-        self._patience, self._start = patience, time.monotonic()
-        self._left = list(self._families)
-        self._seconds: dict[bool, list[float]] = {True: [], False: []}  # of families' first jobs, of others
-        self._started: dict[str, tuple[float, bool]] = {}
-
-    @property
-    def slots(self) -> int:
-        """How many slots to begin with: one for two families, and for each job that shares nothing."""
-        alone = [key for key, family in self._families.items() if key == family]
-        shared = set(self._families.values()) - set(alone)
-        return len(alone) - (-len(shared) // 2) if self._patience else len(self._families)
-
-    def note(self, event: Event) -> None:
-        """Take in what became of a job."""
-        now = time.monotonic()
-        if event.kind == "started":
-            seen = {self._families[key] for key in self._started}
-            self._started[event.key] = now, self._families[event.key] not in seen
-            self._left.remove(event.key)
-        if event.kind in ("done", "failed"):
-            start, first = self._started[event.key]
-            self._seconds[first].append(now - start)
-
-    def is_long(self) -> bool:
-        """Return whether jobs have waited for the patience, and would wait as long again for one process."""
-        return bool(self._left) and time.monotonic() - self._start > self._patience and self._ahead() > self._patience
-
-    def _ahead(self) -> float:
-        """Return the seconds that one process would take for the jobs that wait, infinite where nothing is known."""
-        known = {self._families[key] for key in self._started}
-        total = 0.0
-        for key in self._left:
-            first = self._families[key] not in known
-            known.add(self._families[key])
-            seconds = self._seconds[first]
-            total += sum(seconds) / len(seconds) if seconds else float("inf")
-        return total
 
 
 class _Waiting:
