@@ -33,7 +33,8 @@ from qwafer.engines.memory import available_memory
 
 RESULTS = ROOT / "benchmarks" / "results" / "circuits.json"
 PAGE = ROOT / "docs" / "own-circuit.md"
-BEGIN, END = "<!-- circuits.py: begin -->", "<!-- circuits.py: end -->"
+BEGIN = "<!-- begin circuits: written by benchmarks/circuits.py --table, not by hand -->"
+END = "<!-- end circuits -->"
 MODULE, DTYPE = "_circuits_contenders", "float32"
 BATCHES = (64, 256, 1000)
 BOX = 10.0
