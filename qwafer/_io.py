@@ -88,6 +88,19 @@ def held(create: Callable[[], Path]) -> Iterator[Path]:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Wait until no other process is in here with the file `lock`, which is made, with its folder, where it is not
+    there.
+
+    The operating system releases the lock of a process that dies.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def remove_abandoned(paths: Iterable[Path]) -> None:
     """Remove those of `paths`, files or folders that `held` has made, whose process is gone."""
     for path in list(paths):

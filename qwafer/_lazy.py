@@ -1,10 +1,13 @@
-"""Public names of a package that are imported when they are first asked for, and stated once."""
+"""What is imported when it is first asked for: public names of a package, and packages of an extra."""
 
 import ast
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from qwafer._errors import CapabilityError
 
 
 def lazy_attributes(own: Mapping[str, Any]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -30,3 +33,13 @@ def lazy_attributes(own: Mapping[str, Any]) -> tuple[Callable[[str], Any], Calla
         return getattr(importlib.import_module(module), original)
 
     return attribute, lambda: sorted([*own, *places])
+
+
+def optional_package(name: str, extra: str, what: str) -> ModuleType:
+    """Return the package `name` of the extra `extra`; raise CapabilityError, beginning with `what` and its verb ("the
+    service needs"), where it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise CapabilityError(f"{what} the package {name}, which is not here: install qwafer[{extra}]") from error

@@ -1,6 +1,7 @@
 """`QuantumClassifier`: any head or circuit as an estimator of scikit-learn."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
@@ -89,13 +91,13 @@ class QuantumClassifier(ClassifierMixin, BaseEstimator):
         check_interval("validation_fraction", self.validation_fraction, 0, 0.5, open_low=True)
         X, y = validate_data(self, X, y, multi_output=True, dtype=np.float64)
         check_classification_targets(y)
-        labels, several = self._labels(y)
-        config = self._config(exclusive=labels.shape[1] > 1 and not several)
+        labels = self._labels(y)
+        config = self._config(exclusive=labels.shape[1] > 1 and not self._several)
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(2**31)
         data = FeatureSet.from_arrays(X, labels, label_names=self._names(labels), exclusive=config.objective.exclusive)
-        data = replace(data, provenance={**data.provenance, _ESTIMATOR: self._record(several)})
+        data = replace(data, provenance={**data.provenance, _ESTIMATOR: self._record()})
         split = _split(data, self.validation_fraction, int(seed))
         prepared = Prepared(data, split, data.digest(), (), config.objective.exclusive, data.digest())
         result = train_prepared(config, prepared, int(seed))
@@ -164,20 +166,20 @@ class QuantumClassifier(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def _labels(self, y: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Return y as columns of 0 and 1, and whether they are labels of their own; set `classes_`."""
+    def _labels(self, y: np.ndarray) -> np.ndarray:
+        """Return y as columns of 0 and 1; set `classes_`, and whether the columns are labels of their own."""
         self._several = type_of_target(y) == "multilabel-indicator"
         if self._several:
             self.classes_ = np.arange(y.shape[1])
-            return np.asarray(y).astype(np.uint8), True
+            return np.asarray(y).astype(np.uint8)
         if y.ndim > 1 and y.shape[1] > 1:
             raise InputError("y must hold one class for each row, or columns of 0 and 1 for several labels")
         self.classes_, index = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError(f"y holds one class only ({self.classes_[0]}): there is nothing to tell apart")
         if len(self.classes_) == 2:
-            return index[:, None].astype(np.uint8), False
-        return np.eye(len(self.classes_), dtype=np.uint8)[index], False
+            return index[:, None].astype(np.uint8)
+        return np.eye(len(self.classes_), dtype=np.uint8)[index]
 
     def _names(self, labels: np.ndarray) -> list[str]:
         if labels.shape[1] == 1 and not self._several:
@@ -193,14 +195,14 @@ class QuantumClassifier(ClassifierMixin, BaseEstimator):
             defaults["objective.loss"] = "softmax"
         return with_options(RunConfig(), {**defaults, **own})
 
-    def _record(self, several: bool) -> dict[str, Any]:
+    def _record(self) -> dict[str, Any]:
         """Return what the file of the estimator needs beside the predictor, as JSON data."""
         names = getattr(self, "feature_names_in_", None)
         plain = self.classes_.dtype.kind in "biufU"
         return {
             "classes": self.classes_.tolist() if plain else [str(name) for name in self.classes_],
             "dtype": self.classes_.dtype.str,
-            "several": several,
+            "several": self._several,
             "features": None if names is None else [str(name) for name in names],
             "arguments": {
                 "head": self.head,
@@ -231,10 +233,6 @@ def _split(data: FeatureSet, fraction: float, seed: int) -> Split:
 
 
 def _warn(config: RunConfig) -> None:
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
-
     warnings.warn(
         f"training had not converged after {config.training.stage_ends[-1]} epochs: raise training__epochs or "
         "training__max_doublings",

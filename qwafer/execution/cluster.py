@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import Any
 
 from qwafer._checks import check_positive_int
-from qwafer._errors import CapabilityError, InputError
+from qwafer._errors import InputError
 from qwafer._io import atomic_path
+from qwafer._lazy import optional_package
 from qwafer._process import rare_collections, worker_environment
 from qwafer.execution.job import Event, Failure, Job, perform
 from qwafer.execution.processes import import_path
@@ -325,8 +326,4 @@ def _version() -> str:
 
 
 def _ray() -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise CapabilityError("the executor `ray` needs Ray: pip install 'qwafer[ray]'") from None
-    return ray
+    return optional_package("ray", "ray", "the executor `ray` needs")

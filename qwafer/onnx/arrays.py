@@ -171,10 +171,6 @@ class OnnxArrays:
         """Return the larger values."""
         return self.node("Max", x, self.of(y, x.dtype))
 
-    def logical_not(self, x: Value) -> Value:
-        """Return the opposite."""
-        return self.node("Not", x)
-
     def abs(self, x: Value) -> Value:
         """Return the absolute values."""
         return self.node("Abs", x)

@@ -1,30 +1,24 @@
 """The optional packages of the service, imported when they are first needed."""
 
-import importlib
 from types import ModuleType
 
-from qwafer._errors import CapabilityError
+from qwafer._lazy import optional_package
 
 
 def fastapi() -> ModuleType:
     """Return the package fastapi; raise CapabilityError where it is not installed."""
-    return _optional("fastapi")
+    return _package("fastapi")
 
 
 def uvicorn() -> ModuleType:
     """Return the package uvicorn; raise CapabilityError where it is not installed."""
-    return _optional("uvicorn")
+    return _package("uvicorn")
 
 
 def prometheus() -> ModuleType:
     """Return the package prometheus_client; raise CapabilityError where it is not installed."""
-    return _optional("prometheus_client")
+    return _package("prometheus_client")
 
 
-def _optional(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise CapabilityError(
-            f"the service needs the package {name}, which is not here: install qwafer[serve]"
-        ) from error
+def _package(name: str) -> ModuleType:
+    return optional_package(name, "serve", "the service needs")

@@ -1,11 +1,8 @@
 """`ModelRegistry`: versions that never change, which of them answers, and the way back."""
 
-import contextlib
-import fcntl
-import os
 import re
 import tomllib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +12,7 @@ import numpy as np
 
 from qwafer._checks import check_interval, check_path, check_printable, nearest
 from qwafer._errors import InputError, RecordError
-from qwafer._io import remove_abandoned
+from qwafer._io import one_at_a_time, remove_abandoned
 from qwafer._reading import reads
 from qwafer._records import load_record, save_record
 from qwafer.serving.evidence import Evidence
@@ -213,16 +210,9 @@ class ModelRegistry:
             )
         return folder
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One change at a time, whatever process makes it; a dying process releases the lock."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+    def _locked(self) -> AbstractContextManager[None]:
+        """One change at a time, whatever process makes it."""
+        return one_at_a_time(self.folder / LOCK)
 
 
 def _number(version: str) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """`test-reads.json`: which experiments of one folder have read the test split of which data."""
 
-import contextlib
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qwafer._io import digest, read_or_set_aside
+from qwafer._io import digest, one_at_a_time, read_or_set_aside
 from qwafer._records import load_record, save_record
 from qwafer.data.files import load_npz
 from qwafer.experiment import Experiment
@@ -193,13 +193,6 @@ class TestSplitReads:
         return read_ledger(self.out).sentences(self.keys)
 
 
-@contextlib.contextmanager
-def _locked(out: str | Path) -> Iterator[None]:
-    """Hold the ledger for one writer at a time; the system releases the lock of a process that dies."""
-    import fcntl
-
-    path = ledger_path(out).with_name(f".{LEDGER}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _locked(out: str | Path) -> AbstractContextManager[None]:
+    """Hold the ledger for one writer at a time."""
+    return one_at_a_time(ledger_path(out).with_name(f".{LEDGER}.lock"))
