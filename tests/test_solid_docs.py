@@ -186,3 +186,28 @@ def test_the_package_says_that_it_is_typed_and_ci_runs_what_a_user_runs():
             [sys.executable, "-m", "ruff", *arguments, __file__], capture_output=True, text=True, check=False, cwd=ROOT
         )
         assert done.returncode == 0, done.stdout
+
+
+def test_no_page_keeps_the_marks_of_a_merge():
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("*.toml"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "experiments").glob("*.*"),
+    ]
+    marked = [str(page) for page in pages if re.search(r"^(<{7}|>{7}) ", page.read_text(encoding="utf-8"), re.M)]
+    assert len(pages) > 20
+    assert not marked
+
+
+def test_the_map_of_the_code_names_every_room():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text[text.index("| room |") : text.index("## What is computed")]
+    package = {
+        path.name.removesuffix(".py")
+        for path in (ROOT / "qwafer").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    verbs = {path.stem for path in (ROOT / "qwafer").glob("*.py") if "main" in path.read_text(encoding="utf-8")}
+    named = {name.rstrip("/") for name in re.findall(r"`([a-z_]+/?)`", table)}
+    assert package - named - verbs == {"__init__"}
