@@ -320,7 +320,9 @@ def window_of(flagged: np.ndarray, audit: np.ndarray, right: np.ndarray, reviewe
     empty = np.zeros(n)
     when = np.where(reviewed, np.arange(n), np.nan)
     texts = np.full(n, "a")
-    return Window(empty, texts, texts, texts, empty, empty, flagged, audit, empty, labels, when, np.arange(n))
+    return Window(
+        empty, texts, texts, texts, empty, empty, flagged, audit, empty, labels, when, np.arange(n), np.full(n, "")
+    )
 
 
 def test_reviews_of_doubtful_answers_do_not_stand_for_all() -> None:
@@ -381,7 +383,7 @@ def test_wafers_keep_their_version_in_a_trial(release: Release, tmp_path: Path) 
 def test_a_store_is_read_strictly_and_forgets_by_age(tmp_path: Path) -> None:
     store = Store(tmp_path / "s.sqlite")
     row = Stored(100.0, "W", "L", "1.0.0", "a", 0.5, 1.0, True, False, 2.0, b"", 1, 1, b"")
-    first, second = store.add([row, Stored(*[200.0, *list(row.__dict__.values())[1:]])])
+    first, second = store.add([row, dataclasses.replace(row, at=200.0, wafer="V")])
     store.say(first, "b")
     assert store.window(150.0).at.tolist() == [200.0]
     assert store.window(0, 150).labels.tolist() == ["b"]

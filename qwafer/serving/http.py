@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 import hmac
 import json
+import math
+import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.resources import files
@@ -266,10 +269,12 @@ class Guard:
 
 
 def serve(registry: str, store: str, options: ServeOptions, ready: Callable[[str], None] | None = None) -> None:
-    """Serve a registry until the process is told to end; `ready` is called with the address once it listens."""
+    """Serve a registry until SIGTERM or SIGINT; `ready` is called with the address once it listens.
+
+    Requests that are under way by then are answered first.
+    """
     server_of = uvicorn()
     service = Service(ModelRegistry(registry), Store(store), options)
-    service.load()
     config = server_of.Config(
         application(service),
         host=options.host,
@@ -278,8 +283,19 @@ def serve(registry: str, store: str, options: ServeOptions, ready: Callable[[str
         access_log=False,
         timeout_keep_alive=30,
         limit_concurrency=max(64, options.queue),
+        timeout_graceful_shutdown=math.ceil(options.body_seconds) + 5,
     )
     server = server_of.Server(config)
+
+    def end(*_: object) -> None:
+        """End a service that does not listen yet; uvicorn sends itself the signal again after it has answered all."""
+        if not server.started:
+            raise SystemExit(0)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
+    service.load()
 
     async def run() -> None:
         serving = asyncio.create_task(server.serve())

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from qwafer.serving.store import Window
 
 FIRST_LOOK = 50
@@ -23,7 +25,7 @@ class Reviewed:
     """sum_h W_h r_h / n_h over the strata flagged and not flagged, W_h the share of the answers; NaN where a stratum
     with answers has no review."""
     low: float
-    """Lower end of the interval; see `reviewed_accuracy`."""
+    """Lower end of the interval; see `accuracy_bounds`."""
     high: float
     """Upper end."""
 
@@ -33,24 +35,41 @@ def reviewed_accuracy(window: Window, alpha: float = 0.05) -> Reviewed:
 
     Reviews of flagged answers tell of flagged ones alone, which are the hard ones: their share of right answers is not
     that of the model. Answers that were not flagged are judged by those that were drawn for the audit; reviews that
-    somebody volunteered do not count. Each stratum has a Clopper-Pearson interval of level 1 - alpha / 2 (1 - alpha
-    for one stratum), and the ends add up with the weights (Bonferroni); a stratum without a review has (0, 1).
+    somebody volunteered do not count.
+    """
+    right = window.counted & (window.predictions == window.labels)
+    strata = [~window.flagged, window.flagged]
+    return accuracy_of(
+        np.array([[(part & of).sum() for of in (part, window.counted, right)] for part in strata]), alpha
+    )
+
+
+def accuracy_of(tally: np.ndarray, alpha: float = 0.05) -> Reviewed:
+    """Return the accuracy of all answers of a tally (2, 3), with an interval of level 1 - `alpha`; see
+    `accuracy_bounds`.
+    """
+    estimate, low, high = (float(value) for value in accuracy_bounds(tally, alpha))
+    return Reviewed(int(tally[:, 0].sum()), int(tally[:, 1].sum()), estimate, low, high)
+
+
+def accuracy_bounds(tally: np.ndarray, alpha: float = 0.05) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return estimate, lower and upper end, each (...), for tallies (..., 2, 3): of the answers that were not flagged
+    and of those that were, how many there are, how many reviews of them count, and how many of these say right.
+
+    Each stratum has a Clopper-Pearson interval of level 1 - alpha / 2 (1 - alpha for one stratum with answers alone),
+    and the ends add up with the shares of the answers (Bonferroni); a stratum without a review has (0, 1).
     """
     from scipy.special import betaincinv
 
-    counted = window.counted
-    right = counted & (window.predictions == window.labels)
-    total, estimate, low, high = len(window), 0.0, 0.0, 0.0
-    strata = [part for part in (window.flagged, ~window.flagged) if part.any()]
-    for part in strata:
-        share, n, hits = part.sum() / total, int((counted & part).sum()), int((right & part).sum())
-        tail = alpha / 2 / len(strata)
-        estimate += share * (hits / n if n else math.nan)
-        low += share * (float(betaincinv(hits, n - hits + 1, tail)) if hits else 0.0)
-        high += share * (float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0)
-    if not total:
-        return Reviewed(0, 0, math.nan, 0.0, 1.0)
-    return Reviewed(total, int(counted.sum()), float(estimate), float(low), float(high))
+    answers, n, hits = np.moveaxis(np.asarray(tally, np.float64), -1, 0)
+    total = answers.sum(axis=-1)
+    share = answers / np.maximum(total, 1)[..., None]
+    tail = alpha / 2 / np.maximum((answers > 0).sum(axis=-1), 1)[..., None]
+    rate = np.where(n > 0, hits / np.maximum(n, 1), np.where(answers > 0, math.nan, 0.0))
+    lows = np.where(hits > 0, betaincinv(np.maximum(hits, 1), n - hits + 1, tail), 0.0)
+    highs = np.where(hits < n, betaincinv(hits + 1, np.maximum(n - hits, 1), 1 - tail), 1.0)
+    estimate, low, high = ((share * part).sum(axis=-1) for part in (rate, lows, highs))
+    return np.where(total > 0, estimate, math.nan), low, np.where(total > 0, high, 1.0)
 
 
 def look(n: int) -> int | None:
@@ -62,16 +81,3 @@ def look(n: int) -> int | None:
 def look_alpha(number: int, alpha: float = ALPHA) -> float:
     """Return the level of the look `number`: alpha / ((k + 1) (k + 2)), which add up to `alpha` over all looks."""
     return alpha / ((number + 1) * (number + 2))
-
-
-def falls_below(window: Window, baseline: float) -> Reviewed | None:
-    """Return the accuracy of a window where its reviews show, at the look that is due, that it is below `baseline`.
-
-    None where no look is due, or the upper end of the interval at the level of the look is not below. Whatever the
-    number of looks, it is wrong with a probability of at most `ALPHA`.
-    """
-    number = look(int(window.counted.sum()))
-    if number is None:
-        return None
-    found = reviewed_accuracy(window, 2 * look_alpha(number))  # one-sided
-    return found if found.high < baseline else None

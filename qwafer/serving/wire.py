@@ -18,6 +18,8 @@ from qwafer.serving.review import Answers, prediction
 
 LONGEST_ID = 200
 """Characters of the id of a wafer or a lot."""
+DIES = {0, 1, 2}
+"""What a die may be: off the wafer, passing, failing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,14 +174,17 @@ def _wafer(entry: Any) -> Wafer:
 
 
 def _dies(given: Any) -> np.ndarray:
-    """Return numbers of JSON as uint8; raise InputError for others."""
+    """Return numbers of JSON as uint8; raise InputError for others, also for truths, which NumPy takes for 0 and 1."""
     try:
-        values = np.array(given)
+        values = np.array(given, dtype=object)
     except ValueError as error:
         raise InputError("a map must be rows of dies, all of one length") from error
-    if values.dtype.kind != "i" or values.size == 0 or values.min() < 0 or values.max() > 2:
+    dies = values.ravel().tolist()
+    if set(map(type, dies)) == {list}:
+        raise InputError("a map must be rows of dies, all of one length")
+    if set(map(type, dies)) != {int} or not set(dies) <= DIES:
         raise InputError("a map must hold 0 (off the wafer), 1 (passing) and 2 (failing) only")
-    return values.astype(np.uint8)
+    return np.frombuffer(bytes(dies), np.uint8).reshape(values.shape)
 
 
 def _base64(text: Any) -> np.ndarray:
