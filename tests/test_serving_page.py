@@ -12,7 +12,9 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra qwafer[serve] is not installed")
 pytest.importorskip("uvicorn", reason="the extra qwafer[serve] is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="the extra qwafer[browser] is not installed")
+pytest.importorskip("playwright.sync_api", reason="the extra qwafer[browser] is not installed")
+
+from playwright import sync_api as playwright
 
 from tests.serving_factory import MAPS, Client, made_registry, made_release, running
 

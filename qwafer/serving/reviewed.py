@@ -44,32 +44,61 @@ def reviewed_accuracy(window: Window, alpha: float = 0.05) -> Reviewed:
     )
 
 
-def accuracy_of(tally: np.ndarray, alpha: float = 0.05) -> Reviewed:
+def accuracy_of(tally: np.ndarray, alpha: float = 0.05, *, to_come: bool = False) -> Reviewed:
     """Return the accuracy of all answers of a tally (2, 3), with an interval of level 1 - `alpha`; see
     `accuracy_bounds`.
     """
-    estimate, low, high = (float(value) for value in accuracy_bounds(tally, alpha))
+    estimate, low, high = (float(value) for value in accuracy_bounds(tally, alpha, to_come=to_come))
     return Reviewed(int(tally[:, 0].sum()), int(tally[:, 1].sum()), estimate, low, high)
 
 
-def accuracy_bounds(tally: np.ndarray, alpha: float = 0.05) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def accuracy_bounds(
+    tally: np.ndarray, alpha: float = 0.05, *, to_come: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return estimate, lower and upper end, each (...), for tallies (..., 2, 3): of the answers that were not flagged
     and of those that were, how many there are, how many reviews of them count, and how many of these say right.
 
-    Each stratum has a Clopper-Pearson interval of level 1 - alpha / 2 (1 - alpha for one stratum with answers alone),
-    and the ends add up with the shares of the answers (Bonferroni); a stratum without a review has (0, 1).
+    Each stratum has a Clopper-Pearson interval, and the ends add up with the shares of the strata; a stratum without a
+    review has (0, 1). The intervals share `alpha` (Bonferroni): evenly among the strata with answers, where the
+    accuracy is that of these very answers. That of answers `to_come` depends on their share of flagged ones, too, which
+    is drawn as well: the strata have two fifths of `alpha` each, and the share has a Clopper-Pearson interval of level
+    1 - alpha / 5, of which the end counts that makes the interval longer.
     """
-    from scipy.special import betaincinv
-
     answers, n, hits = np.moveaxis(np.asarray(tally, np.float64), -1, 0)
     total = answers.sum(axis=-1)
-    share = answers / np.maximum(total, 1)[..., None]
-    tail = alpha / 2 / np.maximum((answers > 0).sum(axis=-1), 1)[..., None]
+    flagged = answers[..., 1] / np.maximum(total, 1)
     rate = np.where(n > 0, hits / np.maximum(n, 1), np.where(answers > 0, math.nan, 0.0))
-    lows = np.where(hits > 0, betaincinv(np.maximum(hits, 1), n - hits + 1, tail), 0.0)
-    highs = np.where(hits < n, betaincinv(hits + 1, np.maximum(n - hits, 1), 1 - tail), 1.0)
-    estimate, low, high = ((share * part).sum(axis=-1) for part in (rate, lows, highs))
-    return np.where(total > 0, estimate, math.nan), low, np.where(total > 0, high, 1.0)
+    strata = np.maximum((answers > 0).sum(axis=-1), 1)
+    tail = 0.2 * alpha if to_come else alpha / 2 / strata[..., None]
+    lows, highs = _clopper_pearson(hits, n, tail)
+    shares = _clopper_pearson(answers[..., 1], total, 0.05 * alpha) if to_come else (flagged, flagged)
+    low, high = (_mixed(ends, shares, longer) for ends, longer in ((lows, np.minimum), (highs, np.maximum)))
+    estimate = _mixed(rate, (flagged, flagged), np.maximum)
+    return np.where(total > 0, estimate, math.nan), np.where(total > 0, low, 0.0), np.where(total > 0, high, 1.0)
+
+
+def _clopper_pearson(hits: np.ndarray, n: np.ndarray, tail: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends beyond each of which a share of `hits` of `n` lies with a probability of at most `tail`."""
+    from scipy.special import betaincinv
+
+    low = np.where(hits > 0, betaincinv(np.maximum(hits, 1), n - hits + 1, tail), 0.0)
+    return low, np.where(hits < n, betaincinv(hits + 1, np.maximum(n - hits, 1), 1 - tail), 1.0)
+
+
+def _mixed(values: np.ndarray, shares: tuple[np.ndarray, np.ndarray], longer: np.ufunc) -> np.ndarray:
+    """Return (1 - w) values[0] + w values[1] at the share w of flagged answers that makes an interval longer."""
+    first, second = ((1 - w) * values[..., 0] + w * values[..., 1] for w in shares)
+    return np.asarray(longer(first, second))
+
+
+def below(tally: np.ndarray, baseline: float, number: int) -> tuple[Reviewed, bool]:
+    """Return the accuracy that a tally (2, 3) shows at the look `number`, and whether it is below `baseline`.
+
+    The upper end of `accuracy_bounds` for answers `to_come` is to be below, one-sided at `look_alpha`: all looks
+    together are wrong with a probability of at most `ALPHA`, if wafers are independent.
+    """
+    found = accuracy_of(tally, 2 * look_alpha(number), to_come=True)
+    return found, found.high < baseline
 
 
 def look(n: int) -> int | None:

@@ -22,7 +22,7 @@ from qwafer.serving.batching import Batcher
 from qwafer.serving.options import ServeOptions
 from qwafer.serving.registry import Change, ModelRegistry, Pointers
 from qwafer.serving.review import NONE, Answers
-from qwafer.serving.reviewed import accuracy_of, look, look_alpha
+from qwafer.serving.reviewed import below, look
 from qwafer.serving.store import Store, Stored, packed_map, unpacked_map
 from qwafer.serving.wire import Wafer, answer_json, parse_label, parse_text
 
@@ -202,9 +202,9 @@ class Service:
         if number is None or number in self.store.looks(what):
             return {}
         baseline = self.registry.evidence(now.previous).accuracy
-        found = accuracy_of(self.store.tally(version, since), 2 * look_alpha(number))  # one-sided
+        found, is_below = below(self.store.tally(version, since), baseline, number)
         self.store.keep_look(what, number, json.dumps(to_json(found)))
-        if found.high >= baseline:
+        if not is_below:
             return {}
         reason = (
             f"accuracy {found.estimate:.4f} (at most {found.high:.4f}) from {found.n_reviews} reviews is below "
