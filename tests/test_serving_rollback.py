@@ -58,9 +58,9 @@ def test_the_page_says_how_soon_a_worse_one_goes() -> None:
     said = []
     for drop in (0.05, 0.1):
         found = taken_back(2000, (right[0] - drop, right[1] - drop), 0.9 * right[0] + 0.1 * right[1])
-        said.append(f"{np.quantile(found, 0.9, method='inverted_cdf'):,.0f}")
-        assert 0.91 < np.mean(found <= float(said[-1].replace(",", "")))
-    sentence = f"A drop of 5 points is found by {said[0]} reviews in nine cases of ten, one of 10 points by {said[1]}"
+        said.append(f"{np.quantile(found, 0.8, method='inverted_cdf'):,.0f}")
+        assert np.mean(found <= float(said[-1].replace(",", ""))) > 0.82, "whatever the seed"
+    sentence = f"A drop of 5 points is found by {said[0]} reviews in eight cases of ten, one of 10 points by {said[1]}"
     assert sentence in " ".join(PAGE.split())
     rate = np.isfinite(taken_back(10_000, right, 0.9 * right[0] + 0.1 * right[1], seed=1)).mean()
     assert rate < 0.001, "the page says: one in a thousand"
