@@ -1,10 +1,12 @@
 """What a line does to its service: wafers sent twice, answers that are deleted, signals, test splits that are read."""
 
+import contextlib
 import dataclasses
 import http.client
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -272,3 +274,33 @@ def test_what_is_added_and_exported_is_a_read_of_the_test_split(release: Release
     version = [f"{where}/versions/1.0.0", *words[1:]]
     assert export_main(version) == 0, "a version has its evidence: nothing is read"
     assert len(read_ledger(tmp_path / "line").data) == 1
+
+
+def test_connections_that_send_nothing_keep_nobody_out(release: Release, tmp_path: Path) -> None:
+    """uvicorn waits for the head of a request without end, and answers 503 beyond its number of connections."""
+    registry = made_registry(tmp_path, release, "1.0.0")
+    with running(registry, queue=64, body_seconds=1.0) as client, contextlib.ExitStack() as stack:
+        busy = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=10)))
+        busy.request("GET", "/health")
+        assert busy.getresponse().read()
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", client.port))) for _ in range(63)]
+        silent[0].sendall(b"GET /health HTTP/1.1\r\nHost:")
+        assert client("GET", "/health")[0] == 503
+        end = time.monotonic() + 10
+        while client("GET", "/health")[0] == 503:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        silent[0].settimeout(10)
+        assert silent[0].recv(1) == b""
+        busy.request("GET", "/health")
+        assert busy.getresponse().status == 200, "one that has been idle since its answer stays"
+
+
+def test_one_map_is_not_computed_as_eight() -> None:
+    """A backbone of one compiled size computed one map in the time of eight, which was most of the latency."""
+    backbone = qwafer.backbones.extractor("wafercnn", random_weights=0)
+    assert backbone.quick is not None
+    for n in (1, 3):
+        some = list(MAPS.maps[:n])
+        np.testing.assert_allclose(backbone.quick(some), backbone.features(some), rtol=1e-5, atol=1e-5)
+    assert qwafer.backbones.extractor("spatial").quick is None

@@ -34,6 +34,8 @@ from qwafer.serving.store import Store, Stored, Window
 from tests.serving_factory import MAPS, OPEN, Client, made_registry, made_release, request_of, running
 
 ROOT = Path(__file__).resolve().parents[1]
+N_KILLED = 4
+"""Clients of a service that is killed."""
 
 
 @pytest.fixture(scope="module")
@@ -300,18 +302,29 @@ def test_a_killed_service_has_every_answer_that_it_gave(release: Release, tmp_pa
             client = Client(int(process.stdout.readline().decode().rsplit(":", 1)[1]))
             killer = threading.Timer(0.4, process.kill)
             killer.start()
-            try:
-                while True:
-                    status, answer = client("POST", "/classify", npy(MAPS.maps[0]))
-                    assert status == 200
-                    given.append(answer["answer_id"])
-            except (OSError, http.client.HTTPException):
-                pass
+            statuses: list[int] = []
+
+            def ask(client: Client = client, statuses: list[int] = statuses) -> None:
+                try:
+                    while True:
+                        status, answer = client("POST", "/classify", npy(MAPS.maps[0]))
+                        statuses.append(status)
+                        given.append(answer["answer_id"])
+                except (OSError, http.client.HTTPException):
+                    pass
+
+            threads = [threading.Thread(target=ask) for _ in range(N_KILLED)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert set(statuses) == {200}
             assert process.wait() == -signal.SIGKILL
     stored = Store(registry.folder / "answers.sqlite").window().ids
     assert len(given) > 5
+    assert len(set(given)) == len(given)
     assert set(given) <= set(stored.tolist())
-    assert len(stored) <= len(given) + 2, "at most what was under way when it was killed"
+    assert len(stored) <= len(given) + 2 * N_KILLED, "at most what was under way when it was killed"
 
 
 def window_of(flagged: np.ndarray, audit: np.ndarray, right: np.ndarray, reviewed: np.ndarray) -> Window:

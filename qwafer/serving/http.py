@@ -14,6 +14,7 @@ from typing import Any
 
 from qwafer._errors import InputError
 from qwafer.serving.batching import QueueFullError
+from qwafer.serving.connections import prompt
 from qwafer.serving.options import ServeOptions
 from qwafer.serving.packages import fastapi, uvicorn
 from qwafer.serving.registry import ModelRegistry
@@ -268,6 +269,22 @@ class Guard:
         return None
 
 
+def server_config(service: Service) -> Any:
+    """Return uvicorn's configuration of a service."""
+    options = service.options
+    return uvicorn().Config(
+        application(service),
+        host=options.host,
+        port=options.port,
+        http=prompt(options.body_seconds),
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=30,
+        limit_concurrency=max(64, options.queue),
+        timeout_graceful_shutdown=math.ceil(options.body_seconds) + 5,
+    )
+
+
 def serve(registry: str, store: str, options: ServeOptions, ready: Callable[[str], None] | None = None) -> None:
     """Serve a registry until SIGTERM or SIGINT; `ready` is called with the address once it listens.
 
@@ -275,17 +292,7 @@ def serve(registry: str, store: str, options: ServeOptions, ready: Callable[[str
     """
     server_of = uvicorn()
     service = Service(ModelRegistry(registry), Store(store), options)
-    config = server_of.Config(
-        application(service),
-        host=options.host,
-        port=options.port,
-        log_level="warning",
-        access_log=False,
-        timeout_keep_alive=30,
-        limit_concurrency=max(64, options.queue),
-        timeout_graceful_shutdown=math.ceil(options.body_seconds) + 5,
-    )
-    server = server_of.Server(config)
+    server = server_of.Server(server_config(service))
 
     def end(*_: object) -> None:
         """End a service that does not listen yet; uvicorn sends itself the signal again after it has answered all."""
