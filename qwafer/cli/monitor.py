@@ -114,7 +114,8 @@ def _trial(arguments: argparse.Namespace, registry: "ModelRegistry", store: "Sto
     spent = [from_json(Look, json.loads(said), what) for said in store.looks(what).values()]
     found = judge_trial(window, maps, sides[0], sides[1], old.label_names, spent)
     for number in range(len(spent), len(found.looks)):
-        store.keep_look(what, number, json.dumps(to_json(found.looks[number])))
+        if not store.keep_look(what, number, json.dumps(to_json(found.looks[number]))):
+            raise InputError(f"another process has taken a look at the {what} meanwhile: ask again")
     print(found.sentence)
     if found.n_required is not None:
         print(f"a difference of 0.015 takes about {found.n_required} reviews")

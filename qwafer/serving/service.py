@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from qwafer._errors import InputError
-from qwafer._records import to_json
+from qwafer._records import from_json, to_json
 from qwafer.serving.answering import Answering
 from qwafer.serving.batching import Batcher
 from qwafer.serving.options import ServeOptions
 from qwafer.serving.registry import Change, ModelRegistry, Pointers
 from qwafer.serving.review import NONE, Answers
-from qwafer.serving.reviewed import below, look
+from qwafer.serving.reviewed import Reviewed, below, look
 from qwafer.serving.store import Store, Stored, packed_map, unpacked_map
 from qwafer.serving.wire import Wafer, answer_json, parse_label, parse_text
 
@@ -182,7 +182,12 @@ class Service:
             raise UnavailableError(f"the store cannot be written ({error})") from error
         self.counters.reviewed.inc()
         log("feedback", answer_id=number, version=version, label=label)
-        return {"answer_id": number, "label": label, "model_version": version, **self._judged(version)}
+        try:
+            judged = self._judged(version)
+        except Exception as error:  # the review is kept, whatever becomes of the champion
+            log("judging the champion failed", version=version, error=str(error))
+            judged = {}
+        return {"answer_id": number, "label": label, "model_version": version, **judged}
 
     def _labels(self, version: str) -> tuple[Sequence[str], bool]:
         """Return the labels of a version, and whether they are exclusive."""
@@ -193,19 +198,27 @@ class Service:
         return found.label_names, found.exclusive
 
     def _judged(self, version: str) -> dict[str, Any]:
-        """Take a champion back whose reviewed accuracy lies below the previous version's on its test split."""
+        """Take a champion back whose reviewed accuracy lies below the previous version's on its test split: at a look,
+        or after one that said so, where the process ended, or the previous version could not be read.
+        """
         now = self.registry.pointers()
         if version != now.champion or not now.previous:
             return {}
         since = _seconds(now.changes[-1])
         number, what = look(self.store.n_reviewed(version, since)), f"reviews of {version} since {since:.0f}"
-        if number is None or number in self.store.looks(what):
+        said = self.store.looks(what)
+        looks = [from_json(Reviewed, json.loads(text), what) for text in said.values()]
+        if not looks and number is None:
             return {}
         baseline = self.registry.evidence(now.previous).accuracy
-        found, is_below = below(self.store.tally(version, since), baseline, number)
-        self.store.keep_look(what, number, json.dumps(to_json(found)))
-        if not is_below:
+        if number is not None and number not in said:
+            found, _ = below(self.store.tally(version, since), baseline, number)
+            if self.store.keep_look(what, number, json.dumps(to_json(found))):
+                looks.append(found)
+        worse = [each for each in looks if each.high < baseline]
+        if not worse:
             return {}
+        found = worse[0]
         reason = (
             f"accuracy {found.estimate:.4f} (at most {found.high:.4f}) from {found.n_reviews} reviews is below "
             f"{baseline:.4f}, that of {now.previous} on its test split"

@@ -16,7 +16,7 @@ from qwafer._checks import check_path
 from qwafer._errors import InputError, RecordError
 from qwafer._reading import reads
 
-LAYOUT = 2
+LAYOUT = 3
 """Number of the layout of the tables."""
 BUSY = 30.0
 """Seconds that a connection waits for another one."""
@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS answers (
   flagged INTEGER NOT NULL, audit INTEGER NOT NULL, latency REAL NOT NULL, probabilities BLOB NOT NULL,
   height INTEGER NOT NULL, width INTEGER NOT NULL, map BLOB, repeat INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS answers_at ON answers (at);
-CREATE INDEX IF NOT EXISTS answers_wafer ON answers (wafer);
+CREATE INDEX IF NOT EXISTS answers_of_wafer ON answers (wafer, lot, version, repeat);
 CREATE INDEX IF NOT EXISTS answers_queue ON answers (id) WHERE map IS NOT NULL;
 CREATE TABLE IF NOT EXISTS feedback (
   answer INTEGER PRIMARY KEY REFERENCES answers (id) ON DELETE CASCADE,
@@ -38,8 +38,9 @@ CREATE TABLE IF NOT EXISTS past (
 CREATE TABLE IF NOT EXISTS looks (
   what TEXT NOT NULL, number INTEGER NOT NULL, said TEXT NOT NULL, PRIMARY KEY (what, number));
 """
-_FROM_LAYOUT_1 = """
-ALTER TABLE answers ADD COLUMN repeat INTEGER NOT NULL DEFAULT 0;
+_BEFORE = {1: "ALTER TABLE answers ADD COLUMN repeat INTEGER NOT NULL DEFAULT 0;"}
+_AFTER = """
+DROP INDEX IF EXISTS answers_wafer;
 UPDATE answers SET repeat = 1 WHERE wafer != '' AND EXISTS (
   SELECT 1 FROM answers AS other WHERE other.wafer = answers.wafer AND other.lot = answers.lot
   AND other.version = answers.version AND other.id < answers.id);
@@ -154,7 +155,7 @@ class Store:
             if layout > LAYOUT or (layout == 0 and filled):
                 raise InputError(f"{path} is not a store of answers of this version of qwafer")
             if layout < LAYOUT:
-                changes = (_FROM_LAYOUT_1 if layout else "") + _TABLES + f"PRAGMA user_version = {LAYOUT}"
+                changes = _BEFORE.get(layout, "") + _TABLES + _AFTER + f"PRAGMA user_version = {LAYOUT}"
                 for line in changes.split(";"):
                     connection.execute(line)
 
@@ -206,6 +207,7 @@ class Store:
         before = "SELECT 1 FROM answers WHERE wafer = ? AND lot = ? AND version = ? LIMIT 1"
         numbers = []
         with self._connection as connection:
+            connection.execute("BEGIN IMMEDIATE")  # else another process may keep the wafer between look and insertion
             for answer in answers:
                 known = (answer.wafer, answer.lot, answer.version)
                 repeat = bool(answer.wafer) and connection.execute(before, known).fetchone() is not None
@@ -214,13 +216,12 @@ class Store:
         return numbers
 
     def find(self, wafer: str, lot: str | None = None) -> tuple[int, str] | None:
-        """Return number and version of the answer for a wafer (of `lot`, if one is named): the first of the version and
-        the lot that answered it last; None without one.
+        """Return number and version of the answer for a wafer (of `lot`, if one is named): the newest that counts, or
+        else the newest repeat; None without one.
         """
-        line = (
-            "SELECT id, version FROM answers WHERE wafer = ? AND ifnull(?, lot) = lot ORDER BY repeat, id DESC LIMIT 1"
-        )
-        found = self._rows(line, wafer, lot)
+        of_lot, values = ("", (wafer,)) if lot is None else ("AND lot = ?", (wafer, lot))
+        line = f"SELECT id, version FROM answers WHERE wafer = ? {of_lot} ORDER BY repeat, id DESC LIMIT 1"
+        found = self._rows(line, *values)
         return (int(found[0][0]), str(found[0][1])) if found else None
 
     def version_of(self, answer: int, wafer: str | None = None) -> str | None:
@@ -317,10 +318,14 @@ class Store:
             for n, said in self._rows("SELECT number, said FROM looks WHERE what = ? ORDER BY 1", what)
         }
 
-    def keep_look(self, what: str, number: int, said: str) -> None:
-        """Keep what a look of a sequence said, so that its error rate is spent once. On disk when it returns."""
+    def keep_look(self, what: str, number: int, said: str) -> bool:
+        """Keep what a look of a sequence said, so that its error rate is spent once, and return whether nobody had
+        taken it before. On disk when it returns.
+        """
         with self._connection as connection:
-            connection.execute("INSERT INTO looks VALUES (?, ?, ?)", (what, number, said))
+            return (
+                connection.execute("INSERT OR IGNORE INTO looks VALUES (?, ?, ?)", (what, number, said)).rowcount == 1
+            )
 
 
 def packed_map(wafer: np.ndarray) -> bytes:
