@@ -47,13 +47,15 @@ def _run(arguments: argparse.Namespace) -> int:
     from qwafer._process import configure_jax
     from qwafer.serving.evidence import assess, maps_of
     from qwafer.serving.export import export_model, int8_model
-    from qwafer.serving.release import Release
+    from qwafer.serving.release import RECORD, Release
     from qwafer.sweeps.ledger import note_model_read
 
     configure_jax()
     source, out = Path(arguments.model).resolve(), Path(arguments.out).resolve()
     if source in (out, *out.parents):
         raise InputError(f"`--out` = {arguments.out} is the model, or lies in its version, and would replace it")
+    if any((folder / RECORD).is_file() for folder in out.parents):
+        raise InputError(f"`--out` = {arguments.out} lies in a version of a registry, and versions are never changed")
     options = review_options(arguments)
     reads: tuple[str, ...] = ()
     if Path(arguments.model).is_dir():

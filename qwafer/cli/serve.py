@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from qwafer._process import run_verb
 
@@ -54,9 +55,13 @@ def _run(arguments: argparse.Namespace) -> int:
     from qwafer.serving.http import serve
     from qwafer.serving.options import ServeOptions
 
-    given = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(ServeOptions)}
+    given: dict[str, Any] = {
+        field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(ServeOptions)
+    }
     if arguments.token_file is not None:
-        given["token"] = Path(arguments.token_file).read_text(encoding="utf-8").strip()
+        given["token"] = Path(arguments.token_file).read_text(encoding="utf-8", errors="replace").strip()
+        if "\ufffd" in given["token"]:
+            raise InputError(f"{arguments.token_file} is not text in UTF-8: it must hold the token alone")
         if not given["token"]:
             raise InputError(f"{arguments.token_file} holds no token")
     if not Path(arguments.registry).is_dir():

@@ -114,8 +114,9 @@ def application(service: Service) -> Any:
             raise RefusedError(408, "the body did not come in time") from error
 
     def check_count(n: int) -> None:
-        if n > options.most_maps:
-            raise RefusedError(413, f"a request must have at most {options.most_maps} maps, got {n}")
+        most = min(options.most_maps, options.queue)  # more than may wait never get in: it is no use to come again
+        if n > most:
+            raise RefusedError(413, f"a request must have at most {most} maps, got {n}")
 
     @app.post("/classify", openapi_extra=classify_body)
     async def classify(request: Request, wafer_id: str = "", lot_id: str = "") -> Any:
@@ -285,12 +286,23 @@ def server_config(service: Service) -> Any:
     )
 
 
+async def _listens(host: str, port: int) -> None:
+    """Raise InputError where the address is not to be had: before a model is compiled, and in words."""
+    try:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
+    except OSError as error:
+        raise InputError(f"the service cannot listen on {host}, port {port} ({error.strerror})") from error
+    server.close()
+    await server.wait_closed()
+
+
 def serve(registry: str, store: str, options: ServeOptions, ready: Callable[[str], None] | None = None) -> None:
     """Serve a registry until SIGTERM or SIGINT; `ready` is called with the address once it listens.
 
     Requests that are under way by then are answered first.
     """
     server_of = uvicorn()
+    asyncio.run(_listens(options.host, options.port))
     service = Service(ModelRegistry(registry), Store(store), options)
     server = server_of.Server(server_config(service))
 

@@ -23,7 +23,7 @@ class ServeOptions:
     largest_body: int = 8 << 20
     """Bytes of a request (413 beyond)."""
     most_maps: int = 256
-    """Maps of a request (413 beyond)."""
+    """Maps of a request (413 beyond); at most `queue` of them."""
     queue: int = 1024
     """Maps that wait (503 with Retry-After beyond)."""
     rate: float = 0.0

@@ -42,13 +42,15 @@ def parse_classify(
 
     `kind` is the content type. JSON: {"wafer_id", "lot_id", "wafer_map", "timestamp"}, or {"wafers": [...]} of them; a
     map is rows of numbers, or {"base64": ..., "shape": [H, W]} of its uint8 bytes. Else an NPY file of one map (H, W)
-    or of maps (N, H, W), whose ids are those given. `check` is called with the number of maps before they are read.
-    Raises InputError for anything else.
+    or of maps (N, H, W), whose ids are those given: of several maps, the lot's alone. `check` is
+    called with the number of maps before they are read. Raises InputError for anything else.
     """
     if not kind.lower().startswith("application/json"):
         maps = _npy(body)
         one = maps.ndim == 2
         check(1 if one else len(maps))
+        if wafer_id and not one and len(maps) > 1:  # of answers to one wafer the first alone would count
+            raise InputError(f"`wafer_id` names one wafer, and the body holds {len(maps)} maps: send JSON `wafers`")
         wafers = [
             Wafer(wafer, parse_text("wafer_id", wafer_id), parse_text("lot_id", lot_id))
             for wafer in ([maps] if one else maps)
@@ -117,7 +119,8 @@ def parse_infer(body: bytes, *, check: Callable[[int], None] = lambda n: None) -
     check(shape[0])
     values = _dies(data)
     if values.size != math.prod(shape):
-        raise InputError(f"`data` of maps must hold {math.prod(shape)} values, got {values.size}")
+        sides = " x ".join(map(str, shape))  # Python prints no number of more than 4,300 digits, as the product may be
+        raise InputError(f"`data` of maps must hold {sides:.80} values, got {values.size}")
     maps = values.reshape(shape)
     check_maps(maps, "the request")
     return [Wafer(wafer) for wafer in maps], parse_text("id", form.get("id", ""))
