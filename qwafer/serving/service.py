@@ -39,8 +39,8 @@ class UnavailableError(Exception):
 class Service:
     """Answers and keeps them; see `http.application` for its routes.
 
-    One thread computes, one writes, one loads versions. A request is answered by one version, the one that is in place
-    when its turn comes, and is acknowledged when its answer is on disk.
+    One thread computes, one writes, one judges reviews, one loads versions. A request is answered by one version, the
+    one that is in place when its turn comes, and is acknowledged when its answer is on disk.
     """
 
     def __init__(self, registry: ModelRegistry, store: Store, options: ServeOptions) -> None:
@@ -51,7 +51,8 @@ class Service:
         self.champion: Answering | None = None
         self.trial: Answering | None = None
         self.batcher = Batcher(lambda answering, maps: answering(maps), limit=options.queue)
-        self._writer, self._loader = ThreadPoolExecutor(1, "qwafer-store"), ThreadPoolExecutor(1, "qwafer-load")
+        names = ("qwafer-store", "qwafer-review", "qwafer-load")
+        self._writer, self._judge, self._loader = (ThreadPoolExecutor(1, name) for name in names)
         self._pending: list[tuple[list[Stored], asyncio.Future[list[int]]]] = []
         self._writing = False
         self._pruned = 0.0
@@ -76,7 +77,7 @@ class Service:
     def close(self) -> None:
         """Wait for the threads."""
         self.batcher.close()
-        for pool in (self._writer, self._loader):
+        for pool in (self._writer, self._judge, self._loader):
             pool.submit(self.store.close)
             pool.shutdown(wait=True)
 
@@ -157,7 +158,7 @@ class Service:
 
     async def feedback(self, form: dict[str, Any]) -> dict[str, Any]:
         """Keep what an engineer says of an answer, by `answer_id` or `wafer_id`; take the champion back where due."""
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._said, form)
+        return await asyncio.get_running_loop().run_in_executor(self._judge, self._said, form)
 
     def _said(self, form: dict[str, Any]) -> dict[str, Any]:
         number, reviewer = form.get("answer_id"), parse_text("reviewer", form.get("reviewer", ""))

@@ -75,7 +75,7 @@ class Stored:
     audit: bool
     """Whether an engineer is to look because of a draw, which tells how good the other answers are."""
     latency: float
-    """Milliseconds from the whole request to the answer."""
+    """Milliseconds from the whole request to the answer, without those in which it is written."""
     probabilities: bytes
     """float32, one per label."""
     height: int
@@ -107,7 +107,7 @@ class Window:
     audit: np.ndarray
     """(N,) whether a draw does."""
     latency: np.ndarray
-    """(N,) milliseconds."""
+    """(N,) milliseconds, as of `Stored`."""
     labels: np.ndarray
     """(N,) what an engineer said, None where none has."""
     reviewed: np.ndarray
