@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwafer._process import configure_jax, run_verb
-from qwafer.cli.arguments import add_quiet
+from qwafer.cli.arguments import add_quiet, program
 from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _FLAGS = {"seed": "train-seed", "split_by": "train-split", "epochs": "epochs"}
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.extract",
+        prog=program("extract"),
         description="Run wafer maps through a frozen backbone, once, and store the features for "
         "`python -m qwafer.ablate --features`. A killed run is resumed by the same command; the result is that of "
         "an unbroken run, bit for bit.",
