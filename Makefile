@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-slow test-ray check format lint types layers unit experiments options benchmarks clean
+.PHONY: help demo test test-slow test-ray test-wheel check format lint types layers unit experiments options benchmarks clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,7 +44,7 @@ layers: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not ray" --numprocesses 2 --dist loadfile --durations=15
+	$(BIN)/python -m pytest -m "not slow and not ray and not wheel" --numprocesses 2 --dist loadfile --durations=15
 
 test-slow: $(VENV)/.installed-dev ## the tests that are too long for `make test`
 	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --durations=15
@@ -52,6 +52,9 @@ test-slow: $(VENV)/.installed-dev ## the tests that are too long for `make test`
 test-ray: $(VENV)/.installed-dev ## sweeps on a Ray cluster of two nodes on this machine
 	$(PIP) --editable '.[ray]'
 	$(BIN)/python -m pytest -m ray --durations=15 tests/test_ray.py
+
+test-wheel: $(VENV)/.installed-dev ## every verb from the wheel, in an environment that holds nothing else (minutes; downloads)
+	$(BIN)/python -m pytest -m wheel --durations=5 tests/test_wheel.py
 
 experiments: $(VENV)/.installed ## every comparison in experiments/, resumably; writes the table in experiments/README.md
 	$(BIN)/python experiments/run_all.py
