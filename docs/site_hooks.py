@@ -86,8 +86,9 @@ def relinked(markdown: str, folder: Path, page: str) -> str:
             return f"[{text}]({up}notebooks/{path.stem}.md{anchor})"
         return text
 
-    parts = re.split(r"(^```.*?^```$|`[^`\n]*`(?!\]))", markdown, flags=re.MULTILINE | re.DOTALL)
-    return "".join(part if part.startswith("`") else LINK.sub(replaced, part) for part in parts)
+    parts = re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)
+    text = "".join(part if part.startswith("```") else LINK.sub(replaced, part) for part in parts)
+    return re.sub(r"\]\[(?=[A-Za-z]+:)", "]&#91;", text)  # what a program printed, and no reference
 
 
 def page_of(package: str) -> str:
@@ -135,3 +136,20 @@ def _output(output: dict[str, Any]) -> str:
         return re.sub(r"\n\s*\n", "\n", "".join(data["text/html"]))
     text = "".join(output.get("text", data.get("text/plain", "")))
     return f"```text\n{text.rstrip()}\n```" if text else ""
+
+
+def run_notebooks() -> None:
+    """Run every notebook, as the site shows it, into build/notebooks."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    folder = ROOT / "build" / "notebooks"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in NOTEBOOKS.values():
+        notebook = nbformat.read(path, as_version=4)
+        NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+        nbformat.write(notebook, folder / path.name)
+
+
+if __name__ == "__main__":
+    run_notebooks()

@@ -1,6 +1,8 @@
 """One panel of a result on axes of one's own, and the same in the reports."""
 
 import dataclasses
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -164,3 +166,8 @@ def test_what_cannot_be_drawn_is_one_sentence(outcome, run, ax):
         with pytest.raises(InputError, match=said):
             call()
     assert qwafer.figures is figures
+
+
+def test_figures_are_there_without_an_import_of_their_room():
+    code = "import qwafer\nassert callable(qwafer.figures.paired)"
+    subprocess.run([sys.executable, "-c", code], check=True)

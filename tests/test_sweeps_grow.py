@@ -30,6 +30,7 @@ def runs(out):
     return {str(path): path.read_bytes() for path in sorted((out / "sweep" / "runs").rglob("*.json"))}
 
 
+@pytest.mark.slow
 def test_a_head_and_a_seed_join_a_finished_benchmark(tmp_path, monkeypatch):
     (tmp_path / "two.toml").write_text(TOML)
     words = [str(tmp_path / "two.toml"), "--maps", "synthetic", "--executor", "serial", "--descriptive", "--quiet"]
