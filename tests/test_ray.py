@@ -1,6 +1,7 @@
 """Sweeps on a Ray cluster (`make test-ray`): two nodes here, one lost, a worker and the driver killed."""
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import os
@@ -13,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import qwafer
 from qwafer._errors import InputError
+from qwafer.backbones import extract, extractor
 from qwafer.execution import Job, LocalProcesses, make_executor, run_all
 from qwafer.experiment import load_experiment
 from qwafer.studies import run_experiment
@@ -237,6 +240,14 @@ def test_the_numbers_do_not_depend_on_the_executor(experiment, local, executor, 
     record = json.loads(next(tmp_path.glob("out/runs/*/seed-0.json")).read_text())
     assert record["seed"] == 0
     assert np.isfinite(record["test"]["macro"]["roc_auc"])
+
+
+def test_an_extraction_on_a_cluster_gives_the_same_bits(executor, tmp_path):
+    maps = qwafer.synthetic_maps(200, seed=3)
+    backbone = dataclasses.replace(extractor("spatial"), compute_batch=64)
+    found = extract(maps, backbone, tmp_path / "f.npz", batch=64, executor=executor)
+    np.testing.assert_array_equal(found.features, extract(maps, backbone, tmp_path / "g.npz").features)
+    assert found.digest() == qwafer.FeatureSet.load(tmp_path / "g.npz").digest()
 
 
 @pytest.mark.slow
