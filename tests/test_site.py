@@ -1,8 +1,11 @@
 """The site of the documentation: its pages, links and commands; `make docs` builds it."""
 
 import importlib
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +117,22 @@ def test_every_figure_of_the_docs_is_in_the_gallery_with_a_command():
     for section in sections:
         assert re.search(r"!\[[^\]]{8,}\]\(images/", section), section
         assert COMMAND.search(section), section
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra qwafer[docs] is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # of its theme, about a successor
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 40
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|img|iframe)[^>]*src=\"?(?:https?:)?//|<link[^>]*stylesheet[^>]*//", text), (
+            page
+        )
+    reference = next(tmp_path.glob("reference/qwafer.evaluation*.html")).read_text(encoding="utf-8")
+    assert "expected_calibration_error" in reference
