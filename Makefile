@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[dev,audio,onnx,parquet,serve]'
+	$(PIP) --editable '.[dev,audio,browser,onnx,parquet,serve]'
 	@touch $@
 
 demo: $(VENV)/.installed ## the main job: a paired ablation on synthetic wafer maps, ending in a report

@@ -79,13 +79,19 @@ def _add(registry: "ModelRegistry", arguments: argparse.Namespace) -> int:
     from qwafer.model import Model
     from qwafer.serving.evidence import assess, maps_of
     from qwafer.serving.release import Release
+    from qwafer.sweeps.ledger import note_model_read
 
     configure_jax()
     model = Model.load(arguments.model)
-    review, evidence = assess(model, maps_of(model, arguments.maps), review_options(arguments))
+    registry.check_new(arguments.version)  # before the test split is read
+    maps = maps_of(model, arguments.maps)
+    review, evidence = assess(model, maps, review_options(arguments))
+    name = f"{registry.folder.resolve().name} {arguments.version}"
+    reads = note_model_read(registry.folder, name, arguments.model, maps)
     record = registry.add(Release(model, review, evidence), arguments.version, arguments.note)
     print(
         f"{record.version}: test accuracy {evidence.accuracy:.4f}, macro F1 {evidence.macro_f1:.4f}; "
         f"{evidence.flagged:.1%} to review, accuracy of the others {evidence.accuracy_of_others:.4f}"
     )
+    print(*reads, sep="\n")
     return 0

@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
         "most_maps": (int, "N", "maps of a request (256)"),
         "queue": (int, "N", "maps that may wait; 503 beyond (1024)"),
         "rate": (float, "R", "requests per second and client; 429 beyond (no limit)"),
-        "body_seconds": (float, "S", "seconds that a client may take to send a body (10)"),
+        "body_seconds": (float, "S", "seconds that a client may take to send a body, or the head of a request (10)"),
         "audit": (float, "P", "share of answers without a flag that an engineer sees all the same (0.05)"),
         "keep_days": (float, "D", "days after which answers are deleted (never)"),
         "trial": (str, "VERSION", "a version that answers a share of the wafers"),
