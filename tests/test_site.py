@@ -137,3 +137,11 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
         )
     reference = next(tmp_path.glob("reference/qwafer.evaluation*.html")).read_text(encoding="utf-8")
     assert "expected_calibration_error" in reference
+
+
+def test_every_block_of_code_is_of_a_kind_that_tests_run():
+    """tests/test_readme.py runs Python and reads TOML of every page, tests/test_serving_docs.py the shell of its page."""
+    for page in [*PAGES, ROOT / "README.md"]:
+        opened = re.findall(r"^\s*```(\S*)$", page.read_text(encoding="utf-8"), re.M)[::2]
+        allowed = {"python", "toml", *(["sh"] if page.name == "serving.md" else [])}
+        assert set(opened) <= allowed, page.name
