@@ -140,7 +140,7 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
 
 
 def test_every_block_of_code_is_of_a_kind_that_tests_run():
-    """Of every page Python runs and TOML is read (tests/test_readme.py), and the shell of one (test_serving_docs.py)."""
+    """Python runs and TOML is read (tests/test_readme.py), as is the shell of one page (tests/test_serving_docs.py)."""
     for page in [*PAGES, ROOT / "README.md"]:
         opened = re.findall(r"^\s*```(\S*)$", page.read_text(encoding="utf-8"), re.M)[::2]
         allowed = {"", "python", "toml", *(["sh"] if page.name == "serving.md" else [])}
