@@ -17,8 +17,8 @@ from typing import ClassVar
 
 import numpy as np
 from published import HERE, RESULTS, Result, result_of
-from run_all import DATA, set_apart, with_prior, write_table
-from search import draw, search
+from run_all import DATA, with_prior, write_table
+from search import search
 
 from qwafer._errors import InputError
 from qwafer._process import run_verb
@@ -30,7 +30,8 @@ from qwafer.features import FeatureSet
 from qwafer.overrides import with_options
 from qwafer.reports.format import format_spread
 from qwafer.source import generated_features
-from qwafer.studies import run_experiment
+from qwafer.studies import Dimension, run_experiment, spread
+from qwafer.sweeps.apart import set_apart
 from qwafer.sweeps.sources import provide_features
 
 NAME = "better_than_classical"
@@ -100,11 +101,12 @@ def _run(arguments: argparse.Namespace) -> int:
 def compare(file: Path, chosen: Sequence[str] | None, out: Path, jobs: int) -> Result:
     """Search the options of every arm on a quarter of the features of `file`, and run the experiment on the others."""
     whole = _experiment(file, chosen)
-    trials = draw(whole, SPACE, {}, BUDGET)
-    found = search(whole, trials, SPACE, out / "search", seeds=SEEDS, base=CAPS, jobs=jobs, features=out)
+    space = spread({option: Dimension(low, high, log=True) for option, (low, high) in SPACE.items()}, whole)
+    found = search(whole, space, out / "search", budget=BUDGET, seeds=SEEDS, base=CAPS, jobs=jobs, features=out)
     winners, rest = found.winners(), _experiment(set_apart(file)[1], chosen)
     arms = {arm: with_options(config, winners[arm]) for arm, config in rest.arms.items()}
-    summary = run_experiment(replace(rest, arms=arms), out / "sweep", jobs=jobs).summary
+    rest = replace(rest, arms=arms, searched=found.searched())
+    summary = run_experiment(rest, out / "sweep", jobs=jobs).summary
     return result_of(summary, load_record(SweepTimings, out / "sweep" / "timings.json"), found)
 
 

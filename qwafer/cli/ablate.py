@@ -70,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
             progress=progress,
             batch_seeds=not arguments.no_batch_seeds,
         )
-    _print_summary(outcome.summary)
+    print_summary(outcome.summary)
     print(f"\nreport: {outcome.report}")
     return int(all(c.verdict == "no data" for c in outcome.summary.comparisons))
 
@@ -133,7 +133,7 @@ def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
     return 0
 
 
-def _print_summary(summary: "Summary") -> None:
+def print_summary(summary: "Summary") -> None:
     """Print the table of the comparisons, the verdicts and the warnings."""
     from rich.console import Console
     from rich.table import Table

@@ -94,7 +94,7 @@ def run_experiment(
         directory.check_data(before, records)
         todo = before.pending
         with LocalProcesses(jobs) if executor is None else executor as running:
-            checked = _check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)
+            checked = check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)
             here = {arm: found.circuit for arm, found in checked.items() if found.circuit}
             check_circuits(before.results, experiment.arms, here, str(directory.path))
             report(Progress("arms", len(checked), len(checked), note=waiting_note(checked, todo)))
@@ -131,7 +131,7 @@ def conclude(
     return summary, write_report(folder, summary, timings, results.results, test_reads)
 
 
-def _check_arms(
+def check_arms(
     experiment: Experiment, sources: Mapping[str, Source], arms: Sequence[str], executor: Executor
 ) -> dict[str, Checked]:
     """Try everything of one run per arm that comes before its first step; raise InputError if that fails.

@@ -110,6 +110,10 @@ def load_space(path: str | Path, experiment: Experiment) -> dict[str, dict[str, 
         if arm not in experiment.arms:
             raise InputError(f"{path}: the experiment has no arm `{arm}`{nearest(arm, experiment.arms)}")
     shared = _dimensions(table, experiment, str(path))
+    for option in shared:
+        reasons = [_no_effect(config, option) for config in experiment.arms.values()]
+        if all(reason is not None for reason in reasons):
+            raise InputError(f"{path}: `{option}` has no effect in any arm: {reasons[0]}")
     own = {arm: _dimensions(options, experiment, f"{path}, arm {arm}") for arm, options in in_arms.items()}
     for arm, options in own.items():
         for option in options:
@@ -124,10 +128,6 @@ def spread(
 ) -> dict[str, dict[str, Dimension]]:
     """Return the space by arm: of `shared`, what has an effect in the arm; then what is its `own`; see `load_space`."""
     space: dict[str, dict[str, Dimension]] = {}
-    for option in shared:
-        reasons = [_no_effect(config, option) for config in experiment.arms.values()]
-        if all(reason is not None for reason in reasons):
-            raise InputError(f"{where}: `{option}` has no effect in any arm: {reasons[0]}")
     for arm, config in experiment.arms.items():
         space[arm] = {option: found for option, found in shared.items() if _no_effect(config, option) is None}
         space[arm] |= (own or {}).get(arm, {})
@@ -144,8 +144,6 @@ def spread(
 
 
 def _no_effect(config: RunConfig, option: str) -> str | None:
-    if option not in flat_config(config):
-        return f"head.name is {config.name('head')}, and nothing of the arm has such an option"
     return no_effect(config, option, source_facts(config.data))
 
 

@@ -1,7 +1,6 @@
 """`run_trial`: one trial of a search, which trains as a run does, is scored on validation, and reads no test split."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,39 +12,7 @@ from qwafer.training._contender import contender_logits
 from qwafer.training._judge import judge_validation
 from qwafer.training._prepare import prepare
 from qwafer.training._train import Run
-
-
-@dataclass(frozen=True)
-class Stop:
-    """A trial ends at an epoch where its value is worse than a bound."""
-
-    epoch: int
-    bound: float | None = None
-    """The least value that goes on (the greatest, where lower is better); None: the value is noted, and it goes on."""
-
-
-@dataclass(frozen=True)
-class TrialScores:
-    """What a trial measured on validation; None where a value is undefined."""
-
-    values: dict[int, float | None]
-    """The metric by seed, of the best checkpoint."""
-    epochs: dict[int, int] = field(default_factory=dict)
-    """Epochs trained by seed; 0 for what trains itself."""
-    converged: dict[int, bool | None] = field(default_factory=dict)
-    """`RunResult.converged` by seed."""
-    stops: dict[int, float | None] = field(default_factory=dict)
-    """By epoch of a `Stop` that was passed, the mean over seeds of what `values` would have been."""
-    pruned: bool = False
-    """Whether it ended at the last of `stops`."""
-    error: str = ""
-    """Why there is no value."""
-
-    @property
-    def value(self) -> float | None:
-        """The mean of `values`; None where one of them is, and for a trial that was pruned."""
-        found = [value for value in self.values.values() if value is not None]
-        return None if self.pruned or not found or len(found) < len(self.values) else float(np.mean(found))
+from qwafer.training._trial_scores import Stop, TrialScores
 
 
 def run_trial(
@@ -58,7 +25,7 @@ def run_trial(
     stops: Sequence[Stop] = (),
     report: ReportPart = lambda part: None,
 ) -> TrialScores:
-    """Train `config` with each of `seeds` and return its averages `metric` (a name in `Evaluation.macro`) on validation.
+    """Train `config` with each of `seeds`; return its averages `metric`, a name in `Evaluation.macro`, on validation.
 
     The value of a trial up to an epoch is that of its best checkpoint by then. At each of `stops` all seeds have come
     as far; the trial ends where their mean is worse than the bound, or undefined. A run that diverges has no value.
