@@ -29,8 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Search options of every arm of an experiment, with as many trials and epochs for each, on "
         "validation alone, then compare the winners on seeds that no trial has used. What is complete is never done "
         "again: a killed command resumes, with the same proposals, when it is given again.",
-        epilog="Exit status: 0 done, 1 no two runs could be compared, 2 bad input. Written to DIR: search.json, trials, "
-        "winners.toml (an experiment for ablate and bench), and comparison/ with its report.",
+        epilog="Exit status: 0 done, 1 no two runs could be compared, 2 bad input. Written to DIR: search.json, "
+        "trials/, winners.toml (an experiment for ablate and bench), and comparison/ with its report.",
     )
     add_experiment(parser, DEFAULT_EXPERIMENT)
     parser.add_argument("--space", metavar="SPACE.toml", required=True, help="what is drawn, by option or by arm")

@@ -182,7 +182,8 @@ def _leaves(table: Mapping[str, Any], where: str, prefix: str = "") -> Iterator[
         name = f"{prefix}.{key}" if prefix else key
         if not isinstance(value, dict):
             raise InputError(f"{where}: `{name}` must be a table with low and high, or choices, got {value!r}")
-        if any(not isinstance(item, dict) for item in value.values()):
+        plain = any(not isinstance(item, dict) for item in value.values())
+        if plain and ("." in name or set(value) & set(KEYS)):  # else a section with a value in the place of a table
             yield name, value
         elif value:
             yield from _leaves(value, where, name)
