@@ -12,9 +12,11 @@ from qwafer.cli.arguments import (
     add_quiet,
     add_running,
     add_seeds,
+    add_tracking,
     configure_for,
     executor_of,
     experiment_of,
+    tracking_of,
 )
 from qwafer.cli.progress import progress_bar
 
@@ -42,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="read the data, show what would be done, and write nothing"
     )
+    add_tracking(parser)
     add_quiet(parser)
     return parser
 
@@ -61,6 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
     configure_for(experiment)
     from qwafer.studies import run_experiment
 
+    track = tracking_of(arguments, out)
     with progress_bar(quiet=arguments.quiet) as progress:
         outcome = run_experiment(
             experiment,
@@ -69,6 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
             descriptive=arguments.descriptive,
             progress=progress,
             batch_seeds=not arguments.no_batch_seeds,
+            track=track,
         )
     print_summary(outcome.summary)
     print(f"\nreport: {outcome.report}")

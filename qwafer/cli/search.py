@@ -12,9 +12,11 @@ from qwafer.cli.arguments import (
     add_quiet,
     add_running,
     add_seeds,
+    add_tracking,
     configure_for,
     executor_of,
     experiment_of,
+    tracking_of,
 )
 from qwafer.cli.progress import progress_bar
 
@@ -51,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_seeds(parser)
     add_judging(parser)
     add_running(parser)
+    add_tracking(parser)
     add_quiet(parser)
     return parser
 
@@ -71,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
         check_design(experiment)
     space = load_space(arguments.space, experiment)
     out = Path(arguments.out if arguments.out is not None else f"runs/{experiment.name}-search")
-    executor = executor_of(arguments)
+    executor, track = executor_of(arguments), tracking_of(arguments, out)
     configure_for(experiment)
     with progress_bar(quiet=arguments.quiet) as progress, executor:
         outcome = run_search(
@@ -86,6 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
             batch=arguments.batch,
             executor=executor,
             progress=progress,
+            track=track,
         )
         compared = None
         if not arguments.no_compare:
@@ -96,6 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 descriptive=arguments.descriptive,
                 progress=progress,
                 beside=out,
+                track=track,
             )
     _print_search(outcome.search)
     print(f"\nwinners: {outcome.winners}")

@@ -27,6 +27,7 @@ from qwafer.studies.trials import Search, Trial
 from qwafer.sweeps.apart import set_apart
 from qwafer.sweeps.jobs import TRY, run_job, run_payload
 from qwafer.sweeps.sources import Source, provide_features
+from qwafer.tracking import TrackedRun, Tracking
 from qwafer.training import TrialScores
 from qwafer.training._environment import git_revision
 
@@ -77,6 +78,7 @@ def run_search(
     jobs: int = 2,
     progress: OnProgress | None = None,
     features: Path | None = None,
+    track: Tracking | None = None,
 ) -> SearchOutcome:
     """Do the trials that `out` does not hold yet, and write `search.json` and `winners.toml` there.
 
@@ -101,6 +103,7 @@ def run_search(
         progress: called with where the search stands.
         features: folder of features that the experiment makes itself, beside which examples are set apart; none: one
             in `out`.
+        track: told every trial of a complete round, and the record at the end.
 
     Raises:
         InputError: data, space, budget or a directory that do not allow the search, or an arm without any value.
@@ -154,7 +157,7 @@ def run_search(
         }
         tried = {arm: _on(config, apart[arm][0], trial=True) for arm, config in arms.items()}
         with LocalProcesses(jobs) if executor is None else executor as running:
-            state = _Trials(out, plan, tried, {arm: files[0] for arm, files in apart.items()}, running, progress)
+            state = _Trials(out, plan, tried, {arm: files[0] for arm, files in apart.items()}, running, progress, track)
             if state.pending():
                 sources = {arm: Source(apart[arm][0], source.record) for arm, source in whole.items()}
                 facts = {arm: source_facts(config.data) for arm, config in tried.items()}
@@ -173,6 +176,10 @@ def run_search(
             searched=search.searched(),
         )
         write_text(out / WINNERS, experiment_toml(found))
+        if track is not None:
+            counts = {"budget": budget, "sampler": sampler, "pruner": pruner, "seeds": ", ".join(map(str, seeds))}
+            run = TrackedRun("search", plan.name, counts, {"experiment": plan.experiment})
+            track.tell(run, {}, {}, [out / RECORD, out / WINNERS])
     return SearchOutcome(search, found, out / WINNERS, state.n_run)
 
 
@@ -187,11 +194,13 @@ class _Trials:
         features: Mapping[str, Path],
         executor: Executor,
         progress: OnProgress | None,
+        track: Tracking | None,
     ):
         self.done: dict[str, list[Trial]] = {arm: [] for arm in arms}
         self.n_run = 0
         self._out, self._plan, self._arms, self._features, self._executor = out, plan, arms, features, executor
         self._higher = higher_is_better(plan.metric)
+        self._track = track
         self._tally = Tally("trials", plan.budget * len(arms), progress)
 
     def path(self, arm: str, number: int) -> Path:
@@ -217,6 +226,20 @@ class _Trials:
                 options = zip(numbers, asked[arm], strict=True)
                 self.done[arm] += [self._load(arm, number, own) for number, own in options]
                 proposer.tell(self.done[arm][start:])
+                self._tell(arm, numbers)
+
+    def _tell(self, arm: str, numbers: range) -> None:
+        if self._track is None:
+            return
+        for number in numbers:
+            trial, name = self.done[arm][number], self._plan.metric
+            state = "pruned" if trial.pruned else "complete" if trial.value is not None else f"failed {trial.error}"
+            run = TrackedRun(
+                f"{arm}/trial-{number:04d}", self._plan.name, {"arm": arm, "state": state, **trial.options}
+            )
+            points = [(epoch, value) for epoch, value in trial.stops.items() if value is not None]
+            metrics = {f"{name}/seed-{seed}": value for seed, value in trial.values.items()}
+            self._track.tell(run, {name: points}, {name: trial.value, **metrics}, [self.path(arm, number)])
 
     def _load(self, arm: str, number: int, options: Options) -> Trial:
         trial = self._read(arm, number, options)
