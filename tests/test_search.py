@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import feature_set
 
 from qwafer._errors import CapabilityError, InputError
 from qwafer._records import load_record, save_record
@@ -23,6 +22,7 @@ from qwafer.studies.ablation import run_experiment
 from qwafer.studies.proposals import OptunaProposer, make_proposer
 from qwafer.studies.pruning import stops
 from qwafer.training import Prepared, TrialScores, run_trial, train
+from tests.factories import feature_set
 
 TWO = """
 seeds = 6

@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from factories import feature_set
 
 from qwafer._errors import CapabilityError, InputError
 from qwafer.cli import ablate, bench, search
 from qwafer.tracking import TRACKERS, TrackedRun, make_tracking
 from qwafer.training import RunResult
+from tests.factories import feature_set
 
 TWO = """
 seeds = 2
@@ -229,25 +229,47 @@ def test_mlflow_on_sqlite_holds_what_was_told(two):
     assert len(client.search_runs([key])) == 5
 
 
+def leveldb_records(content):
+    """Return the records of a LevelDB log: blocks of 32 KiB, parts of CRC 4, length 2, kind 1 (1 whole, 4 last)."""
+    found, parts, at = [], b"", 7  # wandb's own header stands before the first
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        parts += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            found, parts = [*found, parts], b""
+    return found
+
+
 @pytest.mark.track
 def test_wandb_writes_offline_runs(two, monkeypatch, capsys):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     assert run("--track", "wandb") == 0
     assert "has failed" not in capsys.readouterr().err
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
     found = {}
     for path in Path("out/wandb").glob("offline-run-*/run-*.wandb"):
-        store, records = DataStore(), []
-        store.open_for_scan(str(path))
-        while (data := store.scan_data()) is not None:
-            records.append(Record.FromString(data))
+        records = [Record.FromString(data) for data in leveldb_records(path.read_bytes())]
         (started,) = [record.run for record in records if record.HasField("run")]
         found[started.display_name] = records
     assert set(found) == {"linear/seed-0", "linear/seed-1", "mlp/seed-0", "mlp/seed-1", "comparison"}
     result = RunResult.load("out/runs/mlp/seed-1.json")
-    text = str(found["mlp/seed-1"])
-    assert result.digest in text
-    assert repr(result.curves["val_loss"][-1]) in text
-    assert repr(result.test.macro["roc_auc"]) in text
+    values = {
+        item.key or "/".join(item.nested_key): item.value_json
+        for r in found["mlp/seed-1"]
+        for item in r.run.config.update
+    }
+    assert json.loads(values["digest.run"]) == result.digest
+    assert json.loads(values["head.hidden"]) == 3
+    history = [
+        {item.key or item.nested_key[0]: item.value_json for item in r.history.item} for r in found["mlp/seed-1"]
+    ]
+    losses = [json.loads(step["val_loss"]) for step in history if "val_loss" in step]
+    assert losses == result.curves["val_loss"]
+    last = [item for r in found["mlp/seed-1"] for item in r.summary.update]
+    (scored,) = [json.loads(item.value_json) for item in last if (item.key or item.nested_key[0]) == "test.roc_auc"]
+    assert scored == result.test.macro["roc_auc"]
