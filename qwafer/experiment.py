@@ -206,7 +206,8 @@ def load_experiment(
         circuit.readout = "mean_z"
         [arms.trained]
         circuit.readout = "mean_z_readout"
-        [search]                 # how the options were found, as `python -m qwafer.search` writes it
+
+    A table `[search]` says how options were found, as `python -m qwafer.search` writes it (`Searched`).
 
     Raises InputError, in one sentence, for a file that cannot be read, an unknown option (naming the nearest), a value
     of the wrong type or range, an option without effect (in an arm, or given as an override and without effect in every
