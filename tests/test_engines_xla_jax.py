@@ -161,6 +161,9 @@ def test_recomputing_is_chosen_where_the_states_of_a_chunk_are_too_many():
     [
         (CircuitSpec(8, 6), 4096, "heisenberg"),
         (CircuitSpec(8, 6, reupload=True), 4096, "schroedinger"),
+        (CircuitSpec(4, 2, reupload=True), 256, "schroedinger"),
+        (CircuitSpec(4, 4, reupload=True), 256, "gates"),
+        (CircuitSpec(4, 6, ansatz="separable", reupload=True), 256, "product"),
         (CircuitSpec(12, 6), 256, "schroedinger"),
         (CircuitSpec(10, 2), 16, "schroedinger"),
         (CircuitSpec(8, 6, ansatz="separable"), 64, "product"),
@@ -172,6 +175,19 @@ def test_the_model_chooses(spec, batch, plan):
     assert choice.plan == plan
     assert choice.expected_us[plan] == min(choice.expected_us.values())
     assert all(name in choice.reason for name in cost.PLANS if name != plan)
+
+
+def test_a_small_circuit_that_encodes_again_is_run_by_its_gates():
+    spec = CircuitSpec(4, 4, reupload=True)
+    program = get("xla").program(spec, 16)
+    assert program.info["plan"] == "gates"
+    assert "schroedinger" in program.info["reason"]
+    assert get("xla").program(spec, 16, gradient=False).info["plan"] == "schroedinger"
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(size=shape).astype("float32") for name, shape in spec.weight_shapes().items()}
+    inputs = rng.normal(size=(16, spec.n_inputs)).astype("float32")
+    found = [np.asarray(get("xla", plan=plan).program(spec, 16)(weights, inputs)) for plan in ("auto", "schroedinger")]
+    np.testing.assert_allclose(*found, atol=1e-5)
 
 
 def test_info_is_plain_data_with_the_work_it_counts():

@@ -6,12 +6,23 @@ The constants are microseconds of two cores of a Xeon at 2.6 GHz in float32: wit
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from qwafer.circuits import Circuit, CircuitSpec
 from qwafer.engines.xla import wiring
 from qwafer.engines.xla.memory import example_states, step_count
 
+if TYPE_CHECKING:
+    from qwafer.engines.xla.schedule import Plan
+
 PLANS = ("schroedinger", "heisenberg", "product")
+
+GATES = "gates"
+"""The plan of circuits that are not made of layers, and of small ones that encode again and again."""
+
+SMALL_WIRES, SMALL_US = 4, 60.0
+"""Most wires of a layered circuit for which plan `gates` is considered, and microseconds that its matrices take (48
+steps, n = 3 to 6, L = 2 to 6, B = 64 to 1024: with more wires it is as often slower as it is faster)."""
 
 LARGEST_HEISENBERG = 10
 """Most wires of the Heisenberg plan: beyond, its tables of 4^n signed permutations per layer outgrow the program."""
@@ -56,9 +67,14 @@ def impossible(spec: CircuitSpec) -> dict[str, str]:
 
 
 def choose(spec: CircuitSpec, batch: int, gradient: bool, plan: str = "auto", chunk: int | None = None) -> Choice:
-    """Return the cheapest possible plan, or `plan`, with its chunks of about `chunk` examples."""
+    """Return the cheapest possible plan, or `plan`, with its chunks of about `chunk` examples.
+
+    Where it is plan `gates`, which has chunks and operations of its own, these stand for nothing.
+    """
     excluded = impossible(spec)
     expected = {name: _expected(name, spec, batch, gradient) for name in PLANS if name not in excluded}
+    if gradient and not spec.encodes_once and not is_product(spec) and spec.n_qubits <= SMALL_WIRES:
+        expected[GATES] = SMALL_US + _scale(spec) * gates_plan(spec, batch).cost
     reason = "asked for"
     if plan == "auto":
         plan = min(expected, key=lambda name: expected[name])
@@ -111,10 +127,14 @@ _HEISENBERG = {
 for each of 3^n, of 3^n per output, of 3^(n / 2) and of n."""
 
 
+def _scale(spec: CircuitSpec) -> float:
+    return 1.0 if spec.dtype == "float32" else 2.0
+
+
 def _expected(plan: str, spec: CircuitSpec, batch: int, gradient: bool) -> float:
     """Return the expected microseconds of a step."""
     n, outputs, layers = spec.n_qubits, spec.n_outputs, spec.n_layers
-    scale = 1.0 if spec.dtype == "float32" else 2.0
+    scale = _scale(spec)
     if plan == "product":
         return 30 + scale * (1.0 if gradient else 0.3) * batch * n * (layers + 1) * 2e-2
     if plan == "heisenberg":
@@ -136,9 +156,7 @@ def gates_flops(circuit: Circuit, batch: int, *, gradient: bool, recompute: bool
 
     A reverse pass has two products for each, and one more where it undoes the blocks.
     """
-    from qwafer.engines.xla.scheduled import planned
-
-    plan, total = planned(circuit, batch), 0.0
+    plan, total = gates_plan(circuit, batch), 0.0
     parts = 1 if plan.real else 2
     for placed in plan.blocks:
         block = placed.block
@@ -148,6 +166,13 @@ def gates_flops(circuit: Circuit, batch: int, *, gradient: bool, recompute: bool
             total += 2 * parts * (1 if block.real else 2) * 2 ** len(block.wires)
     passes = (3 + 2 * recompute) if gradient else 1
     return total * passes * _amplitudes(circuit.n_qubits) * batch
+
+
+def gates_plan(circuit: Circuit, batch: int) -> "Plan":
+    """Return the blocks of plan `gates`."""
+    from qwafer.engines.xla.scheduled import planned
+
+    return planned(circuit, batch)
 
 
 def _amplitudes(n: int) -> float:

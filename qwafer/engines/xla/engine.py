@@ -13,9 +13,6 @@ from qwafer.engines.process import check_x64
 from qwafer.engines.xla import cost
 from qwafer.engines.xla.memory import gate_chunks, gates_peak_bytes, peak_bytes
 
-GATES = "gates"
-"""The plan of circuits that are not made of layers."""
-
 LARGEST_SCHROEDINGER = 30
 """Most wires of plan `schroedinger`: its permutations are tables of 32-bit numbers."""
 
@@ -53,7 +50,7 @@ class XlaEngine:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_choice("plan", self.plan, ("auto", *cost.PLANS, GATES))
+        check_choice("plan", self.plan, ("auto", *cost.PLANS, cost.GATES))
         check_choice("derivatives", self.derivatives, ("reverse", "any"))
         if self.chunk is not None:
             check_positive_int("chunk", self.chunk)
@@ -62,7 +59,7 @@ class XlaEngine:
 
     def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
         """Return why `option` has no effect, as a clause; None where it has one."""
-        if option in ("chunk", "recompute") and self.plan not in ("auto", "schroedinger", GATES):
+        if option in ("chunk", "recompute") and self.plan not in ("auto", "schroedinger", cost.GATES):
             return f"engine.plan is {self.plan}, which keeps no states"
         if option == "recompute" and self.derivatives == "any":
             return "engine.derivatives is any, whose reverse pass is that of JAX"
@@ -81,9 +78,13 @@ class XlaEngine:
         reason = self.why_not(circuit)
         if reason is not None:
             raise InputError(f"plan {self.plan} cannot run this circuit: {reason}; use plan auto")
-        if self.plan == GATES or not isinstance(circuit, CircuitSpec):
-            return self._gatewise(circuit, batch, gradient=gradient)
+        if self.plan == cost.GATES:
+            return self._gatewise(circuit, batch, "asked for", gradient=gradient)
+        if not isinstance(circuit, CircuitSpec):
+            return self._gatewise(circuit, batch, "the circuit is not made of layers", gradient=gradient)
         choice = cost.choose(circuit, batch, gradient, self.plan, self.chunk)
+        if choice.plan == cost.GATES:
+            return self._gatewise(circuit, batch, choice.reason, gradient=gradient)
         recompute = choice.recompute if self.recompute is None else self.recompute
         reverse = self.derivatives == "reverse"
         how: dict[str, Any] = {"plan": choice.plan, "chunks": choice.chunks, "recompute": recompute, "reverse": reverse}
@@ -110,11 +111,10 @@ class XlaEngine:
         }
         return Program(forward, circuit, batch, info, made_by=(self, gradient, 0))
 
-    def _gatewise(self, circuit: Circuit, batch: int, *, gradient: bool) -> Program:
+    def _gatewise(self, circuit: Circuit, batch: int, reason: str, *, gradient: bool) -> Program:
         import jax
 
         from qwafer.engines.xla.compiled import jitted_gates
-        from qwafer.engines.xla.scheduled import planned
 
         reverse = self.derivatives == "reverse"
         chunks = gate_chunks(circuit, batch, gradient and reverse, self.chunk)
@@ -126,15 +126,15 @@ class XlaEngine:
             advice += " or a smaller " + ("`engine.chunk`" if reverse else "batch")
         check_memory(circuit, needed, batch, advice)
         if circuit.n_qubits > LARGEST_SCHROEDINGER:
-            raise InputError(f"plan {GATES} goes up to {LARGEST_SCHROEDINGER} qubits, got {circuit.n_qubits}")
+            raise InputError(f"plan {cost.GATES} goes up to {LARGEST_SCHROEDINGER} qubits, got {circuit.n_qubits}")
         key: Any = circuit  # hashable, as `Circuit` asks
         info = {
             "engine": self.name,
-            "plan": GATES,
-            "reason": "asked for" if self.plan == GATES else "the circuit is not made of layers",
+            "plan": cost.GATES,
+            "reason": reason,
             **how,
             "derivatives": self.derivatives,
-            "blocks": len(planned(circuit, -(-batch // chunks)).blocks),
+            "blocks": len(cost.gates_plan(circuit, -(-batch // chunks)).blocks),
             "flops": cost.gates_flops(circuit, batch, gradient=gradient, recompute=recompute and reverse),
             "peak_bytes": needed,
             "device": jax.default_backend(),
@@ -150,7 +150,7 @@ class XlaEngine:
 
     def why_not(self, circuit: Circuit) -> str | None:
         """Return why this engine cannot run `circuit` by its plan; None: it can."""
-        if self.plan == GATES:
+        if self.plan == cost.GATES:
             return None
         if not isinstance(circuit, CircuitSpec):
             return None if self.plan == "auto" else "it evaluates layered circuits (CircuitSpec)"
