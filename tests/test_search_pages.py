@@ -26,7 +26,6 @@ def commands(page):
 
 def test_the_commands_of_the_pages_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     (compared, searched, benched), (tracked,) = commands("search"), commands("tracking")
     assert [compared[0], searched[0], benched[0], tracked[0]] == ["search", "search", "bench", "ablate"]
     assert compared[1][-2:] == ["--jobs", "2"]

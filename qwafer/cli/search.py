@@ -35,7 +35,12 @@ def build_parser() -> argparse.ArgumentParser:
         "trials/, winners.toml (an experiment for ablate and bench), and comparison/ with its report.",
     )
     add_experiment(parser, DEFAULT_EXPERIMENT)
-    parser.add_argument("--space", metavar="SPACE.toml", required=True, help="what is drawn, by option or by arm")
+    parser.add_argument(
+        "--space",
+        metavar="SPACE.toml",
+        required=True,
+        help="what is drawn, by option or by arm; a name stands for one that comes with qwafer",
+    )
     parser.add_argument(
         "--budget", type=int, metavar="N", required=True, help="trials of each arm, pruned ones included"
     )

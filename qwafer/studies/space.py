@@ -11,7 +11,7 @@ from qwafer._checks import nearest
 from qwafer._errors import InputError
 from qwafer._reading import reads
 from qwafer.config import RunConfig
-from qwafer.experiment import Experiment
+from qwafer.experiment import Experiment, shipped_experiments
 from qwafer.overrides import Given, flat_config, known_options, named, no_effect, with_options
 from qwafer.source import source_facts
 
@@ -84,9 +84,18 @@ Space = Mapping[str, Mapping[str, Dimension]]
 """By arm, its options and how each is drawn."""
 
 
+def find_space(path_or_name: str | Path) -> Path:
+    """Return the file of a space: a path as it is, or the name of one that comes with qwafer, beside its experiment."""
+    path = Path(path_or_name)
+    known = {found.stem: found for file in shipped_experiments() for found in file.parent.glob(f"spaces/{file.name}")}
+    if path.is_file() or path.suffix or path.name not in known:
+        return path
+    return known[path.name]
+
+
 @reads("is not valid TOML")
 def load_space(path: str | Path, experiment: Experiment) -> dict[str, dict[str, Dimension]]:
-    """Return the space in a TOML file, by arm of `experiment`. Layout:
+    """Return the space in a TOML file, or of the name of one that comes with qwafer, by arm of `experiment`. Layout:
 
         [training.learning_rate]          # drawn in every arm in which the option has an effect
         low = 1e-3
@@ -102,7 +111,7 @@ def load_space(path: str | Path, experiment: Experiment) -> dict[str, dict[str, 
     Raises InputError, in one sentence, for an option that is unknown or has no effect, values that the option does not
     take, options of the data and of the budget, and an arm in which nothing is drawn.
     """
-    table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    table = tomllib.loads(find_space(path).read_text(encoding="utf-8"))
     in_arms = table.pop("arms", {})
     if not isinstance(in_arms, dict):
         raise InputError(f"{path}: `arms` must hold one table per arm, [arms.NAME.option]")
