@@ -35,7 +35,7 @@ def window_of(answers, rows):
     scores = (answers["confidence"][rows], answers["distance"][rows], answers["review"][rows])
     none, unknown = np.full(n, None), np.full(n, np.nan)
     made = (np.zeros(n), np.full(n, ""), np.full(n, "1.0.0"), texts, *scores, np.zeros(n, bool), np.ones(n))
-    return Window(*made, none, unknown, np.arange(n))
+    return Window(*made, none, unknown, np.arange(n), np.full(n, ""))
 
 
 def answered(answering, maps):

@@ -22,8 +22,10 @@ from qwafer._errors import InputError
 from qwafer._io import key_seed, write_json, write_text
 from qwafer._process import run_verb
 from qwafer._records import load_record, save_record
+from qwafer.cli.arguments import add_running, executor_of
 from qwafer.comparison import Summary, SweepTimings
 from qwafer.config import DataConfig
+from qwafer.execution import Executor
 from qwafer.experiment import Experiment, load_experiment
 from qwafer.features import NO_DEFECT_NAMES, FeatureSet
 from qwafer.overrides import with_options
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", default=str(HERE.parent / "runs" / "experiments"), metavar="DIR", help="output directory"
     )
     parser.add_argument("--source", metavar="FILE", help="maps or features, for bench, wm811k and small_*")
-    parser.add_argument("--jobs", type=int, default=2, metavar="J", help="worker processes (2)")
+    add_running(parser)
     parser.add_argument("--synthetic", action="store_true", help="synthetic maps, whatever lies in ../shared/data")
     parser.add_argument("--dry-run", action="store_true", help="print the estimate, and run nothing")
     parser.add_argument("--tables", action="store_true", help="write the tables from results/, and run nothing")
@@ -92,17 +94,21 @@ def _run(arguments: argparse.Namespace) -> int:
     costs = json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.is_file() else {}
     speed = probe()
     planned = {name: experiment for name, (experiment, _) in found.items()}
-    print(estimate_text(planned, out, costs, speed, arguments.jobs), flush=True)
+    executor, jobs = executor_of(arguments), arguments.jobs or 2
+    print(
+        estimate_text(planned, out, costs, speed, jobs), flush=True
+    )  # of a cluster without --jobs: for two of its CPUs
     if arguments.dry_run:
         return 0
     results = RESULTS if real else out / "results"
     for name, (experiment, search) in found.items():
         directory, start = OutputDirectory(sweep_folder(name, out)), time.perf_counter()
         n_done = len(directory.read(experiment).pending)
-        report = _do(name, experiment, out / name, arguments.jobs)
+        report = _do(name, experiment, out / name, executor)
         n_failed, spent = len(directory.read(experiment).pending), time.perf_counter() - start
-        if n_done == len(experiment.arms) * len(experiment.seeds) and real:  # all of it, in one go
-            costs[name] = {"seconds": round(arguments.jobs * spent / n_done, 2), "probe": round(speed, 4)}
+        whole = n_done == len(experiment.arms) * len(experiment.seeds)
+        if whole and real and arguments.executor == "local":  # all of it, in one go, on this machine
+            costs[name] = {"seconds": round(jobs * spent / n_done, 2), "probe": round(speed, 4)}
             write_json(COSTS, dict(sorted(costs.items())))
         print(f"{name}: {n_done} runs in {spent:.0f} s, {n_failed} failed; {report}", flush=True)
         summary = load_record(Summary, directory.path / "summary.json")
@@ -127,11 +133,11 @@ def check_names(names: Sequence[str], source: str | None) -> None:
             raise InputError(f"{name} needs --source FILE: the maps or features that it runs on")
 
 
-def _do(name: str, experiment: Experiment, out: Path, jobs: int) -> Path:
+def _do(name: str, experiment: Experiment, out: Path, executor: Executor) -> Path:
     """Run the experiment; return its report."""
     if name in BENCHES:
-        return run_benchmark(experiment, out, jobs=jobs).report
-    return run_experiment(experiment, out, jobs=jobs).report
+        return run_benchmark(experiment, out, executor=executor).report
+    return run_experiment(experiment, out, executor=executor).report
 
 
 def sweep_folder(name: str, out: Path) -> Path:

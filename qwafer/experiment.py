@@ -353,10 +353,14 @@ def find_experiment(path_or_name: str | Path) -> Path:
 
 
 def shipped_experiments() -> list[Path]:
-    """Return the experiment files that come with qwafer: those of the checkout, or those that the wheel installed."""
-    folder = Path(__file__).resolve().parents[1] / "experiments"
-    if (folder / f"{DEFAULT_EXPERIMENT}.toml").is_file():
-        return sorted(folder.glob("*.toml"))
+    """Return the experiment files that come with qwafer: those of the checkout, or those that the wheel installed.
+
+    `pip install --target` puts them beside the package, and leaves a record of the wheel that does not say so.
+    """
+    around = Path(__file__).resolve().parents[1]
+    for folder in (around / "experiments", around / "share" / "qwafer" / "experiments"):
+        if (folder / f"{DEFAULT_EXPERIMENT}.toml").is_file():
+            return sorted(folder.glob("*.toml"))
     try:
         files = importlib.metadata.files("qwafer") or []
     except importlib.metadata.PackageNotFoundError:

@@ -46,14 +46,14 @@ def running(registry: ModelRegistry, **options: Any) -> Iterator["Client"]:
     """A service in a thread of this process, on a port that is free."""
     import uvicorn
 
-    from qwafer.serving.http import application
+    from qwafer.serving.http import server_config
     from qwafer.serving.options import ServeOptions
     from qwafer.serving.service import Service
     from qwafer.serving.store import Store
 
-    service = Service(registry, Store(registry.folder / "answers.sqlite"), ServeOptions(**options))
+    service = Service(registry, Store(registry.folder / "answers.sqlite"), ServeOptions(**{"port": 0, **options}))
     service.load()
-    server = uvicorn.Server(uvicorn.Config(application(service), port=0, log_level="error", access_log=False))
+    server = uvicorn.Server(server_config(service))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -240,12 +240,12 @@ def test_the_looks_of_a_trial_begin_with_it(release: Release, tmp_path: Path, ca
     """In a window that slides each week is a trial of its own: so many error rates as weeks."""
     made_registry(tmp_path, release, "1.0.0", "1.1.0")
     store, day = Store(tmp_path / "answers.sqlite"), 86400.0
-    row = {"wafer": "W", "lot": "L", "prediction": "none", "confidence": 0.9, "distance": 1.0, "flagged": False}
+    row = {"lot": "L", "prediction": "none", "confidence": 0.9, "distance": 1.0, "flagged": False}
     row |= {"audit": True, "latency": 1.0, "probabilities": b"", "map": packed_map(MAPS.maps[0])}
     height, width = MAPS.maps[0].shape
     for i in range(60):
         at, version = time.time() - 30 * day + i, "1.1.0" if i % 2 else "1.0.0"
-        (number,) = store.add([Stored(at=at, version=version, height=height, width=width, **row)])  # type: ignore[arg-type]
+        (number,) = store.add([Stored(at=at, wafer=f"W{i}", version=version, height=height, width=width, **row)])  # type: ignore[arg-type]
         store.say(number, "none")
     store.close()
     verb = [str(tmp_path), "--trial", "1.0.0", "1.1.0"]

@@ -36,7 +36,7 @@ def window(predictions: Any, **columns: Any) -> Window:
     values: dict[str, Any] = {
         "at": np.zeros(n), "lots": np.full(n, ""), "versions": np.full(n, "1.0.0"), "confidence": np.full(n, 0.9),
         "distance": np.ones(n), "flagged": np.zeros(n, bool), "audit": np.ones(n, bool), "latency": np.full(n, 5.0),
-        "labels": np.full(n, None), "reviewed": np.full(n, np.nan), "ids": np.arange(n),
+        "labels": np.full(n, None), "reviewed": np.full(n, np.nan), "ids": np.arange(n), "wafers": np.full(n, ""),
     }  # fmt: skip
     return Window(**{**values, "predictions": np.asarray(predictions), **columns})
 

@@ -34,6 +34,8 @@ from qwafer.serving.store import Store, Stored, Window
 from tests.serving_factory import MAPS, OPEN, Client, made_registry, made_release, request_of, running
 
 ROOT = Path(__file__).resolve().parents[1]
+N_KILLED = 4
+"""Clients of a service that is killed."""
 
 
 @pytest.fixture(scope="module")
@@ -300,18 +302,29 @@ def test_a_killed_service_has_every_answer_that_it_gave(release: Release, tmp_pa
             client = Client(int(process.stdout.readline().decode().rsplit(":", 1)[1]))
             killer = threading.Timer(0.4, process.kill)
             killer.start()
-            try:
-                while True:
-                    status, answer = client("POST", "/classify", npy(MAPS.maps[0]))
-                    assert status == 200
-                    given.append(answer["answer_id"])
-            except (OSError, http.client.HTTPException):
-                pass
+            statuses: list[int] = []
+
+            def ask(client: Client = client, statuses: list[int] = statuses) -> None:
+                try:
+                    while True:
+                        status, answer = client("POST", "/classify", npy(MAPS.maps[0]))
+                        statuses.append(status)
+                        given.append(answer["answer_id"])
+                except (OSError, http.client.HTTPException):
+                    pass
+
+            threads = [threading.Thread(target=ask) for _ in range(N_KILLED)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert set(statuses) == {200}
             assert process.wait() == -signal.SIGKILL
     stored = Store(registry.folder / "answers.sqlite").window().ids
     assert len(given) > 5
+    assert len(set(given)) == len(given)
     assert set(given) <= set(stored.tolist())
-    assert len(stored) <= len(given) + 2, "at most what was under way when it was killed"
+    assert len(stored) <= len(given) + 2 * N_KILLED, "at most what was under way when it was killed"
 
 
 def window_of(flagged: np.ndarray, audit: np.ndarray, right: np.ndarray, reviewed: np.ndarray) -> Window:
@@ -320,7 +333,9 @@ def window_of(flagged: np.ndarray, audit: np.ndarray, right: np.ndarray, reviewe
     empty = np.zeros(n)
     when = np.where(reviewed, np.arange(n), np.nan)
     texts = np.full(n, "a")
-    return Window(empty, texts, texts, texts, empty, empty, flagged, audit, empty, labels, when, np.arange(n))
+    return Window(
+        empty, texts, texts, texts, empty, empty, flagged, audit, empty, labels, when, np.arange(n), np.full(n, "")
+    )
 
 
 def test_reviews_of_doubtful_answers_do_not_stand_for_all() -> None:
@@ -381,7 +396,7 @@ def test_wafers_keep_their_version_in_a_trial(release: Release, tmp_path: Path) 
 def test_a_store_is_read_strictly_and_forgets_by_age(tmp_path: Path) -> None:
     store = Store(tmp_path / "s.sqlite")
     row = Stored(100.0, "W", "L", "1.0.0", "a", 0.5, 1.0, True, False, 2.0, b"", 1, 1, b"")
-    first, second = store.add([row, Stored(*[200.0, *list(row.__dict__.values())[1:]])])
+    first, second = store.add([row, dataclasses.replace(row, at=200.0, wafer="V")])
     store.say(first, "b")
     assert store.window(150.0).at.tolist() == [200.0]
     assert store.window(0, 150).labels.tolist() == ["b"]

@@ -47,3 +47,6 @@ class Extractor:
     """The options with which `extractor(name, ...)` gives this backbone again, beside the weights in `state`."""
     state: Mapping[str, np.ndarray] | None = None
     """Its weights by key, where `extractor(name, weights=Checkpoint(state, record["weights"]))` makes it from them."""
+    quick: Callable[[Sequence[np.ndarray]], Features] | None = None
+    """`features` for few maps in less time, equal to rounding: a program for each power of two of maps, where that of
+    `features` is one that it pads to. None: `features` is as quick."""

@@ -179,6 +179,7 @@ def read_tensors(path: str | Path, source: str | None = None) -> tuple[dict[str,
     Raises RecordError for a damaged one: not in that format, not what `write_tensors` wrote, or, where `source` is
     given, not made from a file of that SHA-256.
     """
+    Path(path).open("rb").close()  # where it is not there, the operating system says so, and of which file
     with safetensors.safe_open(path, framework="numpy") as file:
         metadata = dict(file.metadata() or {})
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is not a dict

@@ -201,9 +201,9 @@ class Backbone:
             raise InputError(f"`images` must have shape (batch, height, width, 3), got {images.shape}")
         pieces = [images[i : i + self.batch] for i in range(0, len(images), self.batch)]
         if self._threads == 1 or len(pieces) == 1:
-            return np.concatenate([self._piece(piece) for piece in pieces])
+            return np.concatenate([self._piece(piece, self.batch) for piece in pieces])
         with ThreadPoolExecutor(self._threads) as pool:
-            return np.concatenate(list(pool.map(self._piece, pieces)))
+            return np.concatenate(list(pool.map(lambda piece: self._piece(piece, self.batch), pieces)))
 
     def extractor(self) -> Extractor:
         """Return the way from maps to features: preprocessing, then the network."""
@@ -217,19 +217,30 @@ class Backbone:
         }
 
         def features(maps: Sequence[np.ndarray]) -> np.ndarray:
-            return self._piece(self.architecture.preprocessing(maps))
+            return self._piece(self.architecture.preprocessing(maps), self.batch)
+
+        def quick(maps: Sequence[np.ndarray]) -> np.ndarray:
+            size = min(self.batch, 1 << (len(maps) - 1).bit_length())
+            return self._piece(self.architecture.preprocessing(maps), size)
 
         images = self.architecture.preprocessing
         pictures = isinstance(images, Preprocessing) and images.channels == "grey"
         return Extractor(
-            self.name, self.batch, record, features, pictures=pictures, split=self._split, state=self.state
+            self.name,
+            self.batch,
+            record,
+            features,
+            pictures=pictures,
+            split=self._split,
+            state=self.state,
+            quick=quick if len(self._devices) == 1 else None,
         )
 
-    def _piece(self, images: np.ndarray) -> np.ndarray:
-        """Return the features of at most `batch` images."""
+    def _piece(self, images: np.ndarray, size: int) -> np.ndarray:
+        """Return the features of at most `size` images, by the program of so many."""
         n = len(images)
-        if n < self.batch:
-            images = np.concatenate([images, np.zeros((self.batch - n, *images.shape[1:]), np.float32)])
+        if n < size:
+            images = np.concatenate([images, np.zeros((size - n, *images.shape[1:]), np.float32)])
         return np.asarray(self._program(self.parameters, jax.device_put(images, self._rows)))[:n]
 
 

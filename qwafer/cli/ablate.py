@@ -16,6 +16,7 @@ from qwafer.cli.arguments import (
     configure_for,
     executor_of,
     experiment_of,
+    program,
     tracking_of,
 )
 from qwafer.cli.progress import progress_bar
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.ablate",
+        prog=program("ablate"),
         description="Compare the arms of an experiment over seeds. Runs of one seed share the split, the batches and "
         "the initial values, so that they are compared in pairs. Complete runs are never done again: a killed command "
         "resumes when it is given again, and more arms or seeds extend it.",

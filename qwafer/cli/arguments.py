@@ -5,6 +5,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from qwafer.execution import Executor
     from qwafer.experiment import Experiment
     from qwafer.tracking import Tracking
+
+
+def program(verb: str) -> str:
+    """Return how a verb was called, for its help: as `qwafer VERB`, the console script, or as a module."""
+    return f"qwafer {verb}" if Path(sys.argv[0]).stem == "qwafer" else f"python -m qwafer.{verb}"
 
 
 def add_experiment(parser: argparse.ArgumentParser, default: str, what: str = "an experiment file") -> None:

@@ -15,6 +15,7 @@ from qwafer.cli.arguments import (
     configure_for,
     executor_of,
     experiment_of,
+    program,
     tracking_of,
 )
 from qwafer.cli.progress import progress_bar
@@ -29,7 +30,7 @@ DEFAULT_EXPERIMENT = "bench"
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.bench",
+        prog=program("bench"),
         description="Train heads on the same frozen features, splits, seeds and batches, time them, and write one "
         "report: parameters, quality with intervals, thresholds, calibration, latency, memory, figures. What is "
         "complete is never done again: a killed command resumes when it is given again.",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qwafer._process import run_verb
+from qwafer.cli.arguments import program
 
 if TYPE_CHECKING:
     from qwafer.serving.review import ReviewOptions
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.export",
+        prog=program("export"),
         description="Write a model with its preprocessing, calibration, thresholds and review as one file: wafer maps "
         "in, probabilities, labels and the review flag out. The file is run against the model on the maps before it is "
         "put in place; FILE.json beside it has digests and the evaluation.",
@@ -48,12 +49,14 @@ def _run(arguments: argparse.Namespace) -> int:
     from qwafer.serving.evidence import assess, maps_of
     from qwafer.serving.export import export_model, int8_model
     from qwafer.serving.release import Release
+    from qwafer.sweeps.ledger import note_model_read
 
     configure_jax()
     source, out = Path(arguments.model).resolve(), Path(arguments.out).resolve()
     if source in (out, *out.parents):
         raise InputError(f"`--out` = {arguments.out} is the model, or lies in its version, and would replace it")
     options = review_options(arguments)
+    reads: tuple[str, ...] = ()
     if Path(arguments.model).is_dir():
         if options is not None or arguments.int8:
             raise InputError("a version of a registry has its review: leave out --doubtful, --far and --int8")
@@ -69,12 +72,15 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.int8:
             assessed, forward = int8_model(model, arguments.int8)
         review, evidence = assess(assessed, maps, options, forward=forward)
+        reads = note_model_read(out, out.name, arguments.int8 or arguments.model, maps)
     found = export_model(model, review, evidence, maps, arguments.out, arguments.format, int8=arguments.int8)
     seen = found.verification
     print(
         f"{arguments.out}: {found.nbytes:,} bytes, {', '.join(found.platforms)}; the answers of the model on "
         f"{seen.n_maps} maps, probabilities within {seen.largest:.1e}"
     )
+    if reads:
+        print(*reads, sep="\n")
     return 0
 
 

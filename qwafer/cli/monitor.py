@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qwafer._process import run_verb
+from qwafer.cli.arguments import program
 
 if TYPE_CHECKING:
     from qwafer.serving.answering import Answering
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.monitor",
+        prog=program("monitor"),
         description="Compare the answers of a service with the validation of the version that gave them: predicted "
         "classes, confidence, distance from the training features, each against what chance does at this number of "
         "wafers; latency, share flagged, accuracy from reviews. With --trial: which of two versions is better.",
@@ -93,14 +94,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _trial(arguments: argparse.Namespace, registry: "ModelRegistry", store: "Store", window: "Window") -> int:
+    import json
     import math
     from pathlib import Path
 
     from qwafer._errors import InputError
     from qwafer._process import configure_jax
-    from qwafer._records import save_record
+    from qwafer._records import from_json, save_record, to_json
     from qwafer.serving.answering import Answering
-    from qwafer.serving.trial import judge_trial
+    from qwafer.serving.trial import Look, judge_trial
 
     configure_jax()
     old, new = (Answering(registry.load(name)) for name in arguments.trial)
@@ -109,7 +111,11 @@ def _trial(arguments: argparse.Namespace, registry: "ModelRegistry", store: "Sto
     window = window.take(window.at >= window.at[window.versions == new.version].min(initial=math.inf))
     maps = store.maps(window.ids[window.counted])
     sides = [(each.version, lambda wafers, each=each: _said(each, wafers)) for each in (old, new)]
-    found = judge_trial(window, maps, sides[0], sides[1], old.label_names)
+    what = f"trial of {new.version} against {old.version}"
+    spent = [from_json(Look, json.loads(said), what) for said in store.looks(what).values()]
+    found = judge_trial(window, maps, sides[0], sides[1], old.label_names, spent)
+    for number in range(len(spent), len(found.looks)):
+        store.keep_look(what, number, json.dumps(to_json(found.looks[number])))
     print(found.sentence)
     if found.n_required is not None:
         print(f"a difference of 0.015 takes about {found.n_required} reviews")

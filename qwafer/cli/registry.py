@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qwafer._process import run_verb
+from qwafer.cli.arguments import program
 from qwafer.cli.export import add_data, review_options
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.registry",
+        prog=program("registry"),
         description="Keep versions of models that are never changed, say which of them answers, and go back to the one "
         "before. A version has its weights, its review, its evaluation and where its data come from.",
         epilog="Exit status: 0 done, 2 bad input, or a version that misses the gate.",
@@ -78,13 +79,19 @@ def _add(registry: "ModelRegistry", arguments: argparse.Namespace) -> int:
     from qwafer.model import Model
     from qwafer.serving.evidence import assess, maps_of
     from qwafer.serving.release import Release
+    from qwafer.sweeps.ledger import note_model_read
 
     configure_jax()
     model = Model.load(arguments.model)
-    review, evidence = assess(model, maps_of(model, arguments.maps), review_options(arguments))
+    registry.check_new(arguments.version)  # before the test split is read
+    maps = maps_of(model, arguments.maps)
+    review, evidence = assess(model, maps, review_options(arguments))
+    name = f"{registry.folder.resolve().name} {arguments.version}"
+    reads = note_model_read(registry.folder, name, arguments.model, maps)
     record = registry.add(Release(model, review, evidence), arguments.version, arguments.note)
     print(
         f"{record.version}: test accuracy {evidence.accuracy:.4f}, macro F1 {evidence.macro_f1:.4f}; "
         f"{evidence.flagged:.1%} to review, accuracy of the others {evidence.accuracy_of_others:.4f}"
     )
+    print(*reads, sep="\n")
     return 0

@@ -16,6 +16,7 @@ from qwafer.cli.arguments import (
     configure_for,
     executor_of,
     experiment_of,
+    program,
     tracking_of,
 )
 from qwafer.cli.progress import progress_bar
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.search",
+        prog=program("search"),
         description="Search options of every arm of an experiment, with as many trials and epochs for each, on "
         "validation alone, then compare the winners on seeds that no trial has used. What is complete is never done "
         "again: a killed command resumes, with the same proposals, when it is given again.",

@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Sequence
 
 from qwafer._process import run_verb
+from qwafer.cli.arguments import program
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.serve",
+        prog=program("serve"),
         description="Answer wafer maps with the champion of a registry: POST /classify and /feedback, the Open "
         "Inference Protocol V2 under /v2, /review, /health, /metrics, a page at /, OpenAPI at /docs. Every answer is "
         "kept; another champion takes over without a lost request, and goes back by itself where reviews show that it "
@@ -27,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
         "most_maps": (int, "N", "maps of a request (256)"),
         "queue": (int, "N", "maps that may wait; 503 beyond (1024)"),
         "rate": (float, "R", "requests per second and client; 429 beyond (no limit)"),
-        "body_seconds": (float, "S", "seconds that a client may take to send a body (10)"),
+        "body_seconds": (float, "S", "seconds that a client may take to send a body, or the head of a request (10)"),
         "audit": (float, "P", "share of answers without a flag that an engineer sees all the same (0.05)"),
         "keep_days": (float, "D", "days after which answers are deleted (never)"),
         "trial": (str, "VERSION", "a version that answers a share of the wafers"),

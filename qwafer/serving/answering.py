@@ -41,7 +41,8 @@ class Answering:
     def __call__(self, maps: Sequence[np.ndarray]) -> Answers:
         """Return the answers for maps, 2-D uint8 arrays of any shapes."""
         size = self.backbone.compute_batch
-        groups = [self.backbone.features(maps[i : i + size]) for i in range(0, len(maps), size)]
+        features_of = self.backbone.quick or self.backbone.features
+        groups = [features_of(maps[i : i + size]) for i in range(0, len(maps), size)]
         features = groups[0] if len(groups) == 1 else np.concatenate(groups)
         if not np.isfinite(features).all():
             raise InputError("the backbone gives features that are not finite for these maps")
@@ -50,7 +51,8 @@ class Answering:
         return self.release.review.answers(logits, features, self.head.thresholds, self.label_names)
 
     def warm(self) -> "Answering":
-        """Compile for every number of `BATCHES`, on maps of 26 x 26 dies, and return itself."""
-        for n in BATCHES:
+        """Compile every program that a number of maps may take, on maps of 26 x 26 dies, and return itself."""
+        doubled = (1 << k for k in range(self.backbone.compute_batch.bit_length()))
+        for n in sorted({*BATCHES, *(doubled if self.backbone.quick else ())}):
             self([np.pad(np.ones((24, 24), np.uint8), 1)] * n)
         return self

@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 import hmac
 import json
+import math
+import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.resources import files
@@ -11,6 +14,7 @@ from typing import Any
 
 from qwafer._errors import InputError
 from qwafer.serving.batching import QueueFullError
+from qwafer.serving.connections import prompt
 from qwafer.serving.options import ServeOptions
 from qwafer.serving.packages import fastapi, uvicorn
 from qwafer.serving.registry import ModelRegistry
@@ -265,21 +269,40 @@ class Guard:
         return None
 
 
-def serve(registry: str, store: str, options: ServeOptions, ready: Callable[[str], None] | None = None) -> None:
-    """Serve a registry until the process is told to end; `ready` is called with the address once it listens."""
-    server_of = uvicorn()
-    service = Service(ModelRegistry(registry), Store(store), options)
-    service.load()
-    config = server_of.Config(
+def server_config(service: Service) -> Any:
+    """Return uvicorn's configuration of a service."""
+    options = service.options
+    return uvicorn().Config(
         application(service),
         host=options.host,
         port=options.port,
+        http=prompt(options.body_seconds),
         log_level="warning",
         access_log=False,
         timeout_keep_alive=30,
         limit_concurrency=max(64, options.queue),
+        timeout_graceful_shutdown=math.ceil(options.body_seconds) + 5,
     )
-    server = server_of.Server(config)
+
+
+def serve(registry: str, store: str, options: ServeOptions, ready: Callable[[str], None] | None = None) -> None:
+    """Serve a registry until SIGTERM or SIGINT; `ready` is called with the address once it listens.
+
+    Requests that are under way by then are answered first.
+    """
+    server_of = uvicorn()
+    service = Service(ModelRegistry(registry), Store(store), options)
+    server = server_of.Server(server_config(service))
+
+    def end(*_: object) -> None:
+        """End a service that does not listen yet; uvicorn sends itself the signal again after it has answered all."""
+        if not server.started:
+            raise SystemExit(0)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
+    service.load()
 
     async def run() -> None:
         serving = asyncio.create_task(server.serve())

@@ -30,7 +30,8 @@ class ServeOptions:
     """Requests per second and client address that may be sustained, with bursts of twice as many (429 beyond); 0: no
     limit."""
     body_seconds: float = 10.0
-    """Seconds that a client may take to send a body (408 beyond)."""
+    """Seconds that a client may take to send a body (408 beyond), or the head of a request (beyond, the connection is
+    closed)."""
     audit: float = 0.05
     """Share of the answers that are not flagged and are put before an engineer all the same."""
     keep_days: float = 0.0

@@ -114,18 +114,20 @@ class ModelRegistry:
 
     def add(self, release: Release, version: str, note: str = "") -> ReleaseRecord:
         """Write a version; raise InputError for one that exists, is older than the newest, or is not a version."""
-        number = _number(version)
         check_printable("`note`", note)
         with self._locked():
-            newest = max(map(_number, self.versions()), default=None)
-            if newest is not None and number <= newest:
-                raise InputError(
-                    f"version {version} must be above the newest, {'.'.join(map(str, newest))}: versions are never "
-                    "changed"
-                )
+            self.check_new(version)
             (self.folder / VERSIONS).mkdir(exist_ok=True)
             remove_abandoned((self.folder / VERSIONS).glob(".qwafer-*"))
             return release.save(self.folder / VERSIONS / version, version, note)
+
+    def check_new(self, version: str) -> None:
+        """Raise InputError for a version that exists, is older than the newest, or is not a version."""
+        number, newest = _number(version), max(map(_number, self.versions()), default=None)
+        if newest is not None and number <= newest:
+            raise InputError(
+                f"version {version} must be above the newest, {'.'.join(map(str, newest))}: versions are never changed"
+            )
 
     def versions(self) -> list[str]:
         """Return the versions, ascending."""

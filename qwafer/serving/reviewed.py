@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from qwafer.serving.store import Window
 
 FIRST_LOOK = 50
@@ -23,7 +25,7 @@ class Reviewed:
     """sum_h W_h r_h / n_h over the strata flagged and not flagged, W_h the share of the answers; NaN where a stratum
     with answers has no review."""
     low: float
-    """Lower end of the interval; see `reviewed_accuracy`."""
+    """Lower end of the interval; see `accuracy_bounds`."""
     high: float
     """Upper end."""
 
@@ -33,24 +35,70 @@ def reviewed_accuracy(window: Window, alpha: float = 0.05) -> Reviewed:
 
     Reviews of flagged answers tell of flagged ones alone, which are the hard ones: their share of right answers is not
     that of the model. Answers that were not flagged are judged by those that were drawn for the audit; reviews that
-    somebody volunteered do not count. Each stratum has a Clopper-Pearson interval of level 1 - alpha / 2 (1 - alpha
-    for one stratum), and the ends add up with the weights (Bonferroni); a stratum without a review has (0, 1).
+    somebody volunteered do not count.
     """
+    right = window.counted & (window.predictions == window.labels)
+    strata = [~window.flagged, window.flagged]
+    return accuracy_of(
+        np.array([[(part & of).sum() for of in (part, window.counted, right)] for part in strata]), alpha
+    )
+
+
+def accuracy_of(tally: np.ndarray, alpha: float = 0.05, *, to_come: bool = False) -> Reviewed:
+    """Return the accuracy of all answers of a tally (2, 3), with an interval of level 1 - `alpha`; see
+    `accuracy_bounds`.
+    """
+    estimate, low, high = (float(value) for value in accuracy_bounds(tally, alpha, to_come=to_come))
+    return Reviewed(int(tally[:, 0].sum()), int(tally[:, 1].sum()), estimate, low, high)
+
+
+def accuracy_bounds(
+    tally: np.ndarray, alpha: float = 0.05, *, to_come: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return estimate, lower and upper end, each (...), for tallies (..., 2, 3): of the answers that were not flagged
+    and of those that were, how many there are, how many reviews of them count, and how many of these say right.
+
+    Each stratum has a Clopper-Pearson interval, and the ends add up with the shares of the strata; a stratum without a
+    review has (0, 1). The intervals share `alpha` (Bonferroni): evenly among the strata with answers, where the
+    accuracy is that of these very answers. That of answers `to_come` depends on their share of flagged ones, too, which
+    is drawn as well: the strata have two fifths of `alpha` each, and the share has a Clopper-Pearson interval of level
+    1 - alpha / 5, of which the end counts that makes the interval longer.
+    """
+    answers, n, hits = np.moveaxis(np.asarray(tally, np.float64), -1, 0)
+    total = answers.sum(axis=-1)
+    flagged = answers[..., 1] / np.maximum(total, 1)
+    rate = np.where(n > 0, hits / np.maximum(n, 1), np.where(answers > 0, math.nan, 0.0))
+    strata = np.maximum((answers > 0).sum(axis=-1), 1)
+    tail = 0.2 * alpha if to_come else alpha / 2 / strata[..., None]
+    lows, highs = _clopper_pearson(hits, n, tail)
+    shares = _clopper_pearson(answers[..., 1], total, 0.05 * alpha) if to_come else (flagged, flagged)
+    low, high = (_mixed(ends, shares, longer) for ends, longer in ((lows, np.minimum), (highs, np.maximum)))
+    estimate = _mixed(rate, (flagged, flagged), np.maximum)
+    return np.where(total > 0, estimate, math.nan), np.where(total > 0, low, 0.0), np.where(total > 0, high, 1.0)
+
+
+def _clopper_pearson(hits: np.ndarray, n: np.ndarray, tail: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends beyond each of which a share of `hits` of `n` lies with a probability of at most `tail`."""
     from scipy.special import betaincinv
 
-    counted = window.counted
-    right = counted & (window.predictions == window.labels)
-    total, estimate, low, high = len(window), 0.0, 0.0, 0.0
-    strata = [part for part in (window.flagged, ~window.flagged) if part.any()]
-    for part in strata:
-        share, n, hits = part.sum() / total, int((counted & part).sum()), int((right & part).sum())
-        tail = alpha / 2 / len(strata)
-        estimate += share * (hits / n if n else math.nan)
-        low += share * (float(betaincinv(hits, n - hits + 1, tail)) if hits else 0.0)
-        high += share * (float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0)
-    if not total:
-        return Reviewed(0, 0, math.nan, 0.0, 1.0)
-    return Reviewed(total, int(counted.sum()), float(estimate), float(low), float(high))
+    low = np.where(hits > 0, betaincinv(np.maximum(hits, 1), n - hits + 1, tail), 0.0)
+    return low, np.where(hits < n, betaincinv(hits + 1, np.maximum(n - hits, 1), 1 - tail), 1.0)
+
+
+def _mixed(values: np.ndarray, shares: tuple[np.ndarray, np.ndarray], longer: np.ufunc) -> np.ndarray:
+    """Return (1 - w) values[0] + w values[1] at the share w of flagged answers that makes an interval longer."""
+    first, second = ((1 - w) * values[..., 0] + w * values[..., 1] for w in shares)
+    return np.asarray(longer(first, second))
+
+
+def below(tally: np.ndarray, baseline: float, number: int) -> tuple[Reviewed, bool]:
+    """Return the accuracy that a tally (2, 3) shows at the look `number`, and whether it is below `baseline`.
+
+    The upper end of `accuracy_bounds` for answers `to_come` is to be below, one-sided at `look_alpha`: all looks
+    together are wrong with a probability of at most `ALPHA`, if wafers are independent.
+    """
+    found = accuracy_of(tally, 2 * look_alpha(number), to_come=True)
+    return found, found.high < baseline
 
 
 def look(n: int) -> int | None:
@@ -62,16 +110,3 @@ def look(n: int) -> int | None:
 def look_alpha(number: int, alpha: float = ALPHA) -> float:
     """Return the level of the look `number`: alpha / ((k + 1) (k + 2)), which add up to `alpha` over all looks."""
     return alpha / ((number + 1) * (number + 2))
-
-
-def falls_below(window: Window, baseline: float) -> Reviewed | None:
-    """Return the accuracy of a window where its reviews show, at the look that is due, that it is below `baseline`.
-
-    None where no look is due, or the upper end of the interval at the level of the look is not below. Whatever the
-    number of looks, it is wrong with a probability of at most `ALPHA`.
-    """
-    number = look(int(window.counted.sum()))
-    if number is None:
-        return None
-    found = reviewed_accuracy(window, 2 * look_alpha(number))  # one-sided
-    return found if found.high < baseline else None

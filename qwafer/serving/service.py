@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from qwafer._errors import InputError
+from qwafer._records import to_json
 from qwafer.serving.answering import Answering
 from qwafer.serving.batching import Batcher
 from qwafer.serving.options import ServeOptions
-from qwafer.serving.registry import ModelRegistry, Pointers
+from qwafer.serving.registry import Change, ModelRegistry, Pointers
 from qwafer.serving.review import NONE, Answers
-from qwafer.serving.reviewed import falls_below, look
+from qwafer.serving.reviewed import below, look
 from qwafer.serving.store import Store, Stored, packed_map, unpacked_map
 from qwafer.serving.wire import Wafer, answer_json, parse_label, parse_text
 
@@ -87,8 +88,9 @@ class Service:
         if self.options.keep_days and time.time() - self._pruned > PRUNE:
             self._pruned = time.time()
             try:
-                self.store.remove_before(time.time() - 86400 * self.options.keep_days)
-            except sqlite3.Error as error:
+                since = [_seconds(change) for change in self.registry.pointers().changes]
+                self.store.remove_before(time.time() - 86400 * self.options.keep_days, since)
+            except Exception as error:  # the next hour will do
                 log("deleting old answers failed", error=str(error))
 
     def _reload(self, pointers: Pointers) -> None:
@@ -165,7 +167,8 @@ class Service:
             version = self.store.version_of(number, wafer)
             found = None if version is None else (number, version)
         elif number is None and wafer:
-            found = self.store.find(wafer)
+            lot = form.get("lot_id")
+            found = self.store.find(wafer, None if lot is None else parse_text("lot_id", lot))
         else:
             raise InputError("give `answer_id`, the number of an answer, or `wafer_id`")
         if found is None:
@@ -194,13 +197,14 @@ class Service:
         now = self.registry.pointers()
         if version != now.champion or not now.previous:
             return {}
-        since = datetime.fromisoformat(now.changes[-1].at).timestamp()
-        if look(self.store.n_reviewed(version, since)) is None:
+        since = _seconds(now.changes[-1])
+        number, what = look(self.store.n_reviewed(version, since)), f"reviews of {version} since {since:.0f}"
+        if number is None or number in self.store.looks(what):
             return {}
-        window = self.store.window(since)
         baseline = self.registry.evidence(now.previous).accuracy
-        found = falls_below(window.take(window.versions == version), baseline)
-        if found is None:
+        found, is_below = below(self.store.tally(version, since), baseline, number)
+        self.store.keep_look(what, number, json.dumps(to_json(found)))
+        if not is_below:
             return {}
         reason = (
             f"accuracy {found.estimate:.4f} (at most {found.high:.4f}) from {found.n_reviews} reviews is below "
@@ -259,6 +263,11 @@ class Service:
                     future.set_result(done.result()[start : start + len(rows)])
             start += len(rows)
         self._flush()
+
+
+def _seconds(change: Change) -> float:
+    """Return when the champion moved, seconds since 1970."""
+    return datetime.fromisoformat(change.at).timestamp()
 
 
 def on_trial(wafer_id: str, share: float) -> bool:

@@ -5,7 +5,8 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from qwafer._checks import check_path
 from qwafer._errors import InputError, RecordError
 from qwafer._reading import reads
 
-LAYOUT = 1
+LAYOUT = 2
 """Number of the layout of the tables."""
 BUSY = 30.0
 """Seconds that a connection waits for another one."""
@@ -24,14 +25,30 @@ CREATE TABLE IF NOT EXISTS answers (
   id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, wafer TEXT NOT NULL, lot TEXT NOT NULL,
   version TEXT NOT NULL, prediction TEXT NOT NULL, confidence REAL NOT NULL, distance REAL NOT NULL,
   flagged INTEGER NOT NULL, audit INTEGER NOT NULL, latency REAL NOT NULL, probabilities BLOB NOT NULL,
-  height INTEGER NOT NULL, width INTEGER NOT NULL, map BLOB);
+  height INTEGER NOT NULL, width INTEGER NOT NULL, map BLOB, repeat INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS answers_at ON answers (at);
 CREATE INDEX IF NOT EXISTS answers_wafer ON answers (wafer);
 CREATE INDEX IF NOT EXISTS answers_queue ON answers (id) WHERE map IS NOT NULL;
 CREATE TABLE IF NOT EXISTS feedback (
   answer INTEGER PRIMARY KEY REFERENCES answers (id) ON DELETE CASCADE,
   at REAL NOT NULL, label TEXT NOT NULL, reviewer TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS past (
+  version TEXT NOT NULL, since REAL NOT NULL, flagged INTEGER NOT NULL, answers INTEGER NOT NULL,
+  reviews INTEGER NOT NULL, hits INTEGER NOT NULL, PRIMARY KEY (version, since, flagged));
+CREATE TABLE IF NOT EXISTS looks (
+  what TEXT NOT NULL, number INTEGER NOT NULL, said TEXT NOT NULL, PRIMARY KEY (what, number));
 """
+_FROM_LAYOUT_1 = """
+ALTER TABLE answers ADD COLUMN repeat INTEGER NOT NULL DEFAULT 0;
+UPDATE answers SET repeat = 1 WHERE wafer != '' AND EXISTS (
+  SELECT 1 FROM answers AS other WHERE other.wafer = answers.wafer AND other.lot = answers.lot
+  AND other.version = answers.version AND other.id < answers.id);
+"""
+_REVIEWED = "label IS NOT NULL AND (flagged OR audit)"
+_TALLY = (
+    f"flagged, count(*) AS answers, total({_REVIEWED}) AS reviews, total({_REVIEWED} AND label = prediction) AS hits "
+    "FROM answers LEFT JOIN (SELECT answer, label FROM feedback) ON answer = id WHERE NOT repeat"
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,8 @@ class Window:
     """(N,) seconds since 1970 of the last word of an engineer; NaN without one."""
     ids: np.ndarray
     """(N,) numbers of the answers."""
+    wafers: np.ndarray
+    """(N,) wafers; empty where they are not known."""
 
     def __len__(self) -> int:
         return len(self.at)
@@ -111,7 +130,12 @@ class Window:
 
 
 class Store:
-    """The database of one service; any process may read it. Connections are per thread."""
+    """The database of one service; any process may read it. Connections are per thread.
+
+    **A statistic counts a wafer once**: by the first answer that a version gave to a wafer of a lot. Later ones are
+    kept, marked as repeats when they are written, and appear in no window and no tally; a draw does not put them before
+    an engineer. A wafer without an id is never a repeat.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = check_path(path)
@@ -123,12 +147,23 @@ class Store:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with self._connection as connection:
             self._wal()
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            (layout,) = connection.execute("PRAGMA user_version").fetchone()  # the last, where another makes them now
-            if layout == 0 and tables == 0:
-                connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {LAYOUT};COMMIT;")
-            elif layout != LAYOUT:
+            if self._layout(connection) == (LAYOUT, True):
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            layout, filled = self._layout(connection)  # again, where another process has made the tables meanwhile
+            if layout > LAYOUT or (layout == 0 and filled):
                 raise InputError(f"{path} is not a store of answers of this version of qwafer")
+            if layout < LAYOUT:
+                changes = (_FROM_LAYOUT_1 if layout else "") + _TABLES + f"PRAGMA user_version = {LAYOUT}"
+                for line in changes.split(";"):
+                    connection.execute(line)
+
+    @staticmethod
+    def _layout(connection: sqlite3.Connection) -> tuple[int, bool]:
+        """Return the number of the layout, and whether there are tables."""
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (layout,) = connection.execute("PRAGMA user_version").fetchone()
+        return int(layout), tables > 0
 
     def _wal(self) -> None:
         """Turn WAL on; SQLite does not wait by itself where another process is about to."""
@@ -166,15 +201,26 @@ class Store:
 
     def add(self, answers: Sequence[Stored]) -> list[int]:
         """Write answers in one transaction and return their numbers; they are on disk when it returns."""
-        names = tuple(Stored.__dataclass_fields__)
+        names = (*Stored.__dataclass_fields__, "repeat")
         line = f"INSERT INTO answers ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+        before = "SELECT 1 FROM answers WHERE wafer = ? AND lot = ? AND version = ? LIMIT 1"
+        numbers = []
         with self._connection as connection:
-            return [int(connection.execute(line, astuple(answer)).lastrowid or 0) for answer in answers]
+            for answer in answers:
+                known = (answer.wafer, answer.lot, answer.version)
+                repeat = bool(answer.wafer) and connection.execute(before, known).fetchone() is not None
+                kept = replace(answer, audit=False, map=None) if repeat and answer.audit else answer
+                numbers.append(int(connection.execute(line, (*astuple(kept), repeat)).lastrowid or 0))
+        return numbers
 
-    def find(self, wafer: str) -> tuple[int, str] | None:
-        """Return number and version of the last answer for a wafer; None without one."""
-        line = "SELECT id, version FROM answers WHERE wafer = ? ORDER BY id DESC LIMIT 1"
-        found = self._rows(line, wafer)
+    def find(self, wafer: str, lot: str | None = None) -> tuple[int, str] | None:
+        """Return number and version of the answer for a wafer (of `lot`, if one is named): the first of the version and
+        the lot that answered it last; None without one.
+        """
+        line = (
+            "SELECT id, version FROM answers WHERE wafer = ? AND ifnull(?, lot) = lot ORDER BY repeat, id DESC LIMIT 1"
+        )
+        found = self._rows(line, wafer, lot)
         return (int(found[0][0]), str(found[0][1])) if found else None
 
     def version_of(self, answer: int, wafer: str | None = None) -> str | None:
@@ -204,15 +250,15 @@ class Store:
         return {i: unpacked_map(*found[0]) for i, found in rows.items() if found and found[0][0] is not None}
 
     def window(self, since: float = 0.0, until: float = np.inf) -> Window:
-        """Return the answers from `since` to before `until`, seconds since 1970."""
+        """Return the answers from `since` to before `until`, seconds since 1970, but for repeats."""
         line = (
             "SELECT at, lot, version, prediction, confidence, distance, flagged, audit, latency, label, said, "
-            "answers.id FROM answers LEFT JOIN (SELECT answer, label, at AS said FROM feedback) ON answer = answers.id "
-            "WHERE at >= ? AND at < ? ORDER BY answers.id"
+            "id, wafer FROM answers LEFT JOIN (SELECT answer, label, at AS said FROM feedback) ON answer = id "
+            "WHERE at >= ? AND at < ? AND NOT repeat ORDER BY id"
         )
         rows = self._rows(line, since, min(until, 1e300))
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 12
-        kinds = (float, str, str, str, float, float, bool, bool, float, object, float, np.int64)
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 13
+        kinds = (float, str, str, str, float, float, bool, bool, float, object, float, np.int64, str)
         try:
             return Window(*(np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True)))
         except (TypeError, ValueError, OverflowError) as error:
@@ -225,17 +271,56 @@ class Store:
         return int(first), int(second)
 
     def n_reviewed(self, version: str, since: float) -> int:
-        """Return how many answers of a version since a time were flagged or drawn, and have been reviewed."""
+        """Return how many answers of a version since a time were flagged or drawn, and have been reviewed: as `tally`
+        has them, without counting all answers.
+        """
         line = (
             "SELECT count(*) FROM feedback JOIN answers ON answer = answers.id "
-            "WHERE version = ? AND answers.at >= ? AND (flagged OR audit)"
+            "WHERE version = ? AND answers.at >= ? AND (flagged OR audit) AND NOT repeat "
+            "UNION ALL SELECT total(reviews) FROM past WHERE version = ? AND since >= ?"
         )
-        return int(self._rows(line, version, since)[0][0])
+        return sum(int(count) for (count,) in self._rows(line, version, since, version, since))
 
-    def remove_before(self, at: float) -> int:
-        """Delete answers given before `at`, with their reviews, and return how many they were."""
+    def tally(self, version: str, since: float) -> np.ndarray:
+        """Return (2, 3) of the answers of a version since a time, not flagged and flagged: answers, reviews that count,
+        and those of them that say right. Answers that were deleted since count, too.
+        """
+        line = (
+            f"SELECT {_TALLY} AND version = ? AND at >= ? GROUP BY flagged "
+            "UNION ALL SELECT flagged, answers, reviews, hits FROM past WHERE version = ? AND since >= ?"
+        )
+        found = np.zeros((2, 3), np.int64)
+        for flagged, *counts in self._rows(line, version, since, version, since):
+            found[int(flagged)] += np.array(counts, np.int64)
+        return found
+
+    def remove_before(self, at: float, since: Sequence[float] = ()) -> int:
+        """Delete answers given before `at`, with their reviews, and return how many they were.
+
+        Their `tally` is kept, from each of the times `since` on: those from which it will be asked for.
+        """
+        edges = [0.0, *sorted(edge for edge in since if 0 < edge < at), at]
+        line = (
+            f"INSERT INTO past SELECT version, ?, {_TALLY} AND at >= ? AND at < ? GROUP BY version, flagged "
+            "ON CONFLICT DO UPDATE SET answers = answers + excluded.answers, reviews = reviews + excluded.reviews, "
+            "hits = hits + excluded.hits"
+        )
         with self._connection as connection:
+            for low, high in pairwise(edges):
+                connection.execute(line, (low, low, high))
             return connection.execute("DELETE FROM answers WHERE at < ?", (at,)).rowcount
+
+    def looks(self, what: str) -> dict[int, str]:
+        """Return what the looks of a sequence said, by their numbers, ascending."""
+        return {
+            int(n): str(said)
+            for n, said in self._rows("SELECT number, said FROM looks WHERE what = ? ORDER BY 1", what)
+        }
+
+    def keep_look(self, what: str, number: int, said: str) -> None:
+        """Keep what a look of a sequence said, so that its error rate is spent once. On disk when it returns."""
+        with self._connection as connection:
+            connection.execute("INSERT INTO looks VALUES (?, ?, ?)", (what, number, said))
 
 
 def packed_map(wafer: np.ndarray) -> bytes:

@@ -1,7 +1,7 @@
 """`judge_trial`: two versions on the same reviewed wafers, judged as often as one likes at one error rate."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -84,6 +84,7 @@ def judge_trial(
     baseline: tuple[str, Predict],
     candidate: tuple[str, Predict],
     label_names: tuple[str, ...],
+    spent: Sequence[Look] = (),
 ) -> Trial:
     """Return the verdict on two versions, each a name and its predictions.
 
@@ -93,12 +94,14 @@ def judge_trial(
     sum_h W_h^2 s_h^2 / n_h; two pairs of pseudo-observations per stratum, a half for each outcome, keep a stratum
     without a difference from being certain (Agresti and Min 2005, Statistics in Medicine 24). Looks are at the first
     50, 100, 200, ... reviews alone, at levels that add up to `ALPHA`, and the first that decides stands: who looks
-    every day errs no more often than who looks once.
+    every day errs no more often than who looks once. Looks that were taken before are `spent`, and not taken again:
+    where answers were deleted since, the next one is at its own number of the reviews that are left. A wafer that both
+    versions have answered counts by the first of the two answers.
 
     Raises InputError where one version answered nothing.
     """
     names = baseline[0], candidate[0]
-    both = window.take(np.isin(window.versions, names))
+    both = _once(window.take(np.isin(window.versions, names)))
     live = {name: both.take(both.versions == name) for name in names}
     for name in names:
         if not len(live[name]):
@@ -112,9 +115,9 @@ def judge_trial(
     differences = right[1].astype(np.int64) - right[0].astype(np.int64)
     stratum = 2 * (both.versions == names[1]) + both.flagged
     sizes = np.bincount(stratum, minlength=4)
-    looks: list[Look] = []
-    verdict = "undecided"
-    n = FIRST_LOOK
+    looks = list(spent)
+    verdict = _verdict(looks[-1]) if looks else "undecided"
+    n = FIRST_LOOK * 2 ** len(looks)
     while n <= len(chosen) and verdict == "undecided":
         found = _look(differences[:n], stratum[chosen[:n]], sizes, len(looks))
         looks.append(found)
@@ -156,6 +159,14 @@ def reviews_to_decide(discordant: float, shares: np.ndarray, n_reviews: np.ndarr
     while required_reviews(discordant, alpha=look_alpha(number, ALPHA)) * max(spread, 1.0) > FIRST_LOOK * 2**number:
         number += 1
     return FIRST_LOOK * 2**number
+
+
+def _once(window: Window) -> Window:
+    """Return the first answer to each wafer of a lot; a wafer without an id is one by itself."""
+    first: dict[object, int] = {}
+    for i, (lot, wafer) in enumerate(zip(window.lots.tolist(), window.wafers.tolist(), strict=True)):
+        first.setdefault((lot, wafer) if wafer else i, i)
+    return window.take(np.isin(np.arange(len(window)), list(first.values())))
 
 
 def _look(differences: np.ndarray, stratum: np.ndarray, sizes: np.ndarray, number: int) -> Look:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from qwafer.serving.review import Answers, prediction
 
 LONGEST_ID = 200
 """Characters of the id of a wafer or a lot."""
+MOST_AXES = 3
+"""Axes of maps in JSON, at most: of one map two, of maps three."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,14 +175,33 @@ def _wafer(entry: Any) -> Wafer:
 
 
 def _dies(given: Any) -> np.ndarray:
-    """Return numbers of JSON as uint8; raise InputError for others."""
-    try:
-        values = np.array(given)
-    except ValueError as error:
-        raise InputError("a map must be rows of dies, all of one length") from error
-    if values.dtype.kind != "i" or values.size == 0 or values.min() < 0 or values.max() > 2:
+    """Return numbers of JSON as uint8; raise InputError for others, also for truths, which NumPy takes for 0 and 1."""
+    shape: list[int] = []
+    dies = given
+    while isinstance(dies, list) and dies:
+        shape.append(len(dies) if not shape else len(dies) // math.prod(shape))
+        kinds = set(map(type, dies))
+        if kinds != {list}:
+            break
+        if len(set(map(len, dies))) > 1 or len(shape) == MOST_AXES:
+            raise InputError("a map must be rows of dies, all of one length")
+        dies = list(chain.from_iterable(dies))
+    else:
+        kinds = set()
+    if list in kinds:
+        raise InputError("a map must be rows of dies, all of one length")
+    values = _small(dies) if kinds == {int} else None
+    if values is None or values.max() > 2:
         raise InputError("a map must hold 0 (off the wafer), 1 (passing) and 2 (failing) only")
-    return values.astype(np.uint8)
+    return values.reshape(shape)
+
+
+def _small(numbers: list[int]) -> np.ndarray | None:
+    """Return whole numbers as uint8; None where one is none."""
+    try:
+        return np.frombuffer(bytes(numbers), np.uint8)
+    except ValueError:
+        return None
 
 
 def _base64(text: Any) -> np.ndarray:

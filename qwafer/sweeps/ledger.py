@@ -1,7 +1,8 @@
-"""`test-reads.json`: which experiments of one folder have read the test split of which data."""
+"""`test-reads.json`: which experiments and models of one folder have read the test split of which data."""
 
+import contextlib
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,8 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from qwafer._io import digest, one_at_a_time, read_or_set_aside
+from qwafer._io import digest, file_sha256, one_at_a_time, read_or_set_aside
 from qwafer._records import load_record, save_record
+from qwafer.data import WaferMaps
 from qwafer.data.files import load_npz
 from qwafer.experiment import Experiment
 from qwafer.sweeps.sources import Source
@@ -22,14 +24,14 @@ LEDGER = "test-reads.json"
 
 @dataclass(frozen=True)
 class TestReads:
-    """The runs of one experiment that scored the test split of some data."""
+    """The runs of one experiment, or the evaluations of one model, that scored the test split of some data."""
 
     __test__: ClassVar[bool] = False  # no test of pytest's
 
     name: str
-    """Of the experiment."""
+    """Of the experiment, or what the model is to be."""
     digest: str
-    """`Experiment.digest`."""
+    """`Experiment.digest`, or 16 hex digits of the SHA-256 of the model's file."""
     runs: int
     """Runs that were completed on the data, each of which read the test split once; those that were deleted since
     count, too."""
@@ -70,7 +72,16 @@ class Ledger:
 def examples_digest(path: str | Path) -> str:
     """Return 16 hex digits over content ids and labels of a feature file, whatever the task and the backbone."""
     arrays = load_npz(path, ("labels", "label_names", "content_ids"), "a feature set")
-    return digest(arrays["labels"].astype(np.uint8), arrays["label_names"].tolist(), arrays["content_ids"].tolist())
+    return _of_examples(arrays["labels"], arrays["label_names"].tolist(), arrays["content_ids"])
+
+
+def maps_digest(maps: WaferMaps) -> str:
+    """Return the `examples_digest` of a feature file of all of these maps."""
+    return _of_examples(maps.labels, list(maps.label_names), maps.content_ids)
+
+
+def _of_examples(labels: np.ndarray, names: list[str], content_ids: np.ndarray) -> str:
+    return digest(labels.astype(np.uint8), names, content_ids.tolist())
 
 
 def ledger_path(out: str | Path) -> Path:
@@ -100,11 +111,36 @@ def note_test_reads(
     that it had before arms joined it. Where the folder cannot
     be written to, a `UserWarning` says so.
     """
-    try:
+    with _or_warning(out):
         _note(out, experiment, keys, runs, joined)
+
+
+def note_model_read(out: str | Path, name: str, model: str | Path, maps: WaferMaps) -> tuple[str, ...]:
+    """Write beside `out` that the file `model` has been evaluated once more on the test split of `maps`, to become
+    `name`; return who has read it. Where the folder cannot be written to, a `UserWarning` says so.
+    """
+    key = maps_digest(maps)
+    with _or_warning(out), _locked(out):
+        data = dict(read_ledger(out).data)
+        today = datetime.now(UTC).date().isoformat()
+        new = TestReads(name, file_sha256(model)[:16], 1, today, Path(out).resolve().name)
+        reads = list(data.get(key, ()))
+        place = _place(reads, new, ())
+        if place is None:
+            reads.append(new)
+        else:
+            reads[place] = replace(reads[place], runs=reads[place].runs + 1)
+        save_record(ledger_path(out), Ledger({**data, key: tuple(reads)}))
+    return read_ledger(out).sentences({name: key})
+
+
+@contextlib.contextmanager
+def _or_warning(out: str | Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         said = f"the reads of the test split could not be noted in {ledger_path(out)}: {error.strerror}"
-        warnings.warn(said, UserWarning, stacklevel=2)
+        warnings.warn(said, UserWarning, stacklevel=4)
 
 
 def _note(
