@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-slow test-ray test-wheel check format lint types layers unit experiments options docs benchmarks clean
+.PHONY: help demo test test-slow test-ray test-track test-wheel check format lint types layers unit experiments options docs benchmarks clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[dev,audio,browser,onnx,parquet,serve]'
+	$(PIP) --editable '.[dev,audio,browser,onnx,parquet,search,serve,tensorboard]'
 	@touch $@
 
 demo: $(VENV)/.installed ## the main job: a paired ablation on synthetic wafer maps, ending in a report
@@ -44,7 +44,7 @@ layers: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not ray and not wheel" --numprocesses 2 --dist loadfile --durations=15
+	$(BIN)/python -m pytest -m "not slow and not ray and not track and not wheel" --numprocesses 2 --dist loadfile --durations=15
 
 test-slow: $(VENV)/.installed-dev ## the tests that are too long for `make test`
 	$(BIN)/python -m pytest -m "slow and not ray and not wheel" --numprocesses 2 --dist loadfile --durations=15
@@ -52,6 +52,12 @@ test-slow: $(VENV)/.installed-dev ## the tests that are too long for `make test`
 test-ray: $(VENV)/.installed-dev ## sweeps on a Ray cluster of two nodes on this machine
 	$(PIP) --editable '.[ray]'
 	$(BIN)/python -m pytest -m ray --durations=15 tests/test_ray.py
+
+# MLflow does not take the version of cachetools that is pinned, and both are large: they lie in a folder of their own.
+test-track: $(VENV)/.installed-dev ## the trackers MLflow and Weights & Biases
+	@grep -v '^cachetools==' constraints.txt > $(VENV)/constraints-track.txt
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --upgrade --constraint $(VENV)/constraints-track.txt --target $(VENV)/track 'mlflow-skinny>=3' alembic sqlalchemy wandb
+	PYTHONPATH=$(VENV)/track $(BIN)/python -m pytest -m track --durations=5 tests/test_tracking.py
 
 test-wheel: $(VENV)/.installed-dev ## every verb from the wheel, in an environment that holds nothing else (minutes; downloads)
 	$(BIN)/python -m pytest -m wheel --durations=5 tests/test_wheel.py

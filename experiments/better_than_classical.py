@@ -19,8 +19,8 @@ from typing import ClassVar
 
 import numpy as np
 from published import HERE, RESULTS, Result, result_of
-from run_all import DATA, has_data, set_apart, with_prior, write_table
-from search import draw, search
+from run_all import DATA, has_data, with_prior, write_table
+from search import search
 
 from qwafer._errors import InputError
 from qwafer._process import run_verb
@@ -32,7 +32,8 @@ from qwafer.features import NO_DEFECT_NAMES, FeatureSet
 from qwafer.overrides import with_options
 from qwafer.reports.format import format_spread
 from qwafer.source import generated_features
-from qwafer.studies import run_experiment
+from qwafer.studies import Dimension, run_experiment, spread
+from qwafer.sweeps.apart import set_apart
 from qwafer.sweeps.sources import provide_features
 
 N = 1200
@@ -122,14 +123,15 @@ def compare(name: str, one: str, chosen: Sequence[str] | None, out: Path, jobs: 
         file.parent.mkdir(parents=True, exist_ok=True)
         study.data[one](file.parent).save(file)
     whole = _experiment(name, file, chosen, study.given.get(one, ()))
-    trials = draw(whole, study.space, {}, BUDGET)
+    space = spread({option: Dimension(low, high, log=True) for option, (low, high) in study.space.items()}, whole)
     found = search(
-        whole, trials, study.space, out / one / "search", seeds=SEEDS, base=CAPS, jobs=jobs, features=out / one
+        whole, space, out / one / "search", budget=BUDGET, seeds=SEEDS, base=CAPS, jobs=jobs, features=out / one
     )
     winners = found.winners()
     rest = _experiment(name, set_apart(file)[1], chosen, study.given.get(one, ()))
     arms = {arm: with_options(config, winners[arm]) for arm, config in rest.arms.items()}
-    summary = run_experiment(replace(rest, arms=arms), out / one / "sweep", jobs=jobs).summary
+    rest = replace(rest, arms=arms, searched=found.searched())
+    summary = run_experiment(rest, out / one / "sweep", jobs=jobs).summary
     return result_of(summary, load_record(SweepTimings, out / one / "sweep" / "timings.json"), found)
 
 

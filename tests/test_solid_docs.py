@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("extract", "ablate", "diagnose", "bench", "plan", "verify", "export", "registry", "serve", "monitor")
+VERBS = ("extract", "search", "ablate", "diagnose", "bench", "plan", "verify", "export", "registry", "serve", "monitor")
 
 
 def python(*arguments, cwd=ROOT):
@@ -107,7 +107,9 @@ def test_the_version_is_that_of_the_package(capsys):
     assert "did you mean `ablate`" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["qwafer", "qwafer.ablate", "qwafer.bench", "qwafer.diagnose", "qwafer.plan"])
+@pytest.mark.parametrize(
+    "command", ["qwafer", "qwafer.ablate", "qwafer.bench", "qwafer.search", "qwafer.diagnose", "qwafer.plan"]
+)
 def test_lists_are_on_every_command_line_that_takes_their_names(command, capsys):
     from qwafer.comparison.metrics import METRICS
     from qwafer.experiment import shipped_experiments

@@ -11,10 +11,12 @@ from qwafer.cli.arguments import (
     add_quiet,
     add_running,
     add_seeds,
+    add_tracking,
     configure_for,
     executor_of,
     experiment_of,
     program,
+    tracking_of,
 )
 from qwafer.cli.progress import progress_bar
 
@@ -61,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", default="bench_reports", metavar="DIR", help="output directory (bench_reports)")
     add_running(parser)
+    add_tracking(parser)
     add_quiet(parser)
     return parser
 
@@ -77,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
     configure_for(experiment)
     from qwafer.studies import run_benchmark
 
-    executor = executor_of(arguments)
+    executor, track = executor_of(arguments), tracking_of(arguments, arguments.out)
     with progress_bar(quiet=arguments.quiet) as progress:
         benchmark = run_benchmark(
             experiment,
@@ -89,6 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
             costs=costs,
             descriptive=arguments.descriptive,
             progress=progress,
+            track=track,
         )
     _print_summary(experiment, benchmark)
     return 0
