@@ -10,78 +10,15 @@ from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._records import load_record
 from qwafer.comparison import Summary, SweepTimings
-from qwafer.comparison.metrics import higher_is_better
 from qwafer.experiment import load_experiment
 from qwafer.overrides import SECTIONS, Entry, flatten
+from qwafer.studies.space import Options
+from qwafer.studies.trials import Search
 
 HERE = Path(__file__).resolve().parent
 SEARCHED, RESULTS = HERE / "searched", HERE / "results"
 METRICS = ("test.roc_auc", "test.loss", "test.f1", "test.f1_tuned", "test.accuracy", "test.top_label_ece")
 """Averages that are published of every arm that has them."""
-
-Options = dict[str, float]
-"""Values by dotted name of option."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One configuration of one arm that a search tried."""
-
-    arm: str
-    options: Options
-    """What was drawn."""
-    values: dict[int, float | None]
-    """The searched metric on validation by seed; None where the run failed or it is undefined."""
-    value: float | None
-    """Mean of `values`; None where one of them is."""
-    epochs: dict[int, int]
-    """Epochs trained by seed, of the runs that are complete."""
-    converged: dict[int, bool | None]
-    """`RunResult.converged` by seed."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """`searched/NAME.json`: a random search of each arm of an experiment, the same number of trials for every arm."""
-
-    SCHEMA: ClassVar[str] = "qwafer/search/1"
-
-    name: str
-    """Of the experiment."""
-    experiment: str
-    """`searched_digest` of the experiment and the options of each arm."""
-    metric: str
-    """What the trials are ranked by: the experiment's metric, on validation."""
-    budget: int
-    """Trials per arm."""
-    seeds: tuple[int, ...]
-    """Seeds of every trial; none is a seed of the experiment."""
-    space: dict[str, tuple[float, float]]
-    """Bounds by option; values are drawn log-uniformly, and trial k of two arms that share an option has equal values
-    of it."""
-    base: dict[str, float]
-    """Options in which every trial differs from the experiment."""
-    data: dict[str, str]
-    """By arm, the digest of the features, a part of which its trials saw (`set_apart`)."""
-    revisions: tuple[str, ...]
-    """Revisions of the code that the trials ran on."""
-    trials: tuple[Trial, ...]
-
-    def winner(self, arm: str) -> Options:
-        """Return the options of the arm's best trial, the first of equals.
-
-        Raises InputError where no trial of the arm has a value.
-        """
-        found = [trial for trial in self.trials if trial.arm == arm and trial.value is not None]
-        if not found:
-            raise InputError(f"the search of {self.name} has no trial of arm {arm} with a value: search again")
-        sign = 1 if higher_is_better(self.metric) else -1
-        return max(found, key=lambda trial: sign * (trial.value or 0.0)).options
-
-    def winners(self) -> dict[str, Options]:
-        """Return the options of the best trial of every arm."""
-        return {arm: self.winner(arm) for arm in dict.fromkeys(trial.arm for trial in self.trials)}
-
 
 CAPS = {"training.max_doublings": 2, "training.eval_every_epochs": 2, "training.convergence_tolerance": 1e-3}
 """What every trial has other than the experiment: it trains for four times the first stage at most, to save time."""

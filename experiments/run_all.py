@@ -16,22 +16,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from published import RESULTS, SEARCHED, Result, Search, load_result, load_search, result_of
+from published import RESULTS, SEARCHED, Result, load_result, load_search, result_of
 
 from qwafer._errors import InputError
 from qwafer._io import key_seed, write_json, write_text
 from qwafer._process import run_verb
 from qwafer._records import load_record, save_record
+from qwafer.cli.arguments import add_running, executor_of
 from qwafer.comparison import Summary, SweepTimings
 from qwafer.config import DataConfig
-from qwafer.data import make_split
+from qwafer.execution import Executor
 from qwafer.experiment import Experiment, load_experiment
 from qwafer.features import NO_DEFECT_NAMES, FeatureSet
 from qwafer.overrides import with_options
 from qwafer.reports.format import MISSING, format_difference, format_number, format_spread
 from qwafer.source import source_facts
-from qwafer.studies import run_benchmark, run_experiment
+from qwafer.studies import Search, run_benchmark, run_experiment
 from qwafer.sweeps import OutputDirectory
+from qwafer.sweeps.apart import set_apart
 from qwafer.sweeps.sources import provide_features
 
 HERE = Path(__file__).resolve().parent
@@ -61,8 +63,6 @@ SMALL = ("small_quantum", "small_linear", "small_mlp", "small_mixture")
 BENCHES = (*TABLED, *SMALL)
 """Experiments whose arms are heads: they run by `qwafer.studies.run_benchmark`, on what `--source` gives."""
 N_SYNTHETIC = 4000
-SEARCH_SHARE = 0.25
-"""Share of the examples that is set apart for the search, where a file has no split of its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", default=str(HERE.parent / "runs" / "experiments"), metavar="DIR", help="output directory"
     )
     parser.add_argument("--source", metavar="FILE", help="maps or features, for bench, wm811k and small_*")
-    parser.add_argument("--jobs", type=int, default=2, metavar="J", help="worker processes (2)")
+    add_running(parser)
     parser.add_argument("--synthetic", action="store_true", help="synthetic maps, whatever lies in ../shared/data")
     parser.add_argument("--dry-run", action="store_true", help="print the estimate, and run nothing")
     parser.add_argument("--tables", action="store_true", help="write the tables from results/, and run nothing")
@@ -94,17 +94,21 @@ def _run(arguments: argparse.Namespace) -> int:
     costs = json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.is_file() else {}
     speed = probe()
     planned = {name: experiment for name, (experiment, _) in found.items()}
-    print(estimate_text(planned, out, costs, speed, arguments.jobs), flush=True)
+    executor, jobs = executor_of(arguments), arguments.jobs or 2
+    print(
+        estimate_text(planned, out, costs, speed, jobs), flush=True
+    )  # of a cluster without --jobs: for two of its CPUs
     if arguments.dry_run:
         return 0
     results = RESULTS if real else out / "results"
     for name, (experiment, search) in found.items():
         directory, start = OutputDirectory(sweep_folder(name, out)), time.perf_counter()
         n_done = len(directory.read(experiment).pending)
-        report = _do(name, experiment, out / name, arguments.jobs)
+        report = _do(name, experiment, out / name, executor)
         n_failed, spent = len(directory.read(experiment).pending), time.perf_counter() - start
-        if n_done == len(experiment.arms) * len(experiment.seeds) and real:  # all of it, in one go
-            costs[name] = {"seconds": round(arguments.jobs * spent / n_done, 2), "probe": round(speed, 4)}
+        whole = n_done == len(experiment.arms) * len(experiment.seeds)
+        if whole and real and arguments.executor == "local":  # all of it, in one go, on this machine
+            costs[name] = {"seconds": round(jobs * spent / n_done, 2), "probe": round(speed, 4)}
             write_json(COSTS, dict(sorted(costs.items())))
         print(f"{name}: {n_done} runs in {spent:.0f} s, {n_failed} failed; {report}", flush=True)
         summary = load_record(Summary, directory.path / "summary.json")
@@ -129,11 +133,11 @@ def check_names(names: Sequence[str], source: str | None) -> None:
             raise InputError(f"{name} needs --source FILE: the maps or features that it runs on")
 
 
-def _do(name: str, experiment: Experiment, out: Path, jobs: int) -> Path:
+def _do(name: str, experiment: Experiment, out: Path, executor: Executor) -> Path:
     """Run the experiment; return its report."""
     if name in BENCHES:
-        return run_benchmark(experiment, out, jobs=jobs).report
-    return run_experiment(experiment, out, jobs=jobs).report
+        return run_benchmark(experiment, out, executor=executor).report
+    return run_experiment(experiment, out, executor=executor).report
 
 
 def sweep_folder(name: str, out: Path) -> Path:
@@ -184,40 +188,6 @@ def with_prior(features: FeatureSet, prior: float, seed: int = 0) -> FeatureSet:
     return dataclasses.replace(chosen, provenance=record)
 
 
-def set_apart(file: Path) -> tuple[Path, Path]:
-    """Return two feature files made of `file`, beside it: what a search may see, and what an experiment runs on.
-
-    No example of the first is ever in a test part of the second. Where the file brings a split, the first holds its
-    training and validation parts, and the second is the file itself; elsewhere the first is a quarter of the examples,
-    identical maps and lots kept together, and the second the others. The first has a split of its own; a twentieth of
-    its training maps is called `test`, because a run must have such a part, and nothing reads it.
-    """
-    search, rest = (file.with_name(f"{file.stem}{end}.npz") for end in ("-search", "-rest"))
-    features = FeatureSet.load(file)
-    if features.split is not None:
-        parts, rest = features.split, file
-    else:
-        by = "content" if features.groups is None else "group"
-        share = {"train_fraction": 0.7 * SEARCH_SHARE, "val_fraction": 0.3 * SEARCH_SHARE}
-        parts = make_split(
-            features.labels, features.content_ids, seed=0, by=by, groups=features.groups, **share
-        ).parts()
-        if not rest.is_file():
-            _part(features, parts == "test", "what the search did not see").save(rest)
-    if not search.is_file():
-        maps = np.unique(features.content_ids[parts == "train"])
-        called_test = (parts == "train") & np.isin(features.content_ids, maps[::20])
-        split = np.where(called_test, "test", parts)
-        made = _part(dataclasses.replace(features, split=split), parts != "test", "for the search of options")
-        made.save(search)
-    return search, rest
-
-
-def _part(features: FeatureSet, chosen: np.ndarray, what: str) -> FeatureSet:
-    taken = features.take(np.flatnonzero(chosen))
-    return dataclasses.replace(taken, provenance={**taken.provenance, "part": what})
-
-
 LONGER = {"mean_z_vs_readout": ("engine=xla", "training.max_doublings=7")}
 """What is given otherwise here than in the file: the engine and the cap of the demo are for a demo."""
 
@@ -249,7 +219,7 @@ def with_data(
     check_searched(search, {arm: FeatureSet.load(config.data.source).digest() for arm, config in known.items()})
     winners = search.winners()
     arms = {arm: with_options(config, winners[arm]) for arm, config in experiment.arms.items()}
-    return dataclasses.replace(experiment, arms=arms), search
+    return dataclasses.replace(experiment, arms=arms, searched=search.searched()), search
 
 
 def check_searched(search: Search, digests: Mapping[str, str | None]) -> None:

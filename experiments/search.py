@@ -10,26 +10,22 @@ there.
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from published import CAPS, HERE, SEARCHED, Options, Search, Trial, searched_digest
-from run_all import BENCHES, DATA, NAMES, SMALL, check_names, experiment_on, feature_files, has_data, set_apart
+from published import CAPS, HERE, SEARCHED, searched_digest
+from run_all import BENCHES, DATA, NAMES, SMALL, check_names, experiment_on, feature_files, has_data
 
 from qwafer._errors import InputError
-from qwafer._io import key_seed
 from qwafer._process import run_verb
 from qwafer._records import save_record
-from qwafer.execution import Event, Job, LocalProcesses
 from qwafer.experiment import Experiment, load_experiment
-from qwafer.overrides import no_effect, with_options
-from qwafer.source import source_facts
-from qwafer.sweeps import OutputDirectory
-from qwafer.sweeps.jobs import TRAIN, train_payload
+from qwafer.features import FeatureSet
+from qwafer.studies import Dimension, Search, run_search, spread
+from qwafer.studies.space import Space
 from qwafer.sweeps.sources import provide_features
-from qwafer.training import RunResult
 
 RATE = {"training.learning_rate": (1e-3, 1e-1)}
 ANGLES = {**RATE, "head.init_scale": (0.05, 2.0)}
@@ -97,17 +93,17 @@ def _run(arguments: argparse.Namespace) -> int:
     for name in names:
         path = HERE / f"{name}.toml"
         experiment = load_experiment(path) if arguments.dry_run else experiment_on(name, sources, arguments.source)
-        trials = draw(experiment, SPACES[name], FIXED.get(name, {}), arguments.trials)
-        runs = sum(map(len, trials.values())) * len(SEEDS)
+        space = space_of(experiment)
+        runs = len(space) * arguments.trials * len(SEEDS)
         total += runs
-        print(f"{name}: {len(trials)} arms, {arguments.trials} trials each, {runs} runs", flush=True)
+        print(f"{name}: {len(space)} arms, {arguments.trials} trials each, {runs} runs", flush=True)
         if arguments.dry_run:
             continue
         found = search(
             experiment,
-            trials,
-            SPACES[name],
+            space,
             out / name,
+            budget=arguments.trials,
             seeds=SEEDS,
             base={**CAPS, **SHORT.get(name, {})},
             jobs=arguments.jobs,
@@ -120,114 +116,49 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def draw(
-    experiment: Experiment,
-    space: Mapping[str, tuple[float, float]],
-    fixed: Mapping[str, Sequence[str]],
-    budget: int,
-) -> dict[str, list[Options]]:
-    """Return `budget` configurations of each arm, log-uniform between the bounds, to three digits.
-
-    A Latin hypercube (McKay, Beckman and Conover 1979): each option has one value in each of `budget` equal parts of
-    its logarithmic range. An option draws from a stream of its own, so that trial k of two arms has equal values of
-    what both have.
-    """
-    drawn = {}
-    for option, (low, high) in space.items():
-        rng = np.random.default_rng(key_seed(0, f"search {option}"))
-        u = (rng.permutation(budget) + rng.uniform(size=budget)) / budget
-        drawn[option] = [float(f"{low * (high / low) ** share:.3g}") for share in u]
-    trials = {}
-    for arm, config in experiment.arms.items():
-        facts = source_facts(config.data)
-        mine = [o for o in space if o not in fixed.get(arm, ()) and no_effect(config, o, facts) is None]
-        trials[arm] = [{option: drawn[option][k] for option in mine} for k in range(budget)]
-    return trials
+def space_of(experiment: Experiment) -> dict[str, dict[str, Dimension]]:
+    """Return what is drawn in each arm of an experiment of `SPACES`: what has an effect there and is not `FIXED`."""
+    shared = {option: Dimension(low, high, log=True) for option, (low, high) in SPACES[experiment.name].items()}
+    fixed = FIXED.get(experiment.name, {})
+    drawn = spread(shared, experiment)
+    return {arm: {o: d for o, d in own.items() if o not in fixed.get(arm, ())} for arm, own in drawn.items()}
 
 
 def search(
     experiment: Experiment,
-    trials: Mapping[str, Sequence[Options]],
-    space: Mapping[str, tuple[float, float]],
+    space: Space,
     out: Path,
     *,
+    budget: int,
     seeds: tuple[int, ...],
     base: Mapping[str, float],
     jobs: int,
     features: Path,
 ) -> Search:
-    """Run the trials that `out` does not hold yet, and return all of them; the arms' `data.source` must be files.
+    """Return the search of `experiment` by a Latin hypercube and without pruning, resumed in `out`; see `run_search`.
 
-    The features of maps are made in `features`: where the experiment makes its own, so that a network is trained once.
-
-    Raises InputError where seeds of the experiment are used, or a trial of some arm cannot be run at all.
+    Raises InputError where a source of `BENCHES` brings no split.
     """
-    if set(seeds) & set(experiment.seeds):
-        raise InputError("`seeds` of a search must not be seeds of the experiment")
-    whole = provide_features({arm: config.data for arm, config in experiment.arms.items()}, features)
-    apart = {arm: set_apart(source.path) for arm, source in whole.items()}
-    files = {arm: search for arm, (search, _) in apart.items()}
-    if experiment.name in BENCHES and any(apart[arm][1] != whole[arm].path for arm in apart):
-        raise InputError(f"the source of {experiment.name} must bring a split: a search must not see its test part")
-    arms = {
-        f"{arm}.{k}": with_options(experiment.arms[arm], {**options, **base, "data.source": str(files[arm])})
-        for arm, own in trials.items()
-        for k, options in enumerate(own)
-    }
-    facts = {arm: source_facts(config.data) for arm, config in arms.items()}
-    tried = Experiment(f"{experiment.name}-search", arms, next(iter(arms)), seeds, experiment.metric, facts=facts)
-    directory = OutputDirectory(out)
-    directory.check_owner(tried)
-    with directory.locked(), LocalProcesses(jobs) as executor:
-        sources = provide_features({arm: config.data for arm, config in arms.items()}, out / "features")
-        directory.claim(tried, {arm: source.record for arm, source in sources.items()})
-        todo = {f"{arm}/seed-{seed}": (arm, seed) for arm, seed in directory.read(tried).pending}
-
-        def note(event: Event) -> None:
-            if event.failure is not None:
-                directory.write_failure(*todo[event.key], event.failure)
-            if event.kind in ("done", "failed"):
-                print("." if event.kind == "done" else "x", end="", flush=True)
-
-        def job(key: str, arm: str, seed: int) -> Job:
-            return Job(key, TRAIN, train_payload(arms[arm], sources[arm].path, seed, directory.run_path(arm, seed)))
-
-        executor.run([job(key, arm, seed) for key, (arm, seed) in todo.items()], note)
-        runs = directory.read(tried).results
-    print(f" {len(todo)} runs")
-    metric = experiment.metric.partition(".")[2]
-    found = tuple(
-        _trial(arm, options, metric, runs[f"{arm}.{k}"], seeds)
-        for arm, own in trials.items()
-        for k, options in enumerate(own)
-    )
-    everything = [run for by_seed in runs.values() for run in by_seed.values()]
-    searched = {arm: tuple(own[0]) for arm, own in trials.items()}
-    return Search(
-        name=experiment.name,
-        experiment=searched_digest(HERE / f"{experiment.name}.toml", searched),
-        metric=f"val.{metric}",
-        budget=len(next(iter(trials.values()))),
+    if experiment.name in BENCHES:
+        whole = provide_features({arm: config.data for arm, config in experiment.arms.items()}, features)
+        if any(FeatureSet.load(source.path).split is None for source in whole.values()):
+            raise InputError(f"the source of {experiment.name} must bring a split: a search must not see its test part")
+    found = run_search(
+        experiment,
+        space,
+        out,
+        budget=budget,
         seeds=seeds,
-        space=dict(space),
-        base=dict(base),
-        data={arm: source.record.digest or "" for arm, source in whole.items()},
-        revisions=tuple(dict.fromkeys((run.environment.git_revision or "none")[:12] for run in everything)),
-        trials=found,
+        base=base,
+        sampler="hypercube",
+        pruner="none",
+        jobs=jobs,
+        features=features,
     )
-
-
-def _trial(arm: str, options: Options, metric: str, runs: Mapping[int, RunResult], seeds: Sequence[int]) -> Trial:
-    values = {seed: runs[seed].val.macro.get(metric, np.nan) if seed in runs else np.nan for seed in seeds}
-    mean = float(np.mean(list(values.values())))
-    return Trial(
-        arm=arm,
-        options=options,
-        values={seed: value if np.isfinite(value) else None for seed, value in values.items()},
-        value=mean if np.isfinite(mean) else None,
-        epochs={seed: run.epochs_run for seed, run in runs.items()},
-        converged={seed: run.converged for seed, run in runs.items()},
-    )
+    print(f"{found.n_done} trials")
+    options = {arm: tuple(own) for arm, own in space.items()}
+    digest = searched_digest(HERE / f"{experiment.name}.toml", options)
+    return dataclasses.replace(found.search, experiment=digest)
 
 
 if __name__ == "__main__":

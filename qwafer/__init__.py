@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qwafer.model import Model as Model
     from qwafer.onnx import Int8Options as Int8Options
     from qwafer.onnx import quantise as quantise
+    from qwafer.reports import figures as figures
     from qwafer.training import train as train
 
 __version__ = "0.1.0"

@@ -101,6 +101,20 @@ def one_at_a_time(lock: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def exclusively(lock: Path, refusal: str) -> Iterator[None]:
+    """Hold the file `lock`, which is made, with its folder, where it is not there; raise InputError, saying `refusal`,
+    where another process does.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(refusal) from error
+        yield
+
+
 def remove_abandoned(paths: Iterable[Path]) -> None:
     """Remove those of `paths`, files or folders that `held` has made, whose process is gone."""
     for path in list(paths):

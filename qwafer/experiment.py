@@ -15,6 +15,7 @@ from qwafer._errors import InputError
 from qwafer._io import digest
 from qwafer._process import DEFAULT_EXPERIMENT as DEFAULT_EXPERIMENT
 from qwafer._reading import reads
+from qwafer._records import from_json
 from qwafer.config import DataConfig, RunConfig, thing_class
 from qwafer.features import SourceFacts
 from qwafer.heads.options import HEADS
@@ -45,6 +46,31 @@ LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
+class Searched:
+    """How options of an experiment's arms were found before it ran: what a report says of the search."""
+
+    metric: str
+    """What trials were ranked by, on validation."""
+    seeds: tuple[int, ...]
+    """Seeds of the trials: an experiment runs on others."""
+    trials: dict[str, int]
+    """Trials by arm, those that were pruned or failed included; an arm that is not named was not searched."""
+    pruned: dict[str, int]
+    """Of these, trials that were ended early."""
+    failed: dict[str, int]
+    """Of these, trials without a value."""
+    epochs: dict[str, int]
+    """Epochs that all trials of an arm trained, over all their seeds."""
+    options: dict[str, tuple[str, ...]]
+    """What was drawn, by arm."""
+
+    def __post_init__(self) -> None:
+        for name in ("pruned", "failed", "epochs", "options"):
+            if set(getattr(self, name)) != set(self.trials):
+                raise InputError(f"`search.{name}` must name the arms of `search.trials`, {', '.join(self.trials)}")
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Arms to be compared over seeds: everything that defines the runs, nothing about how they are executed."""
 
@@ -72,6 +98,8 @@ class Experiment:
     """Where the question comes from."""
     facts: Mapping[str, SourceFacts] = dataclasses.field(default_factory=dict)
     """What is known of the source of each arm; an arm that is not named has wafer maps, or synthetic ones."""
+    searched: Searched | None = None
+    """The search that found options of the arms; None where none was made."""
 
     def __post_init__(self) -> None:
         if len(self.arms) < 2:
@@ -82,6 +110,9 @@ class Experiment:
                 f"{nearest(self.baseline, self.arms)}"
             )
         check_seeds(self.seeds)
+        used = set(self.seeds) & set(() if self.searched is None else self.searched.seeds)
+        if used:
+            raise InputError(f"`seeds` must be fresh: the search of these options has used seed {min(used)} already")
         for key in ("name", "title", "description", "expected", "reference", "metric"):
             check_printable(f"`{key}`", getattr(self, key), lines=key not in ("name", "title", "metric"))
         if (
@@ -176,13 +207,15 @@ def load_experiment(
         [arms.trained]
         circuit.readout = "mean_z_readout"
 
+    A table `[search]` says how options were found, as `python -m qwafer.search` writes it (`Searched`).
+
     Raises InputError, in one sentence, for a file that cannot be read, an unknown option (naming the nearest), a value
     of the wrong type or range, an option without effect (in an arm, or given as an override and without effect in every
     arm, or in the base and without effect in every arm of the file), and arms that resolve to the same configuration.
     """
     path = find_experiment(path_or_name)
     table = _read_toml(path)
-    keys = [*TEXT_KEYS, *SECTIONS, "seeds", "margin", "arms"]
+    keys = [*TEXT_KEYS, *SECTIONS, "seeds", "margin", "arms", "search"]
     unknown = set(table) - set(keys)
     if unknown:
         key = min(unknown)
@@ -237,6 +270,7 @@ def load_experiment(
         margin=margin,
         written_for=() if set(in_file) == set(arms) else tuple(in_file),
         facts={arm: source_facts(config.data) for arm, config in arms.items()},
+        searched=from_json(Searched, table["search"], f"`search` of {path}") if "search" in table else None,
         **{key: table[key] for key in TEXT_KEYS[1:-1] if key in table},
     )
 
@@ -319,10 +353,14 @@ def find_experiment(path_or_name: str | Path) -> Path:
 
 
 def shipped_experiments() -> list[Path]:
-    """Return the experiment files that come with qwafer: those of the checkout, or those that the wheel installed."""
-    folder = Path(__file__).resolve().parents[1] / "experiments"
-    if (folder / f"{DEFAULT_EXPERIMENT}.toml").is_file():
-        return sorted(folder.glob("*.toml"))
+    """Return the experiment files that come with qwafer: those of the checkout, or those that the wheel installed.
+
+    `pip install --target` puts them beside the package, and leaves a record of the wheel that does not say so.
+    """
+    around = Path(__file__).resolve().parents[1]
+    for folder in (around / "experiments", around / "share" / "qwafer" / "experiments"):
+        if (folder / f"{DEFAULT_EXPERIMENT}.toml").is_file():
+            return sorted(folder.glob("*.toml"))
     try:
         files = importlib.metadata.files("qwafer") or []
     except importlib.metadata.PackageNotFoundError:

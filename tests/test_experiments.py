@@ -14,9 +14,12 @@ from qwafer._records import load_record, save_record
 from qwafer.comparison.design import FEWEST_SEEDS
 from qwafer.experiment import load_experiment, shipped_experiments
 from qwafer.features import FeatureSet
-from qwafer.overrides import no_effect
+from qwafer.overrides import no_effect, with_options
 from qwafer.source import source_facts
-from qwafer.training import prepare
+from qwafer.studies import Search, Trial
+from qwafer.studies.proposals import Hypercube
+from qwafer.sweeps.apart import set_apart
+from qwafer.training import prepare, train
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 
@@ -140,10 +143,10 @@ def maps(n=240, split=False, lots=False):
 
 
 @pytest.mark.parametrize("kind", ["plain", "lots", "split"])
-def test_no_example_of_a_search_is_ever_tested_on(script, tmp_path, kind):
+def test_no_example_of_a_search_is_ever_tested_on(tmp_path, kind):
     whole = maps(split=kind == "split", lots=kind == "lots")
     whole.save(tmp_path / "f.npz")
-    first, second = script.set_apart(tmp_path / "f.npz")
+    first, second = set_apart(tmp_path / "f.npz")
     search, rest = FeatureSet.load(first), FeatureSet.load(second)
     assert set(np.unique(search.split)) == {"train", "val", "test"}
     assert search.provenance["rows"] == {"taken": len(search), "of": len(whole)}
@@ -159,13 +162,14 @@ def test_no_example_of_a_search_is_ever_tested_on(script, tmp_path, kind):
         assert len(search) == pytest.approx(0.25 * len(whole), abs=14)
         assert kind != "lots" or set(search.groups).isdisjoint(rest.groups)
     assert set(search.content_ids[search.split == "train"]).isdisjoint(search.content_ids[search.split != "train"])
-    assert script.set_apart(tmp_path / "f.npz") == (first, second)
+    assert set_apart(tmp_path / "f.npz") == (first, second)
 
 
-def test_every_arm_has_equal_trials_of_what_it_shares(searching, published):
+def test_every_arm_has_equal_trials_of_what_it_shares(searching):
     for name, space in searching.SPACES.items():
         experiment = load_experiment(FOLDER / f"{name}.toml")
-        trials = searching.draw(experiment, space, searching.FIXED.get(name, {}), 8)
+        drawn = searching.space_of(experiment)
+        trials = {arm: Hypercube(own, 8).ask(8) for arm, own in drawn.items()}
         assert set(trials) == set(experiment.arms)
         assert not set(searching.SEEDS) & set(experiment.seeds)
         for arm, own in trials.items():
@@ -182,6 +186,15 @@ def test_every_arm_has_equal_trials_of_what_it_shares(searching, published):
             config, facts = experiment.arms[arm], source_facts(experiment.arms[arm].data)
             left_out = set(space) - set(own[0]) - set(searching.FIXED.get(name, {}).get(arm, ()))
             assert all(no_effect(config, option, facts) for option in left_out)
+
+
+def test_what_was_published_is_what_is_drawn_today(searching, published):
+    for name in searching.SPACES:
+        search = published.load_search(FOLDER / f"{name}.toml")
+        for arm, own in searching.space_of(load_experiment(FOLDER / f"{name}.toml")).items():
+            tried = [trial.options for trial in search.trials if trial.arm == arm]
+            assert Hypercube(own, search.budget).ask(search.budget) == tried, (name, arm)
+        assert (search.sampler, search.pruner, search.searched().trials[arm]) == ("hypercube", "none", search.budget)
 
 
 def test_what_an_experiment_varies_on_purpose_is_not_searched(searching, script):
@@ -268,17 +281,16 @@ def test_search_and_experiment_on_given_features(script, searching, published, s
     assert "small: 2 arms, 2 trials each, 8 runs" in capsys.readouterr().out
     assert searching.main(arguments) == 0
     file = small / "searched" / "small.json"
-    first, search = file.read_bytes(), load_record(published.Search, file)
+    first, search = file.read_bytes(), load_record(Search, file)
     assert searching.main(arguments) == 0  # resumed: nothing is left to do
     assert file.read_bytes() == first
-    assert " 0 runs" in capsys.readouterr().out
+    assert "\n0 trials\n" in capsys.readouterr().out
 
     assert [(trial.arm, trial.epochs) for trial in search.trials] == [(a, {1000: 4, 1001: 4}) for a in "aabb"]
-    for trial in search.trials:  # the score is that of validation
-        run = load_run(small, trial, search)
-        assert trial.values[1000] == run.val.macro["roc_auc"] != run.test.macro["roc_auc"]
-    failed = searching._trial("a", {}, "roc_auc", {1000: run}, (1000, 1001))
-    assert (failed.value, failed.values[1001]) == (None, None)
+    trial, sources = search.trials[2], {"binary": set_apart(source)[0]}
+    arm = script.experiment_on("small", sources).arms["b"]
+    run = train(with_options(arm, {**search.base, **trial.options}), FeatureSet.load(sources["binary"]), 1000)
+    assert trial.values[1000] == run.val.macro["roc_auc"] != run.test.macro["roc_auc"]
     best = max(search.trials[:2], key=lambda trial: trial.value)
     assert search.winner("a") == best.options
 
@@ -288,21 +300,15 @@ def test_search_and_experiment_on_given_features(script, searching, published, s
     table = (small / "README.md").read_text()
     assert "; each arm searched: 2 trials on validation; " in table
     experiment, _ = script.with_data("small", {"binary": source})
+    assert "a 2 trials (0 ended early" in (small / "out" / "small" / "report.md").read_text()
     assert experiment.arms["a"].training.learning_rate == best.options["training.learning_rate"]
     features = FeatureSet.load(experiment.arms["a"].data.source)
-    seen = set(FeatureSet.load(script.set_apart(source)[0]).content_ids)
+    seen = set(FeatureSet.load(set_apart(source)[0]).content_ids)
     for seed in experiment.seeds:
         prepared = prepare(experiment.arms["a"], features, seed)
         assert seen.isdisjoint(prepared.data.content_ids[prepared.split.test])
 
     refuse(script, published, small, source, search)
-
-
-def load_run(small, trial, search):
-    from qwafer.training import RunResult
-
-    k = [other for other in search.trials if other.arm == trial.arm].index(trial)
-    return RunResult.load(small / "searches" / "small" / "runs" / f"{trial.arm}.{k}" / "seed-1000.json")
 
 
 def refuse(script, published, small, source, search):
@@ -330,12 +336,12 @@ def refuse(script, published, small, source, search):
         call()
 
 
-def test_the_best_trial_wins_by_the_direction_of_the_metric(published):
+def test_the_best_trial_wins_by_the_direction_of_the_metric():
     def trial(rate, value):
-        return published.Trial("a", {"training.learning_rate": rate}, {}, value, {}, {})
+        return Trial("a", {"training.learning_rate": rate}, {}, value, {}, {})
 
     trials = (trial(0.1, 0.7), trial(0.2, 0.9), trial(0.3, None), trial(0.4, 0.9))
-    search = published.Search("x", "", "val.roc_auc", 4, (), {}, {}, {}, (), trials)
+    search = Search("x", "", "val.roc_auc", 4, (), {}, {}, {}, (), trials)
     assert search.winner("a") == {"training.learning_rate": 0.2}
     assert dataclasses.replace(search, metric="val.loss").winner("a") == {"training.learning_rate": 0.1}
     with pytest.raises(InputError, match="no trial of arm a with a value"):

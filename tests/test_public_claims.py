@@ -33,6 +33,10 @@ ALLOWED = {
         "better, worse, equivalent, or undecided": "the names of the verdicts",
         "--effect 0.02 --sd 0.005 0.01": "arguments of a command",
     },
+    "docs/index.md": {
+        "better, worse, equivalent, undecided": "the names of the verdicts",
+        "--effect 0.02 --sd 0.01": "arguments of a command",
+    },
     "experiments/README.md": {
         "until their share is 0.855": "a property of the data",
     },

@@ -1,6 +1,8 @@
 """Sweeps on a Ray cluster (`make test-ray`): two nodes here, one lost, a worker and the driver killed."""
 
 import contextlib
+import dataclasses
+import importlib
 import json
 import os
 import signal
@@ -12,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import qwafer
 from qwafer._errors import InputError
+from qwafer.backbones import extract, extractor
 from qwafer.execution import Job, LocalProcesses, make_executor, run_all
 from qwafer.experiment import load_experiment
 from qwafer.studies import run_experiment
@@ -236,3 +240,38 @@ def test_the_numbers_do_not_depend_on_the_executor(experiment, local, executor, 
     record = json.loads(next(tmp_path.glob("out/runs/*/seed-0.json")).read_text())
     assert record["seed"] == 0
     assert np.isfinite(record["test"]["macro"]["roc_auc"])
+
+
+def test_an_extraction_on_a_cluster_gives_the_same_bits(executor, tmp_path):
+    maps = qwafer.synthetic_maps(200, seed=3)
+    backbone = dataclasses.replace(extractor("spatial"), compute_batch=64)
+    found = extract(maps, backbone, tmp_path / "f.npz", batch=64, executor=executor)
+    np.testing.assert_array_equal(found.features, extract(maps, backbone, tmp_path / "g.npz").features)
+    assert found.digest() == qwafer.FeatureSet.load(tmp_path / "g.npz").digest()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ten_thousand_jobs_leave_nothing_behind(cluster, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    measure = importlib.import_module("executors").measure
+    found = measure(lambda: make_executor("ray", jobs=2, address=cluster.address), 10_000, 0.01)
+    assert found["growth"] < 64 * 2**20
+    assert not [each for each in found["left"] if "ray::IDLE" not in each]  # the cluster's own, which it keeps
+
+
+def test_the_experiments_run_on_a_cluster(cluster, monkeypatch, tmp_path):
+    """`make experiments` by its script, on synthetic maps: the readout over its seeds, shortened."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    script = importlib.import_module("run_all")
+    short = ["engine=xla", "training.epochs=1", "training.max_doublings=0", "data.n_maps=200"]
+
+    def shortened(name, *_, **__):
+        return load_experiment(name, short), None
+
+    monkeypatch.setattr(script, "with_data", shortened)
+    monkeypatch.setattr(script, "N_SYNTHETIC", 200)
+    words = ["mean_z_vs_readout", "--synthetic", "--out", str(tmp_path), "--executor", "ray", "--address"]
+    assert script.main([*words, cluster.address, "--jobs", "2"]) == 0
+    experiment = load_experiment("mean_z_vs_readout", short)
+    assert not OutputDirectory(tmp_path / "mean_z_vs_readout").read(experiment).pending

@@ -16,6 +16,7 @@ from qwafer._io import canonical_json, digest, is_full, jsonable, npz_damage, re
 from qwafer.backbones.base import Extractor, Features, available_cores
 from qwafer.backbones.chunks import ChunkStore, difference
 from qwafer.backbones.registry import MapFunction, extractor
+from qwafer.backbones.remote import compute_chunks
 from qwafer.data import Clips, WaferMaps
 from qwafer.execution.job import Event, Executor, Job, OnProgress, Progress
 from qwafer.execution.threads import Threads
@@ -43,8 +44,9 @@ def extract(
     Identical maps (equal content ids) are computed once. Chunks of `batch` maps go to `OUT.parts/` as they are done; a
     killed run is resumed where it stopped, and its arrays are those of an unbroken run, bit for bit. Neither `batch`
     nor `jobs` (threads; one per core if none) has an influence on the numbers. Memory does not grow with the number of
-    maps, beyond the maps themselves. The compute batches run in `executor`, one that runs in this process; threads if
-    none. `progress` is told of distinct maps, at the start and after every compute batch.
+    maps, beyond the maps themselves. Without an `executor` threads of this process compute; with one, its jobs do, a
+    chunk each, to which maps and weights travel as files. `progress` is told of distinct maps, at the start and as they
+    are done.
 
     Features of a backbone that was trained on some of these maps carry its split (`FeatureSet.split`).
 
@@ -69,8 +71,17 @@ def extract(
         gaps = store.missing(step)
         done = len(first) - sum(stop - start for start, stop in gaps)
         tell = _teller(progress, backbone, done, len(first))
-        for start, stop in gaps:
-            store.write(start, _rows(backbone, [maps.maps[i] for i in first[start:stop]], executor, tell))
+        chunks = ((start, [maps.maps[i] for i in first[start:stop]]) for start, stop in gaps)
+        if isinstance(executor, Threads):
+            for start, chunk in chunks:
+                store.write(start, _rows(backbone, chunk, executor, tell))
+        else:
+
+            def keep(start: int, rows: Features) -> None:
+                store.write(start, _checked(backbone, rows, len(rows)))
+                tell(len(rows))
+
+            compute_chunks(backbone, list(chunks), executor, keep)
         features = _feature_set(maps, backbone, store.assembled(inverse))
         features.save(out)
         store.remove()

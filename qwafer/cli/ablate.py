@@ -12,9 +12,12 @@ from qwafer.cli.arguments import (
     add_quiet,
     add_running,
     add_seeds,
+    add_tracking,
     configure_for,
     executor_of,
     experiment_of,
+    program,
+    tracking_of,
 )
 from qwafer.cli.progress import progress_bar
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.ablate",
+        prog=program("ablate"),
         description="Compare the arms of an experiment over seeds. Runs of one seed share the split, the batches and "
         "the initial values, so that they are compared in pairs. Complete runs are never done again: a killed command "
         "resumes when it is given again, and more arms or seeds extend it.",
@@ -42,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="read the data, show what would be done, and write nothing"
     )
+    add_tracking(parser)
     add_quiet(parser)
     return parser
 
@@ -61,6 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
     configure_for(experiment)
     from qwafer.studies import run_experiment
 
+    track = tracking_of(arguments, out)
     with progress_bar(quiet=arguments.quiet) as progress:
         outcome = run_experiment(
             experiment,
@@ -69,8 +74,9 @@ def _run(arguments: argparse.Namespace) -> int:
             descriptive=arguments.descriptive,
             progress=progress,
             batch_seeds=not arguments.no_batch_seeds,
+            track=track,
         )
-    _print_summary(outcome.summary)
+    print_summary(outcome.summary)
     print(f"\nreport: {outcome.report}")
     return int(all(c.verdict == "no data" for c in outcome.summary.comparisons))
 
@@ -133,7 +139,7 @@ def _dry_run(experiment: "Experiment", out: str, *, descriptive: bool) -> int:
     return 0
 
 
-def _print_summary(summary: "Summary") -> None:
+def print_summary(summary: "Summary") -> None:
     """Print the table of the comparisons, the verdicts and the warnings."""
     from rich.console import Console
     from rich.table import Table

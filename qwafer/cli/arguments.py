@@ -5,11 +5,20 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from qwafer.execution import Executor
     from qwafer.experiment import Experiment
+    from qwafer.tracking import Tracking
+
+
+def program(verb: str) -> str:
+    """Return how a verb was called, for its help: as `qwafer VERB`, the console script, or as a module."""
+    return f"qwafer {verb}" if Path(sys.argv[0]).stem == "qwafer" else f"python -m qwafer.{verb}"
 
 
 def add_experiment(parser: argparse.ArgumentParser, default: str, what: str = "an experiment file") -> None:
@@ -128,6 +137,22 @@ def add_batch_seeds(parser: argparse.ArgumentParser) -> None:
         help="train every seed alone; else 16 seeds and more of a small head share one program where that is faster, "
         "and agree with seeds alone to rounding",
     )
+
+
+def add_tracking(parser: argparse.ArgumentParser) -> None:
+    """Add what the runs and the report are told to."""
+    parser.add_argument(
+        "--track",
+        metavar="NAME",
+        help="tell runs and reports to tensorboard, mlflow, wandb, or package.module:Class; a failure ends only that",
+    )
+
+
+def tracking_of(arguments: argparse.Namespace, out: "str | Path") -> "Tracking | None":
+    """Return the tracking that the command line names, for the output directory; None where it names none."""
+    from qwafer.tracking import make_tracking
+
+    return None if arguments.track is None else make_tracking(arguments.track, out)
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:

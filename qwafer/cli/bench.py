@@ -11,9 +11,12 @@ from qwafer.cli.arguments import (
     add_quiet,
     add_running,
     add_seeds,
+    add_tracking,
     configure_for,
     executor_of,
     experiment_of,
+    program,
+    tracking_of,
 )
 from qwafer.cli.progress import progress_bar
 
@@ -27,7 +30,7 @@ DEFAULT_EXPERIMENT = "bench"
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.bench",
+        prog=program("bench"),
         description="Train heads on the same frozen features, splits, seeds and batches, time them, and write one "
         "report: parameters, quality with intervals, thresholds, calibration, latency, memory, figures. What is "
         "complete is never done again: a killed command resumes when it is given again.",
@@ -60,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", default="bench_reports", metavar="DIR", help="output directory (bench_reports)")
     add_running(parser)
+    add_tracking(parser)
     add_quiet(parser)
     return parser
 
@@ -76,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
     configure_for(experiment)
     from qwafer.studies import run_benchmark
 
-    executor = executor_of(arguments)
+    executor, track = executor_of(arguments), tracking_of(arguments, arguments.out)
     with progress_bar(quiet=arguments.quiet) as progress:
         benchmark = run_benchmark(
             experiment,
@@ -88,6 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
             costs=costs,
             descriptive=arguments.descriptive,
             progress=progress,
+            track=track,
         )
     _print_summary(experiment, benchmark)
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwafer._process import DEFAULT_EXPERIMENT, run_verb
-from qwafer.cli.arguments import add_experiment, add_quiet, experiment_of
+from qwafer.cli.arguments import add_experiment, add_quiet, experiment_of, program
 from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ COLORS = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.diagnose",
+        prog=program("diagnose"),
         description="Ask of an experiment's circuits, heads, data and pairing what must be true before a result is "
         "trusted: gradients, dead parameters, collapsed scores, stalls, plateaus, leaks, options without effect. "
         "Prints a table: pass, warn, fail, and the one line that matters.",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qwafer._process import run_verb
+from qwafer.cli.arguments import program
 
 if TYPE_CHECKING:
     from qwafer.serving.review import ReviewOptions
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.export",
+        prog=program("export"),
         description="Write a model with its preprocessing, calibration, thresholds and review as one file: wafer maps "
         "in, probabilities, labels and the review flag out. The file is run against the model on the maps before it is "
         "put in place; FILE.json beside it has digests and the evaluation.",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwafer._process import configure_jax, run_verb
-from qwafer.cli.arguments import add_quiet
+from qwafer.cli.arguments import add_quiet, executor_of, program
 from qwafer.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _FLAGS = {"seed": "train-seed", "split_by": "train-split", "epochs": "epochs"}
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.extract",
+        prog=program("extract"),
         description="Run wafer maps through a frozen backbone, once, and store the features for "
         "`python -m qwafer.ablate --features`. A killed run is resumed by the same command; the result is that of "
         "an unbroken run, bit for bit.",
@@ -77,6 +77,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", help="precision of a network: float32 (the default), bfloat16 or float16")
     parser.add_argument("--jobs", type=int, metavar="J", help="threads (as many as cores); no influence on the numbers")
     parser.add_argument(
+        "--executor",
+        metavar="NAME",
+        help="compute chunks as jobs of local (processes), ray (a cluster) or package.module:Class, --jobs at a time",
+    )
+    parser.add_argument(
+        "--address", metavar="HOST", help="with --executor ray: the cluster, `auto` or ray://HOST:10001"
+    )
+    parser.add_argument(
         "--weights",
         metavar="PATH",
         help="checkpoint of a network (torch's format or safetensors); `hub` fetches it from the Hugging Face hub",
@@ -119,6 +127,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from qwafer.source import read_source
 
     _check_source_options(arguments)
+    if arguments.address is not None and arguments.executor is None:
+        raise InputError("--address goes with --executor ray: give both, or neither")
     if arguments.table is not None:
         return _embeddings(arguments)
     if arguments.audio is not None and arguments.backbone is None:
@@ -165,7 +175,11 @@ def _extracted(found: "WaferMaps | Clips", arguments: argparse.Namespace) -> int
     complete = is_complete(arguments.out, provenance(found, backbone))
     batch = DEFAULT_BATCH if arguments.batch is None else arguments.batch
     with progress_bar(quiet=arguments.quiet) as progress:
-        result = extract(found, backbone, arguments.out, batch=batch, jobs=arguments.jobs, progress=progress)
+        if arguments.executor is None:
+            how: dict[str, Any] = {"jobs": arguments.jobs}
+        else:
+            how = {"executor": executor_of(arguments)}
+        result = extract(found, backbone, arguments.out, batch=batch, progress=progress, **how)
     if complete:
         print(f"{arguments.out} is complete: nothing to do")
         return 0
@@ -174,7 +188,7 @@ def _extracted(found: "WaferMaps | Clips", arguments: argparse.Namespace) -> int
     return 0
 
 
-_OF_BACKBONES = ("backbone", "batch", "dtype", "jobs", "weights", "random_weights")
+_OF_BACKBONES = ("backbone", "batch", "dtype", "jobs", "executor", "address", "weights", "random_weights")
 _ON_MAPS = ("reader", "channels", "train", "train_seed", "train_split", "epochs", "maps_count", "seed")
 _OF_TABLE = ("label", "fold", "group", "time", "id", "drop", "made_by")
 _WITHOUT_EFFECT = {
@@ -255,7 +269,7 @@ def _table(table: "DataTable", arguments: argparse.Namespace) -> int:
     from qwafer.config import DataConfig
     from qwafer.source import table_features
 
-    for option in ("backbone", "weights", "random_weights", "dtype", "channels", "train", "batch", "jobs"):
+    for option in ("backbone", "weights", "random_weights", "dtype", "channels", "train", "batch", "jobs", "executor"):
         if getattr(arguments, option):
             flag = option.replace("_", "-")
             raise InputError(f"{arguments.maps} holds a table, which needs no backbone: leave out --{flag}")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qwafer._process import run_verb
+from qwafer.cli.arguments import program
 
 if TYPE_CHECKING:
     from qwafer.serving.answering import Answering
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.monitor",
+        prog=program("monitor"),
         description="Compare the answers of a service with the validation of the version that gave them: predicted "
         "classes, confidence, distance from the training features, each against what chance does at this number of "
         "wafers; latency, share flagged, accuracy from reviews. With --trial: which of two versions is better.",

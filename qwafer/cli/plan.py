@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Sequence
 
 from qwafer._process import DEFAULT_EXPERIMENT, run_verb
-from qwafer.cli.arguments import add_experiment, experiment_of
+from qwafer.cli.arguments import add_experiment, experiment_of, program
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.plan",
+        prog=program("plan"),
         description="Say how many seeds an experiment takes to show a difference, or that there is none, by simulating "
         "the test that will decide: arms, splits and margin are those of the experiment. Nothing is trained.",
         epilog="Exit status: 0 done, 1 no number of seeds suffices, 2 bad input.",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qwafer._process import run_verb
+from qwafer.cli.arguments import program
 from qwafer.cli.export import add_data, review_options
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.registry",
+        prog=program("registry"),
         description="Keep versions of models that are never changed, say which of them answers, and go back to the one "
         "before. A version has its weights, its review, its evaluation and where its data come from.",
         epilog="Exit status: 0 done, 2 bad input, or a version that misses the gate.",

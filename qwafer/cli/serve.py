@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from qwafer._process import run_verb
+from qwafer.cli.arguments import program
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.serve",
+        prog=program("serve"),
         description="Answer wafer maps with the champion of a registry: POST /classify and /feedback, the Open "
         "Inference Protocol V2 under /v2, /review, /health, /metrics, a page at /, OpenAPI at /docs. Every answer is "
         "kept; another champion takes over without a lost request, and goes back by itself where reviews show that it "

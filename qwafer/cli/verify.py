@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Sequence
 
 from qwafer._process import run_verb
+from qwafer.cli.arguments import program
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the argument parser of the verb."""
     parser = argparse.ArgumentParser(
-        prog="python -m qwafer.verify",
+        prog=program("verify"),
         description="Check a result directory, a feature file or weights as a whole: every file that has a checksum is "
         "read and compared with it, every run is judged again from its logits, and what is damaged is named. Nothing "
         "is changed: the command that wrote the directory sets aside what is damaged, and makes it again.",

@@ -30,10 +30,24 @@ def collect_warnings(
         *_degenerate(results),
         *_epochs(results),
         *_mixed(results),
+        *_searched(experiment),
         *_arms(record),
         *_seeds(experiment, record),
         *_notes(results),
     )
+
+
+def _searched(experiment: Experiment) -> list[str]:
+    found = experiment.searched
+    if found is None:
+        return []
+    trials = {arm: found.trials.get(arm, 0) for arm in experiment.arms}
+    if len(set(trials.values())) == 1:
+        return []
+    said = ", ".join(f"{arm} {count}" for arm, count in trials.items())
+    return [
+        f"the arms were searched with different numbers of trials ({said}): what was searched more has an advantage."
+    ]
 
 
 def _failed(failures: Mapping[str, Mapping[int, Failure]]) -> list[str]:

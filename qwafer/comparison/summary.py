@@ -21,7 +21,7 @@ from qwafer.comparison.pairing import Pairing, check_circuits, check_pairing, id
 from qwafer.comparison.planning import detectable_effect
 from qwafer.comparison.statistics import Comparison, compare_arms
 from qwafer.execution import Failure
-from qwafer.experiment import Experiment
+from qwafer.experiment import Experiment, Searched
 from qwafer.heads import PARAMETER_GROUPS
 from qwafer.sweeps.directory import Addition, DirectoryRecord, Note, SweepResults
 from qwafer.sweeps.sources import SourceRecord
@@ -29,7 +29,7 @@ from qwafer.training.result import Environment, ParameterCount, RunResult, Runs,
 
 T = TypeVar("T")
 
-COPIED = ("name", "title", "reference", "written_for", "baseline", "metric", "margin", "seeds")
+COPIED = ("name", "title", "reference", "written_for", "baseline", "metric", "margin", "seeds", "searched")
 """Fields of `Experiment` that a summary repeats."""
 VOLATILE = ("seconds", "time", "timings", "cache")
 """Parts of the names of `RunResult.engine` entries that depend on when or after what a run ran."""
@@ -61,6 +61,7 @@ class ExperimentFacts:
     seeds: tuple[int, ...]
     additions: tuple[Addition, ...] = ()
     """Arms and seeds that joined after the first claim."""
+    searched: Searched | None = None
 
 
 @dataclass(frozen=True)

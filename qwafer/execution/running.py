@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -108,25 +109,34 @@ class _Waiting:
     """Jobs in order, but for families: a slot goes on with the family it served, and leaves those of others to them."""
 
     def __init__(self, jobs: Iterable[Job], served: dict[int, str]):
-        self._jobs, self._served = list(jobs), served
+        self._families: dict[str, deque[tuple[int, Job]]] = {}  # each with the place of a job among all
+        for place, job in enumerate(jobs):
+            self._families.setdefault(job.family, deque()).append((place, job))
+        self._served = served
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return sum(map(len, self._families.values()))
 
     def clear(self) -> None:
         """Forget all jobs."""
         with self._lock:
-            self._jobs.clear()
+            self._families.clear()
 
     def take(self, slot: int) -> Job | None:
         """Return the next job of `slot`: of its own family, else of none or one that no slot serves, else the first."""
         with self._lock:
-            if not self._jobs:
+            if not self._families:
                 return None
             own = self._served.get(slot)
             others = {family for other, family in self._served.items() if other != slot and family}
-            ranks = [2 * (not job.family or job.family != own) + (job.family in others) for job in self._jobs]
-            job = self._jobs.pop(ranks.index(min(ranks)))
-            self._served[slot] = job.family
+
+            def rank(family: str) -> tuple[int, int]:
+                return 2 * (not family or family != own) + (family in others), self._families[family][0][0]
+
+            family = min(self._families, key=rank)
+            _, job = self._families[family].popleft()
+            if not self._families[family]:
+                del self._families[family]
+            self._served[slot] = family
             return job

@@ -67,7 +67,7 @@ def merged(sentences: Sequence[str], arms: Collection[str]) -> list[str]:
 
 def text_blocks(summary: Summary) -> list[Paragraph]:
     """Return description and expectation as they were before the first run, then what was added and noted afterwards,
-    each dated; in front, which arms they speak of where others ran.
+    each dated; in front, which arms they speak of where others ran; at the end, how options were searched.
     """
     facts = summary.experiment
     said = []
@@ -90,4 +90,24 @@ def text_blocks(summary: Summary) -> list[Paragraph]:
             if text not in known:
                 said.append(f"**Noted afterwards ({note.date}).** {text}")
                 known.add(text)
+    said.append(_search_text(summary))
     return [Paragraph(" ".join(text.split())) for text in said if text]
+
+
+def _search_text(summary: Summary) -> str:
+    """Return how many trials found the options of each arm, and on what; empty where nothing was searched."""
+    search = summary.experiment.searched
+    if search is None:
+        return ""
+    said = [
+        f"{arm} {search.trials[arm]} trials ({search.pruned[arm]} ended early, {search.failed[arm]} without a value, "
+        f"{search.epochs[arm]:,} epochs; {', '.join(f'`{option}`' for option in search.options[arm])})"
+        if arm in search.trials
+        else f"{arm} none"
+        for arm in summary.arms
+    ]
+    seeds = f"seed{'s' if len(search.seeds) > 1 else ''} {seeds_text(search.seeds)}"
+    return (
+        f"**Search.** Options were searched by `{search.metric}`, on {seeds}, none of which ran here: "
+        f"{'; '.join(said)}. No trial had the test split."
+    )

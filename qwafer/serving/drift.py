@@ -101,7 +101,7 @@ def monitor(
     """
     own = window.take(window.versions == version)
     if not len(own):
-        raise InputError(f"version {version} has given no answers in this time: look at more --days")
+        raise InputError(f"version {version} has given no answers in this time: look at more of it (--days, --until)")
     known = own.lots != ""
     alone = np.array([f"{i} of no lot" for i in range(len(own))])  # a wafer whose lot is not known is one by itself
     lots = np.where(known, own.lots, alone) if known.any() else None

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from qwafer.studies.published import findings_table as findings_table
     from qwafer.studies.published import probe_models as probe_models
     from qwafer.studies.published import write_findings as write_findings
+    from qwafer.studies.search import SearchOutcome as SearchOutcome
+    from qwafer.studies.search import run_search as run_search
+    from qwafer.studies.space import Dimension as Dimension
+    from qwafer.studies.space import load_space as load_space
+    from qwafer.studies.space import spread as spread
+    from qwafer.studies.toml import experiment_toml as experiment_toml
+    from qwafer.studies.trials import Search as Search
+    from qwafer.studies.trials import Trial as Trial
     from qwafer.studies.verification import Verification as Verification
     from qwafer.studies.verification import verify as verify
 

@@ -2,8 +2,9 @@
 
 import html
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from qwafer.sweeps.directory import FEATURES, DirectoryRecord, OutputDirectory, 
 from qwafer.sweeps.jobs import CHECK, TRAIN, TRAIN_LANES, Checked, lanes_payload, run_job, run_payload, train_payload
 from qwafer.sweeps.ledger import TestSplitReads
 from qwafer.sweeps.sources import Source, provide_features
+from qwafer.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def run_experiment(
     store_all: bool = False,
     beside: str | Path | None = None,
     batch_seeds: bool = True,
+    track: Tracking | None = None,
 ) -> Outcome:
     """Do the runs of `experiment` that `out` does not hold yet, and write `summary.json`, `report.md` and the figures.
 
@@ -65,6 +68,7 @@ def run_experiment(
     when `out` was begun: its runs are kept, and the report says what joined when. With `descriptive`, fewer seeds than
     a verdict takes are not refused. With `batch_seeds`, 16 seeds and more of a small head are trained side by side in
     one program where that is faster: results agree with those of runs alone to rounding, and the report says so.
+    `track` is told every run as it is complete, and the report at the end.
 
     Every read of a test split is noted in the ledger `test-reads.json` beside `out`, or beside the folder `beside` that
     holds it, and the report says which experiments of that neighbourhood have read the same one.
@@ -94,7 +98,7 @@ def run_experiment(
         directory.check_data(before, records)
         todo = before.pending
         with LocalProcesses(jobs) if executor is None else executor as running:
-            checked = _check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)
+            checked = check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)
             here = {arm: found.circuit for arm, found in checked.items() if found.circuit}
             check_circuits(before.results, experiment.arms, here, str(directory.path))
             report(Progress("arms", len(checked), len(checked), note=waiting_note(checked, todo)))
@@ -104,11 +108,17 @@ def run_experiment(
             reads = TestSplitReads(out if beside is None else beside, experiment, sources, complete, joined)
             gains = batch_seeds and not store_all and len(experiment.seeds) >= 2 * LANES
             together = {arm for arm, found in checked.items() if gains and found.lanes}
-            _do_runs(experiment, directory, sources, todo, running, report, reads, together, store_all=store_all)
+            tell = partial(_tell, track, experiment.name, directory)
+            _do_runs(experiment, directory, sources, todo, running, report, reads, together, tell, store_all=store_all)
         results = directory.read(experiment, before)
         directory.tidy(results)
         said = reads.sentences()
         summary, path = conclude(experiment, directory.path, results, record, said)
+        for arm, seed in [(arm, seed) for arm, runs in before.results.items() for seed in runs]:
+            tell(arm, seed)  # of an earlier call, which may have been killed or told nobody
+        if track is not None:
+            figures = sorted((directory.path / "figures").glob("*.png"))
+            track.summary(summary, "comparison", [path, directory.path / "summary.json", *figures])
     return Outcome(summary, results, path, len(todo), len(results.pending), said)
 
 
@@ -131,7 +141,12 @@ def conclude(
     return summary, write_report(folder, summary, timings, results.results, test_reads)
 
 
-def _check_arms(
+def _tell(track: Tracking | None, group: str, directory: OutputDirectory, arm: str, seed: int) -> None:
+    if track is not None:
+        track.result(group, arm, directory.run_path(arm, seed))
+
+
+def check_arms(
     experiment: Experiment, sources: Mapping[str, Source], arms: Sequence[str], executor: Executor
 ) -> dict[str, Checked]:
     """Try everything of one run per arm that comes before its first step; raise InputError if that fails.
@@ -194,6 +209,7 @@ def _do_runs(
     report: OnProgress,
     reads: TestSplitReads,
     together: Collection[str],
+    tell: Callable[[str, int], None],
     *,
     store_all: bool,
 ) -> None:
@@ -223,6 +239,7 @@ def _do_runs(
         if event.kind == "done":
             directory.forget(arm, seed)
             reads.note(arm)
+            tell(arm, seed)
         tally(event)
 
     jobs, members = _in_lanes(jobs, runs, experiment.seeds, together)

@@ -27,6 +27,7 @@ from qwafer.sweeps.directory import predictor_path
 from qwafer.sweeps.inference import InferenceTiming
 from qwafer.sweeps.jobs import TIME, run_job, run_payload
 from qwafer.sweeps.resolved import Resolved, resolve
+from qwafer.tracking import Tracking
 from qwafer.training import RunResult, Runs, prepare
 
 
@@ -56,12 +57,13 @@ def run_benchmark(
     n_resamples: int = 2000,
     descriptive: bool = False,
     progress: OnProgress | None = None,
+    track: Tracking | None = None,
 ) -> Benchmark:
     """Train the arms of `experiment` as heads, time them, and write records, figures and the report into `out`.
 
     Resumes: features, runs and timings that are complete are not done again. `weights` and `random_weights` go to a
     backbone that takes them. Without an executor, the runs go to `jobs` worker processes of this machine; whatever the
-    executor, heads are timed one at a time.
+    executor, heads are timed one at a time. `track` is told the runs and the reports.
 
     Raises InputError for data or options that do not allow it.
     """
@@ -91,13 +93,18 @@ def run_benchmark(
         progress=report,
         store_all=True,
         beside=out,
+        track=track,
     )
     directory = OutputDirectory(out / "sweep")
     check_complete(outcome.results)
     runs = common_seed_first(outcome.results.results)
     check_same_examples(runs)
     timings = _timings(resolved, directory, runs, out / "timing", executor, report)
-    return _report(resolved, runs, timings, out, outcome, costs, jobs, n_resamples, report)
+    done = _report(resolved, runs, timings, out, outcome, costs, jobs, n_resamples, report)
+    if track is not None:
+        files = [out / "report.md", done.report, *sorted(out.glob("*.json")), *sorted((out / "figures").glob("*.png"))]
+        track.summary(outcome.summary, "benchmark", files)
+    return done
 
 
 def _timings(

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from qwafer._checkpoints import remove_checkpoints
 from qwafer._checks import check_path
 from qwafer._errors import InputError, PairingError, RecordError
-from qwafer._io import DAMAGED, TEMPORARY, jsonable, npz_damage, read_or_set_aside, remove_temporaries
+from qwafer._io import DAMAGED, TEMPORARY, exclusively, jsonable, npz_damage, read_or_set_aside, remove_temporaries
 from qwafer._records import load_record, save_record
 from qwafer.config import RunConfig
 from qwafer.execution import Failure
@@ -314,18 +314,9 @@ class OutputDirectory:
         What killed writes have left is removed, a damaged `experiment.json` set aside with a warning. The operating
         system releases the lock of a process that dies.
         """
-        import fcntl
-
         new = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / LOCK
-        with lock.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    f"another sweep is running in {self.path}: wait for it, or choose another --out"
-                ) from error
+        with exclusively(lock, f"another sweep is running in {self.path}: wait for it, or choose another --out"):
             remove_temporaries(self.path)
             record = self.path / RECORD
             if not os.path.lexists(record) and (self.path / "runs").exists():

@@ -17,8 +17,8 @@ from qwafer.training.resources import PeakMemory
 if TYPE_CHECKING:
     from qwafer.training import RunResult
 
-TRAIN, TRAIN_LANES, CHECK, TIME = (
-    f"{__name__}:{name}" for name in ("train_run", "train_lanes", "check_run", "time_run")
+TRAIN, TRAIN_LANES, CHECK, TIME, TRY = (
+    f"{__name__}:{name}" for name in ("train_run", "train_lanes", "check_run", "time_run", "try_run")
 )
 """The names of the jobs."""
 
@@ -128,6 +128,24 @@ def train_lanes(payload: Mapping[str, Any], report: ReportPart) -> dict[str, dic
         progress=report,
     )
     return failures
+
+
+def try_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:
+    """Return the JSON form of the `TrialScores` of a trial of a search: `seeds`, `metric`, `higher_is_better` and
+    `stops` ([epoch, bound]) are those of `run_trial`. Nothing is written.
+    """
+    from qwafer.training import Stop, run_trial
+
+    scores = run_trial(
+        run_config(payload),
+        load_features(payload["features"]),
+        payload["seeds"],
+        payload["metric"],
+        higher_is_better=payload["higher_is_better"],
+        stops=[Stop(epoch, bound) for epoch, bound in payload["stops"]],
+        report=report,
+    )
+    return to_json(scores)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from qwafer.training._together import lanes_gain as lanes_gain
     from qwafer.training._together import train_lanes as train_lanes
     from qwafer.training._train import train as train
+    from qwafer.training._trial import run_trial as run_trial
+    from qwafer.training._trial_scores import Stop as Stop
+    from qwafer.training._trial_scores import TrialScores as TrialScores
     from qwafer.training.make import make_head as make_head
     from qwafer.training.make import make_program as make_program
     from qwafer.training.predictor import Predictor as Predictor

@@ -1,6 +1,7 @@
 """A run of a contender: a head that trains itself, under the same split, seed and measures as the others."""
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +20,7 @@ def fit_contender(config: RunConfig, prepared: Prepared, seed: int) -> RunResult
     begin = time.perf_counter()
     fitted = config.head.fit(prepared, seed)
     trained = time.perf_counter()
-    logits = {}
-    for name in ("val", "test"):
-        features, labels = prepared.part(name)
-        values = np.asarray(fitted.logits(features))
-        if values.shape != labels.shape or not np.isfinite(values).all():
-            raise InputError(
-                f"head {config.name('head')} must give finite logits of shape {labels.shape}, got {values.shape}"
-            )
-        logits[name] = values
+    logits = {name: contender_logits(config, fitted, prepared, name) for name in ("val", "test")}
     judged = judge(prepared, logits)
     count = getattr(fitted, "n_parameters", None)
     bits = size_of(fitted).bits if hasattr(fitted, "stored") else None
@@ -57,3 +50,14 @@ def fit_contender(config: RunConfig, prepared: Prepared, seed: int) -> RunResult
         n_groups=prepared.n_groups,
         outputs=judged.outputs,
     )
+
+
+def contender_logits(config: RunConfig, fitted: Any, prepared: Prepared, part: str) -> np.ndarray:
+    """Return the logits (N, n_labels) of what `config.head` has fitted; raises InputError where they do not fit."""
+    features, labels = prepared.part(part)
+    values = np.asarray(fitted.logits(features))
+    if values.shape != labels.shape or not np.isfinite(values).all():
+        raise InputError(
+            f"head {config.name('head')} must give finite logits of shape {labels.shape}, got {values.shape}"
+        )
+    return values

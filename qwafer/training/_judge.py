@@ -26,23 +26,35 @@ class Judgement:
         return self.val.any_degenerate or self.test.any_degenerate
 
 
+def judge_validation(prepared: Prepared, logits: np.ndarray) -> Evaluation:
+    """Return the measures of the logits (N, n_labels) of validation, at thresholds tuned on them; test is not read."""
+    return _measured(prepared, "val", logits, None if prepared.exclusive else _tuned(prepared, logits))
+
+
 def judge(prepared: Prepared, logits: Mapping[str, np.ndarray]) -> Judgement:
     """Return the judgement of the logits (N, n_labels) of `val` and `test`."""
-    labels = {name: prepared.part(name)[1] for name in logits}
-    thresholds = None if prepared.exclusive else tune_thresholds(logits["val"], labels["val"]).values
+    thresholds = None if prepared.exclusive else _tuned(prepared, logits["val"])
     outputs: dict[str, np.ndarray] = {}
     found = {}
     for name, values in logits.items():
-        found[name] = evaluate(
-            values,
-            labels[name],
-            label_names=prepared.data.label_names,
-            thresholds=thresholds,
-            exclusive=prepared.exclusive,
-        )
-        outputs |= {f"{name}_logits": values, f"{name}_labels": labels[name]}
+        found[name] = _measured(prepared, name, values, thresholds)
+        outputs |= {f"{name}_logits": values, f"{name}_labels": prepared.part(name)[1]}
         outputs |= {f"{name}_rows": getattr(prepared.split, name), f"{name}_ids": prepared.ids(name)}
         groups = prepared.groups(name)
         if groups is not None:
             outputs[f"{name}_groups"] = groups
     return Judgement(found["val"], found["test"], thresholds or (), outputs)
+
+
+def _tuned(prepared: Prepared, logits: np.ndarray) -> tuple[float, ...]:
+    return tuple(tune_thresholds(logits, prepared.part("val")[1]).values)
+
+
+def _measured(prepared: Prepared, name: str, logits: np.ndarray, thresholds: tuple[float, ...] | None) -> Evaluation:
+    return evaluate(
+        logits,
+        prepared.part(name)[1],
+        label_names=prepared.data.label_names,
+        thresholds=thresholds,
+        exclusive=prepared.exclusive,
+    )

@@ -17,6 +17,7 @@ from qwafer._process import free_memory_maps
 from qwafer.config import RunConfig
 from qwafer.engines import Program
 from qwafer.engines.process import check_not_forked
+from qwafer.evaluation import Evaluation
 from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import Head, predict_logits, size_of
@@ -24,7 +25,7 @@ from qwafer.objective import Batches, Objective, Sampler, batches_digest, make_o
 from qwafer.training._contender import fit_contender
 from qwafer.training._environment import environment
 from qwafer.training._history import History
-from qwafer.training._judge import judge
+from qwafer.training._judge import judge, judge_validation
 from qwafer.training._optimizer import hyperparameters, make_schedule
 from qwafer.training._prepare import Prepared, check_feature_set, given_config, prepare, written_config
 from qwafer.training._step import (
@@ -147,7 +148,11 @@ class Run:
     def loop(self, progress: OnProgress | None = None, observe: Observe | None = None) -> None:
         """Train until a doubling does not pay (`has_converged`), the last doubling, early stopping or divergence."""
         for _ in self.epochs(progress, observe):
-            self._timed("training", self._train_epoch)
+            self.train_epoch()
+
+    def train_epoch(self) -> None:
+        """Take the steps of the next epoch; what `epochs` does comes before and after it."""
+        self._timed("training", self._train_epoch)
 
     def epochs(
         self, progress: OnProgress | None = None, observe: Observe | None = None, *, compile_steps: bool = True
@@ -282,6 +287,17 @@ class Run:
             self.history.seconds["compile"] += spent
             self._settle()
 
+    def best_head(self) -> Head:
+        """Return the head of the best checkpoint so far; that of the last epoch where none can be told."""
+        if self.history.best_epoch == 0 and not self.history.diverged:
+            return self.head.with_parameters(evaluated_parameters(self.config.training, self.state))
+        return self.head.with_parameters(self.best)
+
+    def validation(self) -> Evaluation:
+        """Return the measures of the best checkpoint so far on validation; the test split is not read."""
+        head = self.best_head().packed()
+        return judge_validation(self.prepared, predict_logits(head, self.val[0], self.forward, PREDICTION_BATCH))
+
     def result(self, begin: float) -> RunResult:
         """Evaluate the best checkpoint on validation and, for the only time, on test."""
         notes, best_epoch = list(self.prepared.notes), self.history.best_epoch
@@ -290,12 +306,12 @@ class Run:
                 f"training diverged: the loss of epoch {self.epoch} is not finite, and nothing was trained after it"
             )
         if best_epoch == 0 and not self.history.diverged:
-            self.best, best_epoch = evaluated_parameters(self.config.training, self.state), self.epoch
+            best_epoch = self.epoch
             notes.append(
                 f"training.val_objective = {self.config.training.val_objective} is undefined on the validation split: "
                 "the last epoch was taken instead of the best"
             )
-        head = self.head.with_parameters(self.best)
+        head = self.best_head()
         evaluated = head.packed()
         parts = {"val": self.val, "test": self.prepared.part("test")}
         logits = self._timed(

@@ -1,5 +1,14 @@
-"""Figures of results. Functions return matplotlib figures; `save_figure` writes them as PNG and PDF."""
+"""Figures of results. Functions return matplotlib figures; `save_figure` writes them as PNG and PDF.
 
+`confusion`, `curve`, `differences`, `paired`, `reliability` and `roc` draw one panel of a result on axes of your own.
+"""
+
+from qwafer.reports.figures.axes import confusion as confusion
+from qwafer.reports.figures.axes import curve as curve
+from qwafer.reports.figures.axes import differences as differences
+from qwafer.reports.figures.axes import paired as paired
+from qwafer.reports.figures.axes import reliability as reliability
+from qwafer.reports.figures.axes import roc as roc
 from qwafer.reports.figures.classes import TradeOffPoint as TradeOffPoint
 from qwafer.reports.figures.classes import class_values as class_values
 from qwafer.reports.figures.classes import reliability_diagrams as reliability_diagrams

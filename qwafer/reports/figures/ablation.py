@@ -5,22 +5,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwafer.comparison.metrics import metric_label
 from qwafer.comparison.summary import Summary, ordered_groups
-from qwafer.reports.figures import Drawn, curve_matrix, draw, house_style, new_figure, training_curves
-from qwafer.reports.figures.curves import LEARNING_CAPTION, evaluated_epochs
+from qwafer.reports.figures import (
+    Drawn,
+    curve_matrix,
+    differences,
+    draw,
+    house_style,
+    new_figure,
+    paired,
+    training_curves,
+)
+from qwafer.reports.figures.curves import LEARNING_CAPTION, draw_lines, evaluated_epochs
 from qwafer.reports.figures.style import (
     COLUMN,
-    INK,
-    MUTED,
     PAGE,
-    fit_text,
-    line_style,
 )
 from qwafer.training.result import GROUP_CURVES, Runs
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LEARNING = ("grad_norm", "distance")
@@ -59,56 +62,17 @@ def write_figures(summary: Summary, results: Runs, folder: Path) -> list[Drawn]:
 
 
 def paired_figure(summary: Summary) -> "Figure | None":
-    """Return the metric of every arm, one line per seed, the mean of each arm as a bar."""
-    arms, seeds = summary.arms, summary.experiment.seeds
-    values = np.array([[arm.values.get(seed) for arm in arms.values()] for seed in seeds], np.float64)  # (seeds, arms)
-    if not np.isfinite(values).any():
+    """Return `paired` as a figure of its own; None where no run has a value."""
+    if all(value is None or not np.isfinite(value) for arm in summary.arms.values() for value in arm.values.values()):
         return None
-    with house_style():
-        width = COLUMN if len(arms) <= 6 else PAGE
-        figure = new_figure(width, 2.4)
-        axis = figure.subplots()
-        x = np.arange(len(arms))
-        for row in values:
-            axis.plot(x, row, color=MUTED, alpha=0.6, linewidth=0.7, marker="o", markersize=2.5, zorder=1)
-        for i, arm in enumerate(arms.values()):
-            if arm.mean is not None:
-                axis.hlines(arm.mean, i - 0.22, i + 0.22, color=line_style(i)["color"], linewidth=2.5, zorder=2)
-        room = 0.85 * width / len(arms)
-        axis.set_xticks(x, [fit_text(arm, room, lines=3) for arm in arms])
-        axis.set_xlim(-0.5, len(arms) - 0.5)
-        axis.set_ylabel(metric_label(summary.experiment.metric))
-        axis.grid(axis="y")
-    return figure
+    return paired(summary).figure
 
 
 def differences_figure(summary: Summary) -> "Figure | None":
-    """Return, one row per comparison, every seed's difference, the mean, and its interval."""
-    comparisons = [c for c in summary.comparisons if c.mean is not None]
-    if not comparisons:
+    """Return `differences` as a figure of its own; None where no arm has one."""
+    if all(comparison.mean is None for comparison in summary.comparisons):
         return None
-    arms = list(summary.arms)
-    with house_style():
-        figure = new_figure(COLUMN, 0.6 + 0.4 * len(comparisons))
-        axis = figure.subplots()
-        axis.axvline(0, color=INK, linewidth=0.7)
-        for edge in (-summary.experiment.margin, summary.experiment.margin):
-            axis.axvline(edge, color=MUTED, linewidth=0.7, linestyle=":")
-        for row, c in enumerate(comparisons):
-            color = line_style(arms.index(c.arm))["color"]
-            axis.plot(
-                c.differences, np.full(len(c.differences), row + 0.2), "o", color=MUTED, alpha=0.6, markersize=2.5
-            )
-            if c.interval is not None:
-                axis.hlines(row - 0.12, *c.interval, color=color, linewidth=1.5)
-            axis.plot([c.mean], [row - 0.12], "D", color=color)
-        axis.set_yticks(range(len(comparisons)), [fit_text(c.arm, 0.9, lines=2) for c in comparisons])
-        axis.set_ylim(len(comparisons) - 0.5, -0.5)
-        axis.margins(x=0.08)
-        axis.grid(axis="x")
-        label = f"{metric_label(summary.experiment.metric)}, difference from {summary.experiment.baseline}"
-        axis.set_xlabel(fit_text(label, COLUMN - 0.3))
-    return figure
+    return differences(summary).figure
 
 
 def curves_figure(results: Runs) -> "Figure | None":
@@ -131,10 +95,10 @@ def learning_figure(results: Runs) -> "Figure | None":
         for row, name in enumerate(LEARNING):
             for column, group in enumerate(groups):
                 axis = axes[row, column]
-                for i, (arm, runs) in enumerate(results.items()):
+                for arm, runs in results.items():
                     values = curve_matrix(runs.values(), f"{name}.{group}", epochs)
                     if np.isfinite(values).any():
-                        handles[arm] = _draw(axis, epochs, values, i)
+                        handles |= draw_lines(axis, np.asarray(epochs, np.float64), {arm: values}, list(results))
                 axis.set_ylim(bottom=0)
                 axis.grid(axis="y")
                 axis.xaxis.get_major_locator().set_params(integer=True)
@@ -145,16 +109,3 @@ def learning_figure(results: Runs) -> "Figure | None":
             axes[row, 0].set_ylabel(GROUP_CURVES[name])
         figure.legend(handles.values(), handles, loc="outside upper center", ncols=min(4, len(handles)))
     return figure
-
-
-def _draw(axis: "Axes", epochs: list[int], values: np.ndarray, index: int) -> Any:
-    """Draw the mean of `values` (runs, T) in the band from the least to the largest, and return its line."""
-    seen = np.isfinite(values).any(axis=0)
-    x, shown = np.asarray(epochs)[seen], values[:, seen]
-    kind = line_style(index)
-    marker = {"marker": "o", "markersize": 2.5} if len(x) <= 12 else {}
-    (line,) = axis.plot(x, np.nanmean(shown, axis=0), **kind, **marker)
-    axis.fill_between(
-        x, np.nanmin(shown, axis=0), np.nanmax(shown, axis=0), color=kind["color"], alpha=0.15, linewidth=0
-    )
-    return line

@@ -118,9 +118,8 @@ def reliability_diagrams(
         room = look.panel_width(figure, axes[0])
         most = max(max(curve.count) for curves in series for curve in curves)
         for k, (axis, counts) in enumerate(zip(*axes, strict=True)):
-            axis.plot([0, 1], [0, 1], color=look.FAINT, linewidth=0.8)
             for index, curves in enumerate(series):
-                _reliability(axis, counts, curves[k], index, shift=0.012 * (2 * index - len(series) + 1))
+                draw_reliability(axis, curves[k], index, counts, shift=0.012 * (2 * index - len(series) + 1))
             errors = "→".join(f"{curves[k].ece:.3f}".removeprefix("0") for curves in series)
             name = look.fit_text(str(label_names[k]), room, look.SMALL_SIZE, lines=2 if n_classes > 12 else 1)
             axis.set_title(f"{name}\nECE {errors}", fontsize=look.SMALL_SIZE)
@@ -142,8 +141,12 @@ def reliability_diagrams(
         return figure
 
 
-def _reliability(axis: "Axes", below: "Axes", curve: Reliability, index: int, shift: float) -> None:
-    """Draw one curve: frequencies with their intervals on `axis`, counts on `below`."""
+def draw_reliability(
+    axis: "Axes", curve: Reliability, index: int = 0, below: "Axes | None" = None, shift: float = 0.0
+) -> None:
+    """Draw one curve: frequencies with their intervals on `axis`, and counts on `below`, where there are such axes."""
+    if index == 0:
+        axis.plot([0, 1], [0, 1], color=look.FAINT, linewidth=0.8)
     count = np.asarray(curve.count, np.float64)
     kept = count > 0
     color = look.PALETTE[index]
@@ -153,6 +156,8 @@ def _reliability(axis: "Axes", below: "Axes", curve: Reliability, index: int, sh
     axis.plot(
         x + shift, y, color=color, marker=look.MARKERS[index], markersize=2.2, markeredgewidth=0, linestyle="none"
     )
+    if below is None:
+        return
     edges = np.asarray(curve.edges)
     below.stairs(np.where(kept, count, np.nan), edges, baseline=0.5, color=color, fill=index == 0, alpha=0.45)
     if index:

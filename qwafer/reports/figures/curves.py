@@ -13,6 +13,7 @@ from qwafer.evaluation.metrics import Floats
 from qwafer.reports.figures import style as look
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
@@ -88,23 +89,13 @@ def learning_curves(
         entries = [*names, *(["best evaluation"] if best else [])]
         figure = look.new_figure(look.COLUMN, 0.3 + 1.25 * len(panels) + look.legend_height(entries))
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False).ravel()
-        handles = {}
+        handles: dict[str, Line2D] = {}
         for axis, (ylabel, lines) in zip(axes, panels.items(), strict=True):
-            for name, values in lines.items():
-                runs = np.atleast_2d(np.asarray(values, np.float64))
-                if runs.shape[1:] != x.shape:
-                    raise InputError(
-                        f"`panels` must hold values (T,) or (runs, T) with T = {len(x)}, got shape {np.shape(values)}"
-                    )
-                kind = look.line_style(places.index(name))
-                mean = [metrics.nanmean(column) for column in runs.T]
-                marker = {"marker": "o", "markersize": 2.5} if len(x) <= 12 else {}
-                (handles[name],) = axis.plot(x, mean, label=name, **kind, **marker)
-                if len(runs) > 1:
-                    low, high = np.fmin.reduce(runs), np.fmax.reduce(runs)
-                    axis.fill_between(x, low, high, color=kind["color"], alpha=0.15, linewidth=0)
+            handles |= draw_lines(axis, x, lines, places)
+            for name in lines:
                 if best is not None and name in best:
-                    axis.axvline(best[name], color=kind["color"], linewidth=0.8, linestyle=_BEST)
+                    color = look.line_style(places.index(name))["color"]
+                    axis.axvline(best[name], color=color, linewidth=0.8, linestyle=_BEST)
             axis.set_ylabel(ylabel)
             axis.grid(axis="y")
             axis.yaxis.set_major_locator(_locator(4))
@@ -115,6 +106,28 @@ def learning_curves(
         lines_shown = [handles[name] for name in names] + ([_line(look.MUTED, _BEST)] if best else [])
         look.outer_legend(figure, lines_shown, entries, "upper")
         return figure
+
+
+def draw_lines(axis: "Axes", x: Floats, lines: Mapping[str, ArrayLike], places: Sequence[str]) -> "dict[str, Line2D]":
+    """Draw lines by name at `x` (T,): values (T,), or the mean of (runs, T) in the band from the least to the largest.
+
+    Returns the lines by name; the place of a name in `places` says how its line looks.
+    """
+    handles = {}
+    for name, values in lines.items():
+        runs = np.atleast_2d(np.asarray(values, np.float64))
+        if runs.shape[1:] != x.shape:
+            raise InputError(
+                f"`panels` must hold values (T,) or (runs, T) with T = {len(x)}, got shape {np.shape(values)}"
+            )
+        kind = look.line_style(places.index(name))
+        mean = [metrics.nanmean(column) for column in runs.T]
+        marker = {"marker": "o", "markersize": 2.5} if len(x) <= 12 else {}
+        (handles[name],) = axis.plot(x, mean, label=name, **kind, **marker)
+        if len(runs) > 1:
+            low, high = np.fmin.reduce(runs), np.fmax.reduce(runs)
+            axis.fill_between(x, low, high, color=kind["color"], alpha=0.15, linewidth=0)
+    return handles
 
 
 def label_curves(
@@ -141,24 +154,10 @@ def label_curves(
         figure = look.new_figure(width, 0.35 + rows * min(side + 0.1, 2.3) + look.legend_height(heads, width))
         axes = look.panels(figure, n_classes)
         room = look.panel_width(figure, axes)
-        handles = {}
+        handles: dict[str, Line2D] = {}
         for k, axis in enumerate(axes):
             n_positive = int(columns_of[heads[0]][1][:, k].sum())
-            for index, (head, (values, truth)) in enumerate(columns_of.items()):
-                if not np.isfinite(values[:, k]).all() or not 0 < truth[:, k].sum() < len(truth):
-                    continue
-                style = {**look.line_style(index), "linewidth": 0.9}
-                if kind == "roc":
-                    (handles[head],) = axis.plot(*roc_points(values[:, k], truth[:, k]), **style)
-                else:
-                    points = precision_recall_points(values[:, k], truth[:, k])
-                    (handles[head],) = axis.plot(*points, drawstyle="steps-pre", **style)
-            if axis.lines:
-                share = n_positive / len(columns_of[heads[0]][1])
-                chance = ([0, 1], [0, 1]) if kind == "roc" else ([0, 1], [share, share])
-                axis.plot(*chance, color=look.FAINT, linewidth=0.8, zorder=1)
-            else:
-                axis.text(0.5, 0.5, "undefined", ha="center", fontsize=look.SMALL_SIZE, color=look.MUTED)
+            handles |= draw_label_curves(axis, columns_of, k, kind)
             count = f" ({n_positive:,})"
             name = look.fit_text(str(label_names[k]), room - look.text_width(count, look.SMALL_SIZE), look.SMALL_SIZE)
             axis.set_title(name + count, fontsize=look.SMALL_SIZE)
@@ -174,6 +173,32 @@ def label_curves(
         if handles:
             look.outer_legend(figure, list(handles.values()), list(handles), "upper")
         return figure
+
+
+def draw_label_curves(
+    axis: "Axes", columns_of: Mapping[str, tuple[Floats, NDArray[np.bool_]]], k: int, kind: str
+) -> "dict[str, Line2D]":
+    """Draw the curves of label `k` of all heads, each scores and labels (N, K); return the lines by head.
+
+    The grey line is what scores without information give on the examples of the first head.
+    """
+    handles = {}
+    for index, (head, (values, truth)) in enumerate(columns_of.items()):
+        if not np.isfinite(values[:, k]).all() or not 0 < truth[:, k].sum() < len(truth):
+            continue
+        style = {**look.line_style(index), "linewidth": 0.9}
+        if kind == "roc":
+            (handles[head],) = axis.plot(*roc_points(values[:, k], truth[:, k]), **style)
+        else:
+            points = precision_recall_points(values[:, k], truth[:, k])
+            (handles[head],) = axis.plot(*points, drawstyle="steps-pre", **style)
+    if handles:
+        share = float(next(iter(columns_of.values()))[1][:, k].mean())
+        chance = ([0, 1], [0, 1]) if kind == "roc" else ([0, 1], [share, share])
+        axis.plot(*chance, color=look.FAINT, linewidth=0.8, zorder=1)
+    else:
+        axis.text(0.5, 0.5, "undefined", ha="center", fontsize=look.SMALL_SIZE, color=look.MUTED)
+    return handles
 
 
 def roc_points(scores: Floats, labels: NDArray[np.bool_]) -> tuple[Floats, Floats]:

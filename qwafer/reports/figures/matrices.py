@@ -36,18 +36,23 @@ def label_confusion(
         figure, axes = look.new_grid(len(label_names), panel_height=0.95)
         width = look.panel_width(figure, axes)
         for k, axis in enumerate(axes):
-            matrix = np.array([[counts.tn[k], counts.fp[k]], [counts.fn[k], counts.tp[k]]])
-            _draw(axis, matrix, numbers=True, size=look.SMALL_SIZE if len(axes) > 3 else look.TEXT_SIZE)
+            draw_label(axis, counts, k, look.SMALL_SIZE if len(axes) > 3 else look.TEXT_SIZE)
             mark = " †" if marked[k] else ""
             name = look.fit_text(str(label_names[k]), width - look.text_width(mark), look.SMALL_SIZE, lines=2) + mark
             axis.set_title(name, fontsize=look.SMALL_SIZE if len(axes) > 3 else look.TEXT_SIZE)
-            axis.set_xticks((0.5, 1.5), ("no", "yes"))
-            axis.set_yticks((0.5, 1.5), ("no", "yes"))
         look.outer_only(axes)
         note = "   († threshold not to be trusted)" if any(marked) else ""
         figure.supxlabel(f"Predicted{note}", fontsize=look.TEXT_SIZE)
         figure.supylabel("True", fontsize=look.TEXT_SIZE)
         return figure
+
+
+def draw_label(axis: "Axes", counts: metrics.Confusion, k: int, size: float = look.TEXT_SIZE) -> None:
+    """Draw the two-by-two matrix of label `k`."""
+    matrix = np.array([[counts.tn[k], counts.fp[k]], [counts.fn[k], counts.tp[k]]])
+    _draw(axis, matrix, numbers=True, size=size)
+    axis.set_xticks((0.5, 1.5), ("no", "yes"))
+    axis.set_yticks((0.5, 1.5), ("no", "yes"))
 
 
 def class_confusion(predictions: ArrayLike, labels: ArrayLike, label_names: Sequence[str]) -> "Figure":
@@ -71,16 +76,24 @@ def class_confusion(predictions: ArrayLike, labels: ArrayLike, label_names: Sequ
         height = min(width - 0.35, 0.35 + 0.6 * n_classes + room)
         figure = look.new_figure(width, height)
         axis = figure.subplots()
-        mesh = _draw(axis, matrix, numbers=counted, size=size)
-        places = np.arange(n_classes) + 0.5
-        axis.set_xticks(places, names, rotation=90 if n_classes > 1 else 0)
-        axis.set_yticks(places, names)
+        mesh = draw_classes(axis, matrix, names, numbers=counted, size=size)
         axis.set(xlabel="Predicted", ylabel="True")
         if not counted:
             bar = figure.colorbar(mesh, ax=axis, fraction=0.04, pad=0.01)
             bar.set_label("Fraction of the true class")
             bar.outline.set_visible(False)
         return figure
+
+
+def draw_classes(
+    axis: "Axes", matrix: NDArray[np.int64], names: Sequence[str], *, numbers: bool, size: float = look.SMALL_SIZE
+) -> "QuadMesh":
+    """Draw the matrix (K, K) of exclusive classes with their names; return the coloured mesh."""
+    mesh = _draw(axis, matrix, numbers=numbers, size=size)
+    places = np.arange(len(names)) + 0.5
+    axis.set_xticks(places, names, rotation=90 if len(names) > 1 else 0)
+    axis.set_yticks(places, names)
+    return mesh
 
 
 def _draw(axis: "Axes", matrix: NDArray[np.int64], *, numbers: bool, size: float) -> "QuadMesh":
