@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from qwafer._checkpoints import remove_checkpoints
@@ -49,7 +48,7 @@ def interrupted_after(monkeypatch, epochs, action):
 
 
 def test_a_run_that_began_in_lanes_ends_alone_as_alone(monkeypatch, tmp_path):
-    """`--no-batch-seeds` takes nothing from what lanes have left, nor lanes from runs alone: each way has its numbers to
+    """`--no-batch-seeds` takes nothing from what lanes left, nor lanes from runs alone: each has its numbers to
     the last bit, and says itself.
     """
     chosen = config(eval_every_epochs=1)
