@@ -7,6 +7,9 @@ import pytest
 from qwafer._checkpoints import remove_checkpoints
 from qwafer.config import DataConfig, RunConfig
 from qwafer.heads import MlpOptions
+from qwafer.reports import ablation as report
+from qwafer.studies.ablation import waiting_note
+from qwafer.sweeps.jobs import Checked
 from qwafer.training import _together, train, train_lanes
 from tests.factories import feature_set, training_options
 
@@ -72,3 +75,35 @@ def test_a_run_that_began_in_lanes_ends_alone_as_alone(monkeypatch, tmp_path):
     for directory in directories.values():
         remove_checkpoints(directory)
     assert not any(tmp_path.iterdir()), "a complete run needs the checkpoints of neither way"
+
+
+def test_lanes_hold_the_examples_once(monkeypatch):
+    """Memory grows with the lanes by what differs between them, and the features of all examples do not."""
+    held, real = [], _together._train_epoch
+
+    def epoch(constants, lanes, **options):
+        runs = [lane.run for lane in lanes if lane is not None]
+        arrays = [run.features for run in runs], [run.labels for run in runs]
+        held.append((len(runs), *(len({array.unsafe_buffer_pointer() for array in own}) for own in arrays)))
+        return real(constants, lanes, **options)
+
+    monkeypatch.setattr(_together, "_train_epoch", epoch)
+    found = together(config(epochs=1), [[0, 3], [1], [2]])
+    assert sorted(found) == [0, 1, 2, 3]
+    assert held == [(3, 1, 1), (1, 1, 1)]
+
+
+def test_a_report_says_how_many_runs_were_in_lanes():
+    assert report.lanes_sentence([1, 1]) == ""
+    assert report.lanes_sentence([8, 8]) == " 8 seeds were trained side by side in one program."
+    mixed = report.lanes_sentence([8, 1, 8])
+    assert mixed == " 8 seeds were trained side by side in one program, in 2 of 3 runs; the others were trained alone."
+
+
+def test_the_note_on_waiting_knows_several_slow_engines():
+    """An engine of one's own that derives from `catalyst` has a name of its own."""
+    seconds = {"catalyst": 0.01, "xla": 1e-4}, {"mine": 0.02, "xla": 1e-4}
+    checked = {arm: Checked(steps=1000, step_seconds=own) for arm, own in zip("ab", seconds, strict=True)}
+    note = waiting_note(checked, [("a", 0), ("a", 1), ("b", 0)])
+    assert "engine catalyst: the first 2,000 steps of 2 runs take about 20 s" in note
+    assert "engine mine: the first 1,000 steps of 1 runs take about 20 s" in note

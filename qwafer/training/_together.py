@@ -92,7 +92,7 @@ def train_lanes(
         while lane or waiting[place]:
             seed = lane.seed if lane else waiting[place].popleft()
             try:
-                lane = lane or _Lane(config, data, seed, (directories or {}).get(seed), len(lanes))
+                lane = lane or _Lane(config, data, seed, (directories or {}).get(seed), current)
                 if lane.advance():
                     break
                 outcome(seed, lane.result())
@@ -124,9 +124,19 @@ def train_lanes(
 class _Lane:
     """A run and where it stands."""
 
-    def __init__(self, config: RunConfig, data: FeatureSet, seed: int, directory: str | Path | None, n_lanes: int):
-        self.seed, self.n_lanes, self.begin = seed, n_lanes, time.perf_counter()
-        self.run = Run(config, prepare(config, data, seed), seed, directory, lanes=n_lanes)
+    def __init__(
+        self,
+        config: RunConfig,
+        data: FeatureSet,
+        seed: int,
+        directory: str | Path | None,
+        lanes: "Sequence[_Lane | None]",
+    ):
+        self.seed, self.n_lanes, self.begin = seed, len(lanes), time.perf_counter()
+        self.run = Run(config, prepare(config, data, seed), seed, directory, lanes=len(lanes))
+        for other in lanes:
+            if other is not None:  # the examples are the same for all seeds: they are held once
+                self.run.features, self.run.labels = other.run.features, other.run.labels
         self.run.resume()
         self.epochs: Iterator[None] = self.run.epochs(compile_steps=False)
 
