@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from qwafer._checkpoints import remove_checkpoints
 from qwafer.config import DataConfig, RunConfig
 from qwafer.heads import MlpOptions
+from qwafer.objective import LOSSES, make_objective
 from qwafer.reports import ablation as report
 from qwafer.studies.ablation import waiting_note
 from qwafer.sweeps.jobs import Checked
@@ -107,3 +109,29 @@ def test_the_note_on_waiting_knows_several_slow_engines():
     note = waiting_note(checked, [("a", 0), ("a", 1), ("b", 0)])
     assert "engine catalyst: the first 2,000 steps of 2 runs take about 20 s" in note
     assert "engine mine: the first 1,000 steps of 1 runs take about 20 s" in note
+
+
+@pytest.mark.parametrize(
+    ("loss", "option", "value"),
+    [
+        ("focal", "focal_gamma", 3.0),
+        ("focal", "label_smoothing", 0.5),
+        ("asymmetric", "asymmetric_gamma_pos", 2.0),
+        ("asymmetric", "asymmetric_gamma_neg", 1.0),
+        ("asymmetric", "asymmetric_clip", 0.25),
+    ],
+)
+def test_a_number_of_a_loss_is_used_whatever_its_type(loss, option, value):
+    """A whole number, or one of NumPy's, must not become the default of what is an argument of the program."""
+    labels = np.array([[0], [1], [1], [0]], np.uint8)
+    logits = np.array([[0.3], [-0.2], [1.0], [2.0]], np.float32)
+
+    def objective(**options):
+        return make_objective(LOSSES.get(loss)(**options), labels)
+
+    expected, weights = objective(**{option: value}), np.ones(4, np.float32)
+    assert float(objective()(logits, labels, weights)) != float(expected(logits, labels, weights))
+    for same in (np.float32(value), np.float64(value), *([int(value), np.int64(value)] if value == int(value) else [])):
+        found = objective(**{option: same})
+        assert sorted(found.numbers) == sorted(expected.numbers), "another program"
+        assert float(found(logits, labels, weights)) == float(expected(logits, labels, weights))
