@@ -24,21 +24,23 @@ from qwafer._io import (
 
 KEPT = 2
 """Checkpoints kept: the newest, and the one before."""
+FOLDER = "checkpoints"
 ARRAYS, DIGEST = "arrays", "digest"
 """Names in the folder of a checkpoint: what Orbax wrote, and the digest over it."""
-_NAME = re.compile(r"epoch-(\d+)")
+_NAME, _FOLDER = re.compile(r"epoch-(\d+)"), re.compile(rf"{FOLDER}(-\d+-lanes)?")
 
 
 class Checkpoints:
     """Orbax checkpoints in `directory`/checkpoints, a folder per epoch; each is whole or absent, and has a digest.
 
     A checkpoint holds the leaves of a pytree as they are, and a record of plain JSON data. `identity` (JSON data)
-    names the run: checkpoints of another are refused.
+    names the run: checkpoints of another are refused. Runs that train `lanes` side by side keep their own, in
+    `directory`/checkpoints-N-lanes: their numbers agree with those of runs alone to rounding only.
     """
 
-    def __init__(self, directory: str | Path, identity: Any):
+    def __init__(self, directory: str | Path, identity: Any, *, lanes: int = 1):
         self._identity = canonical_json(identity)
-        self.folder = Path(directory).resolve() / "checkpoints"
+        self.folder = Path(directory).resolve() / (FOLDER if lanes == 1 else f"{FOLDER}-{lanes}-lanes")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -106,16 +108,15 @@ class Checkpoints:
 
 def remove_checkpoints(directory: Path) -> None:
     """Delete the checkpoints in `directory`, and its folders that are empty then."""
-    folder = directory / "checkpoints"
-    remove_temporaries(folder)
-    for name in _names(folder):
-        if _NAME.match(name):  # those that were set aside, too
-            shutil.rmtree(folder / name, ignore_errors=True)
-    for each in (folder, directory):
-        try:
+    folders = [directory / name for name in _names(directory) if _FOLDER.fullmatch(name)]
+    for folder in folders:
+        remove_temporaries(folder)
+        for name in _names(folder):
+            if _NAME.match(name):  # those that were set aside, too
+                shutil.rmtree(folder / name, ignore_errors=True)
+    for each in (*folders, directory):
+        with contextlib.suppress(OSError):  # not empty, or not there
             each.rmdir()
-        except OSError:  # not empty, or not there
-            return
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Real, UInt8
 
 from qwafer._arrays import check_traced, shaped, zero_one
+from qwafer._checks import plain
 
 
 class Objective(eqx.Module):
@@ -72,9 +73,11 @@ def make_objective(loss: Any, train_labels: UInt8[np.ndarray, "M n_labels"]) -> 
     labels = zero_one("train_labels", train_labels, ("M", "n_labels")).astype(np.uint8)
     constants = {name: jnp.asarray(np.asarray(value, np.float32)) for name, value in loss.constants(labels).items()}
     arguments = [item for item in dataclasses.fields(loss) if item.name in getattr(loss, "arguments", ())]
-    values = {item.name: getattr(loss, item.name) for item in arguments}
-    numbers = {
-        name: jnp.asarray(np.asarray(value, np.float64)) for name, value in values.items() if isinstance(value, float)
+    values = {item.name: plain(getattr(loss, item.name)) for item in arguments}
+    numbers = {  # 3 is the number 3.0: what is no number here stands at its default in the program
+        name: jnp.asarray(np.asarray(value, np.float64))
+        for name, value in values.items()
+        if isinstance(value, (int, float))
     }
     form = dataclasses.replace(loss, **{item.name: item.default for item in arguments})
     return Objective(constants, numbers, form, labels.shape[1])

@@ -236,8 +236,8 @@ def _foundations(summary: Summary, timings: SweepTimings) -> list[Block]:
         )
         spent = timings.arms[name].sum
         times = ", ".join(f"{what} {getattr(spent, what):.1f} s" for what in SECONDS) if arm.complete else "nothing"
-        lanes = f" Up to {spent.lanes} seeds were trained side by side in one program." if spent.lanes > 1 else ""
-        engines.append(f"**{name}**: {info or 'no circuit'}. Sum over runs: {times}.{lanes}")
+        lanes = [spent.lanes for spent in timings.arms[name].runs.values()]
+        engines.append(f"**{name}**: {info or 'no circuit'}. Sum over runs: {times}.{lanes_sentence(lanes)}")
     made = summary.environments
     versions = distinct(", ".join(f"{name} {value}" for name, value in each.versions.items()) for each in made)
     hosts = distinct(f"{each.host.cpu} ({each.host.cpus} CPUs)" for each in made)
@@ -305,3 +305,14 @@ def _reading(summary: Summary) -> list[Block]:
         "docs/statistics.md has the formulas and how often they err."
     )
     return [Heading("How to read this"), Paragraph(text)]
+
+
+def lanes_sentence(lanes: Sequence[int]) -> str:
+    """Return the sentence on how many runs of an arm trained side by side, from the lanes of each; empty for none."""
+    together = [n for n in lanes if n > 1]
+    if not together:
+        return ""
+    said = f" {max(together)} seeds were trained side by side in one program"
+    if len(together) == len(lanes):
+        return f"{said}."
+    return f"{said}, in {len(together)} of {len(lanes)} runs; the others were trained alone."

@@ -1,7 +1,6 @@
 """`run_experiment`: arms x seeds as jobs, resumable, and the report at its end."""
 
 import html
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -182,18 +181,19 @@ def waiting_note(checked: Mapping[str, Checked], todo: Sequence[tuple[str, int]]
     """Return the sentence on how long the runs `todo` (arm, seed) of slow engines will take at least, and would take
     with a faster one; empty where there are none, or it is not known.
     """
-    slow = [checked[arm] for arm, _ in todo if arm in checked and checked[arm].step_seconds]
-    seconds: Counter[str] = Counter()
-    for found in slow:
-        seconds.update({name: found.steps * taken for name, taken in found.step_seconds.items()})
-    if not slow:
-        return ""
-    (own, taken), (other, instead) = seconds.items()
-    return (
-        f"engine {own}: the first {sum(found.steps for found in slow):,} steps of {len(slow)} runs take about "
-        f"{_about(taken)} of CPU time; --set engine={other} would take {_about(instead)}, and a few seconds per arm "
-        "to compile"
-    )
+    slow: dict[tuple[str, ...], list[Checked]] = {}
+    for arm, _ in todo:
+        if arm in checked and checked[arm].step_seconds:
+            slow.setdefault(tuple(checked[arm].step_seconds), []).append(checked[arm])
+    said = []
+    for (own, other), runs in slow.items():
+        taken, instead = (sum(found.steps * found.step_seconds[name] for found in runs) for name in (own, other))
+        said.append(
+            f"engine {own}: the first {sum(found.steps for found in runs):,} steps of {len(runs)} runs take about "
+            f"{_about(taken)} of CPU time; --set engine={other} would take {_about(instead)}, and a few seconds per "
+            "arm to compile"
+        )
+    return "; ".join(said)
 
 
 def _about(seconds: float) -> str:

@@ -92,10 +92,10 @@ def train_lanes(
         while lane or waiting[place]:
             seed = lane.seed if lane else waiting[place].popleft()
             try:
-                lane = lane or _Lane(config, data, seed, (directories or {}).get(seed))
+                lane = lane or _Lane(config, data, seed, (directories or {}).get(seed), current)
                 if lane.advance():
                     break
-                outcome(seed, lane.result(len(lanes)))
+                outcome(seed, lane.result())
             except Exception as error:
                 outcome(seed, error)
             lane, done = None, done + 1
@@ -124,9 +124,19 @@ def train_lanes(
 class _Lane:
     """A run and where it stands."""
 
-    def __init__(self, config: RunConfig, data: FeatureSet, seed: int, directory: str | Path | None):
-        self.seed, self.begin = seed, time.perf_counter()
-        self.run = Run(config, prepare(config, data, seed), seed, directory)
+    def __init__(
+        self,
+        config: RunConfig,
+        data: FeatureSet,
+        seed: int,
+        directory: str | Path | None,
+        lanes: "Sequence[_Lane | None]",
+    ):
+        self.seed, self.n_lanes, self.begin = seed, len(lanes), time.perf_counter()
+        self.run = Run(config, prepare(config, data, seed), seed, directory, lanes=len(lanes))
+        for other in lanes:
+            if other is not None:  # the examples are the same for all seeds: they are held once
+                self.run.features, self.run.labels = other.run.features, other.run.labels
         self.run.resume()
         self.epochs: Iterator[None] = self.run.epochs(compile_steps=False)
 
@@ -137,9 +147,9 @@ class _Lane:
     def part(self) -> float:
         return self.run.epoch / min(end for end in self.run.config.training.stage_ends if end >= self.run.epoch)
 
-    def result(self, n_lanes: int) -> RunResult:
+    def result(self) -> RunResult:
         result = self.run.result(self.begin)
-        return dataclasses.replace(result, timings=dataclasses.replace(result.timings, lanes=n_lanes))
+        return dataclasses.replace(result, timings=dataclasses.replace(result.timings, lanes=self.n_lanes))
 
 
 _END = object()

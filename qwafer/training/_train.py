@@ -108,7 +108,9 @@ def train_prepared(
 class Run:
     """The moving parts of one call of `train`."""
 
-    def __init__(self, config: RunConfig, prepared: Prepared, seed: int, directory: str | Path | None):
+    def __init__(
+        self, config: RunConfig, prepared: Prepared, seed: int, directory: str | Path | None, *, lanes: int = 1
+    ):
         self.config, self.prepared, self.seed = config, prepared, seed
         check_not_forked()
         options = config.training
@@ -143,7 +145,8 @@ class Run:
         if directory is not None:
             digests = {"data": prepared.data_digest, "split": prepared.split.digest}
             digests |= {"circuit": own} if (own := circuit_digest(config, self.n_labels)) else {}
-            self.checkpoints = Checkpoints(Path(directory), {"config": config.to_dict(), "seed": seed, **digests})
+            identity = {"config": config.to_dict(), "seed": seed, **digests}
+            self.checkpoints = Checkpoints(Path(directory), identity, lanes=lanes)
 
     def loop(self, progress: OnProgress | None = None, observe: Observe | None = None) -> None:
         """Train until a doubling does not pay (`has_converged`), the last doubling, early stopping or divergence."""
