@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from qwafer import figures
 from qwafer._errors import InputError
 from qwafer.cli import search as verb
 from qwafer.comparison.caveats import _searched
@@ -181,3 +182,16 @@ def test_labels_that_differ_stay_apart_at_a_tracker_that_takes_ascii():
     assert len(set(keys)) == len(keys)
     assert (keys[0], keys[-1]) == (names[0], names[-1])
     assert all(key.isascii() and set(key) <= set(string.ascii_letters + string.digits + "_-. /") for key in keys)
+
+
+@pytest.mark.parametrize("wrong", [None, "runs/demo", 3, object(), [], [None]])
+@pytest.mark.parametrize("draw", ["paired", "differences", "curve", "confusion", "reliability", "roc"])
+def test_a_figure_of_something_else_is_one_sentence(draw, wrong):
+    with pytest.raises(InputError, match=r"^(`summary` must be|`runs?` must (be|hold)|none of these runs)") as raised:
+        getattr(figures, draw)(wrong)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_figure_of_no_run_is_one_sentence():
+    with pytest.raises(InputError, match="`runs` must hold a result"):
+        figures.roc({})
