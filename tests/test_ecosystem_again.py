@@ -1,11 +1,13 @@
 """What a search, a tracker and the other habits of the ecosystem must not let pass unsaid."""
 
+import dataclasses
 import string
 import subprocess
 import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from qwafer import figures
@@ -14,7 +16,9 @@ from qwafer.cli import search as verb
 from qwafer.comparison.caveats import _searched
 from qwafer.execution import Failure
 from qwafer.experiment import load_experiment
+from qwafer.features import FeatureSet
 from qwafer.studies import Dimension, load_space, run_search
+from qwafer.sweeps.apart import set_apart
 from qwafer.tracking import TrackedRun, Tracking
 from qwafer.tracking.mlflow import _key
 from tests.factories import feature_set
@@ -195,3 +199,18 @@ def test_a_figure_of_something_else_is_one_sentence(draw, wrong):
 def test_a_figure_of_no_run_is_one_sentence():
     with pytest.raises(InputError, match="`runs` must hold a result"):
         figures.roc({})
+
+
+def test_examples_are_set_apart_of_the_file_as_it_is(tmp_path):
+    """A file that was replaced since, or is split otherwise, gets parts of its own: else a search would see what the
+    experiment tests on.
+    """
+    features = dataclasses.replace(feature_set(200, 4), times=np.arange(200.0))
+    features.save(tmp_path / "given.npz")
+    first = set_apart(tmp_path / "given.npz")
+    by_time = set_apart(tmp_path / "given.npz", split_by="time")
+    assert set_apart(tmp_path / "given.npz") == first
+    assert FeatureSet.load(by_time[0]).times.max() < FeatureSet.load(by_time[1]).times.min()
+    features.take(np.arange(0, 200, 2)).save(tmp_path / "given.npz")
+    parts = [FeatureSet.load(path) for path in set_apart(tmp_path / "given.npz")]
+    assert sum(map(len, parts)) == 100
