@@ -14,7 +14,7 @@ SEARCH_SHARE = 0.25
 
 
 def set_apart(file: Path, folder: Path | None = None, split_by: str = "content") -> tuple[Path, Path]:
-    """Return two feature files made of `file`, in `folder` (beside it if none) and named by its digest: what a search may
+    """Return two feature files made of `file`, in `folder` (beside it if none), named by its digest: what a search may
     see, and what an experiment runs on.
 
     No example of the first is ever in a test part of the second. Where the file brings a split, the first holds its
