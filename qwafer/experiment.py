@@ -63,11 +63,21 @@ class Searched:
     """Epochs that all trials of an arm trained, over all their seeds."""
     options: dict[str, tuple[str, ...]]
     """What was drawn, by arm."""
+    repeated: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Trials by arm that proposed what an earlier one had, and were not run."""
+    chosen: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """By arm, the drawn options of the trial that won."""
+    raised: tuple[int, ...] = ()
+    """Trials per arm after which winners were known, and might be compared, before the budget was raised."""
 
     def __post_init__(self) -> None:
         for name in ("pruned", "failed", "epochs", "options"):
             if set(getattr(self, name)) != set(self.trials):
                 raise InputError(f"`search.{name}` must name the arms of `search.trials`, {', '.join(self.trials)}")
+
+    def configurations(self, arm: str) -> int:
+        """Return how many different configurations of `arm` gave a value or were ended early; 0 if not searched."""
+        return self.trials.get(arm, 0) - self.failed.get(arm, 0) - self.repeated.get(arm, 0)
 
 
 @dataclass(frozen=True)

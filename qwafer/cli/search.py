@@ -101,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if not arguments.no_compare:
             compared = run_experiment(
                 load_experiment(outcome.winners),
-                out / "comparison",
+                out / (f"comparison-{arguments.budget}" if outcome.search.raised else "comparison"),
                 executor=executor,
                 descriptive=arguments.descriptive,
                 progress=progress,

@@ -2,13 +2,20 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from qwafer._errors import InputError
 from qwafer.comparison.pairing import INPUTS, Pairing
 from qwafer.comparison.signs import SIGNS
+from qwafer.config import RunConfig
 from qwafer.execution import Failure
 from qwafer.experiment import Experiment
+from qwafer.overrides import with_options
 from qwafer.sweeps.directory import DirectoryRecord, SweepResults, seeds_text
 from qwafer.training import RunResult, Runs
+
+UNEVEN = 0.5
+"""Arms of equal budgets are told apart where one had fewer than this share of another's different configurations."""
 
 
 def collect_warnings(
@@ -41,13 +48,45 @@ def _searched(experiment: Experiment) -> list[str]:
     found = experiment.searched
     if found is None:
         return []
+    warnings = []
     trials = {arm: found.trials.get(arm, 0) for arm in experiment.arms}
-    if len(set(trials.values())) == 1:
-        return []
-    said = ", ".join(f"{arm} {count}" for arm, count in trials.items())
-    return [
-        f"the arms were searched with different numbers of trials ({said}): what was searched more has an advantage."
+    tried = {arm: found.configurations(arm) for arm in experiment.arms}
+    more = "what was searched more has an advantage."
+    if len(set(trials.values())) > 1:
+        warnings.append(f"the arms were searched with different numbers of trials ({_counts(trials)}): {more}")
+    elif min(tried.values()) < UNEVEN * max(tried.values()):
+        warnings.append(
+            "the arms had equal numbers of trials, but different configurations that gave a value or were ended early: "
+            f"{_counts(tried)}; {more}"
+        )
+    changed = [
+        f"{arm} {', '.join(options)}"
+        for arm, config in experiment.arms.items()
+        if (options := _other(config, found.chosen.get(arm, {})))
     ]
+    if changed:
+        warnings.append(
+            f"options are not those that the search found ({', '.join(changed)}): what the report says of the search "
+            "is not about these arms as they ran."
+        )
+    return warnings
+
+
+def _counts(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{arm} {count}" for arm, count in numbers.items())
+
+
+def _other(config: RunConfig, chosen: Mapping[str, Any]) -> list[str]:
+    """Return which of the `chosen` options have another value in `config`, or none at all."""
+    found = []
+    for option, value in chosen.items():
+        try:
+            same = with_options(config, {option: value}) == config
+        except (InputError, TypeError):
+            same = False
+        if not same:
+            found.append(f"`{option}`")
+    return found
 
 
 def _failed(failures: Mapping[str, Mapping[int, Failure]]) -> list[str]:

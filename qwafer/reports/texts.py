@@ -101,13 +101,16 @@ def _search_text(summary: Summary) -> str:
         return ""
     said = [
         f"{arm} {search.trials[arm]} trials ({search.pruned[arm]} ended early, {search.failed[arm]} without a value, "
+        f"{f'{search.repeated[arm]} repeated, ' if search.repeated.get(arm) else ''}"
         f"{search.epochs[arm]:,} epochs; {', '.join(f'`{option}`' for option in search.options[arm])})"
         if arm in search.trials
         else f"{arm} none"
         for arm in summary.arms
     ]
     seeds = f"seed{'s' if len(search.seeds) > 1 else ''} {seeds_text(search.seeds)}"
+    budgets = ", then from ".join(map(str, search.raised))
+    raised = f" The budget was raised from {budgets} after its winners were known." if budgets else ""
     return (
         f"**Search.** Options were searched by `{search.metric}`, on {seeds}, none of which ran here: "
-        f"{'; '.join(said)}. No trial had the test split."
+        f"{'; '.join(said)}. No trial had the test split.{raised}"
     )

@@ -1,5 +1,6 @@
 """`run_search`: the options of every arm of an experiment, searched with one budget on validation alone, resumably."""
 
+import builtins
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from qwafer.source import source_facts
 from qwafer.studies.ablation import check_arms
 from qwafer.studies.proposals import SAMPLERS, make_proposer, optuna_version
 from qwafer.studies.pruning import PRUNERS, stops
-from qwafer.studies.space import BUDGETED, Options, Space
+from qwafer.studies.space import BUDGETED, Options, Space, by_bounds
 from qwafer.studies.toml import experiment_toml
 from qwafer.studies.trials import Search, Trial
 from qwafer.sweeps.apart import set_apart
@@ -39,7 +40,8 @@ N_SEEDS = 2
 BATCH = 4
 """Trials per arm and round where nothing is given."""
 RETRIES = 2
-"""How often a trial is run again whose process died."""
+"""How often a trial is run again that had one of `ACCIDENTS`."""
+ACCIDENTS = ("WorkerDied", "TimedOut", "MemoryError")
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def run_search(
     check_choice("pruner", pruner, PRUNERS)
     check_metric(experiment.metric)
     check_comparable(experiment)
+    _check_fresh(experiment)
     seeds = trial_seeds(experiment) if seeds is None else tuple(seeds)
     check_seeds(seeds)
     if set(seeds) & set(experiment.seeds):
@@ -130,7 +133,7 @@ def run_search(
         remove_temporaries(out)
         folder = out / "features" if features is None else features
         whole = provide_features({arm: config.data for arm, config in arms.items()}, folder, progress=progress)
-        shared, own = _by_bounds(space)
+        shared, own = by_bounds(space)
         plan = Search(
             name=experiment.name,
             experiment=experiment.digest(),
@@ -302,9 +305,14 @@ class _Trials:
 
             def note(event: Event, left: int = left, lost: dict[str, Job] = lost) -> None:
                 arm, number, options = trials[event.key]
-                if event.failure is not None and event.failure.type in ("WorkerDied", "TimedOut") and left:
-                    lost[event.key] = todo[event.key]  # an accident of this machine is no outcome of the trial
+                if event.failure is not None and event.failure.type in ACCIDENTS and left:
+                    lost[event.key] = todo[event.key]
                     return
+                if event.failure is not None and _of_system(event.failure.type):
+                    raise InputError(
+                        f"the trial {event.key} could not run ({event.failure.type}: {event.failure.error}), which is "
+                        "no outcome of it: the same command, given again, goes on there"
+                    )
                 if event.failure is not None:
                     said = f"{event.failure.type}: {event.failure.error}"
                     self._save(arm, number, _failed(arm, options, self._plan, said))
@@ -323,8 +331,23 @@ class _Trials:
         save_record(self.path(arm, number), trial)
 
 
+def _of_system(failure: str) -> bool:
+    """Return whether a failure is one of files, disks or connections (`OSError`)."""
+    found = getattr(builtins, failure, None)
+    return isinstance(found, type) and issubclass(found, OSError)
+
+
 def _failed(arm: str, options: Options, plan: Search, error: str) -> Trial:
     return Trial(arm, options, dict.fromkeys(plan.seeds), None, {}, {}, error=error)
+
+
+def _check_fresh(experiment: Experiment) -> None:
+    if experiment.searched is not None:
+        trials = ", ".join(f"{arm} {count}" for arm, count in experiment.searched.trials.items())
+        raise InputError(
+            f"the options of {experiment.name} were found by a search already ({trials} trials), which another one "
+            "would leave out: search the experiment that it was made from, with a larger budget"
+        )
 
 
 def _check_epochs(arms: Mapping[str, RunConfig]) -> None:
@@ -353,7 +376,7 @@ def _claimed(out: Path, plan: Search) -> Search:
     if known is not None:
         for item in dataclasses.fields(Search):
             there, here = getattr(known, item.name), getattr(plan, item.name)
-            if item.name not in ("budget", "revisions", "trials") and there != here:
+            if item.name not in ("budget", "revisions", "trials", "raised") and there != here:
                 raise InputError(
                     f"{out} holds another search ({item.name} {there} there, {here} here): choose another --out"
                 )
@@ -362,22 +385,13 @@ def _claimed(out: Path, plan: Search) -> Search:
                 f"{out} holds a search of {known.budget} trials per arm, and what was tried cannot be untried: "
                 f"`budget` must be {'that' if plan.sampler == 'hypercube' else 'at least that'}, got {plan.budget}"
             )
-        plan = dataclasses.replace(plan, revisions=tuple(dict.fromkeys((*known.revisions, *plan.revisions))))
+        seen = (known.budget,) if plan.budget > known.budget and (out / WINNERS).is_file() else ()
+        revisions = tuple(dict.fromkeys((*known.revisions, *plan.revisions)))
+        plan = dataclasses.replace(plan, revisions=revisions, raised=(*known.raised, *seen))
     save_record(out / RECORD, plan)
+    if not (known and plan.budget == known.budget):
+        (out / WINNERS).unlink(missing_ok=True)  # those of a smaller budget
     return plan
-
-
-def _by_bounds(space: Space) -> tuple[dict[str, tuple[float, float]], dict[str, dict[str, Any]]]:
-    """Return the bounds of what is log-uniform and the same wherever it is drawn, and all the rest by arm."""
-    shared: dict[str, tuple[float, float]] = {}
-    for option in dict.fromkeys(option for own in space.values() for option in own):
-        first, *_ = found = [own[option] for own in space.values() if option in own]
-        if first.log and not first.integer and all(other == first for other in found):
-            assert first.low is not None
-            assert first.high is not None
-            shared[option] = float(first.low), float(first.high)
-    own = {arm: {option: d for option, d in options.items() if option not in shared} for arm, options in space.items()}
-    return shared, {arm: options for arm, options in own.items() if options}
 
 
 def _on(config: RunConfig, features: Path, *, trial: bool = False) -> RunConfig:

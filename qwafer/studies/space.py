@@ -152,6 +152,19 @@ def spread(
     return space
 
 
+def by_bounds(space: Space) -> tuple[dict[str, tuple[float, float]], dict[str, dict[str, Any]]]:
+    """Return the bounds of what is log-uniform and the same wherever it is drawn, and all the rest by arm."""
+    shared: dict[str, tuple[float, float]] = {}
+    for option in dict.fromkeys(option for own in space.values() for option in own):
+        first, *_ = found = [own[option] for own in space.values() if option in own]
+        if first.log and not first.integer and all(other == first for other in found):
+            assert first.low is not None
+            assert first.high is not None
+            shared[option] = float(first.low), float(first.high)
+    own = {arm: {option: d for option, d in options.items() if option not in shared} for arm, options in space.items()}
+    return shared, {arm: options for arm, options in own.items() if options}
+
+
 def _no_effect(config: RunConfig, option: str) -> str | None:
     return no_effect(config, option, source_facts(config.data))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from qwafer._errors import InputError
+from qwafer._io import canonical_json
 from qwafer.comparison.metrics import higher_is_better
 from qwafer.experiment import Searched
 from qwafer.studies.space import Dimension, Options
@@ -69,6 +70,8 @@ class Search:
     """Trials per arm and round: what is proposed depends on the rounds before alone; 0: all in one."""
     version: str = ""
     """Of Optuna, where it proposed."""
+    raised: tuple[int, ...] = ()
+    """Budgets after which winners were written before it was raised."""
 
     def winner(self, arm: str) -> Options:
         """Return the options of the arm's best trial, the first of equals.
@@ -91,17 +94,31 @@ class Search:
         """Return what an experiment with the winners says of this search."""
         arms = dict.fromkeys(trial.arm for trial in self.trials)
         own = {arm: [t for t in self.trials if t.arm == arm] for arm in arms}
+        different = {arm: _different(trials) for arm, trials in own.items()}
         return Searched(
             metric=self.metric,
             seeds=self.seeds,
             trials={arm: len(trials) for arm, trials in own.items()},
             pruned={arm: sum(trial.pruned for trial in trials) for arm, trials in own.items()},
-            failed={
-                arm: sum(trial.value is None and not trial.pruned for trial in trials) for arm, trials in own.items()
-            },
-            epochs={arm: _epochs(trials) for arm, trials in own.items()},
+            failed={arm: sum(map(_failed, trials)) for arm, trials in own.items()},
+            epochs={arm: _epochs(trials) for arm, trials in different.items()},
             options={arm: tuple(trials[0].options) for arm, trials in own.items()},
+            repeated={
+                arm: sum(not _failed(trial) for trial in trials) - sum(not _failed(trial) for trial in different[arm])
+                for arm, trials in own.items()
+            },
+            chosen=self.winners(),
+            raised=self.raised,
         )
+
+
+def _failed(trial: Trial) -> bool:
+    return trial.value is None and not trial.pruned
+
+
+def _different(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the first trial of each configuration: one that repeats it has its outcome, and was not run."""
+    return list({canonical_json(trial.options): trial for trial in reversed(trials)}.values())
 
 
 def _epochs(trials: Sequence[Trial]) -> int:

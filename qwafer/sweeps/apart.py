@@ -14,8 +14,8 @@ SEARCH_SHARE = 0.25
 
 
 def set_apart(file: Path, folder: Path | None = None, split_by: str = "content") -> tuple[Path, Path]:
-    """Return two feature files made of `file`, in `folder` (beside it if none): what a search may see, and what an
-    experiment runs on.
+    """Return two feature files made of `file`, in `folder` (beside it if none), named by its digest: what a search may
+    see, and what an experiment runs on.
 
     No example of the first is ever in a test part of the second. Where the file brings a split, the first holds its
     training and validation parts, and the second is the file itself; elsewhere the first is a quarter of the examples,
@@ -26,7 +26,8 @@ def set_apart(file: Path, folder: Path | None = None, split_by: str = "content")
     Raises CapabilityError for an experiment that splits by the folds of the data, which would be torn apart.
     """
     features = FeatureSet.load(file)
-    stem = file.with_suffix("") if folder is None else folder / f"{file.stem}-{features.digest()[:8]}"
+    order = "-time" if split_by == "time" else ""
+    stem = (file.parent if folder is None else folder) / f"{file.stem}-{features.digest()[:8]}{order}"
     search, rest = (stem.with_name(f"{stem.name}{end}.npz") for end in ("-search", "-rest"))
     if features.split is not None:
         parts, rest = features.split, file

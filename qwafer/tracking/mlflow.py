@@ -70,5 +70,5 @@ class Mlflow:
 
 
 def _key(name: str) -> str:
-    """Return `name` with what MLflow does not take in the name of a metric replaced."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)
+    """Return `name` with what MLflow does not take in the name of a metric as `_CODE_`: names stay different."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else f"_{ord(c):x}_" for c in name)

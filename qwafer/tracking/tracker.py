@@ -24,7 +24,9 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Keeps runs somewhere. Each run is `start`, `log`, `finish`; an exception out of any ends the tracking alone."""
+    """Keeps runs somewhere. Each run is `start`, `log`, `finish`; an exception out of any, and
+    a call that does not return, ends the tracking alone. All calls come from one thread, which is not the main one.
+    """
 
     def start(self, run: TrackedRun) -> None:
         """Begin a run."""

@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import math
+import queue
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +19,11 @@ from qwafer.tracking.tracker import Curves, TrackedRun, Tracker
 if TYPE_CHECKING:
     from qwafer.comparison.summary import Summary
     from qwafer.training import RunResult
+
+PATIENCE = 120.0
+"""Seconds that a call of a tracker may take."""
+Call = tuple[Callable[[], None], "queue.SimpleQueue[BaseException | None]"]
+"""What is to be called, and where the answer goes: what it raised, or None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +38,15 @@ class Tracked:
 
 class Tracking:
     """A tracker that is told runs as they are complete. What it has been told is in `tracked-NAME.json` of the folder,
-    so that a sweep that resumes tells it nothing twice. Where it fails, one line on stderr says so, it is told nothing
-    more, and runs go on.
+    so that a sweep that resumes tells it nothing twice. Where it fails, or does not return from a call in `PATIENCE`
+    seconds, one line on stderr says so, it is told nothing more, and runs go on.
     """
 
     def __init__(self, tracker: Tracker, name: str, folder: Path):
         self._tracker, self._name = tracker, name
         self._file = folder / f"tracked-{name.replace('/', '-').replace(':', '-')}.json"
         self._told: dict[str, str] | None = None
+        self._calls: queue.SimpleQueue[Call] | None = None
         self.failed = False
         """Whether the tracker has failed."""
 
@@ -52,20 +60,35 @@ class Tracking:
             known, key = self._known(), digest(run.parameters, run.digests, dict(curves), dict(metrics))
             if known.get(run.name) == key:
                 return
-            self._tracker.start(run)
-            self._tracker.log(
-                {name: finite for name, points in curves.items() if (finite := [p for p in points if _finite(p[1])])},
-                {name: float(value) for name, value in metrics.items() if value is not None and _finite(value)},
-            )
-            self._tracker.finish([path for path in artefacts if path.is_file()])
+            points = {name: kept for name, own in curves.items() if (kept := [p for p in own if _finite(p[1])])}
+            values = {name: float(value) for name, value in metrics.items() if value is not None and _finite(value)}
+            files = [path for path in artefacts if path.is_file()]
+            self._ask(partial(self._tracker.start, run))
+            self._ask(partial(self._tracker.log, points, values))
+            self._ask(partial(self._tracker.finish, files))
             known[run.name] = key
             save_record(self._file, Tracked(known))
+
+    def _ask(self, call: Callable[[], None]) -> None:
+        """Call the tracker in its own thread, one for all calls; raise what it raises, or TimeoutError."""
+        if self._calls is None:
+            self._calls = queue.SimpleQueue()
+            # Not waited for at the end of the process: a server that never answers must not hold it.
+            threading.Thread(target=_serve, args=(self._calls,), name=f"tracker {self._name}", daemon=True).start()
+        answer: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._calls.put((call, answer))
+        try:
+            error = answer.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise TimeoutError(f"no answer in {PATIENCE:g} s") from None
+        if error is not None:
+            raise error
 
     @contextlib.contextmanager
     def _never_failing(self, name: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.failed = True
             said = one_line(f"{type(error).__name__}: {error}")
             sys.stderr.write(f"warning: tracking by {self._name} has failed at {name} and ends here: {said}\n")
@@ -130,6 +153,17 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             plain = isinstance(value, (bool, int, float, str))
             found[f"{prefix}{name}"] = value if plain else "none" if value is None else str(value)
     return found
+
+
+def _serve(calls: "queue.SimpleQueue[Call]") -> None:
+    while True:
+        call, answer = calls.get()
+        try:
+            call()
+        except BaseException as error:  # packages of trackers leave the process by SystemExit
+            answer.put(error)
+        else:
+            answer.put(None)
 
 
 def _finite(value: Any) -> bool:

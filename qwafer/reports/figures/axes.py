@@ -4,7 +4,7 @@ Each function takes `ax`, axes of any figure of matplotlib, and returns them; wi
 style (`axes.figure`). Nothing is shown or saved: go on with the axes as with any other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,7 @@ def paired(summary: Summary, ax: "Axes | None" = None) -> "Axes":
 
     Raises InputError where no run has a value.
     """
+    _check_summary(summary)
     arms, seeds = summary.arms, summary.experiment.seeds
     values = np.array([[arm.values.get(seed) for arm in arms.values()] for seed in seeds], np.float64)  # (seeds, arms)
     if not np.isfinite(values).any():
@@ -61,6 +62,7 @@ def differences(summary: Summary, ax: "Axes | None" = None) -> "Axes":
 
     Raises InputError where no arm has a difference.
     """
+    _check_summary(summary)
     comparisons = [c for c in summary.comparisons if c.mean is not None]
     if not comparisons:
         raise InputError(f"no arm of {summary.experiment.name} has a difference from {summary.experiment.baseline}")
@@ -161,6 +163,8 @@ def roc(
     """
     check_choice("kind", kind, ("roc", "precision_recall"))
     named = dict(runs) if isinstance(runs, Mapping) else {"": runs}
+    if not named:
+        raise InputError("`runs` must hold a result (RunResult), got none")
     columns = {}
     for name, run in named.items():
         logits, labels = _test_split(run)
@@ -196,8 +200,15 @@ def _width(axis: "Axes") -> float:
     return float(figure.get_figwidth()) / (1 if place is None else place.get_topmost_subplotspec().get_gridspec().ncols)
 
 
+def _check_summary(summary: Any) -> None:
+    if not isinstance(summary, Summary):
+        raise InputError(f"`summary` must be what a comparison came to (Summary), got {type(summary).__name__}")
+
+
 def _seeds(runs: Any) -> list[RunResult]:
-    found = [runs] if isinstance(runs, RunResult) else list(runs.values() if isinstance(runs, Mapping) else runs)
+    if isinstance(runs, RunResult) or not isinstance(runs, Iterable):
+        runs = [runs]
+    found = list(runs.values() if isinstance(runs, Mapping) else runs)
     for run in found:
         if not isinstance(run, RunResult):
             raise InputError(f"`runs` must hold results of runs (RunResult), got {type(run).__name__}")
@@ -215,7 +226,10 @@ def _label(run: RunResult, label: str | None) -> int:
 
 
 def _test_split(run: RunResult) -> tuple[np.ndarray, np.ndarray]:
-    (run,) = _seeds(run)
+    found = _seeds(run)
+    if len(found) != 1:
+        raise InputError(f"`run` must be one result (RunResult), got {len(found)}")
+    (run,) = found
     if "test" not in run.logits:
         raise InputError("this run has no outputs: read it where its arrays lie beside its JSON file")
     return run.logits["test"], run.labels["test"]
