@@ -96,6 +96,14 @@ def check_path(path: str | Path) -> Path:
     return Path(path)
 
 
+def check_exists(path: str | Path) -> Path:
+    """Return `path` as a `Path`; raise `InputError` where nothing is there."""
+    path = check_path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path")
+    return path
+
+
 def check_printable(name: str, text: str, *, lines: bool = False) -> None:
     """Raise if `text` holds control characters or parts of characters; `lines` allows newlines and tabs."""
     bad = next((c for c in text if not c.isprintable() and not (lines and c in "\n\t") and _unsafe(c)), None)

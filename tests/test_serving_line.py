@@ -56,7 +56,7 @@ def test_a_model_that_is_not_there_is_not_called_damaged(verb: str, tmp_path: Pa
         assert export_main(words) == 2
     else:
         assert registry_main(["add", str(tmp_path / "r"), str(tmp_path / "nothere"), "--version", "1.0.0"]) == 2
-    assert capsys.readouterr().err == f"error: No such file or directory: {tmp_path / 'nothere'}\n"
+    assert capsys.readouterr().err == f"error: {tmp_path / 'nothere'} does not exist; check the path\n"
 
 
 @pytest.mark.parametrize("wafer", [[[True, 2], [0, 1]], [[0, 1], [False, 2]], [[1, 2.0]], [[1, None]]])

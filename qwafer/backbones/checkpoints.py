@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from qwafer._checks import check_exists
 from qwafer._errors import CapabilityError, InputError, RecordError
 from qwafer._io import atomic_path, digest, file_sha256, key_seed, read_or_set_aside
 from qwafer._process import cache_folder
@@ -176,10 +177,10 @@ def _sort_metadata(path: Path) -> None:
 def read_tensors(path: str | Path, source: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file, of anybody's.
 
-    Raises RecordError for a damaged one: not in that format, not what `write_tensors` wrote, or, where `source` is
-    given, not made from a file of that SHA-256.
+    Raises InputError for one that is not there, RecordError for a damaged one: not in that format, not what
+    `write_tensors` wrote, or, where `source` is given, not made from a file of that SHA-256.
     """
-    Path(path).open("rb").close()  # where it is not there, the operating system says so, and of which file
+    check_exists(path)
     with safetensors.safe_open(path, framework="numpy") as file:
         metadata = dict(file.metadata() or {})
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is not a dict

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qwafer._checks import check_path
+from qwafer._checks import check_exists
 from qwafer._errors import InputError
 from qwafer._reading import check_unpacked, reads
 
@@ -16,9 +16,7 @@ ZIP_MAGIC = b"PK"
 
 def check_file(path: str | Path) -> Path:
     """Return `path` as a `Path`; raise `InputError` unless it is a readable, non-empty file."""
-    path = check_path(path)
-    if not path.exists():
-        raise InputError(f"{path} does not exist; check the path")
+    path = check_exists(path)
     if not path.is_file():
         raise InputError(f"{path} is not a file; give the path of a file")
     try:

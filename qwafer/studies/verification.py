@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qwafer._checks import check_exists
 from qwafer._errors import InputError, RecordError
 from qwafer._io import DAMAGED, TEMPORARY, npz_damage
 from qwafer._records import CHECKSUM, from_json, load_record, read_json, unsealed
@@ -57,9 +58,7 @@ def verify(path: str | Path) -> Verification:
 
     Raises InputError for a path that does not exist.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path} does not exist; check the path")
+    path = check_exists(path)
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     whole: list[Path] = []
     damaged: dict[Path, str] = {}
