@@ -330,6 +330,14 @@ def test_events_become_progress():
     assert len(said) == 5
 
 
+def test_progress_says_how_many_nodes_of_a_cluster_have_worked():
+    said = []
+    tally = Tally("runs", 3, said.append)
+    for key, node in (("a", ""), ("b", "x"), ("c", "y"), ("d", "x")):
+        tally(Event(key, "done", 1.0, node=node))
+    assert [state.text for state in said[1:]] == ["a", "b, 1 node so far", "c, 2 nodes so far", "d, 2 nodes so far"]
+
+
 THIRD_PARTY = """
 from qwafer.execution import Threads
 

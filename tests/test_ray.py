@@ -119,6 +119,7 @@ def test_files_travel_and_the_driver_writes(executor, module, tmp_path):
     run_all(executor, [job], events.append)
     assert Path(there).read_text() == "abab"
     assert [event.kind for event in events] == ["started", "progress", "done"]
+    assert events[-1].node in {node["NodeID"] for node in ray.nodes()}
 
 
 def test_a_dead_process_costs_its_job_nothing(executor, module, tmp_path):

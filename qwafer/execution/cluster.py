@@ -133,9 +133,9 @@ class RayExecutor:
                     Path(path).parent.mkdir(parents=True, exist_ok=True)
                     with atomic_path(path) as temporary:
                         temporary.write_bytes(content)
-                put(Event(job.key, "done", 1.0, answer.result))
+                put(Event(job.key, "done", 1.0, answer.result, node=answer.node))
             else:
-                put(Event(job.key, "failed", failure=answer.failure))
+                put(Event(job.key, "failed", failure=answer.failure, node=answer.node))
             if answer.failure is not None or job.fresh:
                 self._retire(slot)  # what a failure leaves behind in a process must not reach the next job
             return
@@ -192,6 +192,7 @@ class _Answer:
     failure: Failure | None = None
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
     peak: int = 0
+    node: str = ""
 
 
 class _Remote:
@@ -258,6 +259,7 @@ class _Worker:
         _remove_orphans()
         self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
         self._fraction = 0.0
+        self._node: str = _ray().get_runtime_context().get_node_id()
 
     def fraction(self) -> float:
         """Return how much of the job under way is done."""
@@ -278,9 +280,10 @@ class _Worker:
             with rare_collections():
                 result = perform(function, _replaced(payload, here), self._report)
             files = {path: Path(here[path]).read_bytes() for path in writes if Path(here[path]).is_file()}
-            return _Answer(result, files=files, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            return _Answer(result, files=files, peak=peak, node=self._node)
         except Exception as error:
-            return _Answer(failure=Failure.of(error))
+            return _Answer(failure=Failure.of(error), node=self._node)
         finally:
             shutil.rmtree(out, ignore_errors=True)
 

@@ -73,6 +73,8 @@ class Event:
     """What the function returned, for `done`."""
     failure: Failure | None = None
     """For `failed`."""
+    node: str = ""
+    """The machine of a cluster that did it, for `done` and `failed`; empty for this one."""
 
 
 @dataclass(frozen=True)

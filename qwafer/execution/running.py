@@ -18,6 +18,7 @@ class Tally:
     def __init__(self, stage: str, total: int, progress: OnProgress | None):
         self._stage, self._total, self._progress = stage, total, progress
         self._parts: dict[str, float] = {}
+        self._nodes: set[str] = set()
         self._failed = 0
         self._say("")
 
@@ -25,7 +26,9 @@ class Tally:
         """Count the event and report where the stage stands."""
         self._parts[event.key] = 1.0 if event.kind in ("done", "failed") else event.fraction
         self._failed += event.kind == "failed"
-        self._say(event.key)
+        self._nodes |= {event.node} - {""}
+        count = len(self._nodes)
+        self._say(f"{event.key}, {count} node{'s' * (count > 1)} so far" if count else event.key)
 
     def _say(self, text: str) -> None:
         if self._progress is not None and self._total:
