@@ -77,6 +77,7 @@ def test_features_agree_with_the_reference(
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_features_of_the_large_model_agree_with_the_reference(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ def test_equal_programs_share_one_compilation():
     assert first._forward._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_memory_follows_the_chunk_not_the_batch():
     spec, chunk = CircuitSpec(9, 4), 16
 

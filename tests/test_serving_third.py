@@ -70,6 +70,7 @@ def test_a_head_in_two_parts_is_waited_for_on_a_connection_that_was_idle(client:
                 time.sleep(idle)
 
 
+@pytest.mark.slow
 def test_the_second_head_that_never_ends_is_closed(client: Client) -> None:
     with contextlib.closing(socket.create_connection(("127.0.0.1", client.port), timeout=10)) as connection:
         connection.sendall(HEAD)

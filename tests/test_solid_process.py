@@ -271,6 +271,7 @@ for derivatives in ("reverse", "any"):
 """
 
 
+@pytest.mark.slow
 def test_a_mesh_takes_arrays_from_any_device():
     flags = "--xla_force_host_platform_device_count=2"
     assert run(MESH, XLA_FLAGS=flags, JAX_PLATFORMS="cpu") == ["reverse 0", "any 4"]
