@@ -140,6 +140,8 @@ def test_every_verb_runs_in_an_empty_environment(empty):
     verb("ablate", "mean_z_vs_readout", "--dry-run")
     verb("bench", "bench", "--features", "f.npz", "--heads", "mlp,linear", "--seeds", "1", "--descriptive", *SHORT[2:])
     verb("verify", "out")
+    few = ("--budget", "1", "--epochs", "1", "--sampler", "hypercube", "--no-compare", "--set", "data.n_maps=400")
+    verb("search", "equal_budgets", "--space", "equal_budgets", *few, "--out", "searched", "--quiet")
     short = ("--set", "training.epochs=2", "--set", "data.n_maps=400")
     assert "pass" in verb("diagnose", "mean_z_vs_readout", "--engine", "xla", *short, "--quiet", status=(0, 1))
     empty("-c", MODEL)
