@@ -13,7 +13,7 @@ features of backbone `spatial`. A quarter of each is set apart for the search, w
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -45,8 +45,6 @@ SPACE = {
     "head.variance": (0.1, 10.0),
 }
 """What is searched: the rate of what is trained in steps, C of the kernels, the variance of kitchen sinks."""
-LONGER = ("training.max_doublings=8",)
-"""Where nearly nothing is left to lose, the loss keeps falling for long."""
 BUDGET, SEEDS = 3, (1000,)
 CAPS = {"training.max_doublings": 1}
 CLASSICAL = ("mlp", "mlp_4", "mlp_8", "linear", "svc", "dressed_nn")
@@ -70,8 +68,6 @@ class Study:
     """By name."""
     space: dict[str, tuple[float, float]]
     """What is searched, within which bounds."""
-    given: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """By data set, options given otherwise than in the file."""
 
     def real(self) -> tuple[str, ...]:
         """Return the data sets that are made of real wafer maps."""
@@ -122,22 +118,22 @@ def compare(name: str, one: str, chosen: Sequence[str] | None, out: Path, jobs: 
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         study.data[one](file.parent).save(file)
-    whole = _experiment(name, file, chosen, study.given.get(one, ()))
+    whole = _experiment(name, file, chosen)
     space = spread({option: Dimension(low, high, log=True) for option, (low, high) in study.space.items()}, whole)
     found = search(
         whole, space, out / one / "search", budget=BUDGET, seeds=SEEDS, base=CAPS, jobs=jobs, features=out / one
     )
     winners = found.winners()
-    rest = _experiment(name, set_apart(file)[1], chosen, study.given.get(one, ()))
+    rest = _experiment(name, set_apart(file)[1], chosen)
     arms = {arm: with_options(config, winners[arm]) for arm, config in rest.arms.items()}
     rest = replace(rest, arms=arms, searched=found.searched())
     summary = run_experiment(rest, out / one / "sweep", jobs=jobs).summary
     return result_of(summary, load_record(SweepTimings, out / one / "sweep" / "timings.json"), found)
 
 
-def _experiment(name: str, source: Path | None, chosen: Sequence[str] | None, given: Sequence[str] = ()) -> Experiment:
+def _experiment(name: str, source: Path | None, chosen: Sequence[str] | None) -> Experiment:
     """Return the experiment on a file of features, with only the `chosen` arms beside the baseline."""
-    options = [*([] if source is None else [f"data.source={source}"]), *given]
+    options = [] if source is None else [f"data.source={source}"]
     experiment = load_experiment(HERE / f"{name}.toml", options)
     arms = experiment.arms if chosen is None else dict.fromkeys((experiment.baseline, *chosen))
     return replace(experiment, arms={arm: experiment.arms[arm] for arm in arms})
@@ -182,7 +178,6 @@ STUDIES = {
     "better_than_classical": Study(
         {"rings": rings, **{name: generated(name) for name in ("linearly_separable", "hidden_manifold", "two_curves")}},
         SPACE,
-        dict.fromkeys(("linearly_separable", "two_curves"), LONGER),
     ),
     "rivals": Study(
         {"eight_classes": eight_classes, "mixed_wm38": mixed_wm38},
