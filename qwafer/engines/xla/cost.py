@@ -73,10 +73,10 @@ def choose(spec: CircuitSpec, batch: int, gradient: bool, plan: str = "auto", ch
     """
     excluded = impossible(spec)
     expected = {name: _expected(name, spec, batch, gradient) for name in PLANS if name not in excluded}
-    if gradient and not spec.encodes_once and not is_product(spec) and spec.n_qubits <= SMALL_WIRES:
-        expected[GATES] = SMALL_US + _scale(spec) * gates_plan(spec, batch).cost
     reason = "asked for"
     if plan == "auto":
+        if gradient and not spec.encodes_once and not is_product(spec) and spec.n_qubits <= SMALL_WIRES:
+            expected[GATES] = SMALL_US + _scale(spec) * gates_plan(spec, batch).cost
         plan = min(expected, key=lambda name: expected[name])
         others = [f"{name} {expected[name]:.0f} us" for name in expected if name != plan]
         others += [f"{name} not at all: {why}" for name, why in excluded.items()]
