@@ -110,7 +110,8 @@ def table(cases: dict[str, dict[str, Any]]) -> str:
     lines = [f"| circuit | B | {' | '.join(names)} | fastest peer | compilation |"]
     lines += ["|---|--:|" + "--:|" * (len(names) + 2)]
     found = []
-    for entry in cases.values():
+    order = {name: place for place, name in enumerate(FAMILIES)}
+    for entry in sorted(cases.values(), key=lambda e: (order[e["circuit"].partition("-")[0]], e["n"], e["batch"])):
         ratio = against_peers(entry)
         cells = [cell(entry["contenders"].get(name, {})) for name in names]
         last = ("-", "-") if ratio is None else (f"{ratio[1]:.1f} x", f"{ratio[2]:.2f}")

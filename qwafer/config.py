@@ -159,8 +159,14 @@ class TrainingConfig:
     learning_rate: float = 1e-2
     """Peak learning rate of AdamW."""
     schedule: str = "constant"
-    """`constant`, `cosine` (to zero) or `one_cycle`; the last two start anew with each doubling, the optimiser's
-    moments being kept (warm restarts: Loshchilov and Hutter 2017)."""
+    """`constant`, `cosine` (to zero) or `one_cycle`, which start anew with each doubling, the optimiser's moments being
+    kept (warm restarts: Loshchilov and Hutter 2017); `plateau`: halved wherever `plateau_patience` evaluations in turn
+    were no better."""
+    plateau_patience: int = 2
+    """Evaluations without a better validation objective after which the schedule `plateau` halves the rate."""
+    warmup: float = 0.0
+    """Part of the steps of the first stage over which the learning rate rises from zero, linearly, as a factor of the
+    schedule's."""
     weight_decay: float = 0.0
     """Decoupled weight decay of every group that has none of its own."""
     lr_mult_projection: float = 1.0
@@ -186,7 +192,8 @@ class TrainingConfig:
     early_stopping: int | None = None
     """Stop after so many evaluations without a better validation objective; none: never."""
     val_objective: str = "roc_auc"
-    """What picks the checkpoint on the validation split: `roc_auc`, `separation` or `loss`."""
+    """What picks the checkpoint on the validation split: `roc_auc`, `separation`, `loss` or `macro_f1` (the mean over
+    classes of F1, at p = 0.5, of the largest logit for exclusive classes)."""
     eval_every_epochs: int = 1
     """Epochs between evaluations."""
     fixed_num_batches: int | None = None
@@ -215,8 +222,10 @@ class TrainingConfig:
             )
         check_interval("training.convergence_tolerance", self.convergence_tolerance, 0, 1)
         check_interval("training.learning_rate", self.learning_rate, 0, 10, open_low=True)
-        check_choice("training.schedule", self.schedule, ("constant", "cosine", "one_cycle"))
-        check_choice("training.val_objective", self.val_objective, ("roc_auc", "separation", "loss"))
+        check_choice("training.schedule", self.schedule, ("constant", "cosine", "one_cycle", "plateau"))
+        check_positive_int("training.plateau_patience", self.plateau_patience, maximum=MAX_EPOCHS)
+        check_interval("training.warmup", self.warmup, 0, 1)
+        check_choice("training.val_objective", self.val_objective, ("roc_auc", "separation", "loss", "macro_f1"))
         for group in PARAMETER_GROUPS:
             check_interval(f"training.lr_mult_{group}", getattr(self, f"lr_mult_{group}"), 0, 1e4)
             decay = getattr(self, f"weight_decay_{group}")
@@ -265,6 +274,8 @@ class TrainingConfig:
             return f"{times}: training ends before it can"
         if option == "convergence_tolerance" and count < MIN_EVALUATIONS:
             return f"{times}, and {MIN_EVALUATIONS} are needed to tell convergence"
+        if option == "plateau_patience" and self.schedule != "plateau":
+            return f"training.schedule is {self.schedule}"
         if option == "val_objective" and count == 1:
             return f"{times}, and no checkpoint to pick"
         trained = [group for group in PARAMETER_GROUPS if group not in (*untrained, *still)]

@@ -32,8 +32,8 @@ from qwafer.data import read_edge_iiot, read_lswmd, read_maps, read_table, read_
 from qwafer.data.edge_iiot import COLUMNS, LABEL
 from qwafer.data.outside_2 import read_outside_2
 from qwafer.experiment import Experiment, load_experiment
+from qwafer.fitting import training_record
 from qwafer.heads import LinearOptions, MlpOptions, QuantisedOptions
-from qwafer.networks.wafercnn import training_record
 from qwafer.onnx import OnnxModel
 from qwafer.onnx.graph import Graph
 from qwafer.onnx.runtime import save

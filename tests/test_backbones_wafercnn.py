@@ -1,5 +1,6 @@
 """WaferCNN learns on the training split only, keeps the split with its weights, and its gradient is the true one."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -17,9 +18,11 @@ from qwafer.backbones.trained import ID_TENSORS, id_numbers, recorded_split
 from qwafer.data import make_split, synthetic_maps
 from qwafer.extract import main
 from qwafer.features import FeatureSet
+from qwafer.fitting import WaferCNN, fit, fit_config, network_tensors
 from qwafer.networks import wafercnn as training
-from qwafer.networks.wafercnn import WaferCNN
+from qwafer.networks.augmentation import turned
 from qwafer.networks.wafercnn_module import WaferImages, pooled
+from qwafer.training import prepare, train_prepared
 
 MAPS = synthetic_maps(120, seed=5)
 OPTIONS = WaferCNN(seed=3, epochs=1)
@@ -91,52 +94,35 @@ def test_features_carry_the_split_of_the_training(weights: Path, tmp_path: Path)
 
 
 def test_only_the_training_split_trains(tmp_path: Path, weights: Path) -> None:
-    """Other labels on validation and test maps leave every weight as it is."""
+    """Other labels on test maps leave every weight as it is."""
     split = make_split(MAPS.labels, MAPS.content_ids, seed=OPTIONS.seed)
-    codes, labels = MAPS.maps.copy(), MAPS.labels.copy()
-    held_out = np.concatenate([split.val, split.test])
-    codes[held_out] = 1
-    labels[held_out] = 1 - labels[held_out]
-    state = training._fit(MAPS, split, OPTIONS, None)
-    from dataclasses import replace
+    labels = MAPS.labels.copy()
+    labels[split.test] = 1 - labels[split.test]
+    ids = MAPS.content_ids
+    state = read_checkpoint(weights).state
+    np.testing.assert_array_equal(np.sort(id_numbers(ids[split.train])), state[ID_TENSORS["train"]])
+    config = fit_config("wafercnn", exclusive=False, options={"training.epochs": 1})
+    data = features_from_maps(MAPS, "dies_52")
+    prepared = prepare(config, data, OPTIONS.seed)
+    other = dataclasses.replace(prepared, data=dataclasses.replace(prepared.data, labels=labels))
+    found = [network_tensors(train_prepared(config, each, OPTIONS.seed).predictor.head) for each in (prepared, other)]
+    for key, value in found[0].items():
+        np.testing.assert_array_equal(value, found[1][key])
+        np.testing.assert_array_equal(value, state[key])
 
-    other = training._fit(replace(MAPS, maps=codes, labels=labels), split, OPTIONS, None)
-    for key, value in state.items():
-        np.testing.assert_array_equal(value, other[key])
-    stored = read_checkpoint(weights).state
-    for key, value in state.items():
-        np.testing.assert_array_equal(value, stored[key])
-    np.testing.assert_array_equal(np.sort(id_numbers(MAPS.content_ids[split.train])), stored[ID_TENSORS["train"]])
 
-
-def test_training_lowers_the_loss() -> None:
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    run = fit(MAPS, "wafercnn", tmp_path / "w.safetensors", seed=3, options={"training.epochs": 12})
     split = make_split(MAPS.labels, MAPS.content_ids, seed=OPTIONS.seed)
-
-    def loss(state: dict[str, np.ndarray]) -> float:
-        safe = {key: jnp.asarray(value) for key, value in state.items()}
-        blocks = [
-            {
-                "kernel": safe[f"blocks.{i}.conv.weight"].transpose(2, 3, 1, 0),
-                "scale": safe[f"blocks.{i}.norm.weight"],
-                "bias": safe[f"blocks.{i}.norm.bias"],
-            }
-            for i in range(3)
-        ]
-        head = {"kernel": safe["head.weight"].T, "bias": safe["head.bias"]}
-        x = jnp.asarray(WaferImages()([MAPS.maps[i] for i in split.train]))
-        logits, _ = jax.jit(training._forward)({"blocks": blocks, "head": head}, x)
-        labels = MAPS.labels[split.train].astype(np.float32)
-        return float((jax.nn.softplus(logits) - labels * logits).mean())
-
     rate = MAPS.labels[split.train].mean(axis=0)
     blind = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)).mean()  # the best that a constant answer reaches
-    assert loss(training._fit(MAPS, split, WaferCNN(seed=3, epochs=12), None)) < 0.85 * blind
+    assert run.curves["train_loss"][-1] < 0.85 * blind
 
 
 def test_augmentation_takes_each_of_the_eight_elements() -> None:
     codes = np.arange(9, dtype=np.uint8).reshape(1, 3, 3).repeat(400, axis=0)
-    turned = training.augmented(codes, np.random.default_rng(0))
-    distinct, counts = np.unique(turned.reshape(400, 9), axis=0, return_counts=True)
+    found = turned(codes, np.random.default_rng(0))
+    distinct, counts = np.unique(found.reshape(400, 9), axis=0, return_counts=True)
     assert len(distinct) == 8
     assert counts.min() > 25
     assert (np.sort(distinct, axis=1) == np.arange(9)).all()

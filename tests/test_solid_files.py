@@ -273,13 +273,13 @@ CNN = """
 import jax
 jax.config.update("jax_enable_x64", True)
 from tests.test_solid_files import *
-from qwafer.networks.wafercnn import WaferCNN
+from qwafer.fitting import WaferCNN
 WaferCNN(seed=3, epochs=2, batch_size=8).train(MAPS.take(np.arange(24)), "w.safetensors")
 """
 
 
 def test_the_training_of_a_network_resumes_bit_for_bit_after_a_kill(tmp_path: Path) -> None:
-    from qwafer.networks.wafercnn import WaferCNN
+    from qwafer.fitting import WaferCNN
 
     options, maps = WaferCNN(seed=3, epochs=2, batch_size=8), MAPS.take(np.arange(24))
     whole = options.train(maps, tmp_path / "whole.safetensors")

@@ -23,6 +23,7 @@ BACKBONES: Registry[Any] = Registry(
     "backbone",
     {
         "spatial": "qwafer.backbones.spatial:spatial_extractor",
+        **{f"dies_{size}": f"qwafer.backbones.dies:DIES_{size}" for size in (26, 32, 52, 64)},
         "wafercnn": "qwafer.networks.wafercnn_module:FROZEN",
         "efficientnet_b0": "qwafer.backbones.efficientnet:EFFICIENTNET_B0",
         "mobilenet_v3_small": "qwafer.backbones.mobilenet:MOBILENET_V3_SMALL",

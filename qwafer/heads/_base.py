@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -33,6 +33,10 @@ class Head(eqx.Module):
     buffers: dict[str, Array]
     n_labels: int = eqx.field(static=True)
     dtype: str = eqx.field(static=True)
+
+    looped: ClassVar[bool] = True
+    """Whether many steps go into one compiled loop. In the body of one, a convolution takes XLA's CPU
+    backend 40 times as long."""
 
     def logits(
         self,
@@ -74,6 +78,28 @@ class Head(eqx.Module):
         """
         return self.logits(features, program, key=key, train=True), None
 
+    def training_loss(
+        self,
+        objective: Any,
+        features: Float[Array, "batch D"],
+        labels: Float[Array, "batch n_labels"],
+        program: Program | None,
+        *,
+        weights: Float[Array, " batch"],
+        key: jax.Array,
+    ) -> tuple[Array, Array, dict[str, Array]]:
+        """Return what a step minimises, the part of it that is the objective, and the `statistics` after the step.
+
+        `objective` is that of the run: logits, labels (batch, n_labels) and weights (batch,) to the loss of the batch.
+        """
+        logits, penalty = self.training_outputs(features, program, weights=weights, key=key)
+        loss = objective(logits, labels, weights)
+        return loss if penalty is None else loss + penalty, loss, self.statistics()
+
+    def statistics(self) -> dict[str, Array]:
+        """Return the buffers that training moves without a gradient, such as running means, by name."""
+        return {}
+
     def array(self, name: str) -> Array:
         """Return the parameter or buffer called `name`; a buffer is frozen: its gradient is 0."""
         return self.params[name] if name in self.params else jax.lax.stop_gradient(self.buffers[name])
@@ -100,6 +126,12 @@ class Head(eqx.Module):
         for name, value in self.params.items():
             check_traced(name, params[name], value.shape)
         return eqx.tree_at(lambda head: head.params, self, {name: params[name] for name in self.params})
+
+    def with_arrays(self, arrays: Mapping[str, Array]) -> Any:
+        """Return the same head with other values of its trainable arrays and of its `statistics`."""
+        buffers = {name: arrays.get(name, value) for name, value in self.buffers.items()}
+        moved = self if not self.statistics() else eqx.tree_at(lambda head: head.buffers, self, buffers)
+        return moved.with_parameters(arrays)
 
     def count(self) -> dict[str, int]:
         """Return the number of `trainable` parameters, and of those `frozen` in the head (statistics and frozen
@@ -186,6 +218,8 @@ class HeadInputs:
     """The normalisation, for the buffers of the head; empty where it sees features as they are."""
     circuit: Circuit | None = None
     """The circuit, for heads that run one."""
+    label_names: tuple[str, ...] | None = None
+    """The labels by name, where they are known."""
 
     def standardized(self) -> np.ndarray:
         """Return the features (M, D) as the head sees them, float64."""
@@ -194,7 +228,13 @@ class HeadInputs:
 
 
 def head_inputs(
-    features: np.ndarray, n_labels: int, seed: int, circuit: Circuit | None = None, *, normalize: str = "standard"
+    features: np.ndarray,
+    n_labels: int,
+    seed: int,
+    circuit: Circuit | None = None,
+    *,
+    normalize: str = "standard",
+    label_names: tuple[str, ...] | None = None,
 ) -> HeadInputs:
     """Return the inputs of a head for training features (M, D), checked; raise InputError for unusable ones.
 
@@ -206,7 +246,7 @@ def head_inputs(
         raise InputError(f"`features` must have shape (examples, D) with at least one of each, got {values.shape}")
     dtype = "float32" if circuit is None else circuit.dtype
     buffers = {name: rounded(value, dtype) for name, value in normalization(values, normalize, dtype).items()}
-    return HeadInputs(values, n_labels, seed, dtype, buffers, circuit)
+    return HeadInputs(values, n_labels, seed, dtype, buffers, circuit, label_names)
 
 
 def draw(seed: int, name: str, shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> Array:

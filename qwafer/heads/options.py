@@ -67,6 +67,7 @@ HEADS: Registry[Any] = Registry(
         "quantised": "qwafer.heads.few_bits:QuantisedOptions",
         "mixture": "qwafer.heads.few_bits:MixtureOptions",
         "tree": "qwafer.heads.options:TreeOptions",
+        "wafercnn": "qwafer.networks.options:WaferCnnOptions",
         "fidelity": "qwafer.models.options:FidelityOptions",
         "boltzmann": "qwafer.models.options:BoltzmannOptions",
         "quanvolutional": "qwafer.models.options:QuanvolutionalOptions",

@@ -29,7 +29,7 @@ class Network(Protocol):
         ...
 
 
-NETWORKS: Registry[Any] = Registry("network", {"wafercnn": "qwafer.networks.wafercnn:WaferCNN"})
+NETWORKS: Registry[Any] = Registry("network", {"wafercnn": "qwafer.fitting:WaferCNN"})
 """Every network by name; one of your own is `package.module:Class`."""
 
 

@@ -13,7 +13,7 @@ import optax
 from qwafer._io import key_seed
 from qwafer._process import compiler_options
 from qwafer.execution.job import OnProgress, Progress
-from qwafer.networks.wafercnn import augmented
+from qwafer.networks.augmentation import turned
 from qwafer.objective import make_objective
 from qwafer.onnx.forward import Forward
 from qwafer.onnx.options import Int8Options
@@ -88,7 +88,7 @@ def fine_tune(
         order = streams["batches"].permutation(len(rows))
         for done, first in enumerate(range(0, len(rows) - size + 1, size), 1):
             chosen = order[first : first + size]
-            batch = augmented(images(rows[chosen]), streams["turns"])
+            batch = turned(images(rows[chosen]), streams["turns"])
             weights, moments = step(weights, moments, batch, jnp.asarray(labels[chosen], jnp.float32))
             if progress is not None:
                 progress(Progress("fine-tuning", epoch * (len(rows) // size) + done, steps, text=graph.graph.name))

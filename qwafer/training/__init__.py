@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qwafer.training._together import lanes_gain as lanes_gain
     from qwafer.training._together import train_lanes as train_lanes
     from qwafer.training._train import train as train
+    from qwafer.training._train import train_prepared as train_prepared
     from qwafer.training._trial import run_trial as run_trial
     from qwafer.training._trial_scores import Stop as Stop
     from qwafer.training._trial_scores import TrialScores as TrialScores

@@ -96,6 +96,11 @@ class History:
         """Return whether training ends here whatever the epochs: by divergence or early stopping."""
         return self.diverged or (config.early_stopping is not None and self.since_best >= config.early_stopping)
 
+    def objective_values(self, config: TrainingConfig) -> list[float]:
+        """Return what `training.val_objective` was at each evaluation, greater being better."""
+        sign = -1.0 if config.val_objective == "loss" else 1.0
+        return [sign * value for value in self.curves.get(f"val_{config.val_objective}", [])]
+
     def converged(self, config: TrainingConfig) -> bool:
         """Return whether the run so far has converged, by `has_converged`.
 
@@ -104,8 +109,7 @@ class History:
         """
         if self.diverged:
             return False
-        sign = -1.0 if config.val_objective == "loss" else 1.0
-        values = [sign * value for value in self.curves[f"val_{config.val_objective}"]]
+        values = self.objective_values(config)
         initial = math.inf if self.initial is None else self.initial.loss
         losses, tolerance = self.curves["val_loss"], config.convergence_tolerance
         if self.stopped(config) and self.best_epoch > 0:
@@ -129,6 +133,7 @@ class History:
             "val_loss": scores.loss,
             "val_roc_auc": scores.roc_auc,
             "val_separation": scores.separation,
+            "val_macro_f1": scores.macro_f1,
             "val_roc_auc_per_label": scores.roc_auc_per_label,
             "learning_rate": learning_rate,
         }

@@ -1,7 +1,7 @@
 """AdamW with a learning rate and a weight decay per parameter group, and the schedules."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,17 +21,23 @@ def make_schedule(config: TrainingConfig, stage_steps: int) -> Schedule:
     """Return the learning rate as a function of the steps (0, 1, ...), where the first stage (`config.epochs`) has
     `stage_steps` of them.
 
-    `constant`; over a stage of T steps, t of which are done, `cosine`: lr (1 + cos(pi t / T)) / 2; `one_cycle`: up to
-    lr over the first 30% of the steps and down again, by cosines (Smith and Topin 2018), from lr/25 and to lr/10^4 of
-    that. Each doubling is a stage of its own, of as many steps as all before it (warm restarts, SGDR: Loshchilov and
-    Hutter 2017); the step alone says where its stage begins.
+    `constant`, and `plateau` before it is halved (`plateau_factor`); over a stage of T steps, t of which are done,
+    `cosine`: lr (1 + cos(pi t / T)) / 2; `one_cycle`: up to lr over the first 30% of the steps and down again, by
+    cosines (Smith and Topin 2018), from lr/25 and to lr/10^4 of that. Each doubling is a stage of its own, of as many
+    steps as all before it (warm restarts, SGDR: Loshchilov and Hutter 2017); the step alone says where its stage
+    begins. With `config.warmup`, step t counts (t + 1) / W in the
+    first W = warmup stage_steps steps.
     """
     peak, ends = config.learning_rate, stage_steps * 2 ** np.arange(config.max_doublings + 1)
+    rising_steps = max(round(config.warmup * stage_steps), 1)
 
     def schedule(step: Any) -> np.ndarray:
         step = np.asarray(step)
-        if config.schedule == "constant":
-            return np.full(step.shape, peak, np.float32)
+        return (unwarmed(step) * np.minimum((step + 1) / rising_steps, 1)).astype(np.float32)
+
+    def unwarmed(step: np.ndarray) -> np.ndarray:
+        if config.schedule in ("constant", "plateau"):
+            return np.full(step.shape, peak)
         stage = np.minimum(np.searchsorted(ends, step, side="right"), len(ends) - 1)
         begin = np.where(stage > 0, ends[np.maximum(stage, 1) - 1], 0)
         done, length = step - begin, ends[stage] - begin
@@ -42,13 +48,28 @@ def make_schedule(config: TrainingConfig, stage_steps: int) -> Schedule:
             up = (0.3 * length).astype(np.int64)
             rising = _cosine(peak / START, peak, done / up)
             rates = np.where(done < up, rising, _cosine(peak, peak / START / END, (done - up) / (length - up)))
-        return rates.astype(np.float32)
+        return rates
 
     return schedule
 
 
 START, END = 25.0, 1e4
 """Peak over first rate, and first over last rate, of `one_cycle`."""
+
+
+def plateau_factor(values: Sequence[float], patience: int) -> float:
+    """Return 2^-k, k the times that `patience` of the `values` (greater is better) in turn were no better than the best
+    before them.
+    """
+    best, waited, halvings = -math.inf, 0, 0
+    for value in values:
+        if value > best:
+            best, waited = value, 0
+        else:
+            waited += 1
+        if waited == patience:
+            waited, halvings = 0, halvings + 1
+    return 0.5**halvings
 
 
 def _cosine(first: float, last: float, part: np.ndarray) -> np.ndarray:

@@ -28,6 +28,8 @@ class State(NamedTuple):
     optimizer: Any
     average: dict[str, jax.Array]
     """Exponential moving average of the parameters, started at zero; without an entry where it is off."""
+    statistics: dict[str, jax.Array]
+    """`Head.statistics`; without an entry for a head that has none."""
     step: jax.Array
     """Steps taken, int32."""
 
@@ -68,11 +70,16 @@ def calls_host(program: Program | None) -> bool:
     return program is not None and bool(program.info.get("host_callback", program.info.get("engine") == "catalyst"))
 
 
+def loops(program: Program | None, head: Head) -> bool:
+    """Return whether a compiled call takes many steps of `head`."""
+    return head.looped and not calls_host(program)
+
+
 def initial_state(config: TrainingConfig, head: Head) -> State:
     """Return the state before the first step."""
     params = head.parameters()
     average = {} if config.ema_decay is None else {name: jnp.zeros_like(value) for name, value in params.items()}
-    return State(params, optimizer_state(params), average, jnp.asarray(0, jnp.int32))
+    return State(params, optimizer_state(params), average, head.statistics(), jnp.asarray(0, jnp.int32))
 
 
 def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.Array]:
@@ -86,6 +93,11 @@ def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.
     return {name: value / jnp.asarray(correction, value.dtype) for name, value in state.average.items()}
 
 
+def evaluated_arrays(config: TrainingConfig, state: State) -> dict[str, jax.Array]:
+    """Return all that is evaluated of a head: its `evaluated_parameters`, and its statistics."""
+    return {**evaluated_parameters(config, state), **state.statistics}
+
+
 def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
     """Return (head, objective, state, batch, key, i) -> (state, totals): the step of batch `i`, not compiled."""
 
@@ -95,20 +107,20 @@ def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
         rows, weights = batch.rows[i], batch.weights[i]
         features, labels = jnp.take(batch.features, rows, axis=0), jnp.take(batch.labels, rows, axis=0)
 
-        def loss_of(params: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        def loss_of(params: dict[str, jax.Array]) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
             step_key = jax.random.fold_in(key, state.step)
-            own = head.with_parameters(params)
-            logits, penalty = own.training_outputs(features, program, weights=weights, key=step_key)
-            loss = objective(logits, labels, weights)
-            return loss if penalty is None else loss + penalty, loss
+            own = head.with_arrays({**params, **state.statistics})
+            whole, loss, moved = own.training_loss(objective, features, labels, program, weights=weights, key=step_key)
+            return whole, (loss, moved)
 
-        gradient, loss = jax.grad(loss_of, has_aux=True)(state.params)
+        gradient, (loss, statistics) = jax.grad(loss_of, has_aux=True)(state.params)
         params, moments = optimizer_update(gradient, state.optimizer, state.params, batch.learning_rate[i], batch.told)
         average = state.average
         if batch.told.ema_decay is not None:
             average = optax.incremental_update(params, average, 1 - batch.told.ema_decay)
         weight = jnp.sum(weights)
-        return State(params, moments, average, state.step + 1), Totals(loss * weight, weight, group_norms(gradient))
+        state = State(params, moments, average, statistics, state.step + 1)
+        return state, Totals(loss * weight, weight, group_norms(gradient))
 
     return one
 
@@ -119,8 +131,7 @@ def steps(program: Program | None) -> CompiledSteps:
     """Return the compiled function (head, objective, state, batch, key, start, stop) -> (state, totals).
 
     It takes the steps of batches `start` to `stop` - 1. All numbers are arguments: runs that differ in seed, rates,
-    decays or weights of classes share what is compiled. A program that calls the host takes `stop` = `start` + 1 only:
-    the step is not looped.
+    decays or weights of classes share what is compiled. Where steps are not looped (`loops`), `stop` is `start` + 1.
     """
     one = one_step(program)
 
@@ -128,7 +139,7 @@ def steps(program: Program | None) -> CompiledSteps:
     def run(
         head: Head, objective: Objective, state: State, batch: EpochArrays, key: jax.Array, start: Any, stop: Any
     ) -> tuple[State, Totals]:
-        if calls_host(program):
+        if not loops(program, head):
             return one(head, objective, state, batch, key, start)
 
         def body(i: Any, carry: tuple[State, Totals]) -> tuple[State, Totals]:

@@ -26,7 +26,7 @@ from qwafer.training._contender import fit_contender
 from qwafer.training._environment import environment
 from qwafer.training._history import History
 from qwafer.training._judge import judge, judge_validation
-from qwafer.training._optimizer import hyperparameters, make_schedule
+from qwafer.training._optimizer import hyperparameters, make_schedule, plateau_factor
 from qwafer.training._prepare import Prepared, check_feature_set, given_config, prepare, written_config
 from qwafer.training._step import (
     STEPS_A_CALL,
@@ -34,9 +34,9 @@ from qwafer.training._step import (
     EpochArrays,
     State,
     Totals,
-    calls_host,
-    evaluated_parameters,
+    evaluated_arrays,
     initial_state,
+    loops,
     steps,
 )
 from qwafer.training._validation import Scores, mean_loss, validate
@@ -118,7 +118,7 @@ class Run:
         self.val = prepared.part("val")
         self.ids = hash_texts(prepared.data.content_ids)
         self.n_labels = labels.shape[1]
-        self.head: Head = make_head(config, features, self.n_labels, seed)
+        self.head: Head = make_head(config, features, self.n_labels, seed, prepared.data.label_names)
         self.objective: Objective = make_objective(config.objective, labels)
         self.sampler: Sampler = make_sampler(
             config.sampling,
@@ -139,7 +139,7 @@ class Run:
         self.key = jax.random.key(key_seed(seed, "dropout"))
         self.epoch = 0
         self.state: State = initial_state(options, self.head)
-        self.best: dict[str, jax.Array] = self.state.params
+        self.best: dict[str, jax.Array] = evaluated_arrays(options, self.state)
         self.settled: tuple[int, Any, Callable[[], dict[str, Any]]] | None = None
         self.checkpoints: Checkpoints | None = None
         if directory is not None:
@@ -197,8 +197,8 @@ class Run:
     def _preflight(self, *, compile_steps: bool) -> None:
         """Compile the programs of training and evaluation by calling them; nothing of the run changes."""
         if compile_steps:
-            # A looped call of no steps compiles everything and computes nothing; the host compiles as it runs.
-            jax.block_until_ready(self._steps(self.state, self.batch(1), 0, 1 if calls_host(self.program) else 0))
+            # A looped call of no steps compiles everything and computes nothing; another has to take one.
+            jax.block_until_ready(self._steps(self.state, self.batch(1), 0, 0 if loops(self.program, self.head) else 1))
         predict_logits(self.head.packed(), self.val[0][:1], self.forward, PREDICTION_BATCH)
         mean_loss(self.objective, np.zeros(self.val[1].shape, self.head.dtype), self.val[1], self._typical())
 
@@ -218,14 +218,19 @@ class Run:
 
     def _learning_rates(self, epoch: int) -> np.ndarray:
         """Return the learning rate (n_batches,) float32 of each step of `epoch`."""
-        n = self.sampler.n_batches
-        return self.schedule(np.arange((epoch - 1) * n, epoch * n))
+        n, options = self.sampler.n_batches, self.config.training
+        rates = self.schedule(np.arange((epoch - 1) * n, epoch * n))
+        if options.schedule != "plateau":
+            return rates
+        values = self.history.objective_values(options)
+        seen = sum(evaluated < epoch for evaluated in self.history.curves.get("epoch", []))
+        factor = plateau_factor(values[:seen], options.plateau_patience)
+        return rates * np.float32(factor)
 
     def _train_epoch(self) -> None:
         """Take the steps of the next epoch."""
         batch, state = self.batch(self.epoch + 1), self.state
-        on_host = calls_host(self.program)
-        width = 1 if on_host else STEPS_A_CALL
+        width = STEPS_A_CALL if loops(self.program, self.head) else 1
         n = self.sampler.n_batches
         for start in range(0, n, width):
             stop = min(start + width, n)
@@ -244,8 +249,8 @@ class Run:
         return self.steps(self.head, self.objective, state, batch, self.key, *bounds)
 
     def _validate(self) -> Scores:
-        params = evaluated_parameters(self.config.training, self.state)
-        logits = predict_logits(self.head.with_parameters(params).packed(), self.val[0], self.forward, PREDICTION_BATCH)
+        head = self.head.with_arrays(evaluated_arrays(self.config.training, self.state)).packed()
+        logits = predict_logits(head, self.val[0], self.forward, PREDICTION_BATCH)
         return validate(self.objective, logits, self.val[1], self._typical())
 
     def _typical(self) -> float:
@@ -260,7 +265,7 @@ class Run:
             options, self.epoch, self.head, self.state, float(self._learning_rates(self.epoch)[-1]), scores
         )
         if self.history.note_best(scores.value(options.val_objective), self.epoch):
-            self.best = evaluated_parameters(options, self.state)
+            self.best = evaluated_arrays(options, self.state)
         return entry
 
     def _timed(self, what: str, action: Callable[[], Any]) -> Any:
@@ -293,8 +298,8 @@ class Run:
     def best_head(self) -> Head:
         """Return the head of the best checkpoint so far; that of the last epoch where none can be told."""
         if self.history.best_epoch == 0 and not self.history.diverged:
-            return self.head.with_parameters(evaluated_parameters(self.config.training, self.state))
-        return self.head.with_parameters(self.best)
+            return self.head.with_arrays(evaluated_arrays(self.config.training, self.state))
+        return self.head.with_arrays(self.best)
 
     def validation(self) -> Evaluation:
         """Return the measures of the best checkpoint so far on validation; the test split is not read."""

@@ -7,19 +7,20 @@ import jax
 import numpy as np
 
 from qwafer.evaluation import roc_auc, separation
-from qwafer.evaluation.exclusive import one_vs_rest_logits
-from qwafer.evaluation.metrics import nanmean
+from qwafer.evaluation.exclusive import macro_f1, one_vs_rest_logits
+from qwafer.evaluation.metrics import f1, nanmean
 from qwafer.objective import Objective
 
 LOSS_BLOCK = 1024
 
 
 class Scores(NamedTuple):
-    """Validation loss, and ROC-AUC and separation per label and over all (NaN where a class is absent)."""
+    """Validation loss, ROC-AUC and separation (NaN where a class is absent), and macro F1 at p = 0.5."""
 
     loss: float
     roc_auc: float
     separation: float
+    macro_f1: float
     roc_auc_per_label: list[float]
 
     def value(self, objective: str) -> float:
@@ -32,14 +33,21 @@ def validate(objective: Objective, logits: np.ndarray, labels: np.ndarray, typic
 
     Exclusive classes (`Softmax`) are scored one against the rest, as in `evaluate`. `typical`: see `mean_loss`.
     """
-    scores = one_vs_rest_logits(logits) if objective.loss.exclusive else logits
+    exclusive = objective.loss.exclusive
+    scores = one_vs_rest_logits(logits) if exclusive else logits
     areas = roc_auc(scores, labels)
     return Scores(
         loss=mean_loss(objective, logits, labels, typical),
         roc_auc=nanmean(areas),
         separation=nanmean(separation(scores, labels)),
+        macro_f1=macro_f1(logits, labels) if exclusive else _mean_f1(logits > 0, labels),
         roc_auc_per_label=np.asarray(areas).tolist(),
     )
+
+
+def _mean_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean of F1 over the labels that some example carries, as in `evaluate`; NaN where there is none."""
+    return nanmean(np.where(labels.any(axis=0), f1(predictions, labels), np.nan))
 
 
 def mean_loss(objective: Objective, logits: np.ndarray, labels: np.ndarray, typical: float = 0) -> float:

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from qwafer.heads import Head
 
 
-def make_head(config: RunConfig, train_features: np.ndarray, n_labels: int, seed: int) -> "Head":
+def make_head(
+    config: RunConfig,
+    train_features: np.ndarray,
+    n_labels: int,
+    seed: int,
+    label_names: tuple[str, ...] | None = None,
+) -> "Head":
     """Return the untrained head that `config.head` and `config.circuit` describe.
 
     `train_features` (M, D) are those of the training split alone: they give the normalisation and the principal
@@ -29,7 +35,8 @@ def make_head(config: RunConfig, train_features: np.ndarray, n_labels: int, seed
     if circuit is not None:
         check_x64(circuit.dtype)
     normalize = getattr(config.head, "normalize", "standard")
-    head: Head = config.head.make(head_inputs(train_features, n_labels, seed, circuit, normalize=normalize))
+    inputs = head_inputs(train_features, n_labels, seed, circuit, normalize=normalize, label_names=label_names)
+    head: Head = config.head.make(inputs)
     return head
 
 

@@ -1,0 +1,182 @@
+"""A network on wafer maps as a head, so that the loop that trains heads trains it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from qwafer._errors import InputError
+from qwafer.engines import Program
+from qwafer.heads import Head, HeadInputs
+from qwafer.networks.augmentation import Codes, augmented, symmetries
+from qwafer.networks.options import NetworkOptions
+
+PREFIX = "projection."
+"""The group of the parameters of a network."""
+BOUND = "bound_labels"
+"""The buffer (n_labels,) that is 1 for labels whose maps are not moved."""
+Arrays = Mapping[str, Array]
+
+
+class Outputs(NamedTuple):
+    """What a network computes of a batch."""
+
+    logits: Float[Array, "steps batch n_labels"]
+    """Of every supervision step; one for a network that does not recur."""
+    features: Float[Array, "batch D"]
+    """What a head on the frozen network reads."""
+    halt: Float[Array, "steps batch"] | None = None
+    """Log-odds of halting after each step, where the network halts."""
+
+
+class Architecture(Protocol):
+    """A network by its arrays; parameters and statistics are named, and both are float32."""
+
+    @property
+    def size(self) -> int:
+        """Side of the maps in dies."""
+        ...
+
+    def initial(self, seed: int, n_labels: int) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the initial parameters and statistics, such as the moments of normalisations."""
+        ...
+
+    def outputs(
+        self, params: Arrays, statistics: Arrays, codes: Codes, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[Outputs, dict[str, Array]]:
+        """Return the outputs for maps (batch, size, size), and the statistics after the step."""
+        ...
+
+    def tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return what a file of weights holds of parameters and statistics."""
+        ...
+
+
+class NetworkHead(Head):
+    """A network on the dies: features (batch, size * size) of 0, 1 and 2 to logits (batch, n_labels).
+
+    The loss of a batch is the mean over supervision steps of the objective of the step's logits, plus, for a network
+    that halts, `halt_weight` times the mean over steps of the binary cross-entropy of its halting probability against
+    whether the step's answer was right.
+    """
+
+    options: Any = eqx.field(static=True)
+
+    looped: ClassVar[bool] = False
+
+    def effective(self) -> int:
+        """Return the number of trainable parameters: every one has an effect."""
+        return self.count()["trainable"]
+
+    def statistics(self) -> dict[str, Array]:
+        """Return the buffers that training moves."""
+        return {name: value for name, value in self.buffers.items() if name != BOUND}
+
+    def outputs(
+        self, codes: Codes, *, train: bool = False, key: jax.Array | None = None
+    ) -> tuple[Outputs, dict[str, Array]]:
+        """Return the outputs for maps (batch, size, size), and the statistics after a step of training."""
+        params = {name.removeprefix(PREFIX): self.params[name] for name in self.params}
+        return self.options.architecture().outputs(params, self.statistics(), codes, train=train, key=key)
+
+    def codes(self, features: Float[Array, "batch D"]) -> Codes:
+        """Return the maps (batch, size, size) behind features; raise InputError for another number of dies."""
+        size = self.options.architecture().size
+        if features.shape[-1] != size * size:
+            raise InputError(
+                f"the network reads maps of {size} x {size} dies, got {features.shape[-1]} features: "
+                f"take data.backbone = dies_{size}"
+            )
+        return jnp.asarray(features, jnp.float32).reshape(-1, size, size)
+
+    def logits(
+        self,
+        features: Float[Array, "batch D"],
+        program: Program | None,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch n_labels"]:
+        """Return the logits (batch, n_labels) of the last step, over the symmetries with `tta`; see `Head.logits`."""
+        codes = self.codes(features)
+        if not self.options.tta:
+            return self.outputs(codes)[0].logits[-1]
+        each = [self.outputs(one)[0].logits[-1] for one in symmetries(codes)]  # not looped: see `Head.looped`
+        return jnp.stack(each).mean(axis=0)
+
+    def training_loss(
+        self,
+        objective: Any,
+        features: Float[Array, "batch D"],
+        labels: Float[Array, "batch n_labels"],
+        program: Program | None,
+        *,
+        weights: Float[Array, " batch"],
+        key: jax.Array,
+    ) -> tuple[Array, Array, dict[str, Array]]:
+        """Return what a step minimises, the objective of the last supervision step, and the statistics after it."""
+        # What pads a batch would enter the moments of a normalisation: examples of the batch itself take its place.
+        real = jnp.maximum(jnp.sum(weights > 0), 1)
+        rows = jnp.arange(len(weights))
+        rows = jnp.where(weights > 0, rows, rows % real)
+        codes = self.codes(features)[rows]
+        moves, drops = jax.random.split(key)
+        free = (labels @ self.buffers[BOUND])[rows] == 0
+        codes = augmented(codes, moves, free, self.options.augment, self.options.flip_rate)
+        found, statistics = self.outputs(codes, train=True, key=drops)
+        losses = jnp.stack([objective(logits, labels, weights) for logits in found.logits])
+        whole = jnp.mean(losses)
+        if found.halt is not None:
+            right = _right(found.logits, labels, exclusive=objective.loss.exclusive)
+            whole = whole + self.options.halt_weight * _halting_loss(found.halt, right, weights)
+        return whole, losses[-1], statistics
+
+
+def _right(logits: Array, labels: Array, *, exclusive: bool) -> Array:
+    """Return (steps, batch), 1 where the answer of a step is that of the labels (batch, n_labels), all of them."""
+    if exclusive:
+        right = logits.argmax(axis=-1) == labels.argmax(axis=-1)[None]
+    else:
+        right = ((logits > 0) == (labels[None] > 0.5)).all(axis=-1)
+    return right.astype(logits.dtype)
+
+
+def _halting_loss(halt: Array, right: Array, weights: Array) -> Array:
+    """Return the mean over steps, weighted over examples, of the binary cross-entropy of log-odds against `right`."""
+    each = jax.nn.softplus(halt) - halt * right
+    return jnp.sum(each.mean(axis=0) * weights) / jnp.sum(weights)
+
+
+def network_head(options: NetworkOptions, inputs: HeadInputs) -> NetworkHead:
+    """Return an untrained network; raise InputError for maps of another size, or bound labels that are not there."""
+    architecture = options.architecture()
+    size, width = architecture.size, inputs.features.shape[1]
+    if width != size * size:
+        side = math.isqrt(width)
+        found = f"maps of {side} x {side} dies" if side * side == width else f"{width} features"
+        raise InputError(
+            f"head.name {type(options).__name__} reads maps of {size} x {size} dies, got {found}: "
+            f"set data.backbone = dies_{size}"
+        )
+    params, statistics = architecture.initial(inputs.seed, inputs.n_labels)
+    bound = _bound(options, inputs)
+    buffers = {**statistics, BOUND: jnp.asarray(bound)}
+    named = {f"{PREFIX}{name}": value for name, value in params.items()}
+    return NetworkHead(named, buffers, inputs.n_labels, "float32", options)
+
+
+def _bound(options: NetworkOptions, inputs: HeadInputs) -> np.ndarray:
+    """Return (n_labels,) float32, 1 for the labels that `bound_labels` names."""
+    bound = np.zeros(inputs.n_labels, np.float32)
+    for name in filter(None, (part.strip() for part in options.bound_labels.split(","))):
+        if inputs.label_names is None:
+            continue  # a blank head, whose buffers a file fills
+        if name not in inputs.label_names:
+            raise InputError(f"`head.bound_labels` names {name}, and the labels are {', '.join(inputs.label_names)}")
+        bound[inputs.label_names.index(name)] = 1
+    return bound
