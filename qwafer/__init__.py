@@ -14,6 +14,7 @@ from qwafer._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from qwafer import engines as engines
+    from qwafer import fit as fit
     from qwafer import probes as probes
     from qwafer._process import compiler_options as compiler_options
     from qwafer._process import configure_jax as configure_jax

@@ -293,6 +293,8 @@ def test_every_option_has_an_effect_somewhere():
             {"head.name": "quantised", "head.calibration": "percentile"},
             {"head.name": "quantised", "head.precision": "qesc"},
             {"head.name": "mixture"},
+            {"head.name": "wafercnn"},
+            {"training.schedule": "plateau"},
             {"data.split_by": "fold"},
             {"circuit.name": "function", "circuit.function": f"{__file__}:body", "circuit.weights": "theta=4"},
             *(model.options(9) for model in MODELS.values()),

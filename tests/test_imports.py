@@ -41,7 +41,9 @@ def test_engines_are_light_until_they_make_a_program():
     assert loaded_after(code) == []
 
 
-@pytest.mark.parametrize("verb", ["extract", "ablate", "search", "diagnose", "export", "registry", "serve", "monitor"])
+@pytest.mark.parametrize(
+    "verb", ["extract", "fit", "ablate", "search", "diagnose", "export", "registry", "serve", "monitor"]
+)
 def test_help_is_light(verb):
     code = f"""
 import qwafer.{verb} as verb

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from qwafer.backbones import extractor, features_from_maps
 from qwafer.backbones.spatial import spatial_features
 from qwafer.config import RunConfig
 from qwafer.data import WaferMaps, make_split, synthetic_maps
+from qwafer.experiment import load_experiment
 from qwafer.fit import main
 from qwafer.fitting import RECORD, fit, fit_config, training_record
 from qwafer.heads import head_inputs
@@ -241,3 +243,15 @@ def test_plateau_halves_and_warmup_rises() -> None:
     config = TrainingConfig(learning_rate=1.0, warmup=0.5, schedule="constant", max_doublings=0)
     np.testing.assert_allclose(make_schedule(config, 8)(np.arange(8)), [0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
     assert dataclasses.replace(config, schedule="plateau").schedule == "plateau"
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "networks.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    exec(compile(code, "networks.md", "exec"), {})
+    assert (tmp_path / "net.safetensors").exists()
+    assert len(capsys.readouterr().out.split()) == 2
+    (toml,) = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "two.toml").write_text(toml.replace('source = "mixedwm38.npz"', 'source = "synthetic"'))
+    assert set(load_experiment(tmp_path / "two.toml").arms) == {"as_it_is", "moved"}

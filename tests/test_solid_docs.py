@@ -12,7 +12,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("extract", "search", "ablate", "diagnose", "bench", "plan", "verify", "export", "registry", "serve", "monitor")
+VERBS = (
+    "extract",
+    "fit",
+    "search",
+    "ablate",
+    "diagnose",
+    "bench",
+    "plan",
+    "verify",
+    "export",
+    "registry",
+    "serve",
+    "monitor",
+)
 
 
 def python(*arguments, cwd=ROOT):

@@ -134,6 +134,8 @@ def test_every_verb_runs_in_an_empty_environment(empty):
 
     assert "ablate" in run()
     verb("extract", "--maps", "synthetic", "--maps-count", "120", "--out", "f.npz", "--quiet")
+    epochs = ("--set", "training.epochs=1")
+    verb("fit", "--network", "wafercnn", "--maps", "synthetic", "--maps-count", "60", "--out", "w.safetensors", *epochs)
     assert "seeds" in verb("plan", "--features", "f.npz", "--effect", "0.05", "--sd", "0.01")
     sweep = ("mean_z_vs_readout", "--features", "f.npz", "--seeds", "2", "--descriptive", *SHORT)
     verb("ablate", *sweep, "--out", "out")
