@@ -14,7 +14,6 @@ from qwafer._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from qwafer import engines as engines
-    from qwafer import fit as fit
     from qwafer import probes as probes
     from qwafer._process import compiler_options as compiler_options
     from qwafer._process import configure_jax as configure_jax
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from qwafer.data import synthetic_maps as synthetic_maps
     from qwafer.experiment import load_experiment as load_experiment
     from qwafer.features import FeatureSet as FeatureSet
+    from qwafer.fitting import fit as fit
     from qwafer.heads import size_of as size_of
     from qwafer.model import Model as Model
     from qwafer.onnx import Int8Options as Int8Options

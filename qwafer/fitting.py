@@ -20,6 +20,7 @@ from qwafer.config import RunConfig, SourceFacts, thing_class
 from qwafer.data import WaferMaps
 from qwafer.execution import OnProgress
 from qwafer.heads import HEADS
+from qwafer.model import Model
 from qwafer.networks.head import PREFIX
 from qwafer.networks.options import NetworkOptions
 from qwafer.overrides import no_effect, with_options
@@ -77,8 +78,9 @@ def fit(
     """Train `network` on the training split of `maps`, and evaluate it on validation and, once, on test.
 
     Written are `out`, the weights (safetensors) with the content ids of the maps that trained and validated them, so
-    that a backbone made of them carries its split along, and beside it the run: `OUT.json` and `OUT.npz`. Every epoch
-    leaves a checkpoint in `OUT.parts`, from which a killed training resumes, bit for bit; they go with the end.
+    that a backbone made of them carries its split along; beside it the run, `OUT.json` and `OUT.npz`, and the `Model`
+    that predicts, `OUT.model.safetensors`. Every epoch leaves a checkpoint in `OUT.parts`, from which a killed training
+    resumes, bit for bit; they go with the end.
 
     Args:
         maps: labelled maps.
@@ -109,6 +111,7 @@ def fit(
         raise InputError("the run gave no predictor")
     result.save(result_path)
     ids = id_tensors(prepared.split, prepared.data.content_ids)
+    Model.from_run(result, extractor(config.data.backbone)).save(path.with_suffix(".model.safetensors"))
     write_tensors(path, network_tensors(result.predictor.head) | ids, {RECORD: json.dumps(record)})
     remove_checkpoints(parts)
     return result

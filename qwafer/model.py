@@ -28,6 +28,8 @@ from qwafer.training import Predictor, RunResult
 _HEAD = "head"
 _WEIGHTS = "backbone/"
 _RECORD = "qwafer_model"
+TEACHER_GROUP = 256
+"""Maps a call of the backbone `logits`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +193,26 @@ class Model:
                 "that one back, or train the head again"
             )
         return cls(backbone, _head_of(tensors[_HEAD], path), record.provenance)
+
+
+def logits_backbone(weights: str | Path) -> Extractor:
+    """Return the backbone `logits`: the logits of the model saved at `weights`, for distillation (`objective.teacher`).
+
+    The record says on which split the model was trained: a student must be trained and tested on the same.
+    """
+    model = Model.load(weights)
+    record = {
+        "weights": {"file": Path(weights).name, "sha256": file_sha256(weights)},
+        "random_weights": None,
+        "preprocessing": f"those of backbone {model.backbone.name}",
+        "dtype": "float32",
+        "teacher_split": model.head.split,
+    }
+
+    def logits(maps: Sequence[np.ndarray]) -> np.ndarray:
+        return model.predict(list(maps)).logits.astype(np.float32)
+
+    return Extractor("logits", TEACHER_GROUP, record, logits, model.label_names, split=model.backbone.split)
 
 
 def _weights_sha256(name: str, options: Mapping[str, Any]) -> str | None:

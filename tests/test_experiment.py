@@ -295,6 +295,7 @@ def test_every_option_has_an_effect_somewhere():
             {"head.name": "mixture"},
             {"head.name": "wafercnn"},
             {"training.schedule": "plateau"},
+            {"objective.loss": "distilled", "objective.teacher": "t.npz"},
             {"data.split_by": "fold"},
             {"circuit.name": "function", "circuit.function": f"{__file__}:body", "circuit.weights": "theta=4"},
             *(model.options(9) for model in MODELS.values()),

@@ -252,6 +252,6 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     exec(compile(code, "networks.md", "exec"), {})
     assert (tmp_path / "net.safetensors").exists()
     assert len(capsys.readouterr().out.split()) == 2
-    (toml,) = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    toml = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[0]
     (tmp_path / "two.toml").write_text(toml.replace('source = "mixedwm38.npz"', 'source = "synthetic"'))
     assert set(load_experiment(tmp_path / "two.toml").arms) == {"as_it_is", "moved"}

@@ -154,7 +154,7 @@ def _check_data(arm: str, runs: Mapping[int, Digests], config: RunConfig, where:
     `data.limit` asks for.
     """
     drawn = config.data.limit is not None and config.data.split_seed is None
-    for what in ("source",) if drawn else ("source", "data"):
+    for what in ("source",) if drawn else ("source", "data", "teacher"):
         seen = {getattr(found, what): seed for seed, found in sorted(runs.items(), reverse=True)}
         seen.pop("", None)
         if len(seen) > 1:
@@ -167,7 +167,7 @@ def _check_data(arm: str, runs: Mapping[int, Digests], config: RunConfig, where:
 
 def _labelled(digests: Digests) -> dict[str, str]:
     """Return one flat table of the digests that there are."""
-    inputs = {"data": digests.data, "split": digests.split, "batches": digests.batches}
+    inputs = {"data": digests.data, "split": digests.split, "batches": digests.batches, "teacher": digests.teacher}
     initial = {f"{INITIAL}{name}": value for name, value in digests.parameters.items()}
     return {what: value for what, value in inputs.items() if value} | initial
 

@@ -126,13 +126,14 @@ class NetworkHead(Head):
         rows = jnp.where(weights > 0, rows, rows % real)
         codes = self.codes(features)[rows]
         moves, drops = jax.random.split(key)
-        free = (labels @ self.buffers[BOUND])[rows] == 0
+        truth = labels[:, : self.n_labels]  # a loss may take the logits of a teacher behind the labels
+        free = (truth @ self.buffers[BOUND])[rows] == 0
         codes = augmented(codes, moves, free, self.options.augment, self.options.flip_rate)
         found, statistics = self.outputs(codes, train=True, key=drops)
         losses = jnp.stack([objective(logits, labels, weights) for logits in found.logits])
         whole = jnp.mean(losses)
         if found.halt is not None:
-            right = _right(found.logits, labels, exclusive=objective.loss.exclusive)
+            right = _right(found.logits, truth, exclusive=objective.loss.exclusive)
             whole = whole + self.options.halt_weight * _halting_loss(found.halt, right, weights)
         return whole, losses[-1], statistics
 

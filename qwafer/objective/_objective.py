@@ -37,14 +37,17 @@ class Objective(eqx.Module):
     def __call__(
         self,
         logits: Float[Array, "batch n_labels"],
-        labels: Real[Array, "batch n_labels"],
+        labels: Real[Array, "batch n_targets"],
         weights: Float[Array, " batch"],
     ) -> Float[Array, ""]:
         """Return the weighted mean of the loss over a batch; an example of weight 0 has no effect.
 
+        `labels` are (batch, n_labels), with the logits of a teacher behind them for a loss that takes them.
+
         Raises InputError for arrays of other shapes, or of another number of labels than it was made for.
         """
         loss = self._loss(logits)
+        self._check_targets(labels)
         value: Array = loss.value(logits, labels.astype(logits.dtype), weights, self.constants)
         return value
 
@@ -56,6 +59,10 @@ class Objective(eqx.Module):
         loss = self._loss(logits)
         value: Array = loss.per_example(logits, labels.astype(logits.dtype), self.constants)
         return value
+
+    def _check_targets(self, labels: Any) -> None:
+        if not (hasattr(self.form, "teacher") and labels.shape[1] == 2 * self.n_labels):
+            check_traced("labels", labels, ("batch", self.n_labels))
 
     def _loss(self, logits: Any) -> Any:
         """Return the loss with its numbers in the dtype of `logits`, which must be those of `n_labels` labels."""

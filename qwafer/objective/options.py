@@ -45,6 +45,8 @@ LOSSES: Registry[Any] = Registry(
         "roc_auc": "qwafer.objective.options:RocAuc",
         "linear": "qwafer.objective.bounded:Linear",
         "square": "qwafer.objective.bounded:Square",
+        "distilled": "qwafer.objective.distilled:Distilled",
+        "distilled_labels": "qwafer.objective.distilled:DistilledLabels",
     },
 )
 

@@ -39,6 +39,7 @@ from qwafer.training._step import (
     loops,
     steps,
 )
+from qwafer.training._targets import targets
 from qwafer.training._validation import Scores, mean_loss, validate
 from qwafer.training.make import circuit_digest, make_head, make_program
 from qwafer.training.predictor import PREDICTION_BATCH, Predictor
@@ -133,7 +134,8 @@ class Run:
         self.steps: CompiledSteps = steps(self.program)
         self.rows = prepared.split.train.astype(np.int32)
         self.features = jnp.asarray(np.asarray(prepared.data.features, self.head.dtype))
-        self.labels = jnp.asarray(np.asarray(prepared.data.labels, self.head.dtype))
+        wanted, self.taught = targets(config, prepared)
+        self.labels = jnp.asarray(np.asarray(wanted, self.head.dtype))
         self.schedule = make_schedule(options, self.stage_steps)
         self.told = hyperparameters(options, self.head.params)
         self.key = jax.random.key(key_seed(seed, "dropout"))
@@ -144,6 +146,7 @@ class Run:
         self.checkpoints: Checkpoints | None = None
         if directory is not None:
             digests = {"data": prepared.data_digest, "split": prepared.split.digest}
+            digests |= {"teacher": self.taught} if self.taught else {}
             digests |= {"circuit": own} if (own := circuit_digest(config, self.n_labels)) else {}
             identity = {"config": config.to_dict(), "seed": seed, **digests}
             self.checkpoints = Checkpoints(Path(directory), identity, lanes=lanes)
@@ -363,6 +366,7 @@ class Run:
             split=self.prepared.split.digest,
             batches=order_digest(self.sampler, epochs, self.ids[self.rows], self.history.batches[:epochs]),
             source=self.prepared.source_digest,
+            teacher=self.taught,
             parameters={
                 f"{name}{list(value.shape)}": digest(np.asarray(value))
                 for name, value in self.head.parameters().items()

@@ -66,6 +66,8 @@ class Digests:
     """The features as they were given, before `data.limit` and the task: one file, one digest."""
     parameters: dict[str, str] = field(default_factory=dict)
     """Initial value of each parameter, by `NAME[SHAPE]`."""
+    teacher: str = ""
+    """The logits of the teacher, of all examples; empty where there is none."""
 
 
 @dataclass(frozen=True)
