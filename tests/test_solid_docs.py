@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("extract", "search", "ablate", "diagnose", "bench", "plan", "verify", "export", "registry", "serve", "monitor")
+VERBS = (
+    *("extract", "search", "ablate", "diagnose", "bench", "errors", "plan", "verify"),
+    *("export", "registry", "serve", "monitor"),
+)
 
 
 def python(*arguments, cwd=ROOT):

@@ -12,7 +12,10 @@ from qwafer import __version__
 from qwafer._process import run_verb
 from qwafer.cli.arguments import add_lists, program
 
-VERBS = ("extract", "diagnose", "plan", "search", "ablate", "bench", "verify", "registry", "serve", "monitor", "export")
+VERBS = (
+    *("extract", "diagnose", "plan", "search", "ablate", "bench", "errors", "verify"),
+    *("registry", "serve", "monitor", "export"),
+)
 """In the order in which a comparison, and then a line, needs them."""
 
 
