@@ -247,7 +247,7 @@ def trained(tmp_path_factory: Any) -> dict[str, Any]:
 
 def test_a_run_is_looked_at_on_validation(trained: Any, tmp_path: Path, capsys: Any):
     out, result = tmp_path / "look", trained["result"]
-    assert main([str(trained["run"]), "--maps", str(trained["maps"]), "--out", str(out), "--worst", "7"]) == 0
+    assert main([str(trained["run"]), "--maps", str(trained["maps"]), "--out", str(out), "--worst", "3"]) == 0
     said = capsys.readouterr().out
     report = load_record(ErrorReport, out / "errors.json")
     found = report.analysis
@@ -352,7 +352,7 @@ def test_suspects_are_in_the_report(trained: Any, tmp_path: Path):
     outputs = {**result.outputs, "val_labels": labels}
     flipped = dataclasses.replace(result, outputs=outputs, val=evaluated(result, labels))
     flipped.save(tmp_path / "seed-0.json")
-    report, path = study_errors(tmp_path / "seed-0.json", MAPS, out=tmp_path / "look", worst=1)
+    report, path = study_errors(tmp_path / "seed-0.json", MAPS, out=tmp_path / "look", worst=5)
     assert report.label_errors is not None
     rows = {suspect.row for suspect in report.label_errors.suspects}
     assert len(rows & set(sure.tolist())) >= 3

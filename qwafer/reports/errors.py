@@ -96,7 +96,9 @@ def error_lines(report: ErrorReport) -> list[str]:
     ]
     if found.confusions:
         first = found.confusions[0]
-        lines.append(f"most frequent: {_or_nothing(first.true)} taken for {_or_nothing(first.predicted)}, {first.n:,}")
+        what = f"{first.true} taken for {first.predicted}" if first.true and first.predicted else ""
+        what = what or (f"{first.true} missed" if first.true else f"{first.predicted} invented")
+        lines.append(f"most frequent: {what}, {first.n:,} maps")
     if report.label_errors is None:
         lines.append(f"likely label errors were not looked for: {report.no_label_errors}")
     else:
@@ -136,9 +138,9 @@ def _draw(
         )
         caption = f"The maps predicted worst, with the probabilities of their labels: {of}."
         drawn["worst"] = draw(figure, folder / "worst", caption)
-    if report.label_errors is not None and report.label_errors.suspects:
-        suspects = report.label_errors.suspects[:worst]
-        rows = [suspect.row for suspect in suspects]
+    suspects = report.label_errors.suspects[:worst] if report.label_errors is not None else ()
+    rows = [suspect.row for suspect in suspects]
+    if rows and rows != [wrong.row for wrong in found.wrong[:worst]]:  # else they are drawn
         figure = doubted_maps(
             [maps[row] for row in rows],
             [(suspect.given, suspect.suggested) for suspect in suspects],
@@ -157,7 +159,7 @@ def _blocks(report: ErrorReport, figures: dict[str, Drawn]) -> list[Block]:
         Heading(f"Errors of {report.predictor} on {report.part}", 1),
         Paragraph(_about(report)),
         Heading("How much is wrong"),
-        Table(("what", "maps", "of", "share [exact interval]"), _totals(found)),
+        Table(("what", "maps", "of maps", "share [exact interval]"), _totals(found)),
         Paragraph(
             f"Mean confidence of a decision: {format_number(found.confidence.right)} where it is right "
             f"({found.confidence.n_right:,} decisions), {format_number(found.confidence.wrong)} where it is wrong "
@@ -182,14 +184,11 @@ def _blocks(report: ErrorReport, figures: dict[str, Drawn]) -> list[Block]:
             ),
         ]
     if found.density:
-        rows = [
-            (f"{part.low:.3f} to {part.high:.3f}", part.errors.n, part.errors.hits, _share(part.errors))
-            for part in found.density
-        ]
+        rows = [(f"{part.low:.3f} to {part.high:.3f}", *_counts(part.errors)) for part in found.density]
         blocks += [
             Heading("By defect density"),
             Paragraph("Defect density is the share of failing dies among the dies of a wafer."),
-            Table(("defect density", "maps", "wrong", "error rate [exact interval]"), rows),
+            Table(("defect density", "wrong", "of maps", "error rate [exact interval]"), rows),
         ]
     blocks += [Heading("The maps predicted worst")]
     blocks.append(Images([figures["worst"]]) if "worst" in figures else Paragraph("No map is predicted wrong."))
@@ -204,15 +203,15 @@ def _about(report: ErrorReport) -> str:
             "The maps do not give the split of the run again, so that nobody can tell whether one of these maps is a "
             "copy of a training map."
         )
-    else:
+    elif report.n_copies:
         copies = f"So are {report.n_copies:,} maps of this part that are equal to a training map, die by die."
+    else:
+        copies = "No map of this part is equal to a training map, die by die."
     if report.part == "test":
         use = " ".join(("This is a read of the test split.", *report.test_reads))
     else:
-        use = (
-            "Validation chose the checkpoint and the thresholds, so that its error rate is rather too low; the test "
-            "split was not looked at."
-        )
+        chosen = "the checkpoint" if report.analysis.exclusive else "the checkpoint and the thresholds"
+        use = f"Validation chose {chosen}, so that its error rate is rather too low; the test split was not looked at."
     return (
         f"{n:,} maps of the {report.part} split of {report.data['source']}. The {report.n_train:,} maps of the "
         f"training split are left out. {copies} {use}"
@@ -231,12 +230,10 @@ def _decision(found: ErrorAnalysis) -> str:
 def _totals(found: ErrorAnalysis) -> list[tuple[object, ...]]:
     wrong, confident = found.errors, found.confident
     return [
-        ("wrong", wrong.hits, wrong.n, _share(wrong)),
+        ("wrong", *_counts(wrong)),
         (
             f"wrong with a confidence above {found.options.confident:g}",
-            confident.hits,
-            confident.n,
-            _share(confident),
+            *_counts(confident),
         ),
     ]
 
@@ -255,7 +252,7 @@ def _pairs(found: ErrorAnalysis) -> list[tuple[object, ...]]:
 
 def _label_blocks(report: ErrorReport, figures: dict[str, Drawn]) -> list[Block]:
     found, conflicts = report.label_errors, report.conflicts
-    said = ""
+    said = "No two of the maps are equal, die by die, and have other labels."
     if conflicts.n:
         said = f"{conflicts.n:,} of the maps are equal, die by die, to another one of this part with other labels" + (
             f"; {conflicts.n_flagged:,} of these are flagged." if found is not None else "."
@@ -277,7 +274,8 @@ def _label_blocks(report: ErrorReport, figures: dict[str, Drawn]) -> list[Block]
             Paragraph("Estimated numbers of maps, beside the diagonal of the confident joint:"),
             Table(("given", "likely", "maps"), rows, text_columns=2),
         ]
-    if found.suspects:
+    ranked = bool(found.suspects)
+    if ranked:
         ranking = [
             (suspect.id, _names(suspect.given), _names(suspect.suggested), format_number(suspect.quality, 3))
             for suspect in found.suspects[:LISTED]
@@ -286,7 +284,13 @@ def _label_blocks(report: ErrorReport, figures: dict[str, Drawn]) -> list[Block]
             Paragraph(f"The most suspicious first, {len(ranking)} of {len(found.suspects):,}; errors.json has all:"),
             Table(("map", "given", "suggested", "probability of what is given"), ranking, text_columns=3),
         ]
-    return [*blocks, Images([figures["suspects"]])] if "suspects" in figures else blocks
+    if "suspects" in figures:
+        return [*blocks, Images([figures["suspects"]])]
+    return [*blocks, Paragraph("The first of them are the maps predicted worst, drawn above.")] if ranked else blocks
+
+
+def _counts(rate: Rate) -> tuple[str, str, str]:
+    return format_number(rate.hits), format_number(rate.n), _share(rate)
 
 
 def _share(rate: Rate) -> str:

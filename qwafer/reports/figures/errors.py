@@ -19,7 +19,7 @@ PAIRS = 10
 """Confusions that are drawn, the most frequent ones."""
 BARS = 4
 """Probabilities under a map: those of its labels first, then the largest."""
-TRUE_BAR, WRONG_BAR, OTHER_BAR = "#8CCFBA", "#EFB78F", "#E4E4E4"
+TRUE_BAR, TRUE_FRAME, WRONG_BAR, OTHER_BAR = "#8CCFBA", "#009E73", "#EFB78F", "#E4E4E4"
 ROW = 0.12
 """Height of a bar, in inches."""
 
@@ -125,8 +125,9 @@ def doubted_maps(
             above.set_anchor("W")  # the title begins where the map does, however narrow that is
             above.set_axis_off()
             _draw_bars(below, labels[place], probabilities[place], label_names, bars, width)
-        patches = [Patch(color=color) for color in (PASSING, FAILING, TRUE_BAR, WRONG_BAR)]
-        named = ["passing die", "failing die", f"probability of a {words[0]} label", f"of a {words[1]} one alone"]
+        patches = [Patch(color=color) for color in (PASSING, FAILING, WRONG_BAR)]
+        patches.append(Patch(facecolor=TRUE_BAR, edgecolor=TRUE_FRAME))
+        named = ["passing die", "failing die", f"probability of a {words[1]} label", f"of a {words[0]} label (framed)"]
         look.outer_legend(figure, patches, named, "lower")
     return figure
 
@@ -146,12 +147,14 @@ def _draw_bars(
     for place, k in enumerate(order):
         color = TRUE_BAR if names[k] in own else WRONG_BAR if names[k] in other else OTHER_BAR
         axis.barh(place, p[k], height=0.86, color=color)
+        if names[k] in own:  # framed, so that it is seen where its probability is 0
+            axis.barh(place, 1, height=0.86, facecolor="none", edgecolor=TRUE_FRAME, linewidth=0.6)
         number = f"{p[k]:.2f}"
         room = width - 0.15 - look.text_width(number, look.SMALL_SIZE)
         name = look.fit_text(str(names[k]), room, look.SMALL_SIZE)
         axis.text(0.02, place, name, va="center", ha="left", fontsize=look.SMALL_SIZE)
         axis.text(0.98, place, number, va="center", ha="right", fontsize=look.SMALL_SIZE)
-    axis.set_xlim(0, 1)
+    axis.set_xlim(-0.005, 1.005)
     axis.set_ylim(bars - 0.5, -0.5)
     axis.set_axis_off()
 
