@@ -444,3 +444,28 @@ def test_figures_of_several_labels_and_of_no_error_are_legible():
     p = np.linspace(0, 1, 16).reshape(2, 8)
     figure = doubted_maps([np.eye(26, dtype=np.uint8)] * 2, labels, p, names, ("given", "suggested"))
     assert text_problems(figure) == []
+
+
+def test_what_the_page_says_is_what_the_benchmark_found():
+    root = Path(__file__).resolve().parents[1]
+    spec = importlib.util.spec_from_file_location("errors_benchmark", root / "benchmarks" / "errors.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    results = json.loads((root / "benchmarks" / "results" / "errors.json").read_text())
+    pages = (path.read_text(encoding="utf-8") for path in (root / "docs").glob("*.md"))
+    (page,) = (text for text in pages if "<!-- begin planted label errors -->" in text)
+    assert f"errors -->\n{benchmark.table(results)}\n<!-- end" in page
+    wm811k, mixed = results["WM-811K"]["mlp"], results["MixedWM38"]["mlp"]
+    for text in (
+        f"wrong on {wm811k['wrong']} of {wm811k['maps']:,} maps, on {wm811k['confident']} of them",
+        f"({wm811k['confusions'][0][2]}), `Edge-Loc` for `none` ({wm811k['confusions'][1][2]})",
+        f"({wm811k['confusions'][2][2]} of {wm811k['confusions'][2][3]} scratches)",
+        f"{wm811k['neighbours']} errors are between",
+        f"has {wm811k['density'][0][2]} errors, the fourth fifth {wm811k['density'][3][2]}",
+        f"{mixed['wrong']} of {mixed['maps']:,} maps wrong",
+        f"invented on {mixed['confusions'][0][2]} maps and missed on {mixed['confusions'][1][2]}",
+        f"wrong on {results['MixedWM38']['linear']['wrong']:,} of the",
+        f"flags {results['MixedWM38']['linear']['flagged']} of them",
+        f"flags {wm811k['flagged']} of {wm811k['maps']:,} maps",
+    ):
+        assert text in " ".join(page.split()), text

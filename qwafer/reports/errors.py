@@ -260,12 +260,13 @@ def _label_blocks(report: ErrorReport, figures: dict[str, Drawn]) -> list[Block]
     if found is None:
         return [Paragraph(f"Not looked for: {report.no_label_errors}. {said}".rstrip())]
     unsaid = f" Nothing can be said of {', '.join(found.unsaid)}: too few maps." if found.unsaid else ""
+    wrong = f"{report.analysis.errors.value:.0%}"
     blocks: list[Block] = [
         Paragraph(
             f"Confident learning ({found.package}; Northcutt, Jiang and Chuang 2021) flags {len(found.suspects):,} of "
             f"{found.n_maps:,} maps, on probabilities of maps that did not train the predictor.{unsaid} **A flag is a "
-            "suggestion**: where the predictor is wrong about a pattern, it flags labels that are right. No label was "
-            f"changed. {said}".rstrip()
+            f"suggestion**: where the predictor is wrong about a pattern, it flags labels that are right, and by these "
+            f"labels it is wrong on {wrong} of the maps. No label was changed. {said}".rstrip()
         )
     ]
     if found.joint:
