@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[dev,audio,browser,onnx,parquet,search,serve,tensorboard]'
+	$(PIP) --editable '.[dev,audio,browser,labels,onnx,parquet,search,serve,tensorboard]'
 	@touch $@
 
 demo: $(VENV)/.installed ## the main job: a paired ablation on synthetic wafer maps, ending in a report

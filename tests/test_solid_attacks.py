@@ -50,6 +50,8 @@ N, M, K, D = 12, 9, 3, 6
 Call = Callable[..., Any]
 HAS_ONNX = importlib.util.find_spec("onnx") is not None and importlib.util.find_spec("onnxruntime") is not None
 """Whether the extra `onnx` is installed."""
+HAS_CLEANLAB = importlib.util.find_spec("cleanlab") is not None
+"""Whether the extra `labels` is installed."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def add_evaluation(table: Table) -> None:
 
     table.add("uncertainty", evaluation.uncertainty, "S N K", probabilities=b.samples)
     table.add("risk_coverage", evaluation.risk_coverage, "N, N", doubt=b.logits[:, 0], errors=b.labels[:, 0])
+    add_errors(table)
     soft = evaluation.fit_calibration(b.logits, b.one_hot, exclusive=True)
     compare = partial(evaluation.compare_calibration, calibration=soft)
     for labels in (b.one_hot, b.classes):
@@ -167,6 +170,29 @@ def add_evaluation(table: Table) -> None:
         )
         shapes = "N K, N K, N K; N K, N K, N"
         table.add("bca_metric_differences" + kind, partial(difference, exclusive=True), shapes, **two, labels=labels)
+
+
+def add_errors(table: Table) -> None:
+    b = base()
+    errors = partial(evaluation.analyse_errors, label_names=("a", "b", "c"))
+    suspects = partial(evaluation.likely_label_errors, label_names=("a", "b", "c"))
+    rows = {"density": b.probabilities[:, 0], "ids": b.content_ids}
+    arrays = {"logits": b.logits, "labels": b.labels, "thresholds": b.cuts, **rows}
+    table.add("analyse_errors", errors, "N 3, N 3, 3, N, N", optional="thresholds density ids", **arrays)
+    table.add("defect_density", evaluation.defect_density, "N H W", maps=b.maps[:N])
+    if HAS_CLEANLAB:
+        ids = {"ids": b.content_ids}
+        table.add(
+            "likely_label_errors", suspects, "N 3, N 3, N", optional="ids", logits=b.logits, labels=b.labels, **ids
+        )
+    for labels in (b.one_hot, b.classes):
+        kind, exclusive = f"[exclusive, {labels.ndim}-D]", {"logits": b.logits, "labels": labels}
+        made = partial(errors, exclusive=True)
+        shapes = "N 3, N 3, N, N; N 3, N, N, N"
+        table.add("analyse_errors" + kind, made, shapes, optional="density ids", **exclusive, **rows)
+        if HAS_CLEANLAB:
+            made, shapes = partial(suspects, exclusive=True), "N 3, N 3; N 3, N"
+            table.add("likely_label_errors" + kind, made, shapes, **exclusive)
 
 
 def traced(call: Call) -> Call:
@@ -499,6 +525,7 @@ NOT_ATTACKED = {
     "features.check_task": "a check that `FeatureSet.task` makes",
     "backbones.Backbone.apply": "what `Backbone.__call__` compiles",
     **({"onnx.quantise": "its split must have the digest of the run's: `tests/test_int8.py`"} if HAS_ONNX else {}),
+    **({} if HAS_CLEANLAB else {"evaluation.likely_label_errors": "it needs cleanlab"}),
     "heads.Fitted.logits": "a protocol",
     "objective.Loss.constants": "a protocol",
     "objective.Loss.value": "a protocol",

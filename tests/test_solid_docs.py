@@ -13,18 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = (
-    "extract",
-    "fit",
-    "search",
-    "ablate",
-    "diagnose",
-    "bench",
-    "plan",
-    "verify",
-    "export",
-    "registry",
-    "serve",
-    "monitor",
+    *("extract", "fit", "search", "ablate", "diagnose", "bench", "errors", "plan", "verify"),
+    *("export", "registry", "serve", "monitor"),
 )
 
 

@@ -147,6 +147,7 @@ def test_every_verb_runs_in_an_empty_environment(empty):
     short = ("--set", "training.epochs=2", "--set", "data.n_maps=400")
     assert "pass" in verb("diagnose", "mean_z_vs_readout", "--engine", "xla", *short, "--quiet", status=(0, 1))
     empty("-c", MODEL)
+    assert "wrong" in verb("errors", "model.safetensors", "--maps", "synthetic", "--out", "looked")
     verb("registry", "add", "line", "model.safetensors", "--version", "1.0.0", "--maps", "synthetic")
     (empty.folder / "line" / "gate.toml").write_text("macro_f1 = 0.0\nclass_f1 = 0.0\n")
     verb("registry", "promote", "line", "1.0.0")

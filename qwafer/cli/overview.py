@@ -13,18 +13,8 @@ from qwafer._process import run_verb
 from qwafer.cli.arguments import add_lists, program
 
 VERBS = (
-    "extract",
-    "fit",
-    "diagnose",
-    "plan",
-    "search",
-    "ablate",
-    "bench",
-    "verify",
-    "registry",
-    "serve",
-    "monitor",
-    "export",
+    *("extract", "fit", "diagnose", "plan", "search", "ablate", "bench", "errors", "verify"),
+    *("registry", "serve", "monitor", "export"),
 )
 """In the order in which a comparison, and then a line, needs them."""
 

@@ -7,9 +7,15 @@ from qwafer.evaluation.calibration import Reliability as Reliability
 from qwafer.evaluation.calibration import compare_calibration as compare_calibration
 from qwafer.evaluation.calibration import fit_calibration as fit_calibration
 from qwafer.evaluation.calibration import reliability_curve as reliability_curve
+from qwafer.evaluation.errors import ErrorAnalysis as ErrorAnalysis
+from qwafer.evaluation.errors import ErrorOptions as ErrorOptions
+from qwafer.evaluation.errors import analyse_errors as analyse_errors
+from qwafer.evaluation.errors import defect_density as defect_density
 from qwafer.evaluation.evaluate import Evaluation as Evaluation
 from qwafer.evaluation.evaluate import evaluate as evaluate
 from qwafer.evaluation.intervals import Interval as Interval
+from qwafer.evaluation.label_errors import LabelErrors as LabelErrors
+from qwafer.evaluation.label_errors import likely_label_errors as likely_label_errors
 from qwafer.evaluation.metric_intervals import bca_class_metric as bca_class_metric
 from qwafer.evaluation.metric_intervals import bca_metric_differences as bca_metric_differences
 from qwafer.evaluation.metric_intervals import bca_metrics as bca_metrics

@@ -1,10 +1,10 @@
-"""BCa bootstrap intervals (Efron 1987): bias-corrected and accelerated, equal to SciPy's on the same resamples."""
+"""BCa bootstrap intervals (Efron 1987), equal to SciPy's on the same resamples, and exact ones of a share."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from qwafer._checks import check_interval, check_positive_int
 from qwafer.evaluation.metrics import Floats
@@ -85,6 +85,21 @@ def resample_counts(n: int, n_resamples: int, seed: int | np.random.Generator) -
         size = len(rows)
         flat = np.bincount((rows * size + np.arange(size)[:, None]).ravel(), minlength=n * size)
         yield flat.reshape(n, size).astype(np.int32)
+
+
+def clopper_pearson(
+    hits: ArrayLike, n: ArrayLike, tail: float | NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends beyond each of which a share of `hits` of `n` independent trials lies with a probability of at
+    most `tail`; (0, 1) without a trial. Arrays are broadcast.
+
+    Source: Clopper and Pearson 1934, Biometrika 26, 404-413.
+    """
+    from scipy.special import betaincinv
+
+    k, total = np.asarray(hits, np.float64), np.asarray(n, np.float64)
+    low = np.where(k > 0, betaincinv(np.maximum(k, 1), total - k + 1, tail), 0.0)
+    return low, np.where(k < total, betaincinv(k + 1, np.maximum(total - k, 1), 1 - tail), 1.0)
 
 
 def check_options(level: float, n_resamples: int) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from qwafer._errors import InputError
 from qwafer._io import digest, key_seed
+from qwafer.config import RunConfig
 from qwafer.data import WaferMaps
 from qwafer.features import FeatureSet
 from qwafer.model import Model
@@ -39,6 +40,19 @@ def split_of_run(model: Model, maps: WaferMaps, split: np.ndarray | None = None)
     """
     if split is None and model.backbone.split is not None:
         split = model.backbone.split(np.asarray(maps.content_ids))
+    run = model.provenance["run"]
+    prepared = split_again(model.head.config, run["seed"], run["digests"]["split"], maps, split)
+    if prepared.data.label_names != model.label_names:
+        raise InputError(f"the maps have the labels {prepared.data.label_names}, the model {model.label_names}")
+    return prepared
+
+
+def split_again(
+    config: RunConfig, seed: int, split_digest: str, maps: WaferMaps, split: np.ndarray | None = None
+) -> Prepared:
+    """Return the split of a run of `config` and `seed` over `maps`, drawn again or taken from `split`, whose one
+    feature is the row of the map; raise InputError where its digest is not `split_digest`.
+    """
     rows = np.arange(len(maps), dtype=np.float32)[:, None]
     data = FeatureSet(
         rows,
@@ -51,15 +65,12 @@ def split_of_run(model: Model, maps: WaferMaps, split: np.ndarray | None = None)
         exclusive=maps.exclusive,
         split=split,
     )
-    run = model.provenance["run"]
-    prepared = prepare(model.head.config, data, run["seed"])
-    if prepared.split.digest != run["digests"]["split"]:
+    prepared = prepare(config, data, seed)
+    if prepared.split.digest != split_digest:
         raise InputError(
             f"the maps of {maps.source} do not give the split under which the model was trained: give all maps of its "
             "run, and `split` where the split came with the features (FeatureSet.split)"
         )
-    if prepared.data.label_names != model.label_names:
-        raise InputError(f"the maps have the labels {prepared.data.label_names}, the model {model.label_names}")
     return prepared
 
 

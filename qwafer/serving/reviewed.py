@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qwafer.evaluation.intervals import clopper_pearson
 from qwafer.serving.store import Window
 
 FIRST_LOOK = 50
@@ -70,19 +71,11 @@ def accuracy_bounds(
     rate = np.where(n > 0, hits / np.maximum(n, 1), np.where(answers > 0, math.nan, 0.0))
     strata = np.maximum((answers > 0).sum(axis=-1), 1)
     tail = 0.2 * alpha if to_come else alpha / 2 / strata[..., None]
-    lows, highs = _clopper_pearson(hits, n, tail)
-    shares = _clopper_pearson(answers[..., 1], total, 0.05 * alpha) if to_come else (flagged, flagged)
+    lows, highs = clopper_pearson(hits, n, tail)
+    shares = clopper_pearson(answers[..., 1], total, 0.05 * alpha) if to_come else (flagged, flagged)
     low, high = (_mixed(ends, shares, longer) for ends, longer in ((lows, np.minimum), (highs, np.maximum)))
     estimate = _mixed(rate, (flagged, flagged), np.maximum)
     return np.where(total > 0, estimate, math.nan), np.where(total > 0, low, 0.0), np.where(total > 0, high, 1.0)
-
-
-def _clopper_pearson(hits: np.ndarray, n: np.ndarray, tail: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends beyond each of which a share of `hits` of `n` lies with a probability of at most `tail`."""
-    from scipy.special import betaincinv
-
-    low = np.where(hits > 0, betaincinv(np.maximum(hits, 1), n - hits + 1, tail), 0.0)
-    return low, np.where(hits < n, betaincinv(hits + 1, np.maximum(n - hits, 1), 1 - tail), 1.0)
 
 
 def _mixed(values: np.ndarray, shares: tuple[np.ndarray, np.ndarray], longer: np.ufunc) -> np.ndarray:

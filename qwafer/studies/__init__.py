@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from qwafer.studies.doubt import RouterDoubt as RouterDoubt
     from qwafer.studies.doubt import router_doubt as router_doubt
     from qwafer.studies.doubt import write_router_doubt as write_router_doubt
+    from qwafer.studies.errors import study_errors as study_errors
     from qwafer.studies.nulls import null_experiment as null_experiment
     from qwafer.studies.nulls import nulls_report as nulls_report
     from qwafer.studies.nulls import run_nulls as run_nulls

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from qwafer.evaluation import exclusive as exclusive_metrics
-from qwafer.evaluation import metrics
+from qwafer.evaluation.errors import worst_examples as worst_examples
 from qwafer.reports.figures import style as look
 
 if TYPE_CHECKING:
@@ -16,29 +15,6 @@ if TYPE_CHECKING:
 COLUMNS = 5
 """Maps in a row."""
 OFF, PASSING, FAILING = "#FFFFFF", "#C9DCEB", "#B2390E"
-
-
-def worst_examples(
-    logits: ArrayLike, labels: ArrayLike, n: int = 9, *, thresholds: ArrayLike = 0.0, exclusive: bool = False
-) -> NDArray[np.int64]:
-    """Return the rows of the (at most `n`) wrongly predicted examples of largest loss, the worst first.
-
-    The loss of an example is the sum over its wrong labels of |l - threshold|; of exclusive classes -log p of the true
-    class. `logits`, `labels` (N, K), or class indices (N,) with `exclusive`.
-    """
-    values = np.asarray(logits, np.float64)
-    if exclusive:
-        classes = exclusive_metrics.class_indices(labels, values.shape)
-        wrong = values.argmax(axis=1) != classes
-        own = np.take_along_axis(exclusive_metrics.one_vs_rest_logits(values), classes[:, None], axis=1)[:, 0]
-        loss = np.logaddexp(0, -own)
-    else:
-        values, truth, _ = metrics.as_columns(values, labels, "logits")
-        errors = (values > np.asarray(thresholds)) != truth
-        wrong = errors.any(axis=1)
-        loss = np.where(errors, np.abs(values - np.asarray(thresholds, np.float64)), 0).sum(axis=1)
-    order = np.lexsort((np.arange(len(loss)), -np.nan_to_num(loss, nan=np.inf)))
-    return order[wrong[order]][:n]
 
 
 def error_maps(
