@@ -61,9 +61,9 @@ def walsh(values: Any, xp: ModuleType) -> Any:
     n = values.shape[-1].bit_length() - 1
     lead = values.shape[:-1]
     for place in range(n):
-        pairs = values.reshape(*lead, 2**place, 2, -1)
+        pairs = values.reshape(*lead, 2**place, 2, 2 ** (n - 1 - place))  # there may be no rows
         zero, one = pairs[..., 0, :], pairs[..., 1, :]
-        values = xp.stack([zero + one, zero - one], axis=-2).reshape(*lead, -1)
+        values = xp.stack([zero + one, zero - one], axis=-2).reshape(*lead, 2**n)
     return values
 
 
