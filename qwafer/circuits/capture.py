@@ -76,7 +76,7 @@ def circuit(
         check_positive_int("n_qubits", n_qubits)
     shapes = weight_shapes(weights)
     starts = initial_values(initial or {}, shapes)
-    called = as_called(function, shapes, arguments or {}, single=not isinstance(weights, Mapping))
+    called = as_called(function, shapes, arguments or {}, n_inputs, single=not isinstance(weights, Mapping))
     name = name or getattr(function, "__name__", "circuit")
     wires = device_wires(function) if n_qubits is None else tuple(range(n_qubits))
     options: dict[str, Any] = {"weights": weights, "n_inputs": n_inputs, "n_qubits": n_qubits, "readout": readout}
