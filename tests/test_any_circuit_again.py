@@ -229,6 +229,23 @@ def test_rotations_with_many_controls():
     np.testing.assert_allclose(found[0], qnode(function, 6)({}, jnp.asarray(x[0])), atol=1e-12)
 
 
+def test_sums_with_a_matrix_are_taken_part_by_part():
+    """A matrix of all wires was made of them: 4^n words, and more than four wires were refused."""
+    matrix = np.array([[1.0, 2j], [-2j, 0.5]])
+
+    def function(weights, x):
+        for wire in range(5):
+            qml.RY(x[0] + wire, wire)
+        parts = [qml.Z(0) @ qml.Z(4), qml.Hermitian(matrix, 1), qml.X(3)]
+        return qml.expval(qml.dot([weights["a"][0], weights["a"][1], 0.3], parts) + qml.X(3))
+
+    circuit = captured(function, {"a": 2})
+    assert len(circuit.core.words) == 4  # ZZ, X, and of the matrix Y and Z; the identity is not measured
+    weights, x = {"a": np.array([0.7, -0.4])}, np.array([0.3])
+    found = statevector.values(circuit, weights, x[None])
+    np.testing.assert_allclose(found[0, 0], np.real(qnode(function, 5)(weights, x)[0]), atol=1e-12)
+
+
 def test_a_circuit_without_weights_is_probed():
     def function(weights, x):
         qml.RY(x[0], 0)

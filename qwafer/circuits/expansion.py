@@ -114,6 +114,13 @@ def words_of(operator: Any) -> dict[tuple[tuple[Any, str], ...], Any]:
     if sentence is not None:
         words = {tuple(sorted(word.items(), key=str)): _real(operator, value) for word, value in sentence.items()}
         return dict(sorted(words.items(), key=str))
+    if isinstance(operator, (qml.ops.Sum, qml.ops.SProd)):  # part by part: a matrix of all wires holds every word
+        scaled = isinstance(operator, qml.ops.SProd)
+        total: dict[Any, Any] = {}
+        for part in [operator.base] if scaled else operator.operands:
+            for word, value in words_of(part).items():
+                total[word] = total.get(word, 0) + (operator.scalar * value if scaled else value)
+        return {word: _real(operator, value) for word, value in sorted(total.items(), key=str)}
     wires = tuple(operator.wires)
     if len(wires) > MOST_WIRES:
         raise CapabilityError(
