@@ -83,6 +83,20 @@ def load_attribute(target: str, kind: str = "name") -> Any:
     return found
 
 
+def check_unchanged(target: str, kind: str) -> None:
+    """Raise InputError where `path/to/file.py:attribute` names a file that has changed since this process imported it:
+    what it would be given is not what the file says, and what other processes run.
+    """
+    place = target.rpartition(":")[0]
+    path = Path(place).resolve()
+    known = getattr(sys.modules.get(_module_name(path)), "__qwafer_digest__", None)
+    if place.endswith(".py") and known is not None and path.is_file() and _content(path) != known:
+        raise InputError(
+            f"`{kind}` = {target}: {path.name} has changed since this process imported it: start a new process (a "
+            "notebook: restart its kernel)"
+        )
+
+
 @contextlib.contextmanager
 def foreign(kind: str, name: object) -> Iterator[None]:
     """Turn what anybody's own code (`name` has a colon) raises into InputError, one sentence; qwafer's own fails as
@@ -116,11 +130,19 @@ def _load_module(place: str) -> ModuleType:
     return _load_file(place) if place.endswith(".py") else importlib.import_module(place)
 
 
+def _module_name(path: Path) -> str:
+    return f"qwafer_file_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _load_file(place: str) -> ModuleType:
     path = Path(place).resolve()
     if not path.is_file():
         raise InputError(f"there is no file {path}: give the path of a Python file, from the current directory on")
-    name = f"qwafer_file_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    name = _module_name(path)
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -128,6 +150,7 @@ def _load_file(place: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     module.__qwafer_file__ = str(path)  # type: ignore[attr-defined]
+    module.__qwafer_digest__ = _content(path)  # type: ignore[attr-defined]
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

@@ -37,8 +37,8 @@ def iqp(x):
 
 def separable(x):
     for i in range(3):
-        qml.RY(x[i], i)
         qml.RX(math.pi / 4, i)
+        qml.RY(x[i], i)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from qwafer.config import DataConfig, RunConfig, TrainingConfig
 from qwafer.execution import make_executor
 from qwafer.experiment import Experiment
 from qwafer.heads import LinearOptions
-from qwafer.studies import run_experiment
+from qwafer.studies import Dimension, run_experiment, run_search
 from qwafer.training import Predictor
 from qwafer.training import predictor as predictors
 
@@ -127,3 +128,56 @@ def test_a_file_that_is_not_there_is_said_with_its_folder(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(qwafer.InputError, match=f"there is no file {tmp_path}/own.py"):
         CIRCUITS.get("function")("own.py:body").circuit(1)
+
+
+def test_an_arm_that_joins_after_the_function_has_changed_is_not_compared(own, tmp_path):
+    """Runs that are complete ran the old function; those to come would have run the new one, unsaid."""
+
+    def run(arms):
+        with make_executor("serial") as executor:
+            experiment = Experiment("own", arms, baseline="own", seeds=(0,))
+            return run_experiment(experiment, tmp_path / "runs", executor=executor, descriptive=True)
+
+    def arms(gate, *, slow):
+        own_arm = config(own(gate), tmp_path)
+        found = {
+            "own": own_arm,
+            "linear": dataclasses.replace(own_arm, head=LinearOptions(), circuit=None, engine=None),
+        }
+        rate = dataclasses.replace(own_arm.training, learning_rate=1e-3)
+        return found | ({"slow": dataclasses.replace(own_arm, training=rate)} if slow else {})
+
+    assert run(arms("CNOT", slow=False)).n_done == 2
+    with pytest.raises(qwafer.PairingError, match="arm own with seed 0 ran another circuit"):
+        run(arms("CZ", slow=True))
+
+
+def test_a_search_is_not_continued_with_another_function(own, tmp_path):
+    def search(circuit):
+        quantum = config(circuit, tmp_path)
+        arms = {"linear": dataclasses.replace(quantum, head=LinearOptions(), circuit=None, engine=None), "own": quantum}
+        experiment = Experiment("own", arms, baseline="linear", seeds=(0,))
+        space = {arm: {"training.learning_rate": Dimension(1e-3, 1e-1, log=True)} for arm in arms}
+        options = {"budget": 2, "seeds": (1000,), "sampler": "hypercube", "pruner": "none"}
+        with make_executor("serial") as executor:
+            return run_search(experiment, space, tmp_path / "search", executor=executor, **options)
+
+    first = search(own())
+    assert first.search.circuits == {"own": own().circuit(2).digest}
+    (tmp_path / "search" / "trials" / "own" / "0001.json").unlink()
+    with pytest.raises(qwafer.InputError, match=r"the trials of arm own in .* ran another circuit"):
+        search(own("CZ"))
+    again = search(own())
+    assert again.n_done == 1
+    assert again.search == first.search
+
+
+def test_a_file_that_changed_in_a_running_process_is_said(own):
+    """A notebook would have asked the old function, and its workers run the new one."""
+    options = own()
+    options.circuit(2)
+    path = Path(options.function.rpartition(":")[0])
+    path.write_text(path.read_text().replace("CNOT", "CZ"))
+    for make in (options.circuit, dataclasses.replace(options, n_inputs=3).circuit):
+        with pytest.raises(qwafer.InputError, match=r"own.py has changed since this process imported it"):
+            make(2)

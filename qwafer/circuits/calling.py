@@ -31,9 +31,12 @@ def weight_shapes(weights: Any) -> dict[str, Shape]:
 
 
 def as_called(
-    function: Any, shapes: Mapping[str, Shape], arguments: Mapping[str, Any], *, single: bool
+    function: Any, shapes: Mapping[str, Shape], arguments: Mapping[str, Any], n_inputs: int, *, single: bool
 ) -> Callable[[Sequence[Any], Any], Any]:
-    """Return (arrays of the weights, x) -> what the function returns, by the way in which it is to be called."""
+    """Return (arrays of the weights, x) -> what the function returns, by the way in which it is to be called.
+
+    By name where it has a parameter for every weight, or one parameter and no weights are named; else by position.
+    """
     import pennylane as qml
 
     if isinstance(function, qml.QNode):
@@ -54,24 +57,33 @@ def as_called(
             f"`function` must be a function, a QNode or a list of operations, got {type(function).__name__}"
         )
     function = functools.partial(function, **arguments)
-    try:
-        parameters = [
-            parameter.name
-            for parameter in inspect.signature(function).parameters.values()
-            if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
-        ]
-    except ValueError:
-        parameters = []
-    if shapes and not single and set(shapes) <= set(parameters):
+    parameters = _parameters(function)
+    if set(shapes) <= set(parameters) and (shapes or len(parameters) == 1):
         rest = [parameter for parameter in parameters if parameter not in shapes]
         if len(rest) > 1:
             raise InputError(
                 f"the function must have one parameter beside the weights, the inputs; got {', '.join(rest)}"
             )
+        if n_inputs and not rest:
+            raise InputError(f"the function has no parameter for its {n_inputs} inputs, beside {', '.join(parameters)}")
         return lambda arrays, x: function(**dict(zip(shapes, arrays, strict=True)), **dict.fromkeys(rest, x))
     if single:
         return lambda arrays, x: function(arrays[0] if arrays else {}, x)
     return lambda arrays, x: function(dict(zip(shapes, arrays, strict=True)), x)
+
+
+def _parameters(function: Any) -> list[str]:
+    """Return the names of the parameters that a function must be given; none where they have no names."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except ValueError:
+        return []
+    if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in found):
+        return []
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [
+        parameter.name for parameter in found if parameter.default is parameter.empty and parameter.kind not in variable
+    ]
 
 
 def device_wires(function: Any) -> tuple[Any, ...] | None:

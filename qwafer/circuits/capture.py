@@ -9,17 +9,18 @@ import numpy as np
 
 from qwafer._checks import check_choice, check_positive_int
 from qwafer._errors import CapabilityError, InputError
-from qwafer._registry import load_attribute
+from qwafer._registry import check_unchanged, load_attribute
 from qwafer.circuits.calling import Shape, as_called, device_wires, source_of, weight_shapes
 from qwafer.circuits.captured import SHARED, CapturedCircuit, Initial, SlotFunction, initial_values
 from qwafer.circuits.circuit import DTYPES, GateCircuit
-from qwafer.circuits.expansion import MOST_WIRES, Phase, Turn, expand, fixed_gate
+from qwafer.circuits.expansion import MOST_WIRES, SINGLE, Condition, Phase, Turn, expand, fixed_gate
 from qwafer.circuits.gates import INPUTS, Gate, Operation
 from qwafer.circuits.measuring import Measured, measured, measurements
 from qwafer.circuits.readouts import STATE, WORDS
 from qwafer.circuits.recording import RECORDING
 from qwafer.circuits.traces import (
     NotPlainError,
+    calls_python,
     constant_outputs,
     depends,
     explicit,
@@ -76,7 +77,7 @@ def circuit(
         check_positive_int("n_qubits", n_qubits)
     shapes = weight_shapes(weights)
     starts = initial_values(initial or {}, shapes)
-    called = as_called(function, shapes, arguments or {}, single=not isinstance(weights, Mapping))
+    called = as_called(function, shapes, arguments or {}, n_inputs, single=not isinstance(weights, Mapping))
     name = name or getattr(function, "__name__", "circuit")
     wires = device_wires(function) if n_qubits is None else tuple(range(n_qubits))
     options: dict[str, Any] = {"weights": weights, "n_inputs": n_inputs, "n_qubits": n_qubits, "readout": readout}
@@ -129,9 +130,12 @@ def circuit(
 def circuit_of_name(place: str, /, **options: Any) -> CapturedCircuit:
     """Return `circuit` of the function at `place`, `package.module:name` or `file.py:name`.
 
-    It is imported in 64 bit, so that the arrays of JAX in its module are the same whatever a process has set.
+    It is imported in 64 bit, so that the arrays of JAX in its module are the same whatever a process has set. Raises
+    InputError for a file that has changed since this process imported it.
     """
     import jax.experimental
+
+    check_unchanged(place, "circuit.function")
 
     with jax.experimental.enable_x64():
         function = load_attribute(place, "circuit.function")
@@ -225,8 +229,10 @@ def _trace(
     import pennylane as qml
 
     noted: list[Any] = []
+    conditions: list[Condition] = []
 
     def numbers(*arrays: Any) -> list[Any]:
+        conditions.clear()
         with qml.queuing.AnnotatedQueue() as queue:
             returned = called(arrays[:-1], arrays[-1])
         operations, returned = _recorded(queue, returned)
@@ -239,12 +245,23 @@ def _trace(
         if found and not own.outputs and phases:
             turns.append(Turn(_PHASE, (next(iter(places)),), sum(phases[1:], phases[0])))
         noted.append((tuple(turns), places, own, bool(found)))
+        conditions.extend(part for part in parts if isinstance(part, Condition))
+        conditions.extend(own.conditions)
+        conditions.extend(
+            Condition(f"the angle of gate {turn.gate.name} is complex", jnp.imag(turn.numbers))
+            for turn in turns
+            if turn.numbers is not None and jnp.iscomplexobj(turn.numbers)
+        )
         taken = [jnp.asarray(jnp.real(turn.numbers), dtype) for turn in turns if turn.numbers is not None]
         for turn, value in zip((turn for turn in turns if turn.numbers is not None), taken, strict=True):
             wanted = (turn.gate.n_numbers,) if turn.gate.given else ()
             if value.shape != wanted:
                 raise InputError(f"gate {turn.gate.name} takes numbers of shape {wanted}, got {value.shape}")
         return [*taken, *(jnp.asarray(value, dtype) for value in own.coefficients)]
+
+    def vanishing(*arrays: Any) -> list[Any]:
+        numbers(*arrays)
+        return [condition.value for condition in conditions]
 
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in (*shapes.values(), (n_inputs,))]
     with (
@@ -257,6 +274,16 @@ def _trace(
         warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
         try:
             closed = jax.make_jaxpr(numbers)(*arguments)
+            turns, places, own, returns = noted[-1]
+            outside = calls_python(closed.jaxpr)
+            if outside:
+                raise CapabilityError(
+                    f"{name} calls Python while it runs ({outside}): no trace tells what that computes; write it in "
+                    "operations of JAX"
+                )
+            if conditions and dtype == "float64":
+                said = tuple(conditions)
+                _check_conditions(said, jax.make_jaxpr(vanishing)(*arguments))
         except (InputError, CapabilityError) as error:
             raise type(error)(*error.args) from error  # without the notes that JAX adds
         except Exception as error:
@@ -268,8 +295,23 @@ def _trace(
                 f"{name} cannot be traced as a function of weights and inputs ({n_inputs},): it raised "
                 f"{type(error).__name__}{': ' + text[0] if text else ''}{hint}"
             ) from error
-    turns, places, own, returns = noted[-1]
     return _Trace(turns, places, own, returns, closed)
+
+
+def _check_conditions(conditions: Sequence[Condition], closed: Any) -> None:
+    """Raise InputError where one of `conditions`, whose values `closed` traces, does not hold at random weights and
+    inputs; of one that may hold for the data alone nothing is known where inputs reach it.
+    """
+    import jax
+
+    variables = closed.jaxpr.invars
+    reached = depends(closed.jaxpr, [frozenset({variable is variables[-1]}) for variable in variables])
+    generator = np.random.default_rng(0)
+    point = [generator.uniform(-np.pi, np.pi, variable.aval.shape) for variable in variables]
+    values = jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *point)
+    for condition, by, value in zip(conditions, reached, values, strict=True):
+        if (condition.whatever_inputs or True not in by) and np.max(np.abs(value), initial=0.0) > SINGLE:
+            raise InputError(condition.text)
 
 
 def _recorded(queue: Any, returned: Any) -> tuple[list[Any], Any]:

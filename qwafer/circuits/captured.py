@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
@@ -188,12 +189,18 @@ class CapturedCircuit:
         leading axes broadcast; those of a readout come back as they are.
         """
         arrays, lead = self._arrays(weights, inputs)
-        flat = [array.reshape(-1, *array.shape[len(lead) :]) if batched else array for array, batched in arrays]
+        rows = math.prod(lead)
+        flat = [array.reshape(rows, *array.shape[len(lead) :]) if batched else array for array, batched in arrays]
         found = _evaluate(self.slots_of, tuple(batched for _, batched in arrays), flat)
         shared, own, coefficients = (part.reshape(*lead, part.shape[-1]) for part in found)
         if not any(batched for _, batched in arrays[:-1]):
             shared = found[0][0]
-        readout = {name: np.asarray(weights[name], np.float64) for name in self.core.weight_shapes() if name in weights}
+        own_names = dict(self.weights)  # a weight of the function may be called as the slots are
+        readout = {
+            name: np.asarray(weights[name], np.float64)
+            for name in self.core.weight_shapes()
+            if name in weights and name not in own_names
+        }
         return Slots({**({SHARED: shared} if self._has_shared else {}), **readout}, own, coefficients)
 
     def slot_derivatives(self, weights: Mapping[str, Any], inputs: Any) -> dict[str, Slots]:
@@ -218,7 +225,7 @@ class CapturedCircuit:
             constants, matrix = plain
             if matrix is None:
                 return values
-            found = sum_of_words(values, matrix, xp)
+            found = sum_of_words(values[..., : len(matrix)], matrix, xp)  # of the identity alone there are no words
             return found + constants.astype(found.dtype) if constants.any() else found
         lead = np.broadcast_shapes(values.shape[:-1], coefficients.shape[:-1])
         values = xp.broadcast_to(values, (*lead, values.shape[-1]))

@@ -12,6 +12,10 @@ from qwafer.circuits.gates import CNOT, CZ, LETTERS, RX, RY, RZ, Gate, H, S, X, 
 
 MOST_WIRES = 4
 """Largest gate that is kept as a matrix; larger ones are decomposed."""
+MOST_CONTROLS = 8
+"""Control wires of a rotation that is the product of its words' rotations, 2^controls of them."""
+SINGLE = 1e-5
+"""How far from unitary a matrix of single precision may be."""
 DEEPEST = 40
 """Decompositions within decompositions, at most."""
 
@@ -37,7 +41,23 @@ class Phase:
     angle: Any
 
 
-def expand(op: Any, depth: int = 0) -> Iterator[Turn | Phase]:
+@dataclass(frozen=True)
+class Condition:
+    """What must vanish, or what is captured is not what was written; values are known only after the trace."""
+
+    text: str
+    """What is wrong where it does not vanish, as a sentence."""
+    value: Any
+    """An array that JAX traces."""
+    whatever_inputs: bool = True
+    """Whether it must vanish for all inputs; False: data may be such that it does."""
+
+
+Parts = list[Turn | Phase | Condition]
+"""What an operation is made of."""
+
+
+def expand(op: Any, depth: int = 0) -> Iterator[Turn | Phase | Condition]:
     """Yield the gates that the PennyLane operation `op` is made of; their angles may be traced by JAX.
 
     An operation of one parameter whose generator is a sum of commuting Pauli words is the product of their rotations,
@@ -61,9 +81,9 @@ def expand(op: Any, depth: int = 0) -> Iterator[Turn | Phase]:
         return
     traced = any(qml.math.is_abstract(parameter) for parameter in op.parameters)
     if isinstance(op, qml.QubitUnitary) and traced and len(op.wires) <= MOST_WIRES:
-        yield _given_matrix(op)
+        yield from _given_matrix(op)
         return
-    rules: list[Callable[[Any], list[Turn | Phase] | None]] = [_fixed] if not traced else [_rotations, _diagonal]
+    rules: list[Callable[[Any], Parts | None]] = [_fixed] if not traced else [_rotations, _diagonal]
     for rule in rules:
         found = rule(op)
         if found is not None:
@@ -73,7 +93,7 @@ def expand(op: Any, depth: int = 0) -> Iterator[Turn | Phase]:
         for part in op.decomposition():
             yield from expand(part, depth + 1)
     elif op.has_matrix and len(op.wires) <= MOST_WIRES:
-        yield _given_matrix(op)
+        yield from _given_matrix(op)
     else:
         raise CapabilityError(
             f"{_named(op)} cannot be captured: PennyLane has no decomposition of it, and no matrix on at most "
@@ -82,17 +102,25 @@ def expand(op: Any, depth: int = 0) -> Iterator[Turn | Phase]:
 
 
 def words_of(operator: Any) -> dict[tuple[tuple[Any, str], ...], Any]:
-    """Return the real coefficient of every Pauli word ((wire, letter), ...) of a Hermitian `operator`, in an order of
-    their own: PennyLane's may differ from process to process.
+    """Return the coefficient of every Pauli word ((wire, letter), ...) of a Hermitian `operator`, in an order of
+    their own: PennyLane's may differ from process to process. One that JAX traces may be complex, see `real_words`.
 
-    Raises CapabilityError for one that has no Pauli form, and whose matrix acts on more than `MOST_WIRES` wires.
+    Raises CapabilityError for one that has no Pauli form, and whose matrix acts on more than `MOST_WIRES` wires, and
+    InputError for one that is not Hermitian.
     """
     import pennylane as qml
 
     sentence = operator.pauli_rep
     if sentence is not None:
-        words = {tuple(sorted(word.items(), key=str)): qml.math.real(value) for word, value in sentence.items()}
+        words = {tuple(sorted(word.items(), key=str)): _real(operator, value) for word, value in sentence.items()}
         return dict(sorted(words.items(), key=str))
+    if isinstance(operator, (qml.ops.Sum, qml.ops.SProd)):  # part by part: a matrix of all wires holds every word
+        scaled = isinstance(operator, qml.ops.SProd)
+        total: dict[Any, Any] = {}
+        for part in [operator.base] if scaled else operator.operands:
+            for word, value in words_of(part).items():
+                total[word] = total.get(word, 0) + (operator.scalar * value if scaled else value)
+        return {word: _real(operator, value) for word, value in sorted(total.items(), key=str)}
     wires = tuple(operator.wires)
     if len(wires) > MOST_WIRES:
         raise CapabilityError(
@@ -102,10 +130,55 @@ def words_of(operator: Any) -> dict[tuple[tuple[Any, str], ...], Any]:
     found = {}
     for letters in itertools.product(LETTERS, repeat=len(wires)):
         product = qml.math.sum(np.asarray(pauli_matrix("".join(letters))).T * matrix) / len(matrix)
-        value = qml.math.real(product)
+        value = _real(operator, product)
         if qml.math.is_abstract(value) or abs(value) > 1e-12:
             found[tuple((wire, letter) for wire, letter in zip(wires, letters, strict=True) if letter != "I")] = value
     return found
+
+
+def _real(operator: Any, value: Any) -> Any:
+    """Return a coefficient of a Hermitian operator as a real number, or as it is where JAX traces it."""
+    import pennylane as qml
+
+    if qml.math.is_abstract(value):
+        return value
+    if abs(np.imag(value)) > 1e-9 * max(1.0, abs(value)):
+        raise InputError(_not_hermitian(operator))
+    return qml.math.real(value)
+
+
+def real_words(operator: Any) -> tuple[dict[Any, Any], list[Condition]]:
+    """Return `words_of` with real coefficients, and what must vanish for them to be real."""
+    import pennylane as qml
+
+    words = words_of(operator)
+    # A matrix of the data may be Hermitian for the data alone.
+    given = any(isinstance(own, qml.Hermitian) for own in _within(operator))
+    text = _not_hermitian(operator)
+    conditions = [one for value in words.values() for one in _must_be_real(value, text, whatever_inputs=not given)]
+    return {word: qml.math.real(value) for word, value in words.items()}, conditions
+
+
+def _must_be_real(value: Any, text: str, *, whatever_inputs: bool = True) -> list[Condition]:
+    """Return the condition that a number is real, where JAX traces it as a complex one."""
+    import pennylane as qml
+
+    if not qml.math.is_abstract(value) or not np.issubdtype(value.dtype, np.complexfloating):
+        return []
+    return [Condition(text, qml.math.imag(value), whatever_inputs)]
+
+
+def _within(operator: Any) -> Iterator[Any]:
+    """Yield an operator and all that it is made of."""
+    yield operator
+    parts = getattr(operator, "operands", None) or [getattr(operator, "base", None)]
+    for part in parts:
+        if part is not None:
+            yield from _within(part)
+
+
+def _not_hermitian(operator: Any) -> str:
+    return f"{_named(operator)} is not Hermitian: a coefficient of a Pauli word, or a part of its matrix, is complex"
 
 
 def rotation(word: Sequence[tuple[Any, str]], angle: Any) -> Turn | Phase:
@@ -127,7 +200,7 @@ def fixed_gate(name: str, matrix: np.ndarray) -> Gate:
         (
             gate
             for gate in _FIXED
-            if 2**gate.n_wires == len(matrix) and np.allclose(np.asarray(gate.fixed), matrix, atol=1e-14)
+            if 2**gate.n_wires == len(matrix) and np.allclose(np.asarray(gate.fixed), matrix, rtol=0, atol=1e-14)
         ),
         None,
     )
@@ -138,7 +211,8 @@ def fixed_gate(name: str, matrix: np.ndarray) -> Gate:
     rows = tuple(tuple(_plain(entry) for entry in row) for row in matrix)
     if isinstance(kind, type) and getattr(kind, "num_params", 1) == 0:
         try:
-            same = np.allclose(qml.matrix(kind(wires=range(n_wires)), wire_order=range(n_wires)), matrix, atol=1e-14)
+            own = qml.matrix(kind(wires=range(n_wires)), wire_order=range(n_wires))
+            same = np.allclose(own, matrix, rtol=0, atol=1e-14)
         except (TypeError, ValueError):
             same = False
         if same:
@@ -154,7 +228,7 @@ def _plain(entry: complex) -> complex | float:
     return real if imag == 0 else complex(real, imag)
 
 
-def _fixed(op: Any) -> list[Turn | Phase] | None:
+def _fixed(op: Any) -> Parts | None:
     """Return the gate of an operation without traced parameters; None where it has no matrix of a size to keep."""
     import pennylane as qml
 
@@ -164,30 +238,34 @@ def _fixed(op: Any) -> list[Turn | Phase] | None:
 
     with jax.ensure_compile_time_eval():
         matrix = np.asarray(qml.matrix(op, wire_order=op.wires), np.complex128)
-    if not np.allclose(matrix @ matrix.conj().T, np.eye(len(matrix)), atol=1e-9):
+    apart = np.abs(matrix @ matrix.conj().T - np.eye(len(matrix))).max()
+    if apart > SINGLE:
         raise InputError(f"{_named(op)} is not unitary")
+    if apart > 1e-9:  # given in single precision: the nearest unitary is what was meant
+        left, _, right = np.linalg.svd(matrix)
+        matrix = left @ right
     if np.array_equal(matrix, np.eye(len(matrix))):
         return []
     return [Turn(fixed_gate(op.name, matrix), tuple(op.wires))]
 
 
-def _rotations(op: Any) -> list[Turn | Phase] | None:
+def _rotations(op: Any) -> Parts | None:
     """Return the rotations of an operation exp(i t G) whose generator G is a sum of commuting Pauli words."""
     found = _exponent(op)
     if found is None:
         return None
-    words, turn = found
+    words, turn, conditions = found
     if not _commute(words):
         if _is_exponential(op):
             raise CapabilityError(
                 f"{_named(op)} is the exponential of Pauli words that do not commute: write it as qml.TrotterProduct"
             )
         return None
-    return [rotation(word, -2 * value * turn) for word, value in words.items()]
+    return [*conditions, *(rotation(word, -2 * value * turn) for word, value in words.items())]
 
 
-def _exponent(op: Any) -> tuple[dict[Any, Any], Any] | None:
-    """Return the words of G, and t, of an operation exp(i t G); None where it is not known to be one.
+def _exponent(op: Any) -> tuple[dict[Any, Any], Any, list[Condition]] | None:
+    """Return the words of G, t, and what must vanish, of an operation exp(i t G); None where it is not known to be one.
 
     An adjoint has -t. A control multiplies every word by the projector (I +- Z) / 2 of its wire.
     """
@@ -195,18 +273,29 @@ def _exponent(op: Any) -> tuple[dict[Any, Any], Any] | None:
 
     if isinstance(op, (qml.ops.Adjoint, qml.ops.Pow)) and (isinstance(op, qml.ops.Adjoint) or _is_exponential(op)):
         found = _exponent(op.base)
-        return found and (found[0], found[1] * (-1 if isinstance(op, qml.ops.Adjoint) else op.z))
-    if isinstance(op, qml.ops.Controlled) and len(op.control_wires) <= MOST_WIRES:
+        return found and (found[0], found[1] * (-1 if isinstance(op, qml.ops.Adjoint) else op.z), found[2])
+    if isinstance(op, qml.ops.Controlled) and len(op.control_wires) <= MOST_CONTROLS:
         found = _exponent(op.base)
-        return found and (_controlled(found[0], op.control_wires, op.control_values), found[1])
+        return found and (_controlled(found[0], op.control_wires, op.control_values), found[1], found[2])
     if isinstance(op, qml.ops.Exp):
-        return words_of(op.base), qml.math.imag(op.coeff)
+        words, conditions = real_words(op.base)
+        text = f"{_named(op)} is not unitary: its coefficient has a real part"
+        if isinstance(op, qml.ops.Evolution):
+            conditions += _must_be_real(op.param, text)
+        else:
+            growth = qml.math.real(op.coeff)
+            if qml.math.is_abstract(growth) and np.issubdtype(op.coeff.dtype, np.complexfloating):
+                conditions.append(Condition(text, growth))
+            elif qml.math.is_abstract(growth) or growth != 0:
+                raise InputError(text)
+        return words, qml.math.imag(op.coeff), conditions
     if op.num_params != 1 or not op.has_generator:
         return None
     generator = op.generator()
     if generator.pauli_rep is None and len(op.wires) > MOST_WIRES:
         return None
-    return words_of(generator), op.parameters[0]
+    words, conditions = real_words(generator)
+    return words, op.parameters[0], conditions
 
 
 def _is_exponential(op: Any) -> bool:
@@ -230,7 +319,7 @@ def _controlled(words: dict[Any, Any], wires: Sequence[Any], values: Sequence[bo
     return dict(sorted(words.items(), key=str))
 
 
-def _diagonal(op: Any) -> list[Turn | Phase] | None:
+def _diagonal(op: Any) -> Parts | None:
     """Return a diagonal unitary of traced phases as rotations by Z words: their angles are its Walsh transform."""
     import pennylane as qml
 
@@ -240,18 +329,25 @@ def _diagonal(op: Any) -> list[Turn | Phase] | None:
     signs = np.array([[1]])
     for _ in range(n):
         signs = np.kron(signs, np.array([[1, 1], [1, -1]]))
-    found = []
+    sizes = qml.math.abs(op.parameters[0]) ** 2 - 1
+    found: Parts = [Condition(f"{_named(op)} is not unitary", sizes, whatever_inputs=False)]
     for row, letters in zip(signs, itertools.product("IZ", repeat=n), strict=True):
         word = [(wire, letter) for wire, letter in zip(op.wires, letters, strict=True) if letter != "I"]
         found.append(rotation(word, -2 * qml.math.sum(row * angles) / 2**n))
     return found
 
 
-def _given_matrix(op: Any) -> Turn:
+def _given_matrix(op: Any) -> Parts:
+    """Return the gate whose matrix is that of `op`, which must be unitary."""
     import pennylane as qml
 
-    matrix = qml.math.reshape(qml.matrix(op, wire_order=op.wires), (-1,))
-    return Turn(_given(op, "unitary"), tuple(op.wires), _parts(matrix))
+    matrix = qml.matrix(op, wire_order=op.wires)
+    identity = np.eye(2 ** len(op.wires))
+    # A matrix that is given may be unitary for the data alone; any other operation is what it is.
+    given = any(isinstance(own, (qml.QubitUnitary, qml.DiagonalQubitUnitary)) for own in _within(op))
+    residual = qml.math.abs(qml.math.conj(qml.math.transpose(matrix)) @ matrix - identity)
+    condition = Condition(f"{_named(op)} is not unitary", residual, whatever_inputs=not given)
+    return [condition, Turn(_given(op, "unitary"), tuple(op.wires), _parts(qml.math.reshape(matrix, (-1,))))]
 
 
 def _prepared(op: Any) -> Iterator[Turn]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from qwafer._checks import check_choice, check_positive_int, plain_numbers
 from qwafer._errors import InputError
+from qwafer._registry import check_unchanged
 from qwafer.circuits.captured import CapturedCircuit
 from qwafer.circuits.circuit import DTYPES, count_weights
 
@@ -48,7 +49,7 @@ class FunctionOptions:
         for text in self.weights.split(",") if self.weights.strip() else ():
             name, equals, sizes = (part.strip() for part in text.partition("="))
             parts = sizes.split("x") if sizes else []
-            if not equals or not name.isidentifier() or not all(part.isdigit() and int(part) for part in parts):
+            if not equals or not name.isidentifier() or not all(part.isdecimal() and int(part) for part in parts):
                 raise InputError(f"`weights` must be name=sizes, such as theta=2x4x3, got {text.strip()!r}")
             if name in found:
                 raise InputError(f"`weights` names {name} twice")
@@ -71,6 +72,7 @@ class FunctionOptions:
         Raises InputError for a function that is not named, cannot be imported, or not be captured.
         """
         self._check_named()
+        check_unchanged(self.function, "circuit.function")
         found = _captured(self)
         if self.readout == MEASURED or found.core.n_outputs == n_outputs:
             return found

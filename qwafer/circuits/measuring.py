@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qwafer._errors import CapabilityError, InputError
-from qwafer.circuits.expansion import words_of
+from qwafer.circuits.expansion import Condition, real_words
 
 MOST_PROBABILITIES = 12
 """Wires whose probabilities are measured together, at most: each is a sum of 2^k words."""
@@ -61,9 +61,9 @@ def walsh(values: Any, xp: ModuleType) -> Any:
     n = values.shape[-1].bit_length() - 1
     lead = values.shape[:-1]
     for place in range(n):
-        pairs = values.reshape(*lead, 2**place, 2, -1)
+        pairs = values.reshape(*lead, 2**place, 2, 2 ** (n - 1 - place))  # there may be no rows
         zero, one = pairs[..., 0, :], pairs[..., 1, :]
-        values = xp.stack([zero + one, zero - one], axis=-2).reshape(*lead, -1)
+        values = xp.stack([zero + one, zero - one], axis=-2).reshape(*lead, 2**n)
     return values
 
 
@@ -83,6 +83,8 @@ class Measured:
     """How they become outputs; empty where the state is returned."""
     coefficients: tuple[Any, ...]
     """The traced coefficients."""
+    conditions: tuple[Condition, ...] = ()
+    """What must vanish for them to be real."""
 
 
 def measurements(returned: Any) -> list[Any]:
@@ -115,6 +117,7 @@ def measured(found: Sequence[Any], wires: Mapping[Any, int]) -> Measured:
     n, places = len(wires), {"I" * len(wires): 0}
     outputs: list[Expectation | Probabilities] = []
     coefficients: list[Any] = []
+    conditions: list[Condition] = []
 
     def place(word: Sequence[tuple[Any, str]]) -> int:
         letters = ["I"] * n
@@ -124,7 +127,8 @@ def measured(found: Sequence[Any], wires: Mapping[Any, int]) -> Measured:
 
     for one in found:
         if isinstance(one, qml.measurements.ExpectationMP) and one.obs is not None:
-            words = _observable(one.obs)
+            words, own_conditions = _observable(one.obs)
+            conditions += own_conditions
             constants: list[float | None] = []
             own = []
             for value in words.values():
@@ -154,21 +158,23 @@ def measured(found: Sequence[Any], wires: Mapping[Any, int]) -> Measured:
             raise CapabilityError(
                 f"measurement {one} cannot be captured: return qml.expval, qml.probs(wires=...) or qml.state()"
             )
-    return Measured(tuple(places)[1:], tuple(outputs), tuple(coefficients))
+    return Measured(tuple(places)[1:], tuple(outputs), tuple(coefficients), tuple(conditions))
 
 
-def _observable(observable: Any) -> dict[Any, Any]:
-    """Return the coefficient of every Pauli word of an observable; a projector onto a basis state has 2^k of them."""
+def _observable(observable: Any) -> tuple[dict[Any, Any], list[Condition]]:
+    """Return the coefficient of every Pauli word of an observable, and what must vanish; a projector onto a basis state
+    has 2^k of them.
+    """
     import pennylane as qml
 
     if not isinstance(observable, qml.Projector) or len(observable.wires) != len(observable.parameters[0]):
-        return words_of(observable)
+        return real_words(observable)
     bits = [int(bit) for bit in observable.parameters[0]]
     found = {}
     for used in itertools.product((0, 1), repeat=len(bits)):
         word = tuple((wire, "Z") for wire, use in zip(observable.wires, used, strict=True) if use)
         found[word] = (-1.0) ** sum(use * bit for use, bit in zip(used, bits, strict=True)) / 2 ** len(bits)
-    return found
+    return found, []
 
 
 def _place_of(wire: Any, wires: Mapping[Any, int]) -> int:

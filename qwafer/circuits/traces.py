@@ -166,6 +166,17 @@ def _has_own_rules(jaxpr: Any) -> bool:
     )
 
 
+def calls_python(jaxpr: Any) -> str:
+    """Return the name of the operation by which a trace calls Python for a value; empty where there is none."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("pure_callback", "io_callback"):
+            return str(equation.primitive.name)
+        found = next(filter(None, map(calls_python, _inner(equation))), "")
+        if found:
+            return found
+    return ""
+
+
 def _inner(equation: Any) -> list[Any]:
     """Return the traces within the parameters of an equation, without their constants."""
     values = equation.params.values()

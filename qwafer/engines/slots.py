@@ -25,7 +25,8 @@ add sub mul div neg sin cos tan tanh exp log log1p expm1 sqrt rsqrt cbrt abs sig
 sinh cosh integer_pow pow max min logistic square floor ceil round erf
 """
 _ELEMENTWISE = frozenset(_NAMES.split())
-_CALLS = frozenset({"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint"})
+_CALLS = frozenset({"jit", "pjit", "closed_call", "remat2", "checkpoint"})
+"""Calls that are their bodies; not those of functions whose derivative somebody has written, which would be lost."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -105,7 +106,9 @@ class Vectors:
         """Return the results of an elementwise operation, each a scalar of its own."""
         spread = np.broadcast_arrays(*operands)
         found = np.empty(spread[0].shape, int)
-        kind = (equation.primitive, str(sorted(equation.params.items(), key=str)), str(equation.outvars[0].aval.dtype))
+        # A power may have a whole exponent or a real one: what is computed side by side is of the same types.
+        types = tuple(str(atom.aval.dtype) for atom in (*equation.invars, *equation.outvars))
+        kind = (equation.primitive, str(sorted(equation.params.items(), key=str)), types)
         for place in np.ndindex(found.shape):
             own = tuple(int(array[place]) for array in spread)
             key = (kind, own)

@@ -21,12 +21,15 @@ def separable_variational(weights: Any, x: Any, *, encoding_layers: int) -> Any:
 
 
 def separable_state(weights: Any, x: Any, *, encoding_layers: int) -> Any:
-    """The state of one wire after RY(x) and RX(pi/4), `encoding_layers` times, for the separable kernel."""
+    """The state of one wire after RX(pi/4) and RY(x), `encoding_layers` times, for the separable kernel.
+
+    In the other order the last RX would drop out of every overlap, and with one layer nothing but RY would be left.
+    """
     import pennylane as qml
 
     for _ in range(encoding_layers):
-        qml.RY(x[0], 0)
         qml.RX(math.pi / 4, 0)
+        qml.RY(x[0], 0)
     return qml.state()
 
 

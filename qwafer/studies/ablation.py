@@ -98,7 +98,10 @@ def run_experiment(
         todo = before.pending
         with LocalProcesses(jobs) if executor is None else executor as running:
             checked = check_arms(experiment, sources, [arm for arm in experiment.arms if arm in dict(todo)], running)
-            here = {arm: found.circuit for arm, found in checked.items() if found.circuit}
+            # An arm that is complete is compared with the runs to come, so its function must be the same still.
+            others = [arm for arm in _captured(before) if todo and arm not in dict(todo)]
+            known = check_arms(experiment, sources, others, running) if others else {}
+            here = {arm: found.circuit for arm, found in {**known, **checked}.items() if found.circuit}
             check_circuits(before.results, experiment.arms, here, str(directory.path))
             report(Progress("arms", len(checked), len(checked), note=waiting_note(checked, todo)))
             record = directory.claim(experiment, records)
@@ -138,6 +141,11 @@ def conclude(
     save_record(folder / "summary.json", summary)
     save_record(folder / "timings.json", timings)
     return summary, write_report(folder, summary, timings, results.results, test_reads)
+
+
+def _captured(results: SweepResults) -> list[str]:
+    """Return the arms some run of which says the digest of a circuit that is captured from a function."""
+    return [arm for arm, runs in results.results.items() if any(run.engine.get("circuit") for run in runs.values())]
 
 
 def _tell(track: Tracking | None, group: str, directory: OutputDirectory, arm: str, seed: int) -> None:

@@ -165,7 +165,8 @@ def run_search(
                 sources = {arm: Source(apart[arm][0], source.record) for arm, source in whole.items()}
                 facts = {arm: source_facts(config.data) for arm, config in tried.items()}
                 given = dataclasses.replace(experiment, arms=tried, seeds=seeds, searched=None, facts=facts)
-                check_arms(given, sources, list(tried), running)
+                found_arms = check_arms(given, sources, list(tried), running)
+                plan = _with_circuits(out, plan, {arm: found.circuit for arm, found in found_arms.items()})
             state.run(space)
         search = dataclasses.replace(plan, trials=tuple(trial for arm in arms for trial in state.done[arm]))
         save_record(out / RECORD, search)
@@ -376,7 +377,7 @@ def _claimed(out: Path, plan: Search) -> Search:
     if known is not None:
         for item in dataclasses.fields(Search):
             there, here = getattr(known, item.name), getattr(plan, item.name)
-            if item.name not in ("budget", "revisions", "trials", "raised") and there != here:
+            if item.name not in ("budget", "revisions", "trials", "raised", "circuits") and there != here:
                 raise InputError(
                     f"{out} holds another search ({item.name} {there} there, {here} here): choose another --out"
                 )
@@ -387,10 +388,28 @@ def _claimed(out: Path, plan: Search) -> Search:
             )
         seen = (known.budget,) if plan.budget > known.budget and (out / WINNERS).is_file() else ()
         revisions = tuple(dict.fromkeys((*known.revisions, *plan.revisions)))
-        plan = dataclasses.replace(plan, revisions=revisions, raised=(*known.raised, *seen))
+        raised = (*known.raised, *seen)
+        plan = dataclasses.replace(plan, revisions=revisions, raised=raised, circuits=known.circuits)
     save_record(out / RECORD, plan)
     if not (known and plan.budget == known.budget):
         (out / WINNERS).unlink(missing_ok=True)  # those of a smaller budget
+    return plan
+
+
+def _with_circuits(out: Path, plan: Search, here: Mapping[str, str]) -> Search:
+    """Write and return the plan with the digests of the circuits that are `here`; raise InputError where the trials
+    that are there ran other ones.
+    """
+    for arm, digest in here.items():
+        there = plan.circuits.get(arm, digest)
+        if there != digest:
+            raise InputError(
+                f"the trials of arm {arm} in {out} ran another circuit ({there[:16]}) than is there now "
+                f"({digest[:16]}): its function, what it calls, or JAX has changed: choose another --out"
+            )
+    found = {arm: digest for arm, digest in here.items() if digest}
+    plan = dataclasses.replace(plan, circuits={**plan.circuits, **found})
+    save_record(out / RECORD, plan)
     return plan
 
 

@@ -72,6 +72,8 @@ class Search:
     """Of Optuna, where it proposed."""
     raised: tuple[int, ...] = ()
     """Budgets after which winners were written before it was raised."""
+    circuits: dict[str, str] = field(default_factory=dict)
+    """By arm, the digest of its circuit where that is captured from a function, which may change under its name."""
 
     def winner(self, arm: str) -> Options:
         """Return the options of the arm's best trial, the first of equals.

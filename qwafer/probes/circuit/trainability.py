@@ -1,6 +1,7 @@
 """Does the gradient survive more wires and layers? Its variance over random weights, and its rate of decay."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -256,6 +257,8 @@ def own_trainability(subject: Subject, *, n_points: int = 16, seed: int = 0) -> 
 
     A function or QNode has one size, so no rate can be fitted; the verdict is that of `trainability`.
     """
+    if not any(math.prod(shape) for shape in subject.shapes.values()):
+        return Report("barren plateau", _QUESTION, "skip", "there are no weights to train")
     rows = []
     for index in range(n_points):
         weights, inputs = subject.point(key_seed(seed, "plateau"), index)
