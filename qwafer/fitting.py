@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from qwafer._checkpoints import remove_checkpoints
 from qwafer._checks import LARGEST_SEED, check_choice, check_interval, check_positive_int, plain_numbers
 from qwafer._errors import InputError, RecordError
@@ -21,7 +19,6 @@ from qwafer.data import WaferMaps
 from qwafer.execution import OnProgress
 from qwafer.heads import HEADS
 from qwafer.model import Model
-from qwafer.networks.head import PREFIX
 from qwafer.networks.options import NetworkOptions
 from qwafer.overrides import no_effect, with_options
 from qwafer.training import RunResult, prepare, train_prepared
@@ -112,17 +109,9 @@ def fit(
     result.save(result_path)
     ids = id_tensors(prepared.split, prepared.data.content_ids)
     Model.from_run(result, extractor(config.data.backbone)).save(path.with_suffix(".model.safetensors"))
-    write_tensors(path, network_tensors(result.predictor.head) | ids, {RECORD: json.dumps(record)})
+    write_tensors(path, result.predictor.head.tensors() | ids, {RECORD: json.dumps(record)})
     remove_checkpoints(parts)
     return result
-
-
-def network_tensors(head: Any) -> dict[str, np.ndarray]:
-    """Return what a file of weights holds of a trained `NetworkHead`."""
-    arrays = {name.removeprefix(PREFIX): np.asarray(value) for name, value in head.params.items()}
-    arrays |= {name: np.asarray(value) for name, value in head.statistics().items()}
-    tensors: dict[str, np.ndarray] = head.options.architecture().tensors(arrays)
-    return tensors
 
 
 @reads("is not a safetensors file, or a damaged one", error=RecordError)

@@ -18,7 +18,7 @@ from qwafer.backbones.trained import ID_TENSORS, id_numbers, recorded_split
 from qwafer.data import make_split, synthetic_maps
 from qwafer.extract import main
 from qwafer.features import FeatureSet
-from qwafer.fitting import WaferCNN, fit, fit_config, network_tensors
+from qwafer.fitting import WaferCNN, fit, fit_config
 from qwafer.networks import wafercnn as training
 from qwafer.networks.augmentation import turned
 from qwafer.networks.wafercnn_module import WaferImages, pooled
@@ -105,7 +105,7 @@ def test_only_the_training_split_trains(tmp_path: Path, weights: Path) -> None:
     data = features_from_maps(MAPS, "dies_52")
     prepared = prepare(config, data, OPTIONS.seed)
     other = dataclasses.replace(prepared, data=dataclasses.replace(prepared.data, labels=labels))
-    found = [network_tensors(train_prepared(config, each, OPTIONS.seed).predictor.head) for each in (prepared, other)]
+    found = [train_prepared(config, each, OPTIONS.seed).predictor.head.tensors() for each in (prepared, other)]
     for key, value in found[0].items():
         np.testing.assert_array_equal(value, found[1][key])
         np.testing.assert_array_equal(value, state[key])

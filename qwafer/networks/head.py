@@ -1,13 +1,13 @@
 """A network on wafer maps as a head, so that the loop that trains heads trains it."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
@@ -20,7 +20,8 @@ PREFIX = "projection."
 """The group of the parameters of a network."""
 BOUND = "bound_labels"
 """The buffer (n_labels,) that is 1 for labels whose maps are not moved."""
-Arrays = Mapping[str, Array]
+Tree: TypeAlias = dict[str, Any]
+"""Arrays by name, in dicts in dicts."""
 
 
 class Outputs(NamedTuple):
@@ -35,24 +36,24 @@ class Outputs(NamedTuple):
 
 
 class Architecture(Protocol):
-    """A network by its arrays; parameters and statistics are named, and both are float32."""
+    """A network by its arrays: parameters and statistics are nested dicts of float32; see `flat`."""
 
     @property
     def size(self) -> int:
         """Side of the maps in dies."""
         ...
 
-    def initial(self, seed: int, n_labels: int) -> tuple[dict[str, Array], dict[str, Array]]:
+    def initial(self, seed: int, n_labels: int) -> tuple[Tree, Tree]:
         """Return the initial parameters and statistics, such as the moments of normalisations."""
         ...
 
     def outputs(
-        self, params: Arrays, statistics: Arrays, codes: Codes, *, train: bool, key: jax.Array | None = None
-    ) -> tuple[Outputs, dict[str, Array]]:
+        self, params: Tree, statistics: Tree, codes: Codes, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[Outputs, Tree]:
         """Return the outputs for maps (batch, size, size), and the statistics after the step."""
         ...
 
-    def tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def tensors(self, params: Tree, statistics: Tree) -> dict[str, np.ndarray]:
         """Return what a file of weights holds of parameters and statistics."""
         ...
 
@@ -81,8 +82,18 @@ class NetworkHead(Head):
         self, codes: Codes, *, train: bool = False, key: jax.Array | None = None
     ) -> tuple[Outputs, dict[str, Array]]:
         """Return the outputs for maps (batch, size, size), and the statistics after a step of training."""
-        params = {name.removeprefix(PREFIX): self.params[name] for name in self.params}
-        return self.options.architecture().outputs(params, self.statistics(), codes, train=train, key=key)
+        found, moved = self.options.architecture().outputs(*self.trees(), codes, train=train, key=key)
+        return found, flat(moved)
+
+    def trees(self) -> tuple[Tree, Tree]:
+        """Return parameters and statistics, as the architecture takes them."""
+        params = {name.removeprefix(PREFIX): value for name, value in self.params.items()}
+        return unflatten_dict(params, sep="."), unflatten_dict(self.statistics(), sep=".")
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return what a file of weights holds of the network."""
+        found: dict[str, np.ndarray] = self.options.architecture().tensors(*jax.tree.map(np.asarray, self.trees()))
+        return found
 
     def codes(self, features: Float[Array, "batch D"]) -> Codes:
         """Return the maps (batch, size, size) behind features; raise InputError for another number of dies."""
@@ -138,6 +149,12 @@ class NetworkHead(Head):
         return whole, losses[-1], statistics
 
 
+def flat(tree: Tree) -> dict[str, Array]:
+    """Return the arrays of a tree by dotted names."""
+    found: dict[str, Array] = flatten_dict(tree, sep=".")
+    return found
+
+
 def _right(logits: Array, labels: Array, *, exclusive: bool) -> Array:
     """Return (steps, batch), 1 where the answer of a step is that of the labels (batch, n_labels), all of them."""
     if exclusive:
@@ -166,8 +183,8 @@ def network_head(options: NetworkOptions, inputs: HeadInputs) -> NetworkHead:
         )
     params, statistics = architecture.initial(inputs.seed, inputs.n_labels)
     bound = _bound(options, inputs)
-    buffers = {**statistics, BOUND: jnp.asarray(bound)}
-    named = {f"{PREFIX}{name}": value for name, value in params.items()}
+    buffers = {**flat(statistics), BOUND: jnp.asarray(bound)}
+    named = {f"{PREFIX}{name}": value for name, value in flat(params).items()}
     return NetworkHead(named, buffers, inputs.n_labels, "float32", options)
 
 

@@ -1,7 +1,8 @@
 """WaferCNN in training: blocks of convolution, batch normalisation, 2 x 2 maximum and ReLU, then a linear layer."""
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import jax
@@ -13,7 +14,7 @@ from jaxtyping import Array
 from qwafer.backbones.layers import Images, global_mean
 from qwafer.heads import draw
 from qwafer.networks.augmentation import Codes
-from qwafer.networks.head import Arrays, Outputs
+from qwafer.networks.head import Outputs, Tree
 from qwafer.networks.wafercnn_module import CHANNELS, N_INPUTS, SIZE, channels, quarters
 
 EPS = 1e-5
@@ -27,52 +28,50 @@ class WaferCnn:
 
     size: ClassVar[int] = SIZE
 
-    def initial(self, seed: int, n_labels: int) -> tuple[dict[str, Array], dict[str, Array]]:
+    def initial(self, seed: int, n_labels: int) -> tuple[Tree, Tree]:
         """Return He-normal kernels, and moments 0 and 1."""
-        widths = (N_INPUTS, *CHANNELS)
-        params: dict[str, Array] = {}
-        statistics: dict[str, Array] = {}
-        for i, n in enumerate(CHANNELS):
-            shape = (3, 3, widths[i], n)
-            name = f"block{i}.kernel"
-            params[name] = draw(seed, f"wafercnn/{name}", shape, "float32", np.sqrt(2 / (9 * widths[i])))
-            params |= {f"block{i}.scale": jnp.ones(n, jnp.float32), f"block{i}.bias": jnp.zeros(n, jnp.float32)}
-            statistics |= {f"block{i}.mean": jnp.zeros(n, jnp.float32), f"block{i}.var": jnp.ones(n, jnp.float32)}
+        params: Tree = {}
+        statistics: Tree = {}
+        for i, (n_in, n) in enumerate(pairwise((N_INPUTS, *CHANNELS))):
+            kernel = draw(seed, f"wafercnn/block{i}.kernel", (3, 3, n_in, n), "float32", math.sqrt(2 / (9 * n_in)))
+            zeros, ones = jnp.zeros(n, jnp.float32), jnp.ones(n, jnp.float32)
+            params[f"block{i}"] = {"kernel": kernel, "scale": ones, "bias": zeros}
+            statistics[f"block{i}"] = {"mean": zeros, "var": ones}
         wide = CHANNELS[-1]
-        params["head.kernel"] = draw(seed, "wafercnn/head.kernel", (wide, n_labels), "float32", np.sqrt(2 / wide))
-        params["head.bias"] = jnp.zeros(n_labels, jnp.float32)
+        kernel = draw(seed, "wafercnn/head.kernel", (wide, n_labels), "float32", math.sqrt(2 / wide))
+        params["head"] = {"kernel": kernel, "bias": jnp.zeros(n_labels, jnp.float32)}
         return params, statistics
 
     def outputs(
-        self, params: Arrays, statistics: Arrays, codes: Codes, *, train: bool, key: jax.Array | None = None
-    ) -> tuple[Outputs, dict[str, Array]]:
+        self, params: Tree, statistics: Tree, codes: Codes, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[Outputs, Tree]:
         """Return the outputs, with the moments of the batch in training and the running ones else."""
         x, moved = channels(codes, jnp), dict(statistics)
-        for i in range(len(CHANNELS)):
-            kernel, scale, bias = (params[f"block{i}.{part}"] for part in ("kernel", "scale", "bias"))
+        for name, known in statistics.items():
+            block = params[name]
             x = lax.conv_general_dilated(
-                x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+                x, block["kernel"], (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
-            names = f"block{i}.mean", f"block{i}.var"
             if train:
-                x, *seen = norm_pool_relu(x, scale, bias)
-                for name, new in zip(names, seen, strict=True):
-                    moved[name] = statistics[name] + MOMENTUM * (lax.stop_gradient(new) - statistics[name])
+                x, *seen = norm_pool_relu(x, block["scale"], block["bias"])
+                new = dict(zip(("mean", "var"), lax.stop_gradient(seen), strict=True))
+                moved[name] = {part: old + MOMENTUM * (new[part] - old) for part, old in known.items()}
             else:
-                x = pooled_norm(x, scale, bias, *(statistics[name] for name in names))
+                x = pooled_norm(x, block["scale"], block["bias"], known["mean"], known["var"])
         features = global_mean(x)
-        logits = features @ params["head.kernel"] + params["head.bias"][None]
+        logits = features @ params["head"]["kernel"] + params["head"]["bias"][None]
         return Outputs(logits[None], features), moved
 
-    def tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def tensors(self, params: Tree, statistics: Tree) -> dict[str, np.ndarray]:
         """Return the weights in torch's layouts, as the frozen `wafercnn` reads them."""
         state: dict[str, np.ndarray] = {}
         for i in range(len(CHANNELS)):
-            parts = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-            state[f"blocks.{i}.conv.weight"] = np.ascontiguousarray(arrays[f"block{i}.kernel"].transpose(3, 2, 0, 1))
-            state |= {f"blocks.{i}.norm.{name}": arrays[f"block{i}.{part}"] for name, part in parts.items()}
-        state["head.weight"] = np.ascontiguousarray(arrays["head.kernel"].T)
-        state["head.bias"] = arrays["head.bias"]
+            block, known = params[f"block{i}"], statistics[f"block{i}"]
+            state[f"blocks.{i}.conv.weight"] = np.ascontiguousarray(block["kernel"].transpose(3, 2, 0, 1))
+            state |= {f"blocks.{i}.norm.weight": block["scale"], f"blocks.{i}.norm.bias": block["bias"]}
+            state |= {f"blocks.{i}.norm.running_{part}": value for part, value in known.items()}
+        state["head.weight"] = np.ascontiguousarray(params["head"]["kernel"].T)
+        state["head.bias"] = params["head"]["bias"]
         return state
 
 
