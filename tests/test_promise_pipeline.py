@@ -124,7 +124,7 @@ def last_checkpoint_taken(patch):
 
     def evaluate(self):
         entry = real(self)
-        self.best, self.history.best_epoch = _train.evaluated_parameters(self.config.training, self.state), self.epoch
+        self.best, self.history.best_epoch = _train.evaluated_arrays(self.config.training, self.state), self.epoch
         return entry
 
     patch.setattr(_train.Run, "_evaluate", evaluate)
@@ -145,8 +145,8 @@ def thresholds_from_test(patch):
 def fitted_on_all_rows(patch):
     real = _train.make_head
 
-    def make_head(config, features, n_labels, seed):
-        return real(config, RUNNING["data"].features, n_labels, seed)
+    def make_head(config, features, n_labels, seed, label_names):
+        return real(config, RUNNING["data"].features, n_labels, seed, label_names)
 
     patch.setattr(_train, "make_head", make_head)
 
@@ -382,10 +382,11 @@ def test_own_gradients_are_those_of_own_logits(readout, options):
             assert found[name][index] == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-5, abs=1e-7), name
 
 
-@pytest.mark.parametrize("kind", ["constant", "cosine", "one_cycle"])
+@pytest.mark.parametrize("kind", ["constant", "cosine", "one_cycle", "plateau"])
 @pytest.mark.parametrize("stage", [3, 10, 40])
-def test_own_schedule_is_the_one_that_is_documented(kind, stage):
-    options = TrainingConfig(schedule=kind, max_doublings=2)
+@pytest.mark.parametrize("warmup", [0.0, 0.3])
+def test_own_schedule_is_the_one_that_is_documented(kind, stage, warmup):
+    options = TrainingConfig(schedule=kind, max_doublings=2, warmup=warmup)
     real = make_schedule(options, stage)
     for step in range(4 * stage):
         assert schedule(options, stage, step) == pytest.approx(float(real(step)), rel=1e-4, abs=1e-9)
@@ -416,12 +417,13 @@ def sound_configs():
             batch_size=pick(16, 64),
             max_doublings=pick(0, 1),
             learning_rate=pick(1e-3, 1e-2, 0.1),
-            schedule=pick("constant", "cosine", "one_cycle"),
+            schedule=pick("constant", "cosine", "one_cycle", "plateau"),
+            warmup=pick(0.0, 0.2),
             weight_decay=pick(0.0, 0.1),
             lr_mult_projection=pick(1.0, 0.3),
             grad_clip=pick(None, 0.05, 1.0),
             ema_decay=pick(None, 0.9),
-            val_objective=pick("roc_auc", "separation", "loss"),
+            val_objective=pick("roc_auc", "separation", "loss", "macro_f1"),
             fixed_num_batches=pick(None, None, 5),
         )
         balanced = bool(rng.integers(2)) and head != "quantum"

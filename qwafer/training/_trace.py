@@ -13,7 +13,7 @@ from qwafer.objective import order_digest
 from qwafer.training import _train
 from qwafer.training._optimizer import parameter_moments
 from qwafer.training._prepare import Prepared
-from qwafer.training._step import State, Totals, evaluated_parameters, one_step
+from qwafer.training._step import State, Totals, one_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Trace:
     buffers: dict[str, np.ndarray]
     """Standardisation, frozen projection, frozen alpha, by name, float64."""
     evaluated: dict[str, np.ndarray]
-    """The parameters that are evaluated after the last of `steps`, float64."""
+    """What is evaluated after the last of `steps`, float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ def first_steps(config: RunConfig, prepared: Prepared, seed: int, count: int, ep
                 after, _ = take(*rest, np.int32(i), np.int32(i + 1))
                 taken.append(_step(epoch, i, run.state, after))
                 run.state = after
-    evaluated = evaluated_parameters(config.training, run.state)
+    evaluated = _train.evaluated_arrays(config.training, run.state)
     return Trace(tuple(taken), _arrays(run.head.buffers), _arrays(evaluated))
 
 

@@ -131,7 +131,8 @@ def planned(config: RunConfig, first_label: np.ndarray, seed: int, epoch: int) -
 
 def schedule(options: TrainingConfig, stage: int, done: int) -> float:
     """Return the learning rate of the step after `done` steps, where the first stage has `stage` steps."""
-    rate, begin, length = options.learning_rate, 0, stage
+    rising = max(round(options.warmup * stage), 1)
+    rate, begin, length = options.learning_rate * min((done + 1) / rising, 1), 0, stage
     doublings = 0
     while done >= begin + length and doublings < options.max_doublings:
         begin, doublings = begin + length, doublings + 1
