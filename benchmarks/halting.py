@@ -82,8 +82,8 @@ def main() -> int:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
 
     import numpy as np
-    from qwafer.networks.fitted import FittedNetwork
 
+    import qwafer
     from qwafer._io import write_json
     from qwafer.backbones.checkpoints import read_checkpoint
     from qwafer.backbones.trained import recorded_split
@@ -92,16 +92,17 @@ def main() -> int:
     from qwafer.reports.figures import save_figure
     from qwafer.reports.figures.halting import halting_steps, halting_trade_off
 
-    fitted = FittedNetwork.load(arguments.network)
+    head = qwafer.Model.load(arguments.network.with_suffix(".model.safetensors")).head.head
+    network, params, statistics = head.options.architecture(), *head.trees()
     maps = read_maps(arguments.maps)
     split = recorded_split(read_checkpoint(arguments.network).state)
     parts = None if split is None else split(maps.content_ids)
     if parts is not None:
         maps = maps.take(np.flatnonzero(parts == arguments.part))
-    model = fitted.network, fitted.params, fitted.statistics
+    model = network, params, statistics
     report = halting_report(*model, maps, threshold=arguments.threshold, timed=arguments.timed)
     some = np.linspace(0, len(maps) - 1, min(arguments.batched, len(maps))).astype(int)
-    codes = fitted.network.codes([maps.maps[i] for i in some])
+    codes = network.codes([maps.maps[i] for i in some])
     batches = in_batches(*model, codes, [row.threshold for row in report.rows])
     print(text(report, batches))
     if arguments.out:

@@ -19,12 +19,11 @@ from qwafer.data import WaferMaps
 from qwafer.execution import OnProgress
 from qwafer.heads import HEADS
 from qwafer.model import Model
+from qwafer.networks.head import RECORD
 from qwafer.networks.options import NetworkOptions
 from qwafer.overrides import no_effect, with_options
 from qwafer.training import RunResult, prepare, train_prepared
 
-RECORD = "qwafer_training"
-"""Key of the metadata that say how weights were trained."""
 RECIPE: Mapping[str, Any] = {
     "training.epochs": 12,
     "training.max_doublings": 0,
@@ -53,9 +52,9 @@ def fit_config(network: str, *, exclusive: bool, options: Mapping[str, Any] | No
     kind: Any = thing_class("head", network)
     if not _is_network(kind):
         raise InputError(f"`network` must be one of {', '.join(network_names())}, or your own, got {network}")
-    start = RunConfig(head=kind())
-    base = {"data.backbone": kind.backbone, "objective.loss": "softmax" if exclusive else "bce", **RECIPE}
-    config = with_options(start, {**base, **(options or {})})
+    base = {"objective.loss": "softmax" if exclusive else "bce", **RECIPE}
+    config = with_options(RunConfig(head=kind()), {**base, **(options or {})})
+    config = with_options(config, {"data.backbone": f"dies_{config.head.architecture().size}"})
     for name in options or {}:
         reason = no_effect(config, name, SourceFacts("maps"))
         if reason is not None:

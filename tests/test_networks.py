@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import qwafer
 from qwafer import InputError
 from qwafer.backbones import extractor, features_from_maps
 from qwafer.backbones.spatial import spatial_features
@@ -22,6 +23,7 @@ from qwafer.fit import main
 from qwafer.fitting import RECORD, fit, fit_config, training_record
 from qwafer.heads import head_inputs
 from qwafer.networks.augmentation import augmented, symmetries
+from qwafer.networks.halting import halted_logits
 from qwafer.networks.head import BOUND
 from qwafer.networks.options import WaferCnnOptions
 from qwafer.objective import make_objective
@@ -127,7 +129,7 @@ def test_maps_of_another_size_are_refused() -> None:
 
 
 def test_a_network_that_is_none_and_an_option_without_effect_are_refused() -> None:
-    with pytest.raises(InputError, match="`network` must be one of wafercnn"):
+    with pytest.raises(InputError, match="`network` must be one of wafercnn, trm"):
         fit_config("linear", exclusive=False)
     with pytest.raises(InputError, match=r"`training\.plateau_patience` has no effect: training\.schedule is cosine"):
         fit_config("wafercnn", exclusive=False, options={"training.plateau_patience": 3})
@@ -255,3 +257,45 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     toml = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[0]
     (tmp_path / "two.toml").write_text(toml.replace('source = "mixedwm38.npz"', 'source = "synthetic"'))
     assert set(load_experiment(tmp_path / "two.toml").arms) == {"as_it_is", "moved"}
+
+
+TRM = {**QUICK, "head.patch": 13, "head.width": 8, "head.recursions": 2, "head.expansion": 1}
+
+
+@pytest.fixture(scope="module")
+def recursive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trm") / "trm.safetensors"
+    fit(MAPS, "trm", path, options=TRM)
+    return path
+
+
+def test_a_recursive_network_is_fitted_frozen_and_served_as_a_model(recursive: Path) -> None:
+    run = RunResult.load(recursive.with_suffix(".json"))
+    model = qwafer.Model.load(recursive.with_suffix(".model.safetensors"))
+    rows = run.outputs["test_rows"]
+    logits = model.predict([MAPS.maps[i] for i in rows]).logits
+    np.testing.assert_allclose(logits, run.outputs["test_logits"], rtol=1e-4, atol=1e-5)
+    features = features_from_maps(MAPS, "trm", weights=recursive)
+    assert features.features.shape == (120, 8)
+    head = {name: np.asarray(value) for name, value in model.head.head.params.items()}
+    again = features.features[rows] @ head["projection.head.kernel"] + head["projection.head.bias"]
+    np.testing.assert_allclose(again, run.outputs["test_logits"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(features.split, make_split(MAPS.labels, MAPS.content_ids, seed=0).parts())
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.04, 1.0])
+def test_the_threshold_of_evaluation_is_that_of_halting(recursive: Path, threshold: float) -> None:
+    """The head answers by the step that the inference which saves time stops at; halting begins at 0.047."""
+    head = qwafer.Model.load(recursive.with_suffix(".model.safetensors")).head.head
+    head = dataclasses.replace(head, options=dataclasses.replace(head.options, halt_threshold=threshold))
+    network, params, statistics = head.options.architecture(), *head.trees()
+    codes = network.codes(MAPS.maps[:20])
+    halted = halted_logits(network, params, statistics, codes, threshold)
+    found = head.logits(codes.reshape(20, -1).astype(np.float32), None)
+    np.testing.assert_allclose(found, halted.logits, rtol=1e-4, atol=1e-5)
+    assert (halted.steps_used == {0.0: 1, 1.0: 3}.get(threshold, halted.steps_used)).all()
+
+
+def test_the_weights_of_another_network_are_no_trm(fitted: Path) -> None:
+    with pytest.raises(InputError, match="holds no weights of a trm"):
+        extractor("trm", weights=fitted)

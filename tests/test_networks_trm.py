@@ -148,9 +148,9 @@ def test_the_first_state_is_the_embedded_map_and_nothing_else() -> None:
 )
 def test_the_scan_is_the_unrolled_loop(network: Trm) -> None:
     params = parameters(network, spread=1.0)
-    found, statistics = jax.jit(lambda p: network.outputs(p, (), CODES[:4], train=True))(params)
+    found, statistics = jax.jit(lambda p: network.outputs(p, {}, CODES[:4], train=True))(params)
     wanted = unrolled(network, params, CODES[:4])
-    assert statistics == ()
+    assert statistics == {}
     assert {array.dtype for array in found} == {jnp.dtype("float32")}
     assert found.logits.shape == (3, 4, N_LABELS)
     close(found.logits, jnp.stack([logits for logits, _ in wanted]))
@@ -170,7 +170,7 @@ def test_gradients_stop_where_they_should_and_nowhere_else(no_gradient: int) -> 
         return sum((logits**2).sum() + halt.sum() for logits, halt in read)
 
     def own(params: Any) -> Any:
-        found, _ = network.outputs(params, (), codes, train=True)
+        found, _ = network.outputs(params, {}, codes, train=True)
         return loss(zip(found.logits, found.halt, strict=True))
 
     found = jax.jit(jax.grad(own))(params)
@@ -183,7 +183,7 @@ def test_gradients_stop_where_they_should_and_nowhere_else(no_gradient: int) -> 
 def test_the_program_does_not_grow_with_recursions_and_steps() -> None:
     def lines(network: Trm) -> int:
         params = parameters(network)
-        text = jax.jit(lambda p: network.outputs(p, (), CODES[:4], train=False)[0].logits).lower(params).as_text()
+        text = jax.jit(lambda p: network.outputs(p, {}, CODES[:4], train=False)[0].logits).lower(params).as_text()
         return text.count("\n")
 
     deep = dataclasses.replace(TINY, recursions=9, supervision_steps=7)
@@ -198,7 +198,7 @@ def test_it_learns_the_answers_and_when_they_are_right() -> None:
     optimizer = optax.adam(0.02)
 
     def loss(params: Any) -> Any:
-        found, _ = TINY.outputs(params, (), codes, train=True)
+        found, _ = TINY.outputs(params, {}, codes, train=True)
         right = ((found.logits > 0) == (labels > 0)[None]).all(axis=2)
         answers = optax.sigmoid_binary_cross_entropy(found.logits, labels[None].repeat(3, axis=0)).mean()
         return answers + optax.sigmoid_binary_cross_entropy(found.halt, right.astype(jnp.float32)).mean()
@@ -221,12 +221,12 @@ def test_it_learns_the_answers_and_when_they_are_right() -> None:
 def test_threshold_1_is_the_full_depth_bit_for_bit() -> None:
     params = parameters(spread=1.0)
     params["halt"]["bias"] = params["halt"]["bias"] + 30  # where float32 rounds the halting probability to 1
-    full = jax.jit(lambda p, codes: TINY.outputs(p, (), codes, train=False)[0])
-    found = halted_logits(TINY, params, (), CODES[:16], 1.0, batch=16)
+    full = jax.jit(lambda p, codes: TINY.outputs(p, {}, codes, train=False)[0])
+    found = halted_logits(TINY, params, {}, CODES[:16], 1.0, batch=16)
     assert float(full(params, CODES[:16]).halt.max()) > 20
     np.testing.assert_array_equal(found.logits, full(params, CODES[:16]).logits[-1])
     np.testing.assert_array_equal(found.steps_used, 3)
-    one = halted_logits(TINY, params, (), CODES[:1], 1.0)
+    one = halted_logits(TINY, params, {}, CODES[:1], 1.0)
     np.testing.assert_array_equal(one.logits, full(params, CODES[:1]).logits[-1])
     assert one.steps_used.tolist() == [3]
 
@@ -251,8 +251,8 @@ def test_the_compacted_batch_is_one_map_at_a_time() -> None:
             if 1 / (1 + np.exp(-halt_logits[i])) > threshold:
                 break
     assert set(steps) == {1, 2, 3}
-    together = halted_logits(network, params, (), CODES, threshold, batch=16)
-    alone = [halted_logits(network, params, (), code[None], threshold) for code in CODES]
+    together = halted_logits(network, params, {}, CODES, threshold, batch=16)
+    alone = [halted_logits(network, params, {}, code[None], threshold) for code in CODES]
     for found in (together, Halted(*(np.concatenate(arrays) for arrays in zip(*alone, strict=True)))):
         np.testing.assert_array_equal(found.steps_used, steps)
         close(found.logits, wanted)
@@ -271,7 +271,7 @@ def test_maps_that_have_halted_cost_nothing_more(monkeypatch: pytest.MonkeyPatch
         return advance(network, params, state)
 
     monkeypatch.setattr(halting, "_advance", spy)
-    found = halted_logits(TINY, params, (), CODES, threshold, batch=16)
+    found = halted_logits(TINY, params, {}, CODES, threshold, batch=16)
     wanted = []
     for step in range(1, 4):
         going = int((found.steps_used >= step).sum())
@@ -299,7 +299,7 @@ def test_one_map_runs_the_steps_that_it_uses() -> None:
     used = []
     for code in CODES:
         counted.clear()
-        found = halted_logits(network, params, (), code[None], threshold)
+        found = halted_logits(network, params, {}, code[None], threshold)
         jax.effects_barrier()
         assert len(counted) == found.steps_used[0]
         used.append(len(counted))
@@ -309,18 +309,18 @@ def test_one_map_runs_the_steps_that_it_uses() -> None:
 def test_a_map_without_dies_has_an_answer() -> None:
     nothing = np.zeros((2, 8, 8), np.uint8)
     params = parameters(spread=1.0)
-    assert np.isfinite(halted_logits(TINY, params, (), nothing, 0.5).logits).all()
-    gradient = jax.jit(jax.grad(lambda p: TINY.outputs(p, (), nothing, train=True)[0].logits.sum()))(params)
+    assert np.isfinite(halted_logits(TINY, params, {}, nothing, 0.5).logits).all()
+    gradient = jax.jit(jax.grad(lambda p: TINY.outputs(p, {}, nothing, train=True)[0].logits.sum()))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
 def test_tensors_come_back() -> None:
     params = parameters(spread=1.0)
-    tensors = TINY.tensors(params, ())
+    tensors = TINY.tensors(params, {})
     assert all(isinstance(array, np.ndarray) and array.dtype == np.float32 for array in tensors.values())
     assert {key: array.shape for key, array in tensors.items()} == TINY.shapes(N_LABELS)
     back, statistics = TINY.restored({**tensors, "training.train_ids": np.zeros(2, np.uint64)})
-    assert statistics == ()
+    assert statistics == {}
     assert jax.tree.structure(back) == jax.tree.structure(params)
     for found, wanted in zip(jax.tree.leaves(back), jax.tree.leaves(params), strict=True):
         np.testing.assert_array_equal(found, wanted)
@@ -339,17 +339,17 @@ def test_initial_weights_are_of_seed_and_name() -> None:
         kernel = key.rsplit(".", 1)[-1] in ("up", "down", "kernel", "embedding") and key != "halt.kernel"
         assert np.array_equal(array, other[key]) != kernel
     np.testing.assert_array_equal(deeper["core"]["layer0_tokens"]["up"], first["core.layer0_tokens.up"])
-    halt = TINY.outputs(TINY.initial(1, N_LABELS)[0], (), CODES[:2], train=False)[0].halt
+    halt = TINY.outputs(TINY.initial(1, N_LABELS)[0], {}, CODES[:2], train=False)[0].halt
     np.testing.assert_array_equal(halt, np.float32(TINY.halt_bias))  # every map starts deep
 
 
 def test_the_frozen_network_gives_its_features(tmp_path: Path) -> None:
     params = parameters(spread=1.0)
     split = make_split(MAPS.labels, MAPS.content_ids, seed=0)
-    tensors = TINY.tensors(params, ()) | id_tensors(split, MAPS.content_ids)
+    tensors = TINY.tensors(params, {}) | id_tensors(split, MAPS.content_ids)
     write_tensors(tmp_path / "net.safetensors", tensors, {})
     extractor = TINY.extractor(tmp_path / "net.safetensors")
-    wanted = TINY.outputs(params, (), CODES[:6], train=False)[0].features
+    wanted = TINY.outputs(params, {}, CODES[:6], train=False)[0].features
     some = list(MAPS.maps[:6])
     close(extractor.features(some), wanted)
     assert extractor.quick is not None
@@ -399,7 +399,7 @@ def test_a_bad_option_ends_in_one_sentence(options: dict[str, Any], sentence: st
 )
 def test_codes_and_thresholds_that_cannot_be(codes: np.ndarray, threshold: float, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        halted_logits(TINY, parameters(), (), codes, threshold)
+        halted_logits(TINY, parameters(), {}, codes, threshold)
 
 
 def test_the_default_is_tiny() -> None:
@@ -414,7 +414,7 @@ def judged(request: pytest.FixtureRequest) -> tuple[WaferMaps, dict[str, Any], H
     else:
         maps = WaferMaps.from_arrays(MAPS.maps, MAPS.labels[:, :N_LABELS], label_names=MAPS.label_names[:N_LABELS])
     params = parameters(spread=1.0)
-    return maps, params, halting_report(TINY, params, (), maps, thresholds=(1.0, 0.0, 0.5), threshold=0.5, timed=6)
+    return maps, params, halting_report(TINY, params, {}, maps, thresholds=(1.0, 0.0, 0.5), threshold=0.5, timed=6)
 
 
 def test_the_report_counts_what_halting_gives(judged: tuple[WaferMaps, dict[str, Any], HaltingReport]) -> None:
@@ -424,7 +424,7 @@ def test_the_report_counts_what_halting_gives(judged: tuple[WaferMaps, dict[str,
     assert (report.n_maps, report.n_timed, report.n_parameters) == (n, 6, TINY.n_parameters(N_LABELS))
     assert [row.threshold for row in report.rows] == [0.0, 0.5, 1.0]
     for row in report.rows:
-        found = halted_logits(TINY, params, (), CODES, row.threshold)
+        found = halted_logits(TINY, params, {}, CODES, row.threshold)
         if maps.exclusive:
             right = found.logits.argmax(axis=1) == maps.labels.argmax(axis=1)
         else:
@@ -434,7 +434,7 @@ def test_the_report_counts_what_halting_gives(judged: tuple[WaferMaps, dict[str,
         assert 0 < row.p50 <= row.p90 <= row.p99
     assert report.accuracy_per_step[0] == report.rows[0].accuracy
     assert report.accuracy_per_step[-1] == report.rows[-1].accuracy
-    steps = halted_logits(TINY, params, (), CODES, 0.5).steps_used
+    steps = halted_logits(TINY, params, {}, CODES, 0.5).steps_used
     for name, column in zip(maps.label_names, maps.labels.T, strict=True):
         wanted = np.bincount(steps[column == 1], minlength=4)[1:]
         np.testing.assert_array_equal(report.steps_per_class[name], wanted)
@@ -457,4 +457,4 @@ def test_the_report_is_drawn(judged: tuple[WaferMaps, dict[str, Any], HaltingRep
 def test_a_report_needs_labels() -> None:
     maps = WaferMaps.from_arrays(MAPS.maps[:3])
     with pytest.raises(InputError, match="`maps` must have labels"):
-        halting_report(TINY, parameters(), (), maps)
+        halting_report(TINY, parameters(), {}, maps)

@@ -25,6 +25,7 @@ BACKBONES: Registry[Any] = Registry(
         "spatial": "qwafer.backbones.spatial:spatial_extractor",
         **{f"dies_{size}": f"qwafer.backbones.dies:DIES_{size}" for size in (26, 32, 52, 64)},
         "wafercnn": "qwafer.networks.wafercnn_module:FROZEN",
+        "trm": "qwafer.networks.trm:frozen",
         "logits": "qwafer.model:logits_backbone",
         "efficientnet_b0": "qwafer.backbones.efficientnet:EFFICIENTNET_B0",
         "mobilenet_v3_small": "qwafer.backbones.mobilenet:MOBILENET_V3_SMALL",

@@ -68,6 +68,7 @@ HEADS: Registry[Any] = Registry(
         "mixture": "qwafer.heads.few_bits:MixtureOptions",
         "tree": "qwafer.heads.options:TreeOptions",
         "wafercnn": "qwafer.networks.options:WaferCnnOptions",
+        "trm": "qwafer.networks.options:TrmOptions",
         "fidelity": "qwafer.models.options:FidelityOptions",
         "boltzmann": "qwafer.models.options:BoltzmannOptions",
         "quanvolutional": "qwafer.models.options:QuanvolutionalOptions",

@@ -16,6 +16,8 @@ from qwafer.heads import Head, HeadInputs
 from qwafer.networks.augmentation import Codes, augmented, symmetries
 from qwafer.networks.options import NetworkOptions
 
+RECORD = "qwafer_training"
+"""Key of the metadata of weights that say how they were trained."""
 PREFIX = "projection."
 """The group of the parameters of a network."""
 BOUND = "bound_labels"
@@ -113,12 +115,21 @@ class NetworkHead(Head):
         key: jax.Array | None = None,
         train: bool = False,
     ) -> Float[Array, "batch n_labels"]:
-        """Return the logits (batch, n_labels) of the last step, over the symmetries with `tta`; see `Head.logits`."""
+        """Return the logits (batch, n_labels) of the step that answers, the last or the first that halts; with `tta`
+        their mean over the symmetries. See `Head.logits`.
+        """
         codes = self.codes(features)
         if not self.options.tta:
-            return self.outputs(codes)[0].logits[-1]
-        each = [self.outputs(one)[0].logits[-1] for one in symmetries(codes)]  # not looped: see `Head.looped`
-        return jnp.stack(each).mean(axis=0)
+            return self._answer(codes)
+        return jnp.stack([self._answer(one) for one in symmetries(codes)]).mean(axis=0)  # no loop: see `Head.looped`
+
+    def _answer(self, codes: Codes) -> Float[Array, "batch n_labels"]:
+        found, _ = self.outputs(codes)
+        threshold = getattr(self.options, "halt_threshold", 1.0)
+        if found.halt is None or threshold == 1:
+            return found.logits[-1]
+        halts = (jax.nn.sigmoid(found.halt) > threshold).at[-1].set(True)
+        return jnp.take_along_axis(found.logits, halts.argmax(axis=0)[None, :, None], axis=0)[0]
 
     def training_loss(
         self,
@@ -151,7 +162,7 @@ class NetworkHead(Head):
 
 def flat(tree: Tree) -> dict[str, Array]:
     """Return the arrays of a tree by dotted names."""
-    found: dict[str, Array] = flatten_dict(tree, sep=".")
+    found: dict[str, Array] = flatten_dict(dict(tree), sep=".")
     return found
 
 

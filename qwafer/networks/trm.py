@@ -1,10 +1,11 @@
 """`Trm`: the tiny recursive network of `trm_module` with its options, from maps to logits of every supervision step."""
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax
 import jax
@@ -14,107 +15,30 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 from jaxtyping import Array
 
-from qwafer._checks import LARGEST_SEED, check_choice, check_interval, check_positive_int, plain_numbers
+from qwafer._checks import LARGEST_SEED, check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.backbones import Extractor
-from qwafer.backbones.checkpoints import Checkpoint, check_fit, read_checkpoint
+from qwafer.backbones.checkpoints import Checkpoint, check_fit, read_checkpoint, read_tensors
 from qwafer.backbones.keys import Shapes
 from qwafer.backbones.trained import recorded_split
+from qwafer.networks.head import RECORD, Outputs, Tree
+from qwafer.networks.options import TrmShape
 from qwafer.networks.trm_module import CODES, Core, State, embedded, improved, pooled
 from qwafer.networks.wafercnn_module import WaferImages
 
-MIXERS = ("attention", "mlp")
-LARGEST_SIDE = 64
-"""Tokens a side of a map, at most."""
-DEPTH = 16
-"""Channels per head, where the heads are not given."""
 COMPUTE_BATCH = 32
 """Maps per call of the frozen network."""
 
 
-class Outputs(NamedTuple):
-    """What a network says of a batch."""
-
-    logits: Array
-    """(steps, batch, n_labels), one entry per supervision step."""
-    features: Array
-    """(batch, D) of the last step: what a head on the frozen network reads."""
-    halt: Array | None = None
-    """(steps, batch): logit of the probability that the answer of the step is right."""
-
-
 @dataclass(frozen=True)
-class Trm:
-    """A tiny recursive network; a `Network`.
+class Trm(TrmShape):
+    """A tiny recursive network; an `Architecture`.
 
     T supervision steps follow each other, each z <- f(x + y + z), n times, and y <- f(y + z), from y = z = 0, with x
     the embedded map and f the layers. Logits and halting logit of a step read the mean of y over the dies of the wafer.
     Source: Jolicoeur-Martineau 2025, arXiv:2510.04871.
     """
-
-    size: int = 26
-    """Dies a side, to which maps are brought by nearest neighbour."""
-    patch: int = 2
-    """Dies a side of a token."""
-    width: int = 64
-    """Channels of a token."""
-    mixer: str = "mlp"
-    """What mixes tokens: `mlp`, a SwiGLU over them, or `attention` with rotary embedding of rows and columns."""
-    heads: int | None = None
-    """Heads of the attention; unset: as many as give 16 channels each."""
-    layers: int = 2
-    """Layers of f."""
-    supervision_steps: int = 3
-    """T, the steps that are trained to answer, and after each of which the network may halt."""
-    recursions: int = 6
-    """n, the changes of z per step."""
-    expansion: int = 2
-    """Hidden units of a SwiGLU, over the number of its inputs."""
-    no_gradient: int = 0
-    """First recursions of a step through which no gradient flows: cheaper to train. 0: it flows through all."""
-    halt_bias: float = -3.0
-    """Initial bias of the halting logit; negative: the network starts deep, and learns to halt."""
-
-    def __post_init__(self) -> None:
-        plain_numbers(self)
-        check_positive_int("size", self.size, minimum=2, maximum=2048)
-        check_positive_int("patch", self.patch, maximum=2048)
-        if self.size % self.patch:
-            raise InputError(f"`patch` must divide `size` = {self.size}, got {self.patch}")
-        if not 2 <= self.side <= LARGEST_SIDE:
-            raise InputError(f"`size` / `patch` must lie in [2, {LARGEST_SIDE}], got {self.size} / {self.patch}")
-        check_positive_int("width", self.width, maximum=4096)
-        check_choice("mixer", self.mixer, MIXERS)
-        if self.heads is not None:
-            check_positive_int("heads", self.heads, maximum=4096)
-            if self.mixer != "attention":
-                raise InputError("`heads` has no effect with the mixer mlp, which has none: leave it out")
-        if self.mixer == "attention" and self.width % (4 * self._heads):
-            raise InputError(
-                f"`width` per head must be a multiple of 4, which the rotary embedding turns in two pairs, got "
-                f"{self.width} / {self._heads}"
-            )
-        check_positive_int("layers", self.layers, maximum=64)
-        check_positive_int("supervision_steps", self.supervision_steps, maximum=64)
-        check_positive_int("recursions", self.recursions, maximum=1024)
-        check_positive_int("expansion", self.expansion, maximum=16)
-        check_positive_int("no_gradient", self.no_gradient, minimum=0)
-        if self.no_gradient >= self.recursions:
-            raise InputError(
-                f"`no_gradient` must be less than `recursions` = {self.recursions}, or the embedding would learn "
-                f"nothing, got {self.no_gradient}"
-            )
-        check_interval("halt_bias", self.halt_bias, -20, 20)
-
-    @property
-    def side(self) -> int:
-        """Tokens a side."""
-        return self.size // self.patch
-
-    @property
-    def _heads(self) -> int:
-        return max(1, self.width // DEPTH) if self.heads is None else self.heads
 
     def n_parameters(self, n_labels: int) -> int:
         """Return how many numbers are trained for `n_labels` labels."""
@@ -136,11 +60,13 @@ class Trm:
         """Return (n, size, size) uint8 of n maps of any shapes, by nearest neighbour."""
         return WaferImages(self.size).codes(maps)
 
-    def initial(self, seed: int, n_labels: int) -> tuple[dict[str, Any], tuple[()]]:
+    def initial(self, seed: int, n_labels: int) -> tuple[Tree, Tree]:
         """Return initial parameters, and no statistics.
 
         Kernels are normal with variance 1 / fan-in, from a stream of their own each; the vectors of dies are such that
-        a token's sum has variance 1. The halting logit starts at `halt_bias` for every map.
+        a token's sum has variance 1. What ends a mixer or a SwiGLU is smaller by the root of how many of them a step
+        adds up, 2 layers (n + 1), without which a recursion this deep hardly learns (the scaling of GPT-2, Radford et
+        al. 2019, with the recursions as depth). The halting logit starts at `halt_bias` for every map.
         """
         check_positive_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
         check_positive_int("n_labels", n_labels)
@@ -153,10 +79,12 @@ class Trm:
             if key.endswith("bias") or key == "halt.kernel":
                 return np.zeros(shape, np.float32)
             fan_in = self.patch**2 if key == "embedding" else shape[0]
+            if key.endswith((".down", ".outward")):
+                fan_in *= 2 * self.layers * (self.recursions + 1)
             rng = np.random.default_rng(key_seed(seed, f"trm/{key}"))
             return (rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
 
-        return _tree({key: drawn(key, shape) for key, shape in self.shapes(n_labels).items()}), ()
+        return _tree({key: drawn(key, shape) for key, shape in self.shapes(n_labels).items()}), {}
 
     def begin(self, params: Mapping[str, Any], codes: Array) -> State:
         """Return the state before the first step, y = z = 0, of codes (batch, size, size)."""
@@ -178,8 +106,8 @@ class Trm:
         return state, logits, halt[:, 0]
 
     def outputs(
-        self, params: Any, statistics: tuple[()], codes: Array, *, train: bool, key: Array | None = None
-    ) -> tuple[Outputs, tuple[()]]:
+        self, params: Tree, statistics: Tree, codes: Array, *, train: bool, key: Array | None = None
+    ) -> tuple[Outputs, Tree]:
         """Return logits and halting logits of all steps, and the features of the last, of codes (batch, size, size).
 
         A pure function, to be traced by JAX; the same in training and after it, for there is nothing random in it.
@@ -192,11 +120,11 @@ class Trm:
         state, (logits, halt) = lax.scan(step, self.begin(params, codes), length=self.supervision_steps)
         return Outputs(logits, pooled(state), halt), statistics
 
-    def tensors(self, params: Any, statistics: tuple[()]) -> dict[str, np.ndarray]:
+    def tensors(self, params: Tree, statistics: Tree) -> dict[str, np.ndarray]:
         """Return what a file holds: {key: tensor}."""
         return {key: np.asarray(value) for key, value in flatten_dict(params, sep=".").items()}
 
-    def restored(self, tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], tuple[()]]:
+    def restored(self, tensors: Mapping[str, np.ndarray]) -> tuple[Tree, Tree]:
         """Return parameters and no statistics of what `tensors` gave; other keys of a file are left out.
 
         Raises InputError where tensors are missing or of other shapes, as those of other options are.
@@ -204,7 +132,7 @@ class Trm:
         bias = tensors.get("head.bias")
         wanted = self.shapes(1 if bias is None or bias.ndim != 1 else len(bias))
         check_fit(tensors, wanted, "trm with these options", ("training.",), dict)
-        return _tree({key: tensors[key] for key in wanted}), ()
+        return _tree({key: tensors[key] for key in wanted}), {}
 
     def extractor(self, weights: str | Path | Checkpoint) -> Extractor:
         """Return the frozen network with `weights`: features (n, width) are the mean of y over the wafer's dies, after
@@ -244,8 +172,21 @@ class Trm:
         )
 
 
+def frozen(weights: str | Path) -> Extractor:
+    """Return the frozen network with weights that `fit` wrote, whose record says its options.
+
+    A saved model holds the path of the weights. Raises InputError for those of another network.
+    """
+    record = json.loads(read_tensors(weights)[1].get(RECORD, "{}"))
+    options = dict(record.get("config", {}).get("head", {}))
+    if options.get("name") != "trm":
+        raise InputError(f"{weights} holds no weights of a trm that qwafer.fit has trained")
+    shape = {field.name: options[field.name] for field in fields(TrmShape)}
+    return replace(Trm(**shape).extractor(weights), state=None)
+
+
 def _core(options: Trm) -> Core:
-    return Core(options.layers, options.mixer, options._heads, options.expansion)
+    return Core(options.layers, options.mixer, options.n_heads, options.expansion)
 
 
 @functools.cache
