@@ -145,7 +145,7 @@ def thresholds_from_test(patch):
 def fitted_on_all_rows(patch):
     real = _train.make_head
 
-    def make_head(config, features, n_labels, seed):
+    def make_head(config, features, n_labels, seed, origin):
         return real(config, RUNNING["data"].features, n_labels, seed)
 
     patch.setattr(_train, "make_head", make_head)

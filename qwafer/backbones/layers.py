@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 Images = Float[Array, "batch height width channels"]
 Activation = Callable[[Any], Any]
+Stage = Callable[[Array], Array]
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 THIN = 3
@@ -199,3 +200,29 @@ class LayerNorm(nn.Module):
         leading = tuple(range(x.ndim - 1))
         scaled = centred * inverse * jnp.expand_dims(scale.astype(jnp.float32), leading)
         return (scaled + jnp.expand_dims(bias.astype(jnp.float32), leading)).astype(x.dtype)
+
+
+class Staged(nn.Module):
+    """A network as named stages, one after another: `__call__` runs all of them, or those from one stage to another."""
+
+    @nn.nowrap
+    def stages(self) -> list[tuple[str, Stage]]:
+        """Return the stages, each with its name; the last one, `pool`, gives the features."""
+        raise TypeError(f"{type(self).__name__} must define stages")
+
+    @nn.nowrap
+    def sown(self, x: Array) -> Array:
+        """Return what a stage gives, and keep it as one of the intermediates `stages`."""
+        self.sow("intermediates", "stages", x)
+        return x
+
+    @nn.compact
+    def __call__(self, x: Array, begin: str | None = None, end: str | None = None) -> Array:
+        """Return what enters stage `end` (if none: what the last stage gives), of `x`, which enters stage `begin`."""
+        stages = self.stages()
+        names = [name for name, _ in stages]
+        first = 0 if begin is None else names.index(begin)
+        last = len(names) if end is None else names.index(end)
+        for _, stage in stages[first:last]:
+            x = stage(x)
+        return x

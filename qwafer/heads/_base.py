@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.circuits import Circuit
 from qwafer.engines import Program
+from qwafer.features import Origin
 from qwafer.heads._normalization import LENGTH, MEAN, SCALE, normalization, normalized
 from qwafer.heads.size import Stored
 
@@ -33,6 +34,8 @@ class Head(eqx.Module):
     buffers: dict[str, Array]
     n_labels: int = eqx.field(static=True)
     dtype: str = eqx.field(static=True)
+    alone: ClassVar[bool] = False
+    """Whether a step is mostly arithmetic, so that nothing is saved where the seeds of an arm train side by side."""
 
     def logits(
         self,
@@ -186,6 +189,8 @@ class HeadInputs:
     """The normalisation, for the buffers of the head; empty where it sees features as they are."""
     circuit: Circuit | None = None
     """The circuit, for heads that run one."""
+    origin: Origin | None = None
+    """What made the features, for heads that go on with it; None: not known."""
 
     def standardized(self) -> np.ndarray:
         """Return the features (M, D) as the head sees them, float64."""
@@ -194,11 +199,17 @@ class HeadInputs:
 
 
 def head_inputs(
-    features: np.ndarray, n_labels: int, seed: int, circuit: Circuit | None = None, *, normalize: str = "standard"
+    features: np.ndarray,
+    n_labels: int,
+    seed: int,
+    circuit: Circuit | None = None,
+    *,
+    normalize: str = "standard",
+    origin: Origin | None = None,
 ) -> HeadInputs:
     """Return the inputs of a head for training features (M, D), checked; raise InputError for unusable ones.
 
-    `normalize` is `standard`, `min_max`, `l2` or `raw`; see `head.normalize`.
+    `normalize` is `standard`, `min_max`, `l2` or `raw`; see `head.normalize`. `origin` is `FeatureSet.origin`.
     """
     check_positive_int("n_labels", n_labels)
     values = real_array("features", features, ("examples", "D"), finite=True)
@@ -206,7 +217,7 @@ def head_inputs(
         raise InputError(f"`features` must have shape (examples, D) with at least one of each, got {values.shape}")
     dtype = "float32" if circuit is None else circuit.dtype
     buffers = {name: rounded(value, dtype) for name, value in normalization(values, normalize, dtype).items()}
-    return HeadInputs(values, n_labels, seed, dtype, buffers, circuit)
+    return HeadInputs(values, n_labels, seed, dtype, buffers, circuit, origin)
 
 
 def draw(seed: int, name: str, shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> Array:

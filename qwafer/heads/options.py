@@ -66,6 +66,7 @@ HEADS: Registry[Any] = Registry(
         "trigonometric": "qwafer.heads.options:TrigonometricOptions",
         "quantised": "qwafer.heads.few_bits:QuantisedOptions",
         "mixture": "qwafer.heads.few_bits:MixtureOptions",
+        "lora": "qwafer.networks.lora:LoraOptions",
         "tree": "qwafer.heads.options:TreeOptions",
         "fidelity": "qwafer.models.options:FidelityOptions",
         "boltzmann": "qwafer.models.options:BoltzmannOptions",
