@@ -50,7 +50,7 @@ class DataConfig:
     """Seed of the synthetic generator."""
     backbone: str = "spatial"
     """Backbone that turns maps into features where `source` holds maps: a name in `backbones.BACKBONES`, or
-    `package.module:thing`."""
+    `package.module:thing`; `NAME@STAGE`: what enters that stage of a network, for head `lora`."""
     task: str = "multilabel"
     """`multilabel`: every label; `any`: defect or none; a label's name: that pattern against the rest."""
     split_by: str = "content"

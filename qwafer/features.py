@@ -20,7 +20,7 @@ from qwafer.data.maps import check_labels, check_ndarray, check_rows, row_indice
 from qwafer.data.splits import PARTS, check_labelled
 
 REQUIRED_KEYS = ("features", "labels", "label_names", "content_ids", "provenance")
-OPTIONAL_KEYS = ("groups", "times", "exclusive", "split", "feature_names", "folds")
+OPTIONAL_KEYS = ("groups", "times", "exclusive", "split", "feature_names", "folds", "network")
 NO_DEFECT_NAMES = ("none", "normal")
 """Class names, in lower case, that mean a wafer without a defect pattern."""
 CIRCUMSTANCES = ("data", "rows", "split", "unseen", "versions", "device", "compute_batch")
@@ -57,6 +57,8 @@ class FeatureSet:
     """D names."""
     folds: np.ndarray | None = None
     """(N,) str: the fold of each example, where the data bring folds of their own (`data.split_by = "fold"`)."""
+    network: np.ndarray | None = None
+    """(n,) uint8: the weights of the backbone (safetensors), where it is cut and a head goes on with it (`Origin`)."""
 
     def __post_init__(self) -> None:
         source = "the feature set"
@@ -80,10 +82,15 @@ class FeatureSet:
             raise InputError(f"`folds` must be {n} strings, got {self.folds.dtype} of shape {self.folds.shape}")
         if self.split is not None and (self.split.shape != (n,) or not np.isin(self.split, PARTS).all()):
             raise InputError(f"`split` must be {n} strings out of {', '.join(PARTS)}")
+        if self.network is not None:
+            check_ndarray("network", self.network, source)
+            if self.network.dtype != np.uint8 or self.network.ndim != 1:
+                found = f"{self.network.dtype} of shape {self.network.shape}"
+                raise InputError(f"`network` must be the bytes of weights, uint8 (n,), got {found}")
         if not isinstance(self.provenance, dict):
             raise InputError(f"`provenance` must be a dict of JSON data, got {type(self.provenance).__name__}")
         object.__setattr__(self, "provenance", jsonable(self.provenance))
-        for name in ("features", "labels", "content_ids", "groups", "times", "split", "folds"):
+        for name in ("features", "labels", "content_ids", "groups", "times", "split", "folds", "network"):
             array = getattr(self, name)
             if array is not None:
                 view = array.view()
@@ -151,6 +158,11 @@ class FeatureSet:
             folds=as_texts("folds", folds, n),
         )
 
+    @property
+    def origin(self) -> "Origin":
+        """What made the features."""
+        return Origin(self.provenance, self.network)
+
     def __len__(self) -> int:
         return len(self.features)
 
@@ -174,8 +186,8 @@ class FeatureSet:
             arrays = (self.features, self.labels, self.content_ids)
             optional = (self.groups, self.times, self.split)
             names = [self.label_names, self.exclusive, self.feature_names]
-            folds = () if self.folds is None else (self.folds,)
-            cached = digest(*arrays, names, *("absent" if array is None else array for array in optional), *folds)
+            later = [array for array in (self.folds, self.network) if array is not None]
+            cached = digest(*arrays, names, *("absent" if array is None else array for array in optional), *later)
             object.__setattr__(self, "_digest", cached)
         return cached
 
@@ -204,7 +216,7 @@ class FeatureSet:
             "provenance": np.array(canonical_json(self.provenance)),
             "exclusive": np.array(self.exclusive),
         }
-        for key in ("groups", "times", "split", "folds"):
+        for key in ("groups", "times", "split", "folds", "network"):
             if getattr(self, key) is not None:
                 arrays[key] = getattr(self, key)
         if self.feature_names is not None:
@@ -255,9 +267,20 @@ class FeatureSet:
                 split=arrays.get("split"),
                 feature_names=None if names is None else tuple(names.ravel().tolist()),
                 folds=arrays.get("folds"),
+                network=arrays.get("network"),
             )
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What made features, for heads that go on with it."""
+
+    provenance: Mapping[str, Any]
+    """`FeatureSet.provenance`; where a network was cut, `cut` says at which `stage`, and the `shape` of an example."""
+    network: np.ndarray | None
+    """`FeatureSet.network`; empty where a head is made again to be given its arrays, None where no network was cut."""
 
 
 def fingerprint(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,15 +15,18 @@ from qwafer._io import file_sha256
 from qwafer._reading import reads
 from qwafer._records import from_json, to_json
 from qwafer.backbones import Extractor, extractor
+from qwafer.backbones.adapters import Adapters
 from qwafer.backbones.checkpoints import Checkpoint, read_tensors, write_tensors
 from qwafer.backbones.extraction import feature_rows
-from qwafer.backbones.registry import BACKBONES
+from qwafer.backbones.registry import BACKBONES, parted
+from qwafer.backbones.trained import id_numbers
 from qwafer.data import WaferMaps
 from qwafer.data.maps import Maps, as_sequence, check_maps
 from qwafer.evaluation.exclusive import decide, probabilities
+from qwafer.features import FeatureSet
 from qwafer.heads import Stored
 from qwafer.heads.size import packed_file_bytes
-from qwafer.training import Predictor, RunResult
+from qwafer.training import Predictor, RunResult, prepare
 
 _HEAD = "head"
 _WEIGHTS = "backbone/"
@@ -145,7 +148,7 @@ class Model:
         Raises:
             InputError: a backbone that its name would not give again, or whose weights are gone.
         """
-        if self.backbone.name not in BACKBONES.names and ":" not in self.backbone.name:
+        if parted(self.backbone.name)[0] not in BACKBONES.names and ":" not in self.backbone.name:
             raise InputError(
                 f"a model file stores the backbone {self.backbone.name} by its name: take it from "
                 "extractor('package.module:thing')"
@@ -229,9 +232,9 @@ def _weights_sha256(name: str, options: Mapping[str, Any]) -> str | None:
 def _from_provenance(record: Mapping[str, Any]) -> Extractor:
     """Return the backbone of features with this provenance, where no weights are missing."""
     name, seed = record.get("backbone"), record.get("random_weights")
-    if not isinstance(name, str) or (name not in BACKBONES.names and ":" not in name):
+    if not isinstance(name, str) or (parted(name)[0] not in BACKBONES.names and ":" not in name):
         raise InputError(f"a model takes wafer maps, and the features are not those of a backbone but of {name}")
-    if record.get("weights") and seed is None:
+    if (record.get("weights") and seed is None) or record.get("adapters"):
         raise InputError(f"the weights of backbone {name} are not in the provenance: give its Extractor")
     if seed is None:
         return extractor(name)
@@ -252,3 +255,28 @@ def _head_of(content: np.ndarray, path: str | Path) -> Predictor:
             return Predictor.load(Path(folder) / "head")
         except InputError as error:
             raise InputError(f"{path} holds a head that cannot be read: {error}") from error
+
+
+def adapters_of(predictor: Predictor, data: FeatureSet) -> Adapters:
+    """Return the adapters of a trained head `lora` alone, to be saved or merged: `adapters_of(...).save(path)`.
+
+    They name the network and the weights that they adapt, and the maps that trained them: features of the adapted
+    network (`python -m qwafer.extract --adapters PATH`) carry that split.
+
+    Args:
+        predictor: the head and the configuration of its run, as `train` returns it or `Predictor.load` reads it.
+        data: the features that it was trained on.
+
+    Raises:
+        InputError: another head, one without adapters, or features that are not those of its run.
+    """
+    from qwafer.networks.lora_head import LoraHead
+
+    if not isinstance(predictor.head, LoraHead):
+        raise InputError(f"head {predictor.config.name('head')} has no adapters: take a trained head lora")
+    predictor.check_made_alike(data.provenance)
+    prepared = prepare(predictor.config, data, predictor.seed)
+    if predictor.split and prepared.split.digest != predictor.split:
+        raise InputError("the features are not those of the run: their split is another one; give those of its source")
+    parts = {part: prepared.data.content_ids[getattr(prepared.split, part)] for part in ("train", "val")}
+    return predictor.head.adapters(data.provenance, {part: np.unique(id_numbers(ids)) for part, ids in parts.items()})

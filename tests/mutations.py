@@ -25,6 +25,7 @@ from qwafer import FeatureSet, Model, RunConfig, train
 from qwafer._io import canonical_json
 from qwafer._records import load_record, read_json
 from qwafer.backbones import extractor, features_from_maps
+from qwafer.backbones.adapters import Adapters
 from qwafer.backbones.checkpoints import read_checkpoint
 from qwafer.backbones.chunks import ChunkStore
 from qwafer.config import TrainingConfig
@@ -135,6 +136,7 @@ READERS: Mapping[str, tuple[str, Callable[[Path], Any]]] = {
     "torch_legacy": ("legacy.pth", read_checkpoint),
     "safetensors": ("weights.safetensors", read_checkpoint),
     "network": ("weights.safetensors", training_record),
+    "adapters": ("adapters.safetensors", Adapters.load),
     "predictor": ("predictor.npz", Predictor.load),
     "packed": ("packed.safetensors", Predictor.load),
     "model": ("model.safetensors", Model.load),
@@ -180,6 +182,9 @@ def write_corpus(folder: Path) -> None:
     save_torch(state, at("torch.pth"))
     save_torch(state, at("legacy.pth"), legacy=True)
     safetensors.numpy.save_file(state, at("weights.safetensors"), metadata={"qwafer_training": "{}"})
+    matrices = {"block2": (np.ones((6, 2), np.float32), np.ones((2, 3), np.float32))}
+    seen = {part: np.arange(4, dtype=np.uint64) for part in ("train", "val")}
+    Adapters("wafercnn", {"sha256": "0" * 64}, 8.0, matrices, seen).save(at("adapters.safetensors"))
     config = RunConfig(head=MlpOptions(hidden=4), training=TrainingConfig(epochs=2, max_doublings=0))
     run = train(config, features.task("any"), 0)
     assert run.predictor is not None

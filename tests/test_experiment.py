@@ -301,6 +301,8 @@ def test_every_option_has_an_effect_somewhere():
             {"circuit.name": "function", "circuit.function": f"{__file__}:body", "circuit.weights": "theta=4"},
             *(model.options(9) for model in MODELS.values()),
             {"head.name": "boltzmann", "head.visible": "full"},
+            {"head.name": "lora"},
+            {"head.name": "lora", "head.budget": 4253},
         )
     ]
     facts = SourceFacts("synthetic")

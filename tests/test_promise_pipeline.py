@@ -145,8 +145,8 @@ def thresholds_from_test(patch):
 def fitted_on_all_rows(patch):
     real = _train.make_head
 
-    def make_head(config, features, n_labels, seed, label_names):
-        return real(config, RUNNING["data"].features, n_labels, seed, label_names)
+    def make_head(config, features, n_labels, seed, origin, label_names):
+        return real(config, RUNNING["data"].features, n_labels, seed, origin, label_names)
 
     patch.setattr(_train, "make_head", make_head)
 

@@ -521,6 +521,7 @@ NOT_ATTACKED = {
     "training.has_converged": "reads the curves of a run",
     "objective.batches_digest": "a digest of the sampler's own rows",
     "objective.order_digest": "a digest of the sampler's own rows",
+    "features.Origin": "a record of `FeatureSet.origin`",
     "features.check_finite": "a check that `FeatureSet` makes",
     "features.check_task": "a check that `FeatureSet.task` makes",
     "backbones.Backbone.apply": "what `Backbone.__call__` compiles",
@@ -583,12 +584,13 @@ def public_arrays() -> dict[str, set[str]]:
 
 LEAF_BY_LEAF = {
     "engines.Program.__call__": {"weights"},
+    "features.FeatureSet": {"network"},
     "heads.Head.with_parameters": {"params"},
     "heads.Head.with_stored": {"arrays"},
     "probes.threshold_fragility": {"val", "test"},
     "probes.function_subject": {"function"},
 }
-"""Arguments that are mappings of arrays, which the table has one by one, or functions."""
+"""Arguments that are mappings of arrays, which the table has one by one, functions, or the bytes of a file."""
 
 
 def test_the_table_has_every_public_array() -> None:

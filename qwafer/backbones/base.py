@@ -50,3 +50,5 @@ class Extractor:
     quick: Callable[[Sequence[np.ndarray]], Features] | None = None
     """`features` for few maps in less time, equal to rounding: a program for each power of two of maps, where that of
     `features` is one that it pads to. None: `features` is as quick."""
+    cut: str | None = None
+    """The stage before which the network is cut, and a head goes on with it: `state` then travels with the features."""

@@ -193,6 +193,20 @@ def read_tensors(path: str | Path, source: str | None = None) -> tuple[dict[str,
     return tensors, metadata
 
 
+def packed_tensors(state: State) -> np.ndarray:
+    """Return the bytes (n,) uint8 of `state` as a safetensors file."""
+    tensors = {key: np.asarray(value, order="C") for key, value in state.items()}
+    return np.frombuffer(safetensors.numpy.save(tensors), np.uint8)
+
+
+def unpacked_tensors(content: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the tensors in bytes that `packed_tensors` gave; raise InputError for others."""
+    try:
+        return dict(safetensors.numpy.load(content.tobytes()))
+    except Exception as error:
+        raise InputError(f"the weights that came with the features are damaged ({error})") from error
+
+
 def _checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
     """Return the digest of tensors of any dtype, and of metadata."""
     parts = (part for key in sorted(tensors) for part in (key, np.atleast_1d(tensors[key])))

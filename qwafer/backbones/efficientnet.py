@@ -1,12 +1,24 @@
 """EfficientNet-B0 (Tan & Le 2019, arXiv 1905.11946) with the keys of torchvision's checkpoint."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qwafer.backbones.keys import ConvNorm, LayerTable, Linear, State
-from qwafer.backbones.layers import Conv, Dense, Depthwise, Images, SqueezeExcite, global_mean, swish
+from qwafer.backbones.layers import (
+    Conv,
+    Dense,
+    Depthwise,
+    Images,
+    SqueezeExcite,
+    Stage,
+    Staged,
+    global_mean,
+    swish,
+)
 from qwafer.backbones.preprocess import Preprocessing
 from qwafer.backbones.pretrained import Architecture, Pretrained
 
@@ -45,29 +57,42 @@ class MBConv(nn.Module):
         return x + y if x.shape == y.shape else y
 
 
-class EfficientNetB0(nn.Module):
-    """Images, normalised, to pooled features."""
+class EfficientNetB0(Staged):
+    """Images, normalised, to pooled features, (batch, H, W, 3) -> (batch, 1280) float32. Sows the output of every
+    stage as `stages`.
+    """
 
-    @nn.compact
-    def __call__(self, x: Images) -> Float[Array, "batch 1280"]:
-        """(batch, H, W, 3) -> (batch, 1280) float32. Sows the output of every stage as `stages`."""
-        x = swish(Conv(STEM, 3, 2, name="stem")(x))
-        self.sow("intermediates", "stages", x)
-        for stage, (expansion, kernel, stride, features, blocks) in enumerate(STAGES, 1):
-            for block in range(blocks):
-                width = x.shape[-1]
-                x = MBConv(
-                    width * expansion,
-                    kernel,
-                    stride if block == 0 else 1,
-                    features,
-                    max(1, width // 4),
-                    name=f"stage{stage}_{block}",
-                )(x)
-            self.sow("intermediates", "stages", x)
-        x = swish(Dense(HEAD, name="head")(x))
-        self.sow("intermediates", "stages", x)
-        return global_mean(x).astype(jnp.float32)
+    @nn.nowrap
+    def stages(self) -> list[tuple[str, Stage]]:
+        """Return `stem`, `stage1` to `stage7`, `head` and `pool`."""
+
+        def stem(x: Images) -> Images:
+            return self.sown(swish(Conv(STEM, 3, 2, name="stem")(x)))
+
+        def head(x: Images) -> Images:
+            return self.sown(swish(Dense(HEAD, name="head")(x)))
+
+        blocks = [(f"stage{stage}", partial(self._blocks, stage)) for stage in range(1, len(STAGES) + 1)]
+        return [("stem", stem), *blocks, ("head", head), ("pool", _pool)]
+
+    @nn.nowrap
+    def _blocks(self, stage: int, x: Images) -> Images:
+        expansion, kernel, stride, features, blocks = STAGES[stage - 1]
+        for block in range(blocks):
+            width = x.shape[-1]
+            x = MBConv(
+                width * expansion,
+                kernel,
+                stride if block == 0 else 1,
+                features,
+                max(1, width // 4),
+                name=f"stage{stage}_{block}",
+            )(x)
+        return self.sown(x)
+
+
+def _pool(x: Images) -> Float[Array, "batch channels"]:
+    return global_mean(x).astype(jnp.float32)
 
 
 def table() -> LayerTable:
@@ -99,7 +124,8 @@ def _pointwise(key: str, n_in: int, n_out: int) -> ConvNorm:
 def _architecture(state: State | None, channels: str | None) -> Architecture:
     file = "download.pytorch.org/models/efficientnet_b0_rwightman-7f5810bc.pth"
     images = Preprocessing(224, channels or "one-hot")
-    return Architecture("efficientnet_b0", EfficientNetB0(), table(), images, ("classifier.",), file)
+    adapted = ("*/expand", "*/project", "head")
+    return Architecture("efficientnet_b0", EfficientNetB0(), table(), images, ("classifier.",), file, adapted=adapted)
 
 
 EFFICIENTNET_B0 = Pretrained("efficientnet_b0", _architecture)

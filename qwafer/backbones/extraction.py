@@ -14,6 +14,7 @@ from qwafer._checks import check_path, check_positive_int
 from qwafer._errors import InputError, RecordError
 from qwafer._io import canonical_json, digest, is_full, jsonable, npz_damage, read_or_set_aside
 from qwafer.backbones.base import Extractor, Features, available_cores
+from qwafer.backbones.checkpoints import packed_tensors
 from qwafer.backbones.chunks import ChunkStore, difference
 from qwafer.backbones.registry import MapFunction, extractor
 from qwafer.backbones.remote import compute_chunks
@@ -36,6 +37,7 @@ def extract(
     weights: str | Path | None = None,
     random_weights: int | None = None,
     channels: str | None = None,
+    adapters: str | Path | None = None,
     executor: Executor | None = None,
     progress: OnProgress | None = None,
 ) -> FeatureSet:
@@ -59,7 +61,9 @@ def extract(
     check_positive_int("batch", batch)
     executor = _executor(executor, jobs)
     out = check_path(out)
-    backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
+    backbone = extractor(
+        backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels, adapters=adapters
+    )
     record = provenance(maps, backbone)
     first, inverse = _distinct(maps)
     store = ChunkStore(out.with_name(out.name + ".parts"), record, len(first))
@@ -97,12 +101,15 @@ def features_from_maps(
     weights: str | Path | None = None,
     random_weights: int | None = None,
     channels: str | None = None,
+    adapters: str | Path | None = None,
     executor: Executor | None = None,
     progress: OnProgress | None = None,
 ) -> FeatureSet:
     """Return the features of `maps` without touching the disk: the same arrays and provenance as `extract` writes."""
     executor = _executor(executor, jobs)
-    backbone = extractor(backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels)
+    backbone = extractor(
+        backbone, weights=weights, random_weights=random_weights, dtype=dtype, channels=channels, adapters=adapters
+    )
     _check_pictures(maps, backbone)
     first, inverse = _distinct(maps)
     tell = _teller(progress, backbone, 0, len(first))
@@ -237,6 +244,7 @@ def _feature_set(maps: WaferMaps | Clips, backbone: Extractor, features: np.ndar
         split=_split(maps, backbone),
         feature_names=backbone.feature_names,
         folds=maps.folds if isinstance(maps, Clips) else None,
+        network=None if backbone.cut is None else packed_tensors(backbone.state or {}),
     )
 
 

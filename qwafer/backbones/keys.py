@@ -65,6 +65,22 @@ class ConvNorm:
             parameters["bias"] = bias.astype(np.float32)
         return parameters
 
+    def with_kernel(self, state: State, kernel: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the tensors of this layer with which `parameters` gives `kernel`, and the same bias.
+
+        The normalisation becomes an addition of the bias: its scale is in the kernel.
+        """
+        squeezed = kernel.T[:, :, None, None] if self.squeeze else kernel.transpose(3, 2, 0, 1)
+        tensors = {f"{self.conv}.weight": np.ascontiguousarray(squeezed, dtype=np.float32)}
+        if self.norm is None:
+            return tensors
+        shift, zero = self.parameters(state)["bias"], np.zeros(self.shape[0], np.float32)
+        if self.bias:
+            tensors[f"{self.conv}.bias"] = zero
+        gain = np.full(self.shape[0], np.sqrt(1 + self.eps), np.float32)
+        values = {"weight": gain, "bias": shift, "running_mean": zero, "running_var": zero + 1}
+        return tensors | {f"{self.norm}.{name}": value for name, value in values.items()}
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -90,6 +106,11 @@ class Linear:
         if self.bias:
             parameters["bias"] = state[f"{self.key}.bias"].astype(np.float32)
         return parameters
+
+    def with_kernel(self, state: State, kernel: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the tensors of this layer with which `parameters` gives `kernel`, and the same bias."""
+        shape = self.shapes()[f"{self.key}.weight"]
+        return {f"{self.key}.weight": np.ascontiguousarray(kernel.T, dtype=np.float32).reshape(shape)}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Layers of the backbones in flax, for inference: NHWC, batch normalisation folded into the weights, fast on a CPU."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float
 
 Images = Float[Array, "batch height width channels"]
 Activation = Callable[[Any], Any]
+Stage = Callable[[Array], Array]
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 THIN = 3
@@ -78,6 +80,49 @@ class Dense(nn.Module):
         return y + jnp.expand_dims(bias, tuple(range(y.ndim - 1)))
 
 
+def _convolved(x: Images, kernel: Float[Array, "k k channels features"], stride: int) -> Images:
+    edge = (kernel.shape[0] // 2, kernel.shape[0] // 2)
+    y = lax.conv_general_dilated(
+        x, kernel, (stride, stride), (edge, edge), dimension_numbers=_NHWC, preferred_element_type=jnp.float32
+    )
+    return y.astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolved(x: Images, kernel: Float[Array, "k k channels features"], stride: int) -> Images:
+    """Return the convolution of x with padding k // 2.
+
+    Its own reverse pass, by the kernel: a matrix product for each of the k^2 entries. Autodiff's is a convolution over
+    the batch, for which XLA's CPU backend takes a hundred times as long in a loop, where training has it.
+    """
+    return _convolved(x, kernel, stride)
+
+
+def _convolved_forward(x: Images, kernel: Array, stride: int) -> tuple[Images, tuple[Images, Array]]:
+    return _convolved(x, kernel, stride), (x, kernel)
+
+
+def _convolved_reverse(stride: int, saved: tuple[Images, Array], received: Images) -> tuple[Images, Array]:
+    x, kernel = saved
+    size, channels = kernel.shape[0], x.shape[-1]
+    batch, rows, columns, features = received.shape
+    edge = (size // 2, size // 2)
+    padded = jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
+    flat = received.reshape(-1, features)
+    products = []
+    for a, b in itertools.product(range(size), range(size)):
+        limits = (batch, a + (rows - 1) * stride + 1, b + (columns - 1) * stride + 1, channels)
+        window = lax.slice(padded, (0, a, b, 0), limits, (1, stride, stride, 1)).reshape(-1, channels)
+        products.append(lax.dot(window.T, flat, preferred_element_type=jnp.float32))
+    d_kernel = jnp.stack(products).reshape(kernel.shape).astype(kernel.dtype)
+    if stride == 1 and size % 2:
+        return _convolved(received, kernel[::-1, ::-1].swapaxes(2, 3), 1), d_kernel
+    return jax.vjp(lambda x: _convolved(x, kernel, stride), x)[1](received)[0], d_kernel
+
+
+convolved.defvjp(_convolved_forward, _convolved_reverse)
+
+
 class Conv(nn.Module):
     """A k x k convolution with padding k // 2, and its bias (none for `use_bias=False`)."""
 
@@ -93,16 +138,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", nn.initializers.zeros, shape, x.dtype)
 
         def convolution(x: Images, kernel: Array) -> Images:
-            edge = (self.kernel // 2, self.kernel // 2)
-            y = lax.conv_general_dilated(
-                x,
-                kernel,
-                (self.stride, self.stride),
-                (edge, edge),
-                dimension_numbers=_NHWC,
-                preferred_element_type=jnp.float32,
-            )
-            return y.astype(x.dtype)
+            return convolved(x, kernel, self.stride)
 
         def shifted(x: Images, kernel: Array) -> Images:
             return shifted_products(x, kernel, self.stride)
@@ -199,3 +235,29 @@ class LayerNorm(nn.Module):
         leading = tuple(range(x.ndim - 1))
         scaled = centred * inverse * jnp.expand_dims(scale.astype(jnp.float32), leading)
         return (scaled + jnp.expand_dims(bias.astype(jnp.float32), leading)).astype(x.dtype)
+
+
+class Staged(nn.Module):
+    """A network as named stages, one after another: `__call__` runs all of them, or those from one stage to another."""
+
+    @nn.nowrap
+    def stages(self) -> list[tuple[str, Stage]]:
+        """Return the stages, each with its name; the last one, `pool`, gives the features."""
+        raise TypeError(f"{type(self).__name__} must define stages")
+
+    @nn.nowrap
+    def sown(self, x: Array) -> Array:
+        """Return what a stage gives, and keep it as one of the intermediates `stages`."""
+        self.sow("intermediates", "stages", x)
+        return x
+
+    @nn.compact
+    def __call__(self, x: Array, begin: str | None = None, end: str | None = None) -> Array:
+        """Return what enters stage `end` (if none: what the last stage gives), of `x`, which enters stage `begin`."""
+        stages = self.stages()
+        names = [name for name, _ in stages]
+        first = 0 if begin is None else names.index(begin)
+        last = len(names) if end is None else names.index(end)
+        for _, stage in stages[first:last]:
+            x = stage(x)
+        return x

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
 from qwafer.backbones.keys import Affine, ConvNorm, LayerNormKeys, LayerTable, Linear, Shapes, State, Tensors
-from qwafer.backbones.layers import Conv, Dense, Images, LayerNorm, gelu, gelu_tanh, global_mean
+from qwafer.backbones.layers import Conv, Dense, Images, LayerNorm, Stage, Staged, gelu, gelu_tanh, global_mean
 from qwafer.backbones.preprocess import Preprocessing
 from qwafer.backbones.pretrained import Architecture, Pretrained
 from qwafer.backbones.scan import selective_scan, sequential_scan
@@ -155,35 +155,47 @@ class TokenBlock(nn.Module):
         return x * jnp.expand_dims(gamma, (0, 1))
 
 
-class MambaVision(nn.Module):
-    """Images, normalised, to pooled features."""
+class MambaVision(Staged):
+    """Images, normalised, to pooled features, (batch, H, W, 3) -> (batch, 8 width) float32. Sows the outputs of stem
+    and stages as `stages`.
+    """
 
     config: MambaVisionConfig
 
-    @nn.compact
-    def __call__(self, x: Images) -> Float[Array, "batch features"]:
-        """(batch, H, W, 3) -> (batch, 8 width) float32. Sows the outputs of stem and stages as `stages`.
+    @nn.nowrap
+    def stages(self) -> list[tuple[str, Stage]]:
+        """Return `stem`, `stage0` to `stage3` and `pool`.
 
-        The stages' blocks are followed by their downsampling; stages 3 and 4 work in windows (of the whole map, at the
+        The blocks are followed by their downsampling; `stage2` and `stage3` work in windows (of the whole map, at the
         image size of the configuration).
         """
-        config = self.config
-        x = jax.nn.relu(Conv(config.stem, 3, 2, name="stem1")(x))
-        x = jax.nn.relu(Conv(config.width, 3, 2, name="stem2")(x))
-        self.sow("intermediates", "stages", x)
-        for stage, depth in enumerate(config.depths):
-            if stage < 2:
-                for block in range(depth):
-                    x = ConvBlock(name=f"stage{stage}_{block}")(x)
-            else:
-                x = self._token_blocks(stage, depth, x)
-            if stage < 3:
-                x = Conv(2 * x.shape[-1], 3, 2, use_bias=False, name=f"down{stage}")(x)
-            self.sow("intermediates", "stages", x)
+        blocks = [(f"stage{stage}", partial(self._stage, stage)) for stage in range(len(self.config.depths))]
+        return [("stem", self._stem), *blocks, ("pool", self._pool)]
+
+    @nn.nowrap
+    def _stem(self, x: Images) -> Images:
+        x = jax.nn.relu(Conv(self.config.stem, 3, 2, name="stem1")(x))
+        return self.sown(jax.nn.relu(Conv(self.config.width, 3, 2, name="stem2")(x)))
+
+    @nn.nowrap
+    def _stage(self, stage: int, x: Images) -> Images:
+        depth = self.config.depths[stage]
+        if stage < 2:
+            for block in range(depth):
+                x = ConvBlock(name=f"stage{stage}_{block}")(x)
+        else:
+            x = self._token_blocks(stage, depth, x)
+        if stage < 3:
+            x = Conv(2 * x.shape[-1], 3, 2, use_bias=False, name=f"down{stage}")(x)
+        return self.sown(x)
+
+    @nn.nowrap
+    def _pool(self, x: Images) -> Float[Array, "batch features"]:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), x.dtype).astype(jnp.float32)
         shift = self.param("shift", nn.initializers.zeros, (x.shape[-1],), x.dtype).astype(jnp.float32)
         return global_mean(x) * scale[None] + shift[None]
 
+    @nn.nowrap
     def _token_blocks(self, stage: int, depth: int, x: Images) -> Images:
         window, heads = self.config.windows[stage - 2], self.config.heads[stage - 2]
         batch, height, width, channels = x.shape
@@ -306,7 +318,8 @@ def architecture(name: str, state: State | None, channels: str | None) -> Archit
     hub = (f"nvidia/MambaVision-{variant}", "model.safetensors")
     published = f"model.safetensors of {hub[0]} on the Hugging Face hub (non-commercial licence)"
     images = Preprocessing(config.image_size, channels or "one-hot")
-    return Architecture(name, MambaVision(config), table(config), images, ("head.",), published, hub)
+    module, adapted = MambaVision(config), ("*/mixer/qkv", "*/mixer/*proj")
+    return Architecture(name, module, table(config), images, ("head.",), published, hub, adapted=adapted)
 
 
 VARIANTS = SimpleNamespace(**{name: Pretrained(name, partial(architecture, name)) for name in CONFIGS})

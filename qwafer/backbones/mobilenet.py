@@ -1,5 +1,7 @@
 """MobileNetV3-Small (Howard et al. 2019, arXiv 1905.02244) with the keys of torchvision's checkpoint."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,8 @@ from qwafer.backbones.layers import (
     Depthwise,
     Images,
     SqueezeExcite,
+    Stage,
+    Staged,
     global_mean,
     hard_sigmoid,
     hard_swish,
@@ -68,20 +72,31 @@ class InvertedResidual(nn.Module):
         return x + y if x.shape == y.shape else y
 
 
-class MobileNetV3Small(nn.Module):
-    """Images, normalised, to pooled features."""
+class MobileNetV3Small(Staged):
+    """Images, normalised, to pooled features, (batch, H, W, 3) -> (batch, 576) float32. Sows the output of every stage
+    as `stages`.
+    """
 
-    @nn.compact
-    def __call__(self, x: Images) -> Float[Array, "batch 576"]:
-        """(batch, H, W, 3) -> (batch, 576) float32. Sows the output of every stage as `stages`."""
-        x = hard_swish(Conv(STEM, 3, 2, name="stem")(x))
-        self.sow("intermediates", "stages", x)
-        for index, row in enumerate(BLOCKS, 1):
-            x = InvertedResidual(*row, name=f"block{index}")(x)
-            self.sow("intermediates", "stages", x)
-        x = hard_swish(Dense(HEAD, name="head")(x))
-        self.sow("intermediates", "stages", x)
-        return global_mean(x).astype(jnp.float32)
+    @nn.nowrap
+    def stages(self) -> list[tuple[str, Stage]]:
+        """Return `stem`, `block1` to `block11`, `head` and `pool`."""
+
+        def stem(x: Images) -> Images:
+            return self.sown(hard_swish(Conv(STEM, 3, 2, name="stem")(x)))
+
+        def head(x: Images) -> Images:
+            return self.sown(hard_swish(Dense(HEAD, name="head")(x)))
+
+        blocks = [(f"block{index}", partial(self._block, index)) for index in range(1, len(BLOCKS) + 1)]
+        return [("stem", stem), *blocks, ("head", head), ("pool", _pool)]
+
+    @nn.nowrap
+    def _block(self, index: int, x: Images) -> Images:
+        return self.sown(InvertedResidual(*BLOCKS[index - 1], name=f"block{index}")(x))
+
+
+def _pool(x: Images) -> Float[Array, "batch channels"]:
+    return global_mean(x).astype(jnp.float32)
 
 
 def table() -> LayerTable:
@@ -114,7 +129,9 @@ def _pointwise(key: str, n_in: int, n_out: int) -> ConvNorm:
 def _architecture(state: State | None, channels: str | None) -> Architecture:
     file = "download.pytorch.org/models/mobilenet_v3_small-047dcff4.pth"
     images = Preprocessing(224, channels or "one-hot")
-    return Architecture("mobilenet_v3_small", MobileNetV3Small(), table(), images, ("classifier.",), file)
+    adapted = ("*/expand", "*/project", "head")
+    module = MobileNetV3Small()
+    return Architecture("mobilenet_v3_small", module, table(), images, ("classifier.",), file, adapted=adapted)
 
 
 MOBILENET_V3_SMALL = Pretrained("mobilenet_v3_small", _architecture)

@@ -1,13 +1,14 @@
 """Networks with weights from a checkpoint: by name, as a callable on images, and their way into extraction."""
 
+import functools
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import flax
-import flax.linen as nn
 import jax
 import ml_dtypes
 import numpy as np
@@ -15,13 +16,22 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from qwafer._arrays import real_array
-from qwafer._checks import check_choice
+from qwafer._checks import check_choice, nearest
 from qwafer._errors import InputError
+from qwafer.backbones.adapters import Adapters
 from qwafer.backbones.base import Extractor, available_cores
-from qwafer.backbones.checkpoints import Checkpoint, check_fit, fetch_from_hub, random_checkpoint, read_checkpoint
+from qwafer.backbones.checkpoints import (
+    Checkpoint,
+    check_fit,
+    fetch_from_hub,
+    random_checkpoint,
+    read_checkpoint,
+    write_tensors,
+)
 from qwafer.backbones.keys import LayerTable, Shapes, State, expected_shapes, parameter_tree
+from qwafer.backbones.layers import Staged
 from qwafer.backbones.preprocess import Preprocessing
-from qwafer.backbones.registry import BACKBONES
+from qwafer.backbones.registry import BACKBONES, backbone_thing
 from qwafer.backbones.trained import recorded_split
 
 DTYPES: dict[str, Any] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
@@ -45,8 +55,8 @@ class Architecture:
 
     name: str
     """Name as in torchvision or mambavision."""
-    module: nn.Module
-    """The flax module, for inference."""
+    module: Staged
+    """The flax module, for inference, stage by stage."""
     table: LayerTable
     """Which tensors each layer takes."""
     preprocessing: Images
@@ -59,6 +69,13 @@ class Architecture:
     """Repository and file on the Hugging Face hub, if they are there with these keys."""
     cpu_batch: int = 2
     """Images per call of the compiled program on a CPU: more leave the second-level cache between two layers."""
+    adapted: tuple[str, ...] = ()
+    """Patterns of the layers, by the path of their modules, that low-rank adapters may change."""
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The stages before which the network can be cut."""
+        return tuple(name for name, _ in self.module.stages())[:-1]
 
     @property
     def shapes(self) -> Shapes:
@@ -74,6 +91,18 @@ class Pretrained:
     """Name of the backbone."""
     architecture: Callable[[State | None, str | None], Architecture]
     """(state, channels) -> the architecture, of which a state may tell more; channels: see `Preprocessing`."""
+    cut: str | None = None
+    """Stage before which it is cut: its features are what enters that stage; None: whole."""
+
+    def at(self, cut: str) -> "Pretrained":
+        """Return the network cut before its stage `cut`; raise InputError for a stage that it does not have."""
+        stages = self.architecture(None, None).cuts
+        if cut not in stages:
+            raise InputError(
+                f"backbone {self.name} has no stage `{cut}` to be cut at; its stages are {', '.join(stages)}"
+                f"{nearest(cut, stages)}"
+            )
+        return replace(self, cut=cut)
 
     def load(
         self,
@@ -81,10 +110,15 @@ class Pretrained:
         random_weights: int | None = None,
         dtype: str | None = None,
         channels: str | None = None,
+        adapters: "str | Path | Adapters | None" = None,
     ) -> "Backbone":
         """Return the network with its weights; see `load`."""
         dtype = "float32" if dtype is None else dtype
         check_choice("dtype", dtype, DTYPES)
+        if self.cut is not None and dtype != "float32":
+            raise InputError(
+                f"backbone {self.name}@{self.cut} is cut, and a head goes on in float32: leave out --dtype"
+            )
         wanted = self.architecture(None, channels)
         if weights is not None and random_weights is not None:
             raise InputError("give either weights or random weights, not both")
@@ -106,8 +140,11 @@ class Pretrained:
         else:
             checkpoint = read_checkpoint(weights)
         fitted = self.architecture(checkpoint.state, channels)
-        check_fit(checkpoint.state, fitted.shapes, self.name, fitted.unused, lambda: _other_shapes(checkpoint))
-        return Backbone(fitted, checkpoint, dtype)
+        _check_fit(checkpoint, fitted)
+        if adapters is not None:
+            given = adapters if isinstance(adapters, Adapters) else Adapters.load(adapters)
+            checkpoint = given.merged(checkpoint, fitted.name, fitted.table)
+        return Backbone(fitted, checkpoint, dtype, self.cut)
 
     def __call__(
         self,
@@ -115,9 +152,10 @@ class Pretrained:
         random_weights: int | None = None,
         dtype: str | None = None,
         channels: str | None = None,
+        adapters: "str | Path | Adapters | None" = None,
     ) -> Extractor:
         """Return the network with its weights as an `Extractor`."""
-        return self.load(weights, random_weights, dtype, channels).extractor()
+        return self.load(weights, random_weights, dtype, channels, adapters).extractor()
 
 
 def load(
@@ -127,20 +165,23 @@ def load(
     random_weights: int | None = None,
     dtype: str | None = None,
     channels: str | None = None,
+    adapters: "str | Path | Adapters | None" = None,
 ) -> "Backbone":
     """Return the network `name` with `weights`, as a callable from normalised images to features.
 
     Args:
-        name: `efficientnet_b0`, `mobilenet_v3_small`, a MambaVision variant such as `mamba_vision_T2`, or `wafercnn`.
+        name: `efficientnet_b0`, `mobilenet_v3_small`, a MambaVision variant such as `mamba_vision_T2`, or `wafercnn`;
+            with `@STAGE` the network is cut: its features are what enters that stage, flattened.
         weights: path of a checkpoint (torch's format or safetensors), or `hub` to fetch it from the Hugging Face hub.
         random_weights: seed of drawn weights instead; recorded, and shown wherever the features are used.
         dtype: `float32` (if none), `bfloat16` or `float16`; sums are float32 in all of them.
         channels: how maps become images, `one-hot` (if none) or `grey`; see `Preprocessing`.
+        adapters: low-rank adapters that are merged into the weights, or the path of their file.
 
     Raises:
         InputError: an unknown name, no weights, or weights that do not fit: the keys are named.
     """
-    return _pretrained(name).load(weights, random_weights, dtype, channels)
+    return _pretrained(name).load(weights, random_weights, dtype, channels, adapters)
 
 
 def architecture(name: str, state: State | None = None, channels: str | None = None) -> Architecture:
@@ -148,8 +189,29 @@ def architecture(name: str, state: State | None = None, channels: str | None = N
     return _pretrained(name).architecture(state, channels)
 
 
+def write_merged(weights: str | Path, adapters: "str | Path | Adapters", path: str | Path) -> Path:
+    """Write the checkpoint `weights` with `adapters` merged into it to `path` (safetensors) and return it.
+
+    As `--weights` of the network that the adapters adapt, it gives the features of the adapted network.
+
+    Raises InputError for adapters of other weights, or weights that do not fit.
+    """
+    given = adapters if isinstance(adapters, Adapters) else Adapters.load(adapters)
+    checkpoint = read_checkpoint(weights)
+    form = architecture(given.backbone, checkpoint.state)
+    _check_fit(checkpoint, form)
+    merged = given.merged(checkpoint, form.name, form.table)
+    write_tensors(path, merged.state, {"merged": json.dumps({"weights": given.weights, "adapters": given.digest()})})
+    return Path(path)
+
+
+def _check_fit(checkpoint: Checkpoint, form: Architecture) -> None:
+    unused = (*form.unused, "training.")
+    check_fit(checkpoint.state, form.shapes, form.name, unused, lambda: _other_shapes(checkpoint))
+
+
 def _pretrained(name: str) -> Pretrained:
-    network = BACKBONES.get(name)
+    network = backbone_thing(name)
     if not isinstance(network, Pretrained):
         raise InputError(f"backbone {name} is not a network on images: use `extractor`")
     return network
@@ -158,8 +220,8 @@ def _pretrained(name: str) -> Pretrained:
 class Backbone:
     """A frozen network with its weights on the device: NHWC images in, float32 features out."""
 
-    def __init__(self, architecture: Architecture, checkpoint: Checkpoint, dtype: str) -> None:
-        self.architecture = architecture
+    def __init__(self, architecture: Architecture, checkpoint: Checkpoint, dtype: str, cut: str | None = None) -> None:
+        self.architecture, self.cut = architecture, cut
         self.dtype = dtype
         self.weights = checkpoint.record
         self._devices = jax.devices()
@@ -180,15 +242,24 @@ class Backbone:
 
     @property
     def name(self) -> str:
-        """Name as in torchvision or mambavision."""
-        return self.architecture.name
+        """Name as in torchvision or mambavision, with `@STAGE` where it is cut."""
+        return self.architecture.name if self.cut is None else f"{self.architecture.name}@{self.cut}"
 
     def apply(self, parameters: Any, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch features"]:
         """Return the features of images: the pure function behind the callable, to be traced by JAX."""
         # Without this, float32 means ten bits of mantissa in the matrix units of recent GPUs.
         precision = "highest" if self.dtype == "float32" else "default"
         with jax.default_matmul_precision(precision):
-            return self.architecture.module.apply({"params": parameters}, images.astype(DTYPES[self.dtype]))
+            found = self.architecture.module.apply(
+                {"params": parameters}, images.astype(DTYPES[self.dtype]), end=self.cut
+            )
+        return found if self.cut is None else found.reshape(len(found), -1)
+
+    def cut_shape(self) -> tuple[int, ...]:
+        """Return the shape (H, W, C) of what enters the stage before which the network is cut, for one map."""
+        images = self.architecture.preprocessing([np.zeros((1, 1), np.uint8)])
+        apply = functools.partial(self.architecture.module.apply, end=self.cut)
+        return tuple(jax.eval_shape(apply, {"params": self.parameters}, images).shape[1:])
 
     def __call__(self, images: Any) -> np.ndarray:
         """Return features (batch, D) float32 of normalised images (batch, height, width, 3).
@@ -215,6 +286,10 @@ class Backbone:
             "device": {"platform": self._devices[0].platform, "count": len(self._devices)},
             "versions": {package.__name__: package.__version__ for package in (jax, flax)},
         }
+        if "adapters" in self.weights:
+            record["adapters"] = self.weights["adapters"]
+        if self.cut is not None:
+            record["cut"] = {"stage": self.cut, "shape": self.cut_shape()}
 
         def features(maps: Sequence[np.ndarray]) -> np.ndarray:
             return self._piece(self.architecture.preprocessing(maps), self.batch)
@@ -234,6 +309,7 @@ class Backbone:
             split=self._split,
             state=self.state,
             quick=quick if len(self._devices) == 1 else None,
+            cut=self.cut,
         )
 
     def _piece(self, images: np.ndarray, size: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from qwafer._registry import Registry, foreign
 from qwafer.backbones.base import Extractor
 
 if TYPE_CHECKING:
+    from qwafer.backbones.adapters import Adapters
     from qwafer.backbones.checkpoints import Checkpoint
 
 _SIZES = ("T", "T2", "S", "B", "B_21k", "L", "L_21k", "L2", "L2_512_21k", "L3_256_21k", "L3_512_21k")
@@ -32,7 +33,8 @@ BACKBONES: Registry[Any] = Registry(
         **{f"mamba_vision_{size}": f"qwafer.backbones.mambavision:VARIANTS.mamba_vision_{size}" for size in _SIZES},
     },
 )
-"""Every backbone by name; one of your own is `package.module:thing`, and the thing is one of four:
+"""Every backbone by name (`NAME@STAGE`: a network, cut before that stage); one of your own is `package.module:thing`,
+and the thing is one of four:
 
 - an `Extractor`;
 - a function that returns one; its parameters are those of `OPTIONS` that it takes, none of them without a default;
@@ -41,17 +43,40 @@ BACKBONES: Registry[Any] = Registry(
 - a class of a network that is trained before it is frozen (`qwafer.networks.Network`).
 """
 
-OPTIONS = ("weights", "random_weights", "dtype", "channels")
+OPTIONS = ("weights", "random_weights", "dtype", "channels", "adapters")
 _REASONS = {
     "weights": "has no weights to choose",
     "random_weights": "has no weights to choose",
     "dtype": "computes in float32 only",
     "channels": "works on the map itself",
+    "adapters": "has no weights to adapt",
 }
 MapFunction: TypeAlias = Callable[..., Any]
 """A function from a sequence of maps to (n, D) features, one that returns an `Extractor`, or a class of a network."""
 FUNCTION_BATCH = 256
 """Maps per call of a plain function."""
+
+
+def parted(name: str) -> tuple[str, str | None]:
+    """Return the backbone that `name` names, and the stage before which `NAME@STAGE` cuts it; None: whole."""
+    front, mark, cut = name.rpartition("@") if isinstance(name, str) else ("", "", "")
+    return (front, cut) if mark and not {":", "/"} & set(cut) else (name, None)
+
+
+def backbone_thing(name: str) -> Any:
+    """Return what stands behind the name of a backbone, cut where the name says so.
+
+    Raises InputError for an unknown name, a backbone that cannot be cut, or one without such a stage.
+    """
+    whole, cut = parted(name)
+    thing = BACKBONES.get(whole)
+    if cut is None:
+        return thing
+    if not hasattr(thing, "at"):
+        raise InputError(
+            f"backbone {whole} has no stages to be cut at: take a network such as wafercnn, or leave out @{cut}"
+        )
+    return thing.at(cut)
 
 
 def extractor(
@@ -61,6 +86,7 @@ def extractor(
     random_weights: int | None = None,
     dtype: str | None = None,
     channels: str | None = None,
+    adapters: "str | Path | Adapters | None" = None,
 ) -> Extractor:
     """Return the extractor called `backbone`, ready to run; see `load` for the options, which networks take.
 
@@ -70,7 +96,13 @@ def extractor(
     Raises:
         InputError: an unknown name, missing or unusable weights, or an option that the backbone does not have.
     """
-    values = {"weights": weights, "random_weights": random_weights, "dtype": dtype, "channels": channels}
+    values: dict[str, Any] = {
+        "weights": weights,
+        "random_weights": random_weights,
+        "dtype": dtype,
+        "channels": channels,
+        "adapters": adapters,
+    }
     given = {option: value for option, value in values.items() if value is not None}
     if isinstance(backbone, Extractor):
         if given:
@@ -93,7 +125,8 @@ def extractor(
         made = thing(**options)
     if not isinstance(made, Extractor):
         raise InputError(f"backbone {backbone} must give an Extractor, got a {type(made).__name__}")
-    kept = {option: value for option, value in options.items() if option != "weights" or made.state is None}
+    inside = () if made.state is None else ("weights", "adapters")
+    kept = {option: value for option, value in options.items() if option not in inside}
     return dataclasses.replace(made, name=backbone, options=kept, features=_guarded(backbone, made.features))
 
 
@@ -115,7 +148,7 @@ def _maker(name: str) -> tuple[Any, tuple[str, ...] | None]:
     """Return what stands behind a name, an Extractor or something to call, and which options it takes; None for a
     function of maps, which takes those instead.
     """
-    thing = BACKBONES.get(name)
+    thing = backbone_thing(name)
     if isinstance(thing, Extractor):
         return thing, ()
     trained = isinstance(thing, type) and hasattr(thing, "train") and hasattr(thing, "extractor")

@@ -68,7 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--backbone",
         metavar="NAME",
         help="spatial (the default; no weights), wafercnn, efficientnet_b0, mobilenet_v3_small, or mamba_vision_ and "
-        "one of T, T2, S, B, L, L2, B_21k, L_21k, L2_512_21k, L3_256_21k, L3_512_21k; or package.module:thing",
+        "one of T, T2, S, B, L, L2, B_21k, L_21k, L2_512_21k, L3_256_21k, L3_512_21k; or package.module:thing; "
+        "NAME@STAGE: what enters that stage of a network, for head lora",
     )
     parser.add_argument("--out", required=True, metavar="F.npz", help="the feature file to write")
     parser.add_argument(
@@ -88,6 +89,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--weights",
         metavar="PATH",
         help="checkpoint of a network (torch's format or safetensors); `hub` fetches it from the Hugging Face hub",
+    )
+    parser.add_argument(
+        "--adapters",
+        metavar="PATH",
+        help="low-rank adapters of head lora, merged into the weights: features of the adapted network",
     )
     parser.add_argument(
         "--random-weights", type=int, metavar="SEED", help="draw the weights instead: for trials, and recorded as such"
@@ -120,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from qwafer._errors import InputError
-    from qwafer.backbones import BACKBONES
+    from qwafer.backbones.registry import backbone_thing
     from qwafer.data import DataTable, read_audio
     from qwafer.data.source import own_features
     from qwafer.features import FeatureSet
@@ -133,7 +139,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return _embeddings(arguments)
     if arguments.audio is not None and arguments.backbone is None:
         raise InputError("--audio needs a --backbone that takes pictures, such as efficientnet_b0 with --weights PATH")
-    BACKBONES.get(arguments.backbone or "spatial")  # refuses an unknown name before anything is read
+    backbone_thing(arguments.backbone or "spatial")  # refuses an unknown name before anything is read
     if "jax" in sys.modules:  # a backbone that computes in JAX has imported it
         configure_jax()
     _check_training_options(arguments)
@@ -171,6 +177,7 @@ def _extracted(found: "WaferMaps | Clips", arguments: argparse.Namespace) -> int
         random_weights=arguments.random_weights,
         dtype=arguments.dtype,
         channels="grey" if audio and "channels" in taken_options(name) else arguments.channels,
+        adapters=arguments.adapters,
     )
     complete = is_complete(arguments.out, provenance(found, backbone))
     batch = DEFAULT_BATCH if arguments.batch is None else arguments.batch
@@ -188,7 +195,7 @@ def _extracted(found: "WaferMaps | Clips", arguments: argparse.Namespace) -> int
     return 0
 
 
-_OF_BACKBONES = ("backbone", "batch", "dtype", "jobs", "executor", "address", "weights", "random_weights")
+_OF_BACKBONES = ("backbone", "batch", "dtype", "jobs", "executor", "address", "weights", "random_weights", "adapters")
 _ON_MAPS = ("reader", "channels", "train", "train_seed", "train_split", "epochs", "maps_count", "seed")
 _OF_TABLE = ("label", "fold", "group", "time", "id", "drop", "made_by")
 _WITHOUT_EFFECT = {
@@ -269,7 +276,7 @@ def _table(table: "DataTable", arguments: argparse.Namespace) -> int:
     from qwafer.config import DataConfig
     from qwafer.source import table_features
 
-    for option in ("backbone", "weights", "random_weights", "dtype", "channels", "train", "batch", "jobs", "executor"):
+    for option in (*_OF_BACKBONES, "channels", "train"):
         if getattr(arguments, option):
             flag = option.replace("_", "-")
             raise InputError(f"{arguments.maps} holds a table, which needs no backbone: leave out --{flag}")
@@ -302,11 +309,12 @@ def _training_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _trained(name: str, maps: "WaferMaps", arguments: argparse.Namespace) -> Path:
     """Train the network, or find that it is trained; return the path of its weights."""
+    from qwafer.backbones.registry import parted
     from qwafer.networks import network
     from qwafer.sweeps.sources import file_name
 
     out = Path(arguments.out)
-    beside = out.with_name(f"{out.stem}.{file_name(name)}.safetensors")
+    beside = out.with_name(f"{out.stem}.{file_name(parted(name)[0])}.safetensors")
     path = beside if arguments.weights is None else Path(arguments.weights)
     with progress_bar(quiet=arguments.quiet) as progress:
         return network(name, **_training_options(arguments)).train(maps, path, progress)

@@ -17,6 +17,7 @@ from qwafer._errors import InputError
 from qwafer._io import key_seed
 from qwafer.circuits import Circuit
 from qwafer.engines import Program
+from qwafer.features import Origin
 from qwafer.heads._normalization import LENGTH, MEAN, SCALE, normalization, normalized
 from qwafer.heads.size import Stored
 
@@ -33,6 +34,8 @@ class Head(eqx.Module):
     buffers: dict[str, Array]
     n_labels: int = eqx.field(static=True)
     dtype: str = eqx.field(static=True)
+    alone: ClassVar[bool] = False
+    """Whether a step is mostly arithmetic, so that nothing is saved where the seeds of an arm train side by side."""
 
     looped: ClassVar[bool] = True
     """Whether many steps go into one compiled loop. In the body of one, a convolution takes XLA's CPU
@@ -220,6 +223,8 @@ class HeadInputs:
     """The circuit, for heads that run one."""
     label_names: tuple[str, ...] | None = None
     """The labels by name, where they are known."""
+    origin: Origin | None = None
+    """What made the features, for heads that go on with it; None: not known."""
 
     def standardized(self) -> np.ndarray:
         """Return the features (M, D) as the head sees them, float64."""
@@ -235,10 +240,11 @@ def head_inputs(
     *,
     normalize: str = "standard",
     label_names: tuple[str, ...] | None = None,
+    origin: Origin | None = None,
 ) -> HeadInputs:
     """Return the inputs of a head for training features (M, D), checked; raise InputError for unusable ones.
 
-    `normalize` is `standard`, `min_max`, `l2` or `raw`; see `head.normalize`.
+    `normalize` is `standard`, `min_max`, `l2` or `raw`; see `head.normalize`. `origin` is `FeatureSet.origin`.
     """
     check_positive_int("n_labels", n_labels)
     values = real_array("features", features, ("examples", "D"), finite=True)
@@ -246,7 +252,7 @@ def head_inputs(
         raise InputError(f"`features` must have shape (examples, D) with at least one of each, got {values.shape}")
     dtype = "float32" if circuit is None else circuit.dtype
     buffers = {name: rounded(value, dtype) for name, value in normalization(values, normalize, dtype).items()}
-    return HeadInputs(values, n_labels, seed, dtype, buffers, circuit, label_names)
+    return HeadInputs(values, n_labels, seed, dtype, buffers, circuit, label_names, origin)
 
 
 def draw(seed: int, name: str, shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> Array:

@@ -66,6 +66,7 @@ HEADS: Registry[Any] = Registry(
         "trigonometric": "qwafer.heads.options:TrigonometricOptions",
         "quantised": "qwafer.heads.few_bits:QuantisedOptions",
         "mixture": "qwafer.heads.few_bits:MixtureOptions",
+        "lora": "qwafer.networks.lora:LoraOptions",
         "tree": "qwafer.heads.options:TreeOptions",
         "wafercnn": "qwafer.networks.options:WaferCnnOptions",
         "trm": "qwafer.networks.options:TrmOptions",

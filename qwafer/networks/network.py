@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from qwafer._errors import InputError
 from qwafer._registry import Registry, foreign
 from qwafer.backbones import Extractor
+from qwafer.backbones.registry import parted
 from qwafer.data import WaferMaps
 from qwafer.execution.job import OnProgress
 
@@ -55,7 +56,8 @@ class _Foreign:
 
 
 def is_network(name: str) -> bool:
-    """Return whether the backbone called `name` is a network that can be trained here."""
+    """Return whether the backbone called `name`, cut or whole, is a network that can be trained here."""
+    name = parted(name)[0]
     if name in NETWORKS.names or ":" not in name:
         return name in NETWORKS.names
     thing = NETWORKS.get(name)
@@ -63,11 +65,14 @@ def is_network(name: str) -> bool:
 
 
 def network(name: str, **options: Any) -> Network:
-    """Return the network called `name` with `options`; raise InputError for one that it does not have."""
+    """Return the network called `name`, trained whole where the name cuts it, with `options`; raise InputError for one
+    that it does not have.
+    """
     if not is_network(name):
         raise InputError(
             f"backbone {name} is not trained here: take --backbone {' or '.join(NETWORKS.names)}, or yours"
         )
+    name = parted(name)[0]
     kind = NETWORKS.get(name)
     known = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
     for option in options:

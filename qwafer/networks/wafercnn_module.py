@@ -6,17 +6,17 @@ convolution, batch normalisation, 2 x 2 maximum and ReLU, then the mean over the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
 from qwafer.backbones.keys import ConvNorm, LayerTable, State
-from qwafer.backbones.layers import Conv, Images, global_mean
+from qwafer.backbones.layers import Conv, Images, Stage, Staged, global_mean
 from qwafer.backbones.preprocess import resize_nearest
 from qwafer.backbones.pretrained import Architecture, Pretrained
 
@@ -25,15 +25,20 @@ CHANNELS = (32, 64, 128)
 N_INPUTS = 3
 
 
-class WaferCNNModule(nn.Module):
-    """Images of wafer maps to features, for inference: batch normalisation is folded into the convolutions."""
+class WaferCNNModule(Staged):
+    """Images of wafer maps to features, (batch, 52, 52, 3) -> (batch, 128) float32, for inference: batch normalisation
+    is folded into the convolutions.
+    """
 
-    @nn.compact
-    def __call__(self, x: Images) -> Float[Array, "batch 128"]:
-        """(batch, 52, 52, 3) -> (batch, 128) float32."""
-        for block, width in enumerate(CHANNELS):
-            x = jax.nn.relu(pooled(Conv(width, name=f"block{block}")(x)))
-        return global_mean(x)
+    @nn.nowrap
+    def stages(self) -> list[tuple[str, Stage]]:
+        """Return `block0`, `block1`, `block2` and `pool`."""
+        blocks = [(f"block{block}", partial(_block, f"block{block}", width)) for block, width in enumerate(CHANNELS)]
+        return [*blocks, ("pool", global_mean)]
+
+
+def _block(name: str, width: int, x: Images) -> Images:
+    return jax.nn.relu(pooled(Conv(width, name=name)(x)))
 
 
 def pooled(x: Images) -> Images:
@@ -97,8 +102,17 @@ def table() -> LayerTable:
 def _architecture(state: State | None, channels: str | None) -> Architecture:
     if channels is not None:
         raise InputError("backbone wafercnn has channels of its own: leave out --channels")
-    unused = ("head.", "training.")
-    return Architecture("wafercnn", WaferCNNModule(), table(), WaferImages(), unused, "made by --train", cpu_batch=8)
+    unused = ("head.",)
+    return Architecture(
+        "wafercnn",
+        WaferCNNModule(),
+        table(),
+        WaferImages(),
+        unused,
+        "made by --train",
+        cpu_batch=8,
+        adapted=("block*",),
+    )
 
 
 FROZEN = Pretrained("wafercnn", _architecture)

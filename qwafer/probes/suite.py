@@ -59,7 +59,7 @@ def run_subject(config: RunConfig, prepared: Prepared, seed: int) -> Subject:
     program, evaluation = make(config.training.batch_size), make(PREDICTION_BATCH, gradient=False)
     if program is None:
         raise InputError(f"`config` must have a circuit to be probed, got head {config.name('head')}")
-    head: Any = make_head(config, features, labels.shape[1], seed)
+    head: Any = make_head(config, features, labels.shape[1], seed, prepared.data.origin)
     starts = []
     if hasattr(head, "circuit_weights") and hasattr(head, "inputs"):
         rows = np.unique(np.linspace(0, len(features) - 1, PREDICTION_BATCH).astype(int))

@@ -181,7 +181,7 @@ def nulls_report(summary: Summary) -> Report:
 def _nulls(config: RunConfig, data: FeatureSet, seed: int) -> dict[str, RunConfig]:
     features, labels = prepare(config, data, seed).part("train")
     n_features, n_labels = features.shape[1], labels.shape[1]
-    trained = make_head(config, features, n_labels, seed).count()["trainable"]
+    trained = make_head(config, features, n_labels, seed, data.origin).count()["trainable"]
     spec, head = config.circuit.circuit(n_labels), config.head
     hidden = max(1, round((trained - n_labels) / (n_features + 1 + n_labels)))
     angles = TrigonometricOptions(

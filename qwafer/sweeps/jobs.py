@@ -176,7 +176,7 @@ def check_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:
     if not config.trained_by_loop:
         return dataclasses.asdict(Checked())
     features, labels = prepared.part("train")
-    head = make_head(config, features, labels.shape[1], payload["seed"])
+    head = make_head(config, features, labels.shape[1], payload["seed"], prepared.data.origin)
     options = config.training
     program = make_program(config, labels.shape[1], options.batch_size)
     sampler = make_sampler(

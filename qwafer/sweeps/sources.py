@@ -214,7 +214,7 @@ class _Provider:
         all.
         """
         from qwafer.backbones import extractor
-        from qwafer.backbones.registry import taken_options
+        from qwafer.backbones.registry import parted, taken_options
         from qwafer.networks import is_network, network
 
         values = {"weights": self.options.weights, "random_weights": self.options.random_weights}
@@ -225,7 +225,7 @@ class _Provider:
         for name in sorted(names, key=lambda name: (not is_network(name), name)):
             own: dict[str, Any] = {option: value for option, value in given.items() if option in taken_options(name)}
             if is_network(name) and not own:
-                path = self.folder / f"{stem}-{file_name(name)}.safetensors"
+                path = self.folder / f"{stem}-{file_name(parted(name)[0])}.safetensors"  # one training for all its cuts
                 path.parent.mkdir(parents=True, exist_ok=True)
                 own = {"weights": network(name).train(maps, path, self.progress)}
             backbone, tag = extractor(name, **own), ""

@@ -119,7 +119,8 @@ class Run:
         self.val = prepared.part("val")
         self.ids = hash_texts(prepared.data.content_ids)
         self.n_labels = labels.shape[1]
-        self.head: Head = make_head(config, features, self.n_labels, seed, prepared.data.label_names)
+        known = prepared.data.origin, prepared.data.label_names
+        self.head: Head = make_head(config, features, self.n_labels, seed, *known)
         self.objective: Objective = make_objective(config.objective, labels)
         self.sampler: Sampler = make_sampler(
             config.sampling,

@@ -11,6 +11,7 @@ from qwafer.config import RunConfig
 from qwafer.engines import Program
 from qwafer.engines.cache import cleared
 from qwafer.engines.process import check_x64
+from qwafer.features import Origin
 
 if TYPE_CHECKING:
     from qwafer.heads import Head
@@ -21,13 +22,14 @@ def make_head(
     train_features: np.ndarray,
     n_labels: int,
     seed: int,
+    origin: Origin | None = None,
     label_names: tuple[str, ...] | None = None,
 ) -> "Head":
     """Return the untrained head that `config.head` and `config.circuit` describe.
 
     `train_features` (M, D) are those of the training split alone: they give the normalisation and the principal
-    axes. Classical heads are float32; a quantum head has the dtype of its circuit. Raises InputError where the parts
-    do not fit together.
+    axes. Classical heads are float32; a quantum head has the dtype of its circuit. `origin` (`FeatureSet.origin`) is
+    for heads that go on with the network behind the features. Raises InputError where the parts do not fit together.
     """
     from qwafer.heads import head_inputs
 
@@ -35,7 +37,9 @@ def make_head(
     if circuit is not None:
         check_x64(circuit.dtype)
     normalize = getattr(config.head, "normalize", "standard")
-    inputs = head_inputs(train_features, n_labels, seed, circuit, normalize=normalize, label_names=label_names)
+    inputs = head_inputs(
+        train_features, n_labels, seed, circuit, normalize=normalize, label_names=label_names, origin=origin
+    )
     head: Head = config.head.make(inputs)
     return head
 

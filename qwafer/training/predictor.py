@@ -23,7 +23,7 @@ from qwafer.backbones.checkpoints import read_tensors, write_tensors
 from qwafer.backbones.chunks import difference
 from qwafer.config import RunConfig
 from qwafer.data.files import ZIP_MAGIC, check_file, read_npz
-from qwafer.features import FeatureSet, as_features, check_finite, fingerprint
+from qwafer.features import FeatureSet, Origin, as_features, check_finite, fingerprint
 from qwafer.heads import Stored
 from qwafer.heads.size import packed_file_bytes
 from qwafer.training._judge import Judgement
@@ -193,7 +193,7 @@ class Predictor:
 
         if not isinstance(self.head, Head):
             raise InputError(f"head {self.config.name('head')} trains itself: keep its configuration, and fit it again")
-        blank = _blank(self.config, self.n_train, self.n_features, len(self.label_names))
+        blank = _blank(self.config, self.n_train, self.n_features, len(self.label_names), self.provenance)
         kept = _kept_elsewhere(blank, self.head)
         if kept is not None:
             raise InputError(
@@ -230,7 +230,7 @@ class Predictor:
             raise InputError(f"{path} is not a saved predictor ({error})") from error
         _check_circuit(config, len(label_names), record, path)
         # The saved arrays replace those of a blank head of the same widths.
-        blank = _blank(config, record["n_train"], record["n_features"], len(label_names))
+        blank = _blank(config, record["n_train"], record["n_features"], len(label_names), record["provenance"])
         if packed:
             try:
                 head = blank.with_stored(arrays)
@@ -309,11 +309,12 @@ def _check_circuit(config: RunConfig, n_labels: int, record: Mapping[str, Any], 
     )
 
 
-def _blank(config: RunConfig, n_train: int, n_features: int, n_labels: int) -> "Head":
+def _blank(config: RunConfig, n_train: int, n_features: int, n_labels: int, provenance: Mapping[str, Any]) -> "Head":
     """Return the head of `config` made from zeros, seed 0: a file holds its arrays, and this gives everything else."""
     rows = min(n_train, max(1, MAX_BLANK // n_features))
     try:
-        return make_head(config, np.zeros((rows, n_features), np.float32), n_labels, seed=0)
+        origin = Origin(provenance, np.zeros(0, np.uint8))
+        return make_head(config, np.zeros((rows, n_features), np.float32), n_labels, seed=0, origin=origin)
     except Exception as error:
         raise InputError(
             f"head {config.name('head')} cannot be made from blank features, as its file needs "
