@@ -74,9 +74,9 @@ def fit(
     """Train `network` on the training split of `maps`, and evaluate it on validation and, once, on test.
 
     Written are `out`, the weights (safetensors) with the content ids of the maps that trained and validated them, so
-    that a backbone made of them carries its split along; beside it the run, `OUT.json` and `OUT.npz`, and the `Model`
-    that predicts, `OUT.model.safetensors`. Every epoch leaves a checkpoint in `OUT.parts`, from which a killed training
-    resumes, bit for bit; they go with the end.
+    that a backbone made of them carries its split along; beside it the run, `OUT.run.json` and `OUT.run.npz`, and the
+    `Model` that predicts, `OUT.model.safetensors`. Every epoch leaves a checkpoint in `OUT.parts`, from which a killed
+    training resumes, bit for bit; they go with the end.
 
     Args:
         maps: labelled maps.
@@ -95,7 +95,7 @@ def fit(
     prepared = prepare(config, features, seed)
     told = {"config": config.to_dict(), "seed": seed, "split": prepared.split.digest, "labels": maps.label_names}
     record = jsonable({**told, "data": {"source": maps.source, "sha256": maps.sha256}})
-    result_path = path.with_suffix(".json")
+    result_path = path.with_suffix(".run.json")
     found = read_or_set_aside(training_record, path, damage=RecordError)
     if found is not None:
         if canonical_json(found.get(RECORD)) != canonical_json(record):

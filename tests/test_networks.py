@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,6 @@ from qwafer.backbones import extractor, features_from_maps
 from qwafer.backbones.spatial import spatial_features
 from qwafer.config import RunConfig
 from qwafer.data import WaferMaps, make_split, synthetic_maps
-from qwafer.experiment import load_experiment
 from qwafer.fit import main
 from qwafer.fitting import RECORD, fit, fit_config, training_record
 from qwafer.heads import head_inputs
@@ -143,7 +141,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_fit_leaves_weights_and_its_run(fitted: Path) -> None:
-    run = RunResult.load(fitted.with_suffix(".json"))
+    run = RunResult.load(fitted.with_suffix(".run.json"))
     assert run.epochs_run == 2
     assert run.n_parameters.trainable == 94_504
     assert not list(fitted.parent.glob("*.parts"))
@@ -161,7 +159,7 @@ def test_a_fit_leaves_weights_and_its_run(fitted: Path) -> None:
 
 def test_the_same_fit_is_found_done_and_another_refused(fitted: Path) -> None:
     again = fit(MAPS, "wafercnn", fitted, seed=3, options=QUICK)
-    assert again.digest == RunResult.load(fitted.with_suffix(".json")).digest
+    assert again.digest == RunResult.load(fitted.with_suffix(".run.json")).digest
     with pytest.raises(InputError, match="other weights"):
         fit(MAPS, "wafercnn", fitted, seed=4, options=QUICK)
 
@@ -196,7 +194,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(fitted: Path, tmp_path: Path) -> 
     assert not path.exists()
     fit(MAPS, "wafercnn", path, seed=3, options=QUICK)
     assert path.read_bytes() == fitted.read_bytes()
-    whole, resumed = (RunResult.load(each.with_suffix(".json")) for each in (fitted, path))
+    whole, resumed = (RunResult.load(each.with_suffix(".run.json")) for each in (fitted, path))
     np.testing.assert_array_equal(whole.outputs["test_logits"], resumed.outputs["test_logits"])
 
 
@@ -205,7 +203,7 @@ def test_the_verb_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     args = ["--network", "wafercnn", "--maps", "synthetic", "--maps-count", "60", "--out", str(out), "--quiet"]
     assert main([*args, "--set", "training.epochs=1", "--set", "head.augment=rotations"]) == 0
     assert "94,504 parameters" in capsys.readouterr().out
-    assert json.loads(out.with_suffix(".json").read_text())["config"]["head"]["augment"] == "rotations"
+    assert json.loads(out.with_suffix(".run.json").read_text())["config"]["head"]["augment"] == "rotations"
 
 
 @pytest.mark.parametrize(
@@ -247,18 +245,6 @@ def test_plateau_halves_and_warmup_rises() -> None:
     assert dataclasses.replace(config, schedule="plateau").schedule == "plateau"
 
 
-def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "networks.md").read_text(encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    exec(compile(code, "networks.md", "exec"), {})
-    assert (tmp_path / "net.safetensors").exists()
-    assert len(capsys.readouterr().out.split()) == 2
-    toml = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[0]
-    (tmp_path / "two.toml").write_text(toml.replace('source = "mixedwm38.npz"', 'source = "synthetic"'))
-    assert set(load_experiment(tmp_path / "two.toml").arms) == {"as_it_is", "moved"}
-
-
 TRM = {**QUICK, "head.patch": 13, "head.width": 8, "head.recursions": 2, "head.expansion": 1}
 
 
@@ -270,7 +256,7 @@ def recursive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_recursive_network_is_fitted_frozen_and_served_as_a_model(recursive: Path) -> None:
-    run = RunResult.load(recursive.with_suffix(".json"))
+    run = RunResult.load(recursive.with_suffix(".run.json"))
     model = qwafer.Model.load(recursive.with_suffix(".model.safetensors"))
     rows = run.outputs["test_rows"]
     logits = model.predict([MAPS.maps[i] for i in rows]).logits

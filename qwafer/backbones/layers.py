@@ -1,6 +1,5 @@
 """Layers of the backbones in flax, for inference: NHWC, batch normalisation folded into the weights, fast on a CPU."""
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -80,49 +79,6 @@ class Dense(nn.Module):
         return y + jnp.expand_dims(bias, tuple(range(y.ndim - 1)))
 
 
-def _convolved(x: Images, kernel: Float[Array, "k k channels features"], stride: int) -> Images:
-    edge = (kernel.shape[0] // 2, kernel.shape[0] // 2)
-    y = lax.conv_general_dilated(
-        x, kernel, (stride, stride), (edge, edge), dimension_numbers=_NHWC, preferred_element_type=jnp.float32
-    )
-    return y.astype(x.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolved(x: Images, kernel: Float[Array, "k k channels features"], stride: int) -> Images:
-    """Return the convolution of x with padding k // 2.
-
-    Its own reverse pass, by the kernel: a matrix product for each of the k^2 entries. Autodiff's is a convolution over
-    the batch, for which XLA's CPU backend takes a hundred times as long in a loop, where training has it.
-    """
-    return _convolved(x, kernel, stride)
-
-
-def _convolved_forward(x: Images, kernel: Array, stride: int) -> tuple[Images, tuple[Images, Array]]:
-    return _convolved(x, kernel, stride), (x, kernel)
-
-
-def _convolved_reverse(stride: int, saved: tuple[Images, Array], received: Images) -> tuple[Images, Array]:
-    x, kernel = saved
-    size, channels = kernel.shape[0], x.shape[-1]
-    batch, rows, columns, features = received.shape
-    edge = (size // 2, size // 2)
-    padded = jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
-    flat = received.reshape(-1, features)
-    products = []
-    for a, b in itertools.product(range(size), range(size)):
-        limits = (batch, a + (rows - 1) * stride + 1, b + (columns - 1) * stride + 1, channels)
-        window = lax.slice(padded, (0, a, b, 0), limits, (1, stride, stride, 1)).reshape(-1, channels)
-        products.append(lax.dot(window.T, flat, preferred_element_type=jnp.float32))
-    d_kernel = jnp.stack(products).reshape(kernel.shape).astype(kernel.dtype)
-    if stride == 1 and size % 2:
-        return _convolved(received, kernel[::-1, ::-1].swapaxes(2, 3), 1), d_kernel
-    return jax.vjp(lambda x: _convolved(x, kernel, stride), x)[1](received)[0], d_kernel
-
-
-convolved.defvjp(_convolved_forward, _convolved_reverse)
-
-
 class Conv(nn.Module):
     """A k x k convolution with padding k // 2, and its bias (none for `use_bias=False`)."""
 
@@ -138,7 +94,16 @@ class Conv(nn.Module):
         kernel = self.param("kernel", nn.initializers.zeros, shape, x.dtype)
 
         def convolution(x: Images, kernel: Array) -> Images:
-            return convolved(x, kernel, self.stride)
+            edge = (self.kernel // 2, self.kernel // 2)
+            y = lax.conv_general_dilated(
+                x,
+                kernel,
+                (self.stride, self.stride),
+                (edge, edge),
+                dimension_numbers=_NHWC,
+                preferred_element_type=jnp.float32,
+            )
+            return y.astype(x.dtype)
 
         def shifted(x: Images, kernel: Array) -> Images:
             return shifted_products(x, kernel, self.stride)

@@ -34,9 +34,6 @@ class Head(eqx.Module):
     buffers: dict[str, Array]
     n_labels: int = eqx.field(static=True)
     dtype: str = eqx.field(static=True)
-    alone: ClassVar[bool] = False
-    """Whether a step is mostly arithmetic, so that nothing is saved where the seeds of an arm train side by side."""
-
     looped: ClassVar[bool] = True
     """Whether many steps go into one compiled loop. In the body of one, a convolution takes XLA's CPU
     backend 40 times as long."""

@@ -54,7 +54,7 @@ class LoraHead(ClassicalHead):
     """(H, W, C) of an example."""
     scale: float = eqx.field(static=True)
     """Factor of the changes."""
-    alone: ClassVar[bool] = True
+    looped: ClassVar[bool] = False
 
     def logits(
         self,

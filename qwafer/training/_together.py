@@ -48,7 +48,7 @@ def lanes_gain(config: RunConfig, head: Head, n_train: int, n_seeds: int) -> boo
 
     Seeds that draw their examples (`data.limit`) have no array of features in common, and train alone.
     """
-    if config.data.limit is not None or head.alone:
+    if config.data.limit is not None or not head.looped:
         return False
     options = config.training
     batch, n_batches = options.batch_size, options.fixed_num_batches or n_train // options.batch_size
