@@ -13,6 +13,13 @@ from qwafer.features import FeatureSet
 from qwafer.heads import HEADS
 from qwafer.objective import LOSSES
 
+QUICK_COMPILATION = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+"""Options of `jax.jit` for programs that run once: compiling them is all that costs."""
+
 
 def feature_set(
     n: int = 120, d: int = 4, k: int = 1, *, seed: int = 0, signal: float = 1.0, **fields: Any

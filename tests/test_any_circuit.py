@@ -11,6 +11,7 @@ from qwafer import engines
 from qwafer.circuits import statevector
 from tests import anycircuits
 from tests.anycircuits import GATES, STARTS
+from tests.factories import QUICK_COMPILATION
 
 NAMES = sorted(GATES)
 GROUPS = [
@@ -78,7 +79,8 @@ def against_the_qnode(function, shapes, seed=0):
         values = own(weights, x)
         return values @ cotangent, values
 
-    (by_weights, by_inputs), expected = jax.grad(both, argnums=(0, 1), has_aux=True)(weights, inputs[0])
+    graded = jax.jit(jax.grad(both, argnums=(0, 1), has_aux=True), compiler_options=QUICK_COMPILATION)
+    (by_weights, by_inputs), expected = graded(weights, inputs[0])
     plain = {name: np.asarray(value) for name, value in weights.items()}
     np.testing.assert_allclose(statevector.values(circuit, plain, inputs)[0], expected, atol=1e-10)
     found = statevector.jacobian(circuit, plain, np.asarray(inputs))
@@ -92,9 +94,13 @@ def against_the_definition(engine, circuit, *, atol, batch=3, seed=0):
     weights, inputs = point(circuit, batch, seed)
     cotangent = np.random.default_rng(7).normal(size=(batch, circuit.n_outputs))
     program = engine.program(circuit, batch)
-    values, pull = jax.vjp(jax.jit(program), weights, inputs)
+
+    def both(weights, inputs):
+        values, pull = jax.vjp(program, weights, inputs)
+        return values, *pull(jnp.asarray(cotangent, values.dtype))
+
+    values, by_weights, by_inputs = jax.jit(both, compiler_options=QUICK_COMPILATION)(weights, inputs)
     assert values.dtype == circuit.dtype
-    by_weights, by_inputs = pull(jnp.asarray(cotangent, values.dtype))
     plain = {name: np.asarray(value) for name, value in weights.items()}
     np.testing.assert_allclose(values, statevector.values(circuit, plain, inputs), atol=atol)
     exact = statevector.jacobian(circuit, plain, np.asarray(inputs))

@@ -10,10 +10,8 @@ import qwafer
 from qwafer import engines
 from qwafer.circuits import statevector
 from tests import anycircuits
+from tests.factories import QUICK_COMPILATION
 from tests.test_any_circuit import qnode
-
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""XLA's options under which what is run once is compiled in half the time."""
 
 EXPONENTIALS = {
     "adjoint evolution": lambda t: qml.adjoint(qml.evolve(qml.X(0) @ qml.Y(1) + 0.5 * qml.Z(2), t[0])),
@@ -74,7 +72,7 @@ def values_and_gradients(engine, circuit, weights, inputs, cotangent):
         by_weights, by_inputs = pull(jnp.asarray(cotangent, values.dtype))
         return {"values": values, "inputs": by_inputs, **by_weights}
 
-    quick = {} if engine == "catalyst" else {"compiler_options": {**qwafer.compiler_options(), **QUICK}}
+    quick = {} if engine == "catalyst" else {"compiler_options": QUICK_COMPILATION}
     return jax.jit(both, **quick)(weights, inputs)
 
 

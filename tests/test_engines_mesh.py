@@ -12,6 +12,7 @@ import pytest
 from qwafer import InputError, engines
 from qwafer.circuits import CircuitSpec
 from qwafer.engines.mesh import data_parallel
+from tests.factories import QUICK_COMPILATION
 
 DEVICES = 4
 
@@ -63,11 +64,14 @@ def _compare() -> int:
 
             def loss(w, x, p=program, c=cotangent):
                 s = p(w, x)
-                return (s * c).sum() + (s**2).sum()
+                return (s * c).sum() + (s**2).sum(), s
 
-            value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(weights, angles)
-            results.append([program(weights, angles), value, *jax.tree.leaves(gradients)])
+            graded = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True), compiler_options=QUICK_COMPILATION)
+            (value, s), gradients = graded(weights, angles)
+            results.append([s, value, *jax.tree.leaves(gradients)])
         assert len(results[1][0].sharding.device_set) == DEVICES
+        if not compared:
+            assert len(many(weights, angles).sharding.device_set) == DEVICES
         for have, want in zip(*results[::-1], strict=True):
             np.testing.assert_allclose(have, want, rtol=0, atol=1e-12)
         compared += 1

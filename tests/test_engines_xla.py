@@ -12,6 +12,7 @@ from qwafer import InputError
 from qwafer.circuits import ANSATZE, ENCODINGS, ENTANGLEMENTS, READOUTS, CircuitSpec
 from qwafer.circuits.statevector import values as expected
 from qwafer.engines import get
+from tests.factories import QUICK_COMPILATION
 
 BATCH = 5
 
@@ -64,7 +65,7 @@ def _check(spec, batch=BATCH, seed=0, values=1e-6, gradients=1e-5, **options):
         s = program(w, x)
         return jnp.sum(s * jnp.asarray(cotangent, s.dtype)), s
 
-    graded = jax.jit(jax.value_and_grad(weighted, argnums=(0, 1), has_aux=True))
+    graded = jax.jit(jax.value_and_grad(weighted, argnums=(0, 1), has_aux=True), compiler_options=QUICK_COMPILATION)
     (_, s), (d_weights, d_angles) = graded(cast, jnp.asarray(angles, spec.dtype))
     assert s.dtype == d_angles.dtype == spec.dtype
     np.testing.assert_allclose(s, expected(spec, weights, angles), rtol=0, atol=values)

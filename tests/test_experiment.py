@@ -306,13 +306,16 @@ def test_every_option_has_an_effect_somewhere():
         )
     ]
     facts = SourceFacts("synthetic")
-    for name in known_options():
+    names = known_options()
+    for name in names:
         assert any(no_effect(config, name, facts) is None for config in configs), name
-    for config, name in itertools.product(configs, known_options()):
-        for known in (facts, SourceFacts("maps"), SourceFacts("table"), SourceFacts("features", brings_split=True)):
+    sources = (facts, SourceFacts("maps"), SourceFacts("table"), SourceFacts("features", brings_split=True))
+    for config, known in itertools.product(configs, sources):
+        effective = effective_options(config, known)
+        for name in names:
             reason = no_effect(config, name, known)
             assert reason is None or reason[0].islower(), (name, reason)
-            assert (name in effective_options(config, known)) <= (reason is None), name
+            assert (name in effective) <= (reason is None), name
 
 
 def value_of(text):

@@ -18,6 +18,7 @@ from qwafer.sklearn import QuantumClassifier
 
 pytestmark = pytest.mark.filterwarnings("ignore:training had not converged")
 QUICK = {"training.epochs": 20, "training.max_doublings": 2, "training.learning_rate": 0.05}
+SHORT = {"training.epochs": 8, "training.max_doublings": 0, "training.learning_rate": 0.2}
 SMALL = {**QUICK, "circuit.n_qubits": 2, "circuit.n_layers": 1}
 
 
@@ -28,7 +29,7 @@ def blobs():
 
 @pytest.mark.parametrize("head", ["linear", "tree", pytest.param("quantum", marks=pytest.mark.slow)])
 def test_scikit_learn_finds_nothing_wrong(head):
-    options = {"quantum": SMALL, "linear": QUICK, "tree": {}}[head]
+    options = {"quantum": SMALL, "linear": SHORT, "tree": {}}[head]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = check_estimator(QuantumClassifier(head, options, random_state=0), on_skip=None)

@@ -44,7 +44,15 @@ from qwafer.circuits.statevector import values as simulated
 from qwafer.config import RunConfig
 from qwafer.engines.xla import cost
 from qwafer.objective import SamplingConfig
-from tests.factories import feature_set, head_options, loss_options, random_circuit, training_options, wafer_maps
+from tests.factories import (
+    QUICK_COMPILATION,
+    feature_set,
+    head_options,
+    loss_options,
+    random_circuit,
+    training_options,
+    wafer_maps,
+)
 
 N, M, K, D = 12, 9, 3, 6
 Call = Callable[..., Any]
@@ -894,8 +902,6 @@ def test_losses_and_heads_stay_traceable() -> None:
             jax.eval_shape(call, {**arrays, first: arrays[first][..., :-1]})
 
 
-CHEAP = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Options of the compiler: these programs run once, and compiling them is all that costs."""
 SLOPES = 2
 """Random directions along which a gradient is compared with a central difference."""
 
@@ -916,7 +922,7 @@ def disagreement(circuit: Any, engine: str, batch: int, seed: int, **options: An
         s, pull = jax.vjp(program, weights, inputs)
         return s, pull(jnp.asarray(cotangent, circuit.dtype))
 
-    compiled = jax.jit(both, compiler_options=CHEAP)
+    compiled = jax.jit(both, compiler_options=QUICK_COMPILATION)
     found, (d_weights, d_inputs) = compiled(given_weights, jnp.asarray(inputs, circuit.dtype))
     tolerance = 1e-6 if circuit.dtype == "float64" else 1e-4
     error = float(np.abs(np.asarray(found, np.float64) - wanted).max())
