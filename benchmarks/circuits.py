@@ -111,7 +111,11 @@ def table(cases: dict[str, dict[str, Any]]) -> str:
     lines += ["|---|--:|" + "--:|" * (len(names) + 2)]
     found = []
     order = {name: place for place, name in enumerate(FAMILIES)}
-    for entry in sorted(cases.values(), key=lambda e: (order[e["circuit"].partition("-")[0]], e["n"], e["batch"])):
+
+    def place(entry: dict[str, Any]) -> tuple[int, int, int]:
+        return order.get(entry["circuit"].partition("-")[0], len(order)), entry["n"], entry["batch"]
+
+    for entry in sorted(cases.values(), key=place):
         ratio = against_peers(entry)
         cells = [cell(entry["contenders"].get(name, {})) for name in names]
         last = ("-", "-") if ratio is None else (f"{ratio[1]:.1f} x", f"{ratio[2]:.2f}")

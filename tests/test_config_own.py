@@ -255,7 +255,7 @@ def test_from_the_command_line(place, tmp_path):
         (["head={}:Strict", "head.depth=1.5"], "`head.depth` must be an integer, got 1.5"),
         (["head={}:Strict", "head.depth=deep"], "`head.depth` must be an integer, got 'deep'"),
         (["head={}:Wide", "head.rate=fast"], "`head.rate` must be a number or none, got 'fast'"),
-        (["head={}:Wide", "head.width=3"], "there is no option `head.width`; did you mean `head.widths`?"),
+        (["head={}:Wide", "head.widthss=3"], "there is no option `head.widthss`; did you mean `head.widths`?"),
         (["head={}:Wide", "head.dropout=0.5"], "which has no such option"),
         (["head={}:Wide", "circuit.n_qubits=3"], "Wide, which runs no circuit"),
         (["circuit={}:Ladder", "circuit.n_qubits=3"], "Ladder, which has no such option"),

@@ -296,3 +296,8 @@ def test_the_verb_draws_sounds_into_networks_and_functions_only(tmp_path, capsys
     ):
         assert extract(["--audio", folder, *wrong, "--out", str(out)]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_samples_whose_squares_overflow_are_refused() -> None:
+    with pytest.raises(InputError, match="full scale being 1, got 1e"):
+        mel_picture(np.full(4096, 1e200), 16_000)

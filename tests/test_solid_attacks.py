@@ -543,7 +543,7 @@ NOT_ATTACKED = {
 METHODS = {
     r"objective\.\w+\.(per_label|per_example|value|constants|level_at_zero)": "what `Objective` calls",
     r"heads\.\w*Head\.(logits|inputs|scores|standardized|layer)": "what `Head.__call__` calls",
-    r"heads\.\w*Head\.training_outputs": "what the compiled step calls",
+    r"heads\.\w*Head\.training_(outputs|loss)": "what the compiled step calls",
     r"heads\.\w+Head\.with_stored": "`Head.with_stored` of a kind of head",
 }
 TAKES_ARRAYS = re.compile(r"ndarray|Array|Sequence\[float\]|Weights")
@@ -594,6 +594,7 @@ LEAF_BY_LEAF = {
     "engines.Program.__call__": {"weights"},
     "features.FeatureSet": {"network"},
     "heads.Head.with_parameters": {"params"},
+    "heads.Head.with_arrays": {"arrays"},
     "heads.Head.with_stored": {"arrays"},
     "probes.threshold_fragility": {"val", "test"},
     "probes.function_subject": {"function"},

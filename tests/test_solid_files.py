@@ -288,7 +288,10 @@ def test_the_training_of_a_network_resumes_bit_for_bit_after_a_kill(tmp_path: Pa
     resumed = options.train(maps, tmp_path / "w.safetensors", lambda p: seen.append(p.done / p.total))
     assert min(seen) > 0.5
     np.testing.assert_equal(read_checkpoint(resumed).state, read_checkpoint(whole).state)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["w.safetensors", "whole.safetensors"]
+    files = [".model.safetensors", ".run.json", ".run.npz", ".safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"{stem}{file}" for stem in ("w", "whole") for file in files
+    ]
 
 
 @pytest.mark.parametrize("place", [0.02, 0.2, 0.4, 0.6, 0.8, 0.98])

@@ -11,6 +11,8 @@ from qwafer._arrays import real_array
 from qwafer._checks import check_interval, check_positive_int, plain_numbers
 from qwafer._errors import InputError
 
+LOUDEST = 1e12
+"""Largest sample, far beyond any encoding: squares of larger ones may overflow."""
 SILENCE = 1e-10
 """Power below which there is no sound, that of a sine of full scale being about 0.25 n_fft^2."""
 LINEAR_HZ, PER_MEL, LOG_STEP = 1000.0, 200.0 / 3, math.log(6.4) / 27
@@ -57,7 +59,7 @@ def mel_picture(
         seconds: the length that is drawn; a longer clip is cut, a shorter one followed by silence. None: all of it.
 
     Raises:
-        InputError: no samples, or some that are not finite.
+        InputError: no samples, or some that are not finite or beyond `LOUDEST`.
     """
     from scipy.signal import ShortTimeFFT, get_window, resample_poly
 
@@ -66,6 +68,8 @@ def mel_picture(
     check_positive_int("rate", rate, minimum=1, maximum=10_000_000)
     if not len(x):
         raise InputError("`samples` must hold at least one sample")
+    if np.abs(x).max() > LOUDEST:
+        raise InputError(f"`samples` must be at most {LOUDEST:g}, full scale being 1, got {np.abs(x).max():.3g}")
     if rate != options.rate:
         common = math.gcd(rate, options.rate)
         x = resample_poly(x, options.rate // common, rate // common)
