@@ -111,6 +111,7 @@ def test_only_the_training_split_trains(tmp_path: Path, weights: Path) -> None:
         np.testing.assert_array_equal(value, state[key])
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     run = fit(MAPS, "wafercnn", tmp_path / "w.safetensors", seed=3, options={"training.epochs": 12})
     split = make_split(MAPS.labels, MAPS.content_ids, seed=OPTIONS.seed)

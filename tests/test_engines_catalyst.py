@@ -107,7 +107,8 @@ def test_every_combination(batching: str, readout: str, outputs: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_qubits", "n_layers", "encoding"), [(1, 1, "ry"), (1, 2, "rz"), (2, 0, "rx"), (2, 0, "rz"), (4, 3, "ry")]
+    ("n_qubits", "n_layers", "encoding"),
+    [(1, 1, "ry"), (1, 2, "rz"), (2, 0, "rx"), (2, 0, "rz"), pytest.param(4, 3, "ry", marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("batching", ["scan", "choi"])
 def test_small_and_empty_circuits(n_qubits: int, n_layers: int, encoding: str, batching: str) -> None:

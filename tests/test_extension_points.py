@@ -125,6 +125,7 @@ def test_a_backbone_in_a_script(lots, features):
     np.testing.assert_allclose(features.features, quadrants(list(maps.maps)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_experiment_runs_on_another_executor_with_the_same_numbers(experiment_file, tmp_path):
     experiment = qwafer.load_experiment(experiment_file)
     Backwards.ran.clear()

@@ -66,6 +66,7 @@ def test_the_plan_of_training_is_not_that_of_three_examples() -> None:
     assert cost.choose(spec, CONFIG.training.batch_size, True).plan == "heisenberg"
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_plan_that_trains_alone(monkeypatch: pytest.MonkeyPatch, no_programs_kept: None) -> None:
     rotate_back = heisenberg._rotate_back
 

@@ -24,6 +24,7 @@ def commands(page):
     return [(verb, shlex.split(rest, comments=True)) for verb, rest in lines]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_pages_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (compared, searched, benched), (tracked,) = commands("search"), commands("tracking")

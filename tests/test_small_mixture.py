@@ -135,6 +135,7 @@ def test_gradients_are_those_of_the_dense_sum():
         np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_and_its_packed_file(tmp_path):
     options = MixtureOptions(experts=("bitnet", "4", "qesc"), hidden=4)
     config = RunConfig(head=options, training=training_options(epochs=2, batch_size=32))

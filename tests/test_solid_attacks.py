@@ -620,6 +620,7 @@ def test_the_table_has_every_public_array() -> None:
     assert len(public) > 90
 
 
+@pytest.mark.slow
 def test_the_table_is_valid() -> None:
     for name, target in targets().items():
         assert fits(target.forms, [np.shape(array) for array in target.arrays.values()]), name

@@ -278,6 +278,7 @@ WaferCNN(seed=3, epochs=2, batch_size=8).train(MAPS.take(np.arange(24)), "w.safe
 """
 
 
+@pytest.mark.slow
 def test_the_training_of_a_network_resumes_bit_for_bit_after_a_kill(tmp_path: Path) -> None:
     from qwafer.fitting import WaferCNN
 
