@@ -24,6 +24,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports of ablations without figures, which take most of the time of a small one and are not what is asked."""
+    monkeypatch.setattr("qwafer.reports.ablation.write_figures", lambda *_: [])
+
+
+@pytest.fixture
 def shared() -> Path:
     """The folder of real data beside the checkout; tests that ask for it are skipped where it is absent."""
     if not SHARED.is_dir():

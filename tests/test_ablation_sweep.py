@@ -198,6 +198,7 @@ def test_workers_that_cannot_start_leave_nothing(work, monkeypatch, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_executor_changes_no_bit(work, unbroken):
     """In this very process, one run after the other."""
     assert main(command(work, work / "serial", "--executor", "serial")) == 0
@@ -207,6 +208,7 @@ def test_the_executor_changes_no_bit(work, unbroken):
             assert one[field] == two[field]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_every_run_is_read_once(work, tmp_path, monkeypatch):
     """Two complete runs and one that is done now; the executor is the caller's."""
     experiment = load_experiment(work / "two.toml", [f"data.source={work / 'f.npz'}"])
@@ -254,6 +256,7 @@ def refusal(capsys):
     return line
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_one_worker_and_more_seeds_later_change_no_bit(work, unbroken):
     """Seeds 0 to 1, then 0 to 2, in one worker: the same as at once in two, and a warning that says so."""
     out = work / "extended"
@@ -278,6 +281,7 @@ def test_one_worker_and_more_seeds_later_change_no_bit(work, unbroken):
     assert first == second
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_moved_directory_and_moved_features_still_resume(work, unbroken, tmp_path):
     import shutil
 
@@ -454,6 +458,7 @@ def test_expected_steps_are_known_for_the_slow_default_alone():
     assert expected_steps(engines.get("catalyst"), GateCircuit(1, (), n_inputs=0), 64) == {}
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_sweep_says_what_a_faster_engine_would_take(tmp_path):
     toml = two_heads(seeds=2, task="L0") + (
         '[arms.quantum]\nhead = "quantum"\nengine = "catalyst"\ncircuit.n_qubits = 2\ncircuit.n_layers = 1\n'

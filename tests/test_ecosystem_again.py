@@ -61,6 +61,7 @@ def test_options_that_no_trial_had_are_not_called_searched(two, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
 def test_a_budget_that_grew_after_its_winners_were_known_is_told(two, tmp_path, capsys):
     """Its comparison is another one, beside the first, not the first overwritten, and not an error after all trials."""
     words = [str(tmp_path / "two.toml"), "--space", str(tmp_path / "space.toml"), "--epochs", "2", "--seeds", "2"]

@@ -252,6 +252,7 @@ def small(script, published, searching, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_whole_call_on_synthetic_maps_publishes_nothing(script, small, capsys):
     before = {path: path.read_bytes() for path in small.iterdir()}
     arguments = ["--synthetic", "--out", str(small / "out"), "--jobs", "1"]
@@ -270,6 +271,7 @@ def test_a_whole_call_on_synthetic_maps_publishes_nothing(script, small, capsys)
     assert script.main(["smal"]) == 2
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_search_and_experiment_on_given_features(script, searching, published, small, monkeypatch, capsys):
     source = small / "given.npz"
     maps(480).save(source)

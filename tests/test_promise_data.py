@@ -227,6 +227,7 @@ def run(tmp_path: Path, name: str, seeds: Sequence[int], **options: Any) -> Outc
     )
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_ledger_counts_the_reads_of_a_test_split_over_sibling_experiments(tmp_path: Path) -> None:
     first = run(tmp_path, "first", (0, 1))
     assert "has been read by 1 experiment from this folder: first (4 runs)." in first.report.read_text()
@@ -354,6 +355,7 @@ def warnings_of(tmp_path: Path, data: DataConfig, name: str = "x") -> str:
     return " ".join(done.summary.warnings)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_data_with_lots_that_are_split_by_content_are_a_warning(tmp_path: Path) -> None:
     lots = np.array([f"lot{i // 4}" for i in range(120)])
     path = tmp_path / "lots.npz"
@@ -364,6 +366,7 @@ def test_data_with_lots_that_are_split_by_content_are_a_warning(tmp_path: Path) 
     assert said not in warnings_of(tmp_path, dataclasses.replace(source, split_by="group"), "group")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_report_on_synthetic_maps_says_what_it_cannot_show(tmp_path: Path) -> None:
     said = "the maps are synthetic"
     source = DataConfig(source="synthetic", task="Edge-Ring", n_maps=100)

@@ -155,6 +155,7 @@ def test_one_seed_copied_over_another_is_refused(experiment, directory):
         directory.read(experiment)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_sound_directory_reads_and_what_is_deleted_is_done_again(experiment, directory):
     before = directory.read(experiment)
     assert not before.pending
@@ -205,6 +206,7 @@ def test_batches_agree_between_arms_that_stop_at_different_epochs():
     assert stopped.digests.batches == whole.digests.batches
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_runs_of_other_data_are_not_mixed(experiment, directory, tmp_path):
     """One file per seed in one directory: every seed is paired within itself, and no two seeds saw the same data."""
     other = feature_set(k=2, groups=lots(), seed=5)

@@ -400,6 +400,7 @@ def do(experiment, out):
     return (out / "summary.json").read_bytes(), outcome.report.read_text()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_what_was_expected_before_the_first_run_stays(words, tmp_path, monkeypatch):
     monkeypatch.setattr("qwafer.sweeps.directory.today", lambda: "2026-01-02")
     out = tmp_path / "out"
@@ -420,6 +421,7 @@ def test_what_was_expected_before_the_first_run_stays(words, tmp_path, monkeypat
     assert do(words(expected="Linear wins."), out)[0] == final
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_expectations_of_heads_that_did_not_run_are_marked(words, tmp_path):
     chosen = words(heads=["linear", "tree"])
     _, report = do(chosen, tmp_path / "out")

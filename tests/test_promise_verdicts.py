@@ -107,6 +107,7 @@ def test_a_verdict_between_splits_by_lot_and_by_example_names_both(make):
     assert found.sentence.startswith("On data like these, over splits by example or lot, initial values and batches")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_an_interval_over_examples_needs_one_kind_of_labels_and_decisions(make, tmp_path):
     """It read the baseline's scores against the arm's labels, and the labels' thresholds as an arg max."""
     experiment = make('objective.loss = "softmax"', 'metric = "test.f1"', **classes())
@@ -136,6 +137,7 @@ def test_a_verdict_says_how_many_seeds_it_leaves_out():
     assert "no seed has both runs with a defined test.accuracy" in undefined.sentence
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_runs_of_another_directory_are_refused_even_all_of_them(make, tmp_path):
     """The report named the data of its own directory above the results of the other."""
     first, second = make(), make(name="other", seed=5)
@@ -163,6 +165,7 @@ def test_benchmarks_beside_each_other_share_their_ledger(make, tmp_path):
     assert "by 2 experiments from this folder: one (2 runs), two (2 runs)" in (tmp_path / "two/report.md").read_text()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_same_experiment_in_another_directory_is_counted_apart(make, tmp_path):
     """Other seeds, or the same ones with another expectation, were one line of the ledger: shopping left no trace."""
     experiment = make()
@@ -176,6 +179,7 @@ def test_the_same_experiment_in_another_directory_is_counted_apart(make, tmp_pat
     assert "e in one (4 runs), e in two (4 runs); choosing between them" in outcome.report.read_text()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_runs_that_were_deleted_and_done_again_are_counted_again(make, tmp_path):
     experiment = dataclasses.replace(make(), seeds=(0, 1))
     for _ in range(2):
@@ -212,6 +216,7 @@ def test_a_benchmark_shows_one_seed_of_all_heads_and_counts_each(make, tmp_path,
     assert "left out of every comparison: boom." in text
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_an_arm_in_which_the_seed_changes_nothing_is_one_run(make, tmp_path):
     experiment = make('head.normalize = "raw"', "data.split_seed = 0")
     seeds = (0, 1)
@@ -229,6 +234,7 @@ def test_an_arm_in_which_the_seed_changes_nothing_is_one_run(make, tmp_path):
     assert said.startswith("a: all 2 runs measured the same to the last bit")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_runs_on_features_are_read_again_where_the_file_describes_synthetic_maps(make, tmp_path):
     """Results leave out the generator's options, and their digest did not: every run was lost after its training."""
     experiment = make()

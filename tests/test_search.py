@@ -261,6 +261,7 @@ def test_a_search_by_time_sees_the_earliest_and_one_by_fold_is_refused(two, tmp_
         short(experiment("fold"), tmp_path / "fold", budget=1)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_every_arm_has_the_same_budget_and_the_comparison_says_it(two, tmp_path):
     found = short(two, tmp_path / "out", budget=7, pruner="halving", seeds=(1000, 1001))
     trials = {arm: [trial for trial in found.search.trials if trial.arm == arm] for arm in two[0].arms}
@@ -536,6 +537,7 @@ def test_optuna_is_asked_for_where_it_is_missing(two, tmp_path, monkeypatch):
         short(two, tmp_path / "out", sampler="hypercube", budget=2)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_verb_searches_compares_and_resumes(two, tmp_path, capsys):
     words = [str(tmp_path / "two.toml"), "--space", str(tmp_path / "space.toml"), "--budget", "2", "--epochs", "2"]
     words += ["--out", str(tmp_path / "out"), "--executor", "serial", "--quiet", "--trial-seeds", "1000,"]

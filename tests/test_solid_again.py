@@ -19,6 +19,7 @@ from qwafer.studies import verify
 from qwafer.training import train
 from tests.factories import feature_set, training_options, two_heads
 
+pytestmark = pytest.mark.usefixtures("without_figures")
 SHORT = ["--executor", "serial", "--quiet", "--descriptive"]
 
 

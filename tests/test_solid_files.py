@@ -407,6 +407,7 @@ def test_a_complete_sweep_leaves_no_checkpoints_and_no_temporaries(sweep: Any) -
     assert hidden(folder / "out") == []
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_half_of_all_files_damaged_in_turn_are_named_and_made_again(
     sweep: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -327,6 +327,7 @@ def sweep(files, trained, tmp_path, monkeypatch) -> Sweep:
     return Sweep(tmp_path, files.features, trained, monkeypatch)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_an_arm_and_a_seed_join_a_finished_sweep(sweep):
     sweep.run("2026-01-02", expected="One cut is enough.")
     before = sweep.runs()

@@ -118,6 +118,7 @@ def test_a_tracker_that_raises_ends_the_tracking_alone(two, call, capsys):
     assert tracking.failed
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_folder_that_cannot_be_written_to_ends_the_tracking_alone(two, capsys):
     Path("out").mkdir()
     (Path("out") / "tensorboard").write_text("a file")

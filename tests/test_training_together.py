@@ -136,6 +136,7 @@ def test_lanes_are_taken_where_they_gain():
         together(drawn, [[0], [1]])
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_sweep_says_which_way_was_used_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(_together, "FEWEST_STEPS", {True: 1, False: 1})
     (tmp_path / "e.toml").write_text(two_heads(seeds=17, task="L0"))
