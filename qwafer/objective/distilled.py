@@ -16,10 +16,8 @@ SOFT = ("temperature", "soft_weight")
 
 
 @dataclass(frozen=True)
-class Distilled(Softmax):
-    """alpha T^2 KL(softmax(t / T) || softmax(l / T)) + (1 - alpha) softmax cross-entropy, for logits t of a teacher
-    (Hinton, Vinyals and Dean 2015, arXiv:1503.02531); in validation the cross-entropy alone.
-    """
+class Taught:
+    """What the losses of distillation share."""
 
     teacher: str = ""
     """Feature file of the teacher's logits: `python -m qwafer.extract --backbone logits --weights MODEL --out FILE`."""
@@ -28,12 +26,33 @@ class Distilled(Softmax):
     soft_weight: float = 0.7
     """alpha, the weight of the soft targets."""
 
-    arguments: ClassVar[tuple[str, ...]] = (*Softmax.arguments, *SOFT)
     determines: ClassVar[Mapping[str, tuple[str, ...]]] = {"teacher": ("teacher",)}
+
+    def check_taught(self) -> None:
+        """Raise InputError for values that cannot be."""
+        check_interval("objective.temperature", self.temperature, 0, math.inf, open_low=True, open_high=True)
+        check_interval("objective.soft_weight", self.soft_weight, 0, 1)
+        if not isinstance(self.teacher, str):
+            raise InputError(f"`objective.teacher` must be the path of a feature file, got {self.teacher!r}")
+
+    def without_teacher(self, option: str) -> str | None:
+        """Return why `option` has no effect where nothing is taught, as a clause; None where it has one."""
+        if option in ("teacher", "temperature") and self.soft_weight == 0:
+            return "objective.soft_weight is 0"
+        return None
+
+
+@dataclass(frozen=True)
+class Distilled(Taught, Softmax):
+    """alpha T^2 KL(softmax(t / T) || softmax(l / T)) + (1 - alpha) softmax cross-entropy, for logits t of a teacher
+    (Hinton, Vinyals and Dean 2015, arXiv:1503.02531); in validation the cross-entropy alone.
+    """
+
+    arguments: ClassVar[tuple[str, ...]] = (*Softmax.arguments, *SOFT)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self)
+        self.check_taught()
 
     def per_example(
         self, logits: "jax.Array", labels: "jax.Array", constants: "Mapping[str, jax.Array]"
@@ -53,28 +72,20 @@ class Distilled(Softmax):
 
     def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
         """Return why `option` has no effect, as a clause; None where it has one."""
-        return _no_effect(self, option) or super().no_effect(option, config, facts)
+        return self.without_teacher(option) or super().no_effect(option, config, facts)
 
 
 @dataclass(frozen=True)
-class DistilledLabels(Bce):
+class DistilledLabels(Taught, Bce):
     """`Distilled` for several labels: the mean over labels of the KL divergence of sigmoid(l / T) from sigmoid(t / T),
     and the binary cross-entropy.
     """
 
-    teacher: str = ""
-    """Feature file of the teacher's logits: `python -m qwafer.extract --backbone logits --weights MODEL --out FILE`."""
-    temperature: float = 4.0
-    """T, which softens both distributions."""
-    soft_weight: float = 0.7
-    """alpha, the weight of the soft targets."""
-
     arguments: ClassVar[tuple[str, ...]] = (*ARGUMENTS, *SOFT)
-    determines: ClassVar[Mapping[str, tuple[str, ...]]] = {"teacher": ("teacher",)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self)
+        self.check_taught()
 
     def per_example(
         self, logits: "jax.Array", labels: "jax.Array", constants: "Mapping[str, jax.Array]"
@@ -94,7 +105,7 @@ class DistilledLabels(Bce):
 
     def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
         """Return why `option` has no effect, as a clause; None where it has one."""
-        return _no_effect(self, option) or super().no_effect(option, config, facts)
+        return self.without_teacher(option) or super().no_effect(option, config, facts)
 
 
 def split_targets(targets: Any, n_labels: int) -> tuple[Any, Any | None]:
@@ -102,16 +113,3 @@ def split_targets(targets: Any, n_labels: int) -> tuple[Any, Any | None]:
     if targets.shape[1] == n_labels:
         return targets, None
     return targets[:, :n_labels], targets[:, n_labels:]
-
-
-def _check(loss: Distilled | DistilledLabels) -> None:
-    check_interval("objective.temperature", loss.temperature, 0, math.inf, open_low=True, open_high=True)
-    check_interval("objective.soft_weight", loss.soft_weight, 0, 1)
-    if not isinstance(loss.teacher, str):
-        raise InputError(f"`objective.teacher` must be the path of a feature file, got {loss.teacher!r}")
-
-
-def _no_effect(loss: Distilled | DistilledLabels, option: str) -> str | None:
-    if option in ("teacher", "temperature") and loss.soft_weight == 0:
-        return "objective.soft_weight is 0"
-    return None
