@@ -131,8 +131,8 @@ def training_record(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class WaferCNN:
-    """WaferCNN as a `Network`, with the options of its training."""
+class Fitted:
+    """A network as a `Network`, with the options of its training; classes of it name the head."""
 
     seed: int = 0
     """Seed of the split, the initial weights, the batches and the augmentation."""
@@ -147,7 +147,7 @@ class WaferCNN:
     weight_decay: float = 1e-3
     """Decoupled weight decay."""
 
-    head: ClassVar[str] = "wafercnn"
+    head: ClassVar[str]
     """The head that is trained."""
 
     def __post_init__(self) -> None:
@@ -176,6 +176,20 @@ class WaferCNN:
     def extractor(self, weights: str | Path, dtype: str | None = None) -> Extractor:
         """Return the frozen network with `weights`."""
         return extractor(self.head, weights=weights, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class WaferCNN(Fitted):
+    """WaferCNN as a `Network`."""
+
+    head: ClassVar[str] = "wafercnn"
+
+
+@dataclass(frozen=True)
+class WaferResNet(Fitted):
+    """WaferResNet as a `Network`."""
+
+    head: ClassVar[str] = "waferresnet"
 
 
 def _is_network(kind: Any) -> bool:

@@ -127,7 +127,7 @@ def test_maps_of_another_size_are_refused() -> None:
 
 
 def test_a_network_that_is_none_and_an_option_without_effect_are_refused() -> None:
-    with pytest.raises(InputError, match="`network` must be one of wafercnn, trm"):
+    with pytest.raises(InputError, match="`network` must be one of wafercnn, waferresnet, trm"):
         fit_config("linear", exclusive=False)
     with pytest.raises(InputError, match=r"`training\.plateau_patience` has no effect: training\.schedule is cosine"):
         fit_config("wafercnn", exclusive=False, options={"training.plateau_patience": 3})

@@ -17,6 +17,7 @@ from qwafer.backbones.checkpoints import write_tensors
 from qwafer.backbones.trained import id_tensors
 from qwafer.data import WaferMaps, make_split, synthetic_maps
 from qwafer.networks import halting
+from qwafer.networks.frozen import network_extractor
 from qwafer.networks.halting import Halted, HaltingReport, halted_logits, halting_report
 from qwafer.networks.trm import Trm, _core
 from qwafer.networks.trm_module import EPS, Attention, RMSNorm, SwiGLU, TokenSwiGLU, grid, pooled, rotary
@@ -348,7 +349,7 @@ def test_the_frozen_network_gives_its_features(tmp_path: Path) -> None:
     split = make_split(MAPS.labels, MAPS.content_ids, seed=0)
     tensors = TINY.tensors(params, {}) | id_tensors(split, MAPS.content_ids)
     write_tensors(tmp_path / "net.safetensors", tensors, {})
-    extractor = TINY.extractor(tmp_path / "net.safetensors")
+    extractor = network_extractor("trm", TINY, tmp_path / "net.safetensors")
     wanted = TINY.outputs(params, {}, CODES[:6], train=False)[0].features
     some = list(MAPS.maps[:6])
     close(extractor.features(some), wanted)
@@ -358,7 +359,7 @@ def test_the_frozen_network_gives_its_features(tmp_path: Path) -> None:
     np.testing.assert_array_equal(extractor.split(MAPS.content_ids), split.parts())
     assert extractor.record["network"]["width"] == 8
     with pytest.raises(InputError, match="trm with these options"):
-        ATTENTIVE.extractor(tmp_path / "net.safetensors")
+        network_extractor("trm", ATTENTIVE, tmp_path / "net.safetensors")
 
 
 @pytest.mark.parametrize(

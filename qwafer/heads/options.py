@@ -69,6 +69,7 @@ HEADS: Registry[Any] = Registry(
         "lora": "qwafer.networks.lora:LoraOptions",
         "tree": "qwafer.heads.options:TreeOptions",
         "wafercnn": "qwafer.networks.options:WaferCnnOptions",
+        "waferresnet": "qwafer.networks.options:WaferResNetOptions",
         "trm": "qwafer.networks.options:TrmOptions",
         "fidelity": "qwafer.models.options:FidelityOptions",
         "boltzmann": "qwafer.models.options:BoltzmannOptions",

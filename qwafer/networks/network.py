@@ -30,7 +30,9 @@ class Network(Protocol):
         ...
 
 
-NETWORKS: Registry[Any] = Registry("network", {"wafercnn": "qwafer.fitting:WaferCNN"})
+NETWORKS: Registry[Any] = Registry(
+    "network", {"wafercnn": "qwafer.fitting:WaferCNN", "waferresnet": "qwafer.fitting:WaferResNet"}
+)
 """Every network by name; one of your own is `package.module:Class`."""
 
 

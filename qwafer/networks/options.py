@@ -81,6 +81,43 @@ class WaferCnnOptions(NetworkOptions):
 
 
 @dataclass(frozen=True)
+class WaferResNetShape:
+    """The shape of the residual network: what its arrays depend on."""
+
+    width: int = 48
+    """Channels of the first stage; the others have two and three times as many."""
+    blocks: int = 1
+    """Residual blocks per stage, of two convolutions each."""
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
+        check_positive_int("width", self.width, maximum=4096)
+        check_positive_int("blocks", self.blocks, maximum=64)
+
+
+@dataclass(frozen=True)
+class WaferResNetOptions(WaferResNetShape, NetworkOptions):
+    """A residual network on the map of 52 x 52 dies (757,208 parameters for eight labels); see
+    `networks.waferresnet.WaferResNet`.
+    """
+
+    backbone: ClassVar[str] = "dies_52"
+    determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "initial projection": (*WIDTH_OPTIONS, *LABEL_OPTIONS, *(field.name for field in fields(WaferResNetShape)))
+    }
+
+    def __post_init__(self) -> None:
+        NetworkOptions.__post_init__(self)
+        WaferResNetShape.__post_init__(self)
+
+    def architecture(self) -> "Architecture":
+        """Return the network."""
+        from qwafer.networks.waferresnet import WaferResNet
+
+        return WaferResNet(self.width, self.blocks)
+
+
+@dataclass(frozen=True)
 class TrmShape:
     """The shape of the tiny recursive network: what its arrays depend on."""
 

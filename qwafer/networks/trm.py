@@ -1,13 +1,10 @@
 """`Trm`: the tiny recursive network of `trm_module` with its options, from maps to logits of every supervision step."""
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,19 +13,13 @@ from jax import lax
 from jaxtyping import Array
 
 from qwafer._checks import LARGEST_SEED, check_positive_int
-from qwafer._errors import InputError
 from qwafer._io import key_seed
-from qwafer.backbones import Extractor
-from qwafer.backbones.checkpoints import Checkpoint, check_fit, read_checkpoint, read_tensors
+from qwafer.backbones.checkpoints import check_fit
 from qwafer.backbones.keys import Shapes
-from qwafer.backbones.trained import recorded_split
-from qwafer.networks.head import RECORD, Outputs, Tree
+from qwafer.networks.head import Outputs, Tree
 from qwafer.networks.options import TrmShape
 from qwafer.networks.trm_module import CODES, Core, State, embedded, improved, pooled
 from qwafer.networks.wafercnn_module import WaferImages
-
-COMPUTE_BATCH = 32
-"""Maps per call of the frozen network."""
 
 
 @dataclass(frozen=True)
@@ -133,56 +124,6 @@ class Trm(TrmShape):
         wanted = self.shapes(1 if bias is None or bias.ndim != 1 else len(bias))
         check_fit(tensors, wanted, "trm with these options", ("training.",), dict)
         return _tree({key: tensors[key] for key in wanted}), {}
-
-    def extractor(self, weights: str | Path | Checkpoint) -> Extractor:
-        """Return the frozen network with `weights`: features (n, width) are the mean of y over the wafer's dies, after
-        the last step.
-
-        Raises InputError for weights of other options, or of another network.
-        """
-        checkpoint = weights if isinstance(weights, Checkpoint) else read_checkpoint(weights)
-        params, statistics = self.restored(checkpoint.state)
-
-        @jax.jit
-        def read(codes: Array) -> Array:
-            with jax.default_matmul_precision("highest"):
-                return self.outputs(params, statistics, codes, train=False)[0].features
-
-        def run(maps: Sequence[np.ndarray], size: int) -> np.ndarray:
-            codes = self.codes(maps)
-            padded = np.concatenate([codes, np.zeros((size - len(codes), self.size, self.size), np.uint8)])
-            return np.asarray(read(padded))[: len(codes)]
-
-        return Extractor(
-            "trm",
-            COMPUTE_BATCH,
-            {
-                "weights": checkpoint.record,
-                "random_weights": checkpoint.record.get("random_weights"),
-                "preprocessing": {"size": self.size, "resize": "nearest neighbour, pixel centres"},
-                "network": asdict(self),
-                "dtype": "float32",
-                "device": {"platform": jax.devices()[0].platform, "count": 1},
-                "versions": {package.__name__: package.__version__ for package in (jax, flax)},
-            },
-            lambda maps: run(maps, COMPUTE_BATCH),
-            split=recorded_split(checkpoint.state),
-            state=checkpoint.state,
-            quick=lambda maps: run(maps, min(COMPUTE_BATCH, 1 << (len(maps) - 1).bit_length())),
-        )
-
-
-def frozen(weights: str | Path) -> Extractor:
-    """Return the frozen network with weights that `fit` wrote, whose record says its options.
-
-    A saved model holds the path of the weights. Raises InputError for those of another network.
-    """
-    record = json.loads(read_tensors(weights)[1].get(RECORD, "{}"))
-    options = dict(record.get("config", {}).get("head", {}))
-    if options.get("name") != "trm":
-        raise InputError(f"{weights} holds no weights of a trm that qwafer.fit has trained")
-    shape = {field.name: options[field.name] for field in fields(TrmShape)}
-    return replace(Trm(**shape).extractor(weights), state=None)
 
 
 def _core(options: Trm) -> Core:
