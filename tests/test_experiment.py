@@ -294,6 +294,7 @@ def test_every_option_has_an_effect_somewhere():
             {"head.name": "quantised", "head.precision": "qesc"},
             {"head.name": "mixture"},
             {"head.name": "wafercnn"},
+            {"head.name": "waferresnet"},
             {"head.name": "trm", "head.mixer": "attention"},
             {"training.schedule": "plateau"},
             {"objective.loss": "distilled", "objective.teacher": "t.npz"},

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,9 @@ from qwafer.heads import head_inputs
 from qwafer.networks.augmentation import augmented, symmetries
 from qwafer.networks.halting import halted_logits
 from qwafer.networks.head import BOUND
-from qwafer.networks.options import WaferCnnOptions
+from qwafer.networks.options import WaferCnnOptions, WaferResNetOptions
+from qwafer.networks.wafercnn_module import channels
+from qwafer.networks.waferresnet import WaferResNet
 from qwafer.objective import make_objective
 from qwafer.training import RunResult, train
 
@@ -280,6 +283,93 @@ def test_the_threshold_of_evaluation_is_that_of_halting(recursive: Path, thresho
     found = head.logits(codes.reshape(20, -1).astype(np.float32), None)
     np.testing.assert_allclose(found, halted.logits, rtol=1e-4, atol=1e-5)
     assert (halted.steps_used == {0.0: 1, 1.0: 3}.get(threshold, halted.steps_used)).all()
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("resnet") / "r.safetensors"
+    fit(MAPS, "waferresnet", path, options={**QUICK, "head.width": 4})
+    return path
+
+
+def test_a_residual_network_is_fitted_frozen_and_a_model(residual: Path) -> None:
+    run = RunResult.load(residual.with_suffix(".run.json"))
+    model = qwafer.Model.load(residual.with_suffix(".model.safetensors"))
+    rows = run.outputs["test_rows"]
+    logits = model.predict([MAPS.maps[i] for i in rows]).logits
+    np.testing.assert_allclose(logits, run.outputs["test_logits"], rtol=1e-4, atol=1e-5)
+    features = features_from_maps(MAPS, "waferresnet", weights=residual)
+    assert features.features.shape == (120, 12)
+    head = {name: np.asarray(value) for name, value in model.head.head.params.items()}
+    again = features.features[rows] @ head["projection.head.kernel"] + head["projection.head.bias"]
+    np.testing.assert_allclose(again, run.outputs["test_logits"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(features.split, make_split(MAPS.labels, MAPS.content_ids, seed=0).parts())
+
+
+def test_a_residual_network_is_its_formula_in_flax() -> None:
+    """Against flax's own convolutions and batch normalisations, in training and after a step of it."""
+    network = WaferResNet(4, 2)
+    codes = jnp.asarray(np.stack([np.asarray(extractor("dies_52").features([one])[0]) for one in MAPS.maps[:8]]))
+    codes = codes.reshape(8, 52, 52)
+    params, moments = network.initial(0, 3)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + jnp.asarray(0.1 * rng.standard_normal(x.shape), jnp.float32), params)
+
+    def reference(moments: dict, train: bool) -> tuple[jax.Array, dict]:
+        moved: dict = {}
+
+        def layer(path: tuple[str, ...], x: jax.Array) -> jax.Array:
+            own, known = params, moments
+            for key in path:
+                own, known = own[key], known[key]
+            x = nn.Conv(own["scale"].size, (3, 3), use_bias=False).apply({"params": {"kernel": own["kernel"]}}, x)
+            norm = nn.BatchNorm(use_running_average=not train, momentum=0.95, epsilon=1e-5, use_fast_variance=False)
+            variables = {"params": {"scale": own["scale"], "bias": own["bias"]}, "batch_stats": known}
+            x, after = norm.apply(variables, x, mutable=["batch_stats"])
+            moved[".".join(path)] = after.get("batch_stats", {})
+            return x
+
+        corners = [channels(codes, jnp)[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        x = jnp.concatenate(corners, axis=-1)
+        for i in range(3):
+            if i:
+                x = nn.max_pool(jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))), (2, 2), (2, 2))
+            x = nn.relu(layer((f"stage{i}", "enter"), x))
+            for block in range(2):
+                inner = nn.relu(layer((f"stage{i}", f"block{block}", "a"), x))
+                x = nn.relu(x + layer((f"stage{i}", f"block{block}", "b"), inner))
+        return x.mean(axis=(1, 2)) @ params["head"]["kernel"] + params["head"]["bias"][None], moved
+
+    wanted, moved = reference(moments, train=True)
+    found, after = network.outputs(params, moments, codes, train=True)
+    np.testing.assert_allclose(found.logits[0], wanted, rtol=1e-4, atol=1e-4)
+    for path, one in moved.items():
+        own = after
+        for key in path.split("."):
+            own = own[key]
+        for part, value in one.items():
+            np.testing.assert_allclose(own[part], value, rtol=1e-4, atol=1e-5)
+    wanted, _ = reference(after, train=False)
+    found, same = network.outputs(params, after, codes, train=False)
+    np.testing.assert_allclose(found.logits[0], wanted, rtol=1e-4, atol=1e-4)
+    assert all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), same, after)))
+
+
+def test_residual_blocks_start_as_the_identity_and_are_counted() -> None:
+    codes = jnp.asarray(np.random.default_rng(0).integers(0, 3, (4, 52, 52)), jnp.float32)
+    first, deeper = (WaferResNet(4, blocks) for blocks in (1, 3))
+    logits = [one.outputs(*one.initial(5, 3), codes, train=True)[0].logits for one in (first, deeper)]
+    np.testing.assert_array_equal(*logits)
+    assert sum(leaf.size for leaf in jax.tree.leaves(WaferResNet().initial(0, 8)[0])) == 754_568
+    with pytest.raises(InputError, match="`blocks` must be at least 1"):
+        WaferResNetOptions(blocks=0)
+
+
+def test_weights_of_another_width_are_refused(residual: Path) -> None:
+    from qwafer.networks.frozen import network_extractor
+
+    with pytest.raises(InputError, match="waferresnet with these options"):
+        network_extractor("waferresnet", WaferResNet(5), residual)
 
 
 def test_the_weights_of_another_network_are_no_trm(fitted: Path) -> None:

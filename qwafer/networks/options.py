@@ -97,7 +97,7 @@ class WaferResNetShape:
 
 @dataclass(frozen=True)
 class WaferResNetOptions(WaferResNetShape, NetworkOptions):
-    """A residual network on the map of 52 x 52 dies (757,208 parameters for eight labels); see
+    """A residual network on the map of 52 x 52 dies (754,568 parameters for eight labels); see
     `networks.waferresnet.WaferResNet`.
     """
 
