@@ -248,7 +248,14 @@ def test_plateau_halves_and_warmup_rises() -> None:
     assert dataclasses.replace(config, schedule="plateau").schedule == "plateau"
 
 
-TRM = {**QUICK, "head.patch": 13, "head.width": 8, "head.recursions": 2, "head.expansion": 1}
+TRM = {
+    **QUICK,
+    "head.size": 26,
+    "head.patch": 13,
+    "head.width": 8,
+    "head.recursions": 2,
+    "head.expansion": 1,
+}
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from qwafer.networks.trm_module import EPS, Attention, RMSNorm, SwiGLU, TokenSwi
 from qwafer.reports.figures import text_problems
 from qwafer.reports.figures.halting import halting_steps, halting_trade_off
 
-TINY = Trm(size=8, patch=2, width=8, layers=1, recursions=2, expansion=1)
+TINY = Trm(size=8, patch=2, width=8, layers=1, recursions=2, no_gradient=0)
 ATTENTIVE = dataclasses.replace(TINY, mixer="attention", heads=2)
 MAPS = synthetic_maps(40, seed=3)
 CODES = TINY.codes(MAPS.maps)
@@ -51,7 +51,7 @@ def unrolled(network: Trm, params: Any, codes: Any, *, frozen: bool = True) -> l
         if frozen:
             y, z = lax.stop_gradient(y), lax.stop_gradient(z)
         for i in range(network.recursions):
-            constant = frozen and i < network.no_gradient
+            constant = frozen and i < network.n_constant
             weights, x = lax.stop_gradient((params["core"], start.x)) if constant else (params["core"], start.x)
             z = core.apply({"params": weights}, x + y + z)
         y = core.apply({"params": params["core"]}, y + z)
@@ -366,13 +366,13 @@ def test_the_frozen_network_gives_its_features(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"size": 1}, "`size` must be at least 2"),
-        ({"patch": 3}, "`patch` must divide `size` = 26, got 3"),
-        ({"patch": 26}, "must lie in \\[2, 64\\], got 26 / 26"),
+        ({"patch": 3}, "`patch` must divide `size` = 64, got 3"),
+        ({"patch": 64}, "must lie in \\[2, 64\\], got 64 / 64"),
         ({"size": 130, "patch": 2}, "must lie in \\[2, 64\\], got 130 / 2"),
         ({"width": 0}, "`width` must be at least 1"),
         ({"mixer": "mpl"}, "`mixer` must be one of attention, mlp, got 'mpl'; did you mean `mlp`"),
         ({"heads": 4}, "`heads` has no effect with the mixer mlp"),
-        ({"mixer": "attention", "heads": 3}, "`width` per head must be a multiple of 4"),
+        ({"mixer": "attention", "heads": 5}, "`width` per head must be a multiple of 4"),
         ({"mixer": "attention", "width": 36}, "`width` per head must be a multiple of 4"),
         ({"layers": 0}, "`layers` must be at least 1"),
         ({"supervision_steps": 0}, "`supervision_steps` must be at least 1"),
@@ -404,7 +404,8 @@ def test_codes_and_thresholds_that_cannot_be(codes: np.ndarray, threshold: float
 
 
 def test_the_default_is_tiny() -> None:
-    assert Trm().n_parameters(9) < 1_000_000
+    assert Trm().n_parameters(9) == 99_658
+    assert (Trm().n_constant, Trm(recursions=1).n_constant, Trm(no_gradient=0).n_constant) == (4, 0, 0)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["exclusive", "several"])

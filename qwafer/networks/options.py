@@ -121,11 +121,11 @@ class WaferResNetOptions(WaferResNetShape, NetworkOptions):
 class TrmShape:
     """The shape of the tiny recursive network: what its arrays depend on."""
 
-    size: int = 26
+    size: int = 64
     """Dies a side, to which maps are brought by nearest neighbour."""
-    patch: int = 2
+    patch: int = 8
     """Dies a side of a token."""
-    width: int = 64
+    width: int = 96
     """Channels of a token."""
     mixer: str = "mlp"
     """What mixes tokens: `mlp`, a SwiGLU over them, or `attention` with rotary embedding of rows and columns."""
@@ -137,10 +137,11 @@ class TrmShape:
     """T, the steps that are trained to answer, and after each of which the network may halt."""
     recursions: int = 6
     """n, the changes of z per step."""
-    expansion: int = 2
+    expansion: int = 1
     """Hidden units of a SwiGLU, over the number of its inputs."""
-    no_gradient: int = 0
-    """First recursions of a step through which no gradient flows: cheaper to train. 0: it flows through all."""
+    no_gradient: int | None = None
+    """First recursions of a step through which no gradient flows: cheaper to train. Unset: all but the last two; 0: it
+    flows through all."""
     halt_bias: float = -3.0
     """Initial bias of the halting logit; negative: the network starts deep, and learns to halt."""
 
@@ -167,18 +168,24 @@ class TrmShape:
         check_positive_int("supervision_steps", self.supervision_steps, maximum=64)
         check_positive_int("recursions", self.recursions, maximum=1024)
         check_positive_int("expansion", self.expansion, maximum=16)
-        check_positive_int("no_gradient", self.no_gradient, minimum=0)
-        if self.no_gradient >= self.recursions:
-            raise InputError(
-                f"`no_gradient` must be less than `recursions` = {self.recursions}, or the embedding would learn "
-                f"nothing, got {self.no_gradient}"
-            )
+        if self.no_gradient is not None:
+            check_positive_int("no_gradient", self.no_gradient, minimum=0)
+            if self.no_gradient >= self.recursions:
+                raise InputError(
+                    f"`no_gradient` must be less than `recursions` = {self.recursions}, or the embedding would learn "
+                    f"nothing, got {self.no_gradient}"
+                )
         check_interval("halt_bias", self.halt_bias, -20, 20)
 
     @property
     def side(self) -> int:
         """Tokens a side."""
         return self.size // self.patch
+
+    @property
+    def n_constant(self) -> int:
+        """First recursions of a step through which no gradient flows."""
+        return max(0, self.recursions - 2) if self.no_gradient is None else self.no_gradient
 
     @property
     def n_heads(self) -> int:
@@ -198,7 +205,7 @@ class TrmOptions(TrmShape, NetworkOptions):
     halt_threshold: float = 1.0
     """Halting probability above which the answer of a step is final, in evaluation; 1: the last step answers."""
 
-    backbone: ClassVar[str] = "dies_26"
+    backbone: ClassVar[str] = "dies_64"
     determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "initial projection": (*WIDTH_OPTIONS, *LABEL_OPTIONS, *(field.name for field in fields(TrmShape)))
     }

@@ -91,7 +91,7 @@ class Trm(TrmShape):
         def f(weights: Any, h: Array) -> Array:
             return core.apply({"params": weights}, h)
 
-        state = improved(f, params["core"], state, self.recursions, self.no_gradient)
+        state = improved(f, params["core"], state, self.recursions, self.n_constant)
         read = pooled(state)
         logits, halt = (read @ params[name]["kernel"] + params[name]["bias"][None] for name in ("head", "halt"))
         return state, logits, halt[:, 0]
