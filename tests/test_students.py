@@ -25,6 +25,7 @@ from qwafer.experiment import load_experiment
 from qwafer.features import FeatureSet
 from qwafer.fitting import fit
 from qwafer.heads import HEADS, LinearOptions, draw
+from qwafer.model import Model
 from qwafer.networks import unfolded as module
 from qwafer.networks.batch_norm import batch_norm
 from qwafer.networks.head import Outputs
@@ -423,6 +424,19 @@ def test_a_network_is_fitted_and_frozen(name: str, tmp_path: Path) -> None:
     logits = features.features[split.test] @ state["dies.classifier.weight"].T + state["dies.classifier.bias"]
     np.testing.assert_allclose(logits, run.outputs["test_logits"], rtol=1e-3, atol=1e-3)
     assert json.loads(path.with_suffix(".run.json").read_text())["config"]["head"]["name"] == name
+
+
+@pytest.mark.slow
+def test_a_student_is_written_as_a_graph(weights: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from qwafer.onnx import OnnxModel
+    from qwafer.onnx.write import model_graph
+
+    backbone = extractor("mobilenet", weights=weights)
+    config = with_options(RunConfig(head=LinearOptions()), {"training.epochs": 1, "training.max_doublings": 0})
+    model = Model.from_run(train(config, features_from_maps(MAPS, backbone), 0), backbone)
+    found = OnnxModel.of(model_graph(model)).logits(list(MAPS.maps[:9]))
+    np.testing.assert_allclose(found, model.predict(list(MAPS.maps[:9])).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_the_recovered_share_is_that_of_fieller() -> None:
