@@ -192,5 +192,19 @@ class WaferResNet(Fitted):
     head: ClassVar[str] = "waferresnet"
 
 
+@dataclass(frozen=True)
+class EfficientNet(Fitted):
+    """EfficientNet-B0 on the dies as a `Network`."""
+
+    head: ClassVar[str] = "efficientnet"
+
+
+@dataclass(frozen=True)
+class MobileNet(Fitted):
+    """MobileNetV3-Small on the dies as a `Network`."""
+
+    head: ClassVar[str] = "mobilenet"
+
+
 def _is_network(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, NetworkOptions)

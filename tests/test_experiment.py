@@ -298,6 +298,8 @@ def test_every_option_has_an_effect_somewhere():
             {"head.name": "trm", "head.mixer": "attention"},
             {"training.schedule": "plateau"},
             {"objective.loss": "distilled", "objective.teacher": "t.npz"},
+            {"head.name": "mobilenet", "objective.loss": "distilled_labels", "objective.teacher_features": "f.npz"},
+            {"head.name": "efficientnet"},
             {"data.split_by": "fold"},
             {"circuit.name": "function", "circuit.function": f"{__file__}:body", "circuit.weights": "theta=4"},
             *(model.options(9) for model in MODELS.values()),

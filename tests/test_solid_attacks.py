@@ -44,6 +44,7 @@ from qwafer.circuits.statevector import values as simulated
 from qwafer.config import RunConfig
 from qwafer.engines.xla import cost
 from qwafer.objective import SamplingConfig
+from qwafer.objective.hint import NAMES, Hint
 from tests.factories import (
     QUICK_COMPILATION,
     feature_set,
@@ -231,6 +232,20 @@ def add_objective(table: Table) -> None:
         if name != "roc_auc":
             table.add(f"Objective.per_example[{name}]", traced(made.per_example), "B 3, B 3", **marked, **batch)
 
+    taught = objective.make_objective(loss_options("distilled", teacher="t", teacher_features="f"), b.one_hot)
+    hint = Hint(dict(zip(NAMES, (jnp.ones((D, 2), "f"), jnp.ones(2, "f")), strict=True)))
+    made = dataclasses.replace(taught, hint=hint)
+
+    def of_features(features: Any, taught: Any, weights: Any) -> Any:
+        known = jnp.zeros((taught.shape[0], K)) if isinstance(taught, jax.Array) and taught.ndim == 2 else None
+        targets = taught if known is None else jnp.concatenate([known, taught], axis=1)
+        return made.feature_loss(features, targets, weights)
+
+    arrays = {"features": b.features, "taught": b.features[:, :2], **rows}
+    table.add(
+        "Objective.feature_loss", traced(of_features), f"B {D}, B 2, B", marks="features taught weights", **arrays
+    )
+
     def constants(train_labels: Any) -> Any:
         loss = loss_options("bce", pos_weight="balanced")
         return dict(objective.make_objective(loss, train_labels).constants)
@@ -252,6 +267,8 @@ def add_comparison(table: Table) -> None:
     table.add("pseudomedian", comparison.pseudomedian, "n", values=b.logits[:, 0])
     table.add("sign_flip_p", comparison.sign_flip_p, "n", differences=b.logits[:7, 0])
     table.add("holm", comparison.holm, "m", p_values=b.probabilities[:, 0])
+    scores = {name: b.logits[:7, 0] + shift for name, shift in (("baseline", 0.0), ("arm", 0.5), ("ceiling", 1.0))}
+    table.add("recovered_gap", comparison.recovered_gap, "n, n, n", **scores)
     variants = lambda costs: comparison.threshold_variants(run_of("linear"), costs)  # noqa: E731
     table.add("threshold_variants", variants, "4", costs=np.array([0.0, 1.0, 5.0, 0.0]))
     few = lambda costs: comparison.analyse(run_of("linear"), costs=costs, n_resamples=20)  # noqa: E731
@@ -512,6 +529,7 @@ NOT_ATTACKED = {
     "data.Embeddings": "a record of `read_table`",
     "objective.Batches": "a record of a sampler",
     "objective.Objective": "a record of `make_objective`",
+    "objective.Objective.with_arrays": "what the compiled step calls, with what the run holds",
     "training.RunResult": "a record of `train`",
     "model.Predictions": "a record of `Model.predict`",
     "heads.HeadInputs": "a record of `head_inputs`",
@@ -594,12 +612,15 @@ LEAF_BY_LEAF = {
     "engines.Program.__call__": {"weights"},
     "features.FeatureSet": {"network"},
     "heads.Head.with_parameters": {"params"},
+    "objective.Objective.feature_loss": {"labels"},
     "heads.Head.with_arrays": {"arrays"},
     "heads.Head.with_stored": {"arrays"},
     "probes.threshold_fragility": {"val", "test"},
     "probes.function_subject": {"function"},
 }
-"""Arguments that are mappings of arrays, which the table has one by one, functions, or the bytes of a file."""
+"""Arguments that are mappings of arrays, which the table has one by one, of which the callable reads a part that the
+table has, functions, or the bytes of a file.
+"""
 
 
 def test_the_table_has_every_public_array() -> None:

@@ -65,13 +65,17 @@ class ConvNorm:
             parameters["bias"] = bias.astype(np.float32)
         return parameters
 
+    def weight(self, kernel: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the weight, in torch's layout, of a kernel in the module's."""
+        weight = kernel.T[:, :, None, None] if self.squeeze else kernel.transpose(3, 2, 0, 1)
+        return {f"{self.conv}.weight": np.ascontiguousarray(weight, dtype=np.float32)}
+
     def with_kernel(self, state: State, kernel: np.ndarray) -> dict[str, np.ndarray]:
         """Return the tensors of this layer with which `parameters` gives `kernel`, and the same bias.
 
         The normalisation becomes an addition of the bias: its scale is in the kernel.
         """
-        squeezed = kernel.T[:, :, None, None] if self.squeeze else kernel.transpose(3, 2, 0, 1)
-        tensors = {f"{self.conv}.weight": np.ascontiguousarray(squeezed, dtype=np.float32)}
+        tensors = self.weight(kernel)
         if self.norm is None:
             return tensors
         shift, zero = self.parameters(state)["bias"], np.zeros(self.shape[0], np.float32)

@@ -1,6 +1,5 @@
 """Layers of the backbones in flax, for inference: NHWC, batch normalisation folded into the weights, fast on a CPU."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Images = Float[Array, "batch height width channels"]
+from qwafer.backbones.shifted import Images as Images
+from qwafer.backbones.shifted import shifted_products as shifted_products
+
 Activation = Callable[[Any], Any]
 Stage = Callable[[Array], Array]
 
@@ -146,28 +147,6 @@ class Depthwise(nn.Module):
 
         y = lax.platform_dependent(x, kernel, cpu=shifted, default=convolution)
         return y + jnp.expand_dims(bias, (0, 1, 2))
-
-
-def shifted_products(x: Images, kernel: Float[Array, "k k groups channels"], stride: int) -> Images:
-    """Return a convolution with padding k // 2 as a sum of shifted products: what XLA fuses into one vectorised loop.
-
-    With one group, each of x's channels has its own kernel (depthwise). With several, each input channel is spread over
-    all output channels: y[i, j] = sum_abc x[s i + a - k // 2, s j + b - k // 2, c] w[a, b, c], s the stride.
-    """
-    batch, height, width, channels = x.shape
-    size, _, groups, _ = kernel.shape
-    edge = (size // 2, size // 2)
-    # Fused into the sum, the padding would be recomputed, with its bounds checks, for each of the k^2 terms.
-    padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), edge, edge, (0, 0))))
-    rows, columns = -(-height // stride), -(-width // stride)
-    total: Any = None
-    for a, b, c in itertools.product(range(size), range(size), range(groups)):
-        channel, last = (0, channels) if groups == 1 else (c, c + 1)
-        limits = (batch, a + (rows - 1) * stride + 1, b + (columns - 1) * stride + 1, last)
-        window = lax.slice(padded, (0, a, b, channel), limits, (1, stride, stride, 1))
-        term = window * jnp.expand_dims(kernel[a, b, c], (0, 1, 2))
-        total = term if total is None else total + term
-    return total
 
 
 class SqueezeExcite(nn.Module):

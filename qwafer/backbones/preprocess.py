@@ -1,6 +1,6 @@
 """From a wafer map to the image that a pretrained network expects."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -57,6 +57,12 @@ class Preprocessing:
     def record(self) -> dict[str, Any]:
         """Return the provenance: every parameter, and the interpolation in words."""
         return {**asdict(self), "resize": "nearest neighbour, pixel centres"}
+
+
+def chosen_channels(record: Mapping[str, Any]) -> str | None:
+    """Return the `channels` that a backbone with this record was made with; None for one that has its own."""
+    found = record.get("preprocessing", {}).get("channels")
+    return found if found in CHANNELS else None
 
 
 def resize_nearest(codes: np.ndarray, size: int) -> np.ndarray:

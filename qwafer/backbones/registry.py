@@ -28,6 +28,8 @@ BACKBONES: Registry[Any] = Registry(
         "wafercnn": "qwafer.networks.wafercnn_module:FROZEN",
         "waferresnet": "qwafer.networks.frozen:WAFERRESNET",
         "trm": "qwafer.networks.frozen:TRM",
+        "efficientnet": "qwafer.networks.students:EFFICIENTNET",
+        "mobilenet": "qwafer.networks.students:MOBILENET",
         "logits": "qwafer.model:logits_backbone",
         "efficientnet_b0": "qwafer.backbones.efficientnet:EFFICIENTNET_B0",
         "mobilenet_v3_small": "qwafer.backbones.mobilenet:MOBILENET_V3_SMALL",

@@ -15,6 +15,8 @@ from qwafer.comparison.differences import example_differences as example_differe
 from qwafer.comparison.differences import seed_differences as seed_differences
 from qwafer.comparison.examples import ExampleInterval as ExampleInterval
 from qwafer.comparison.examples import example_interval as example_interval
+from qwafer.comparison.gap import RecoveredGap as RecoveredGap
+from qwafer.comparison.gap import recovered_gap as recovered_gap
 from qwafer.comparison.metrics import check_metric as check_metric
 from qwafer.comparison.metrics import metric_value as metric_value
 from qwafer.comparison.pairing import Pairing as Pairing

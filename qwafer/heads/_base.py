@@ -100,6 +100,10 @@ class Head(eqx.Module):
         """Return the buffers that training moves without a gradient, such as running means, by name."""
         return {}
 
+    def n_features(self) -> int | None:
+        """Return how many features of its own the head has, which may learn from a teacher's; None: it has none."""
+        return None
+
     def array(self, name: str) -> Array:
         """Return the parameter or buffer called `name`; a buffer is frozen: its gradient is 0."""
         return self.params[name] if name in self.params else jax.lax.stop_gradient(self.buffers[name])

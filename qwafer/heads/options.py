@@ -71,6 +71,8 @@ HEADS: Registry[Any] = Registry(
         "wafercnn": "qwafer.networks.options:WaferCnnOptions",
         "waferresnet": "qwafer.networks.options:WaferResNetOptions",
         "trm": "qwafer.networks.options:TrmOptions",
+        "efficientnet": "qwafer.networks.options:EfficientNetOptions",
+        "mobilenet": "qwafer.networks.options:MobileNetOptions",
         "fidelity": "qwafer.models.options:FidelityOptions",
         "boltzmann": "qwafer.models.options:BoltzmannOptions",
         "quanvolutional": "qwafer.models.options:QuanvolutionalOptions",

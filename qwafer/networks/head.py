@@ -63,9 +63,10 @@ class Architecture(Protocol):
 class NetworkHead(Head):
     """A network on the dies: features (batch, size * size) of 0, 1 and 2 to logits (batch, n_labels).
 
-    The loss of a batch is the mean over supervision steps of the objective of the step's logits, plus, for a network
-    that halts, `halt_weight` times the mean over steps of the binary cross-entropy of its halting probability against
-    whether the step's answer was right.
+    The loss of a batch is the mean over supervision steps of the objective of the step's logits, plus the objective's
+    loss of the features where a teacher gives some (`Objective.feature_loss`), plus, for a network that halts,
+    `halt_weight` times the mean over steps of the binary cross-entropy of its halting probability against whether the
+    step's answer was right.
     """
 
     options: Any = eqx.field(static=True)
@@ -75,6 +76,12 @@ class NetworkHead(Head):
     def effective(self) -> int:
         """Return the number of trainable parameters: every one has an effect."""
         return self.count()["trainable"]
+
+    def n_features(self) -> int:
+        """Return the number of features that the network's readout takes."""
+        size = self.options.architecture().size
+        found, _ = jax.eval_shape(self.outputs, jax.ShapeDtypeStruct((1, size, size), jnp.float32))
+        return int(found.features.shape[1])
 
     def statistics(self) -> dict[str, Array]:
         """Return the buffers that training moves."""
@@ -153,7 +160,7 @@ class NetworkHead(Head):
         codes = augmented(codes, moves, free, self.options.augment, self.options.flip_rate)
         found, statistics = self.outputs(codes, train=True, key=drops)
         losses = jnp.stack([objective(logits, labels, weights) for logits in found.logits])
-        whole = jnp.mean(losses)
+        whole = jnp.mean(losses) + objective.feature_loss(found.features, labels, weights)
         if found.halt is not None:
             right = _right(found.logits, truth, exclusive=objective.loss.exclusive)
             whole = whole + self.options.halt_weight * _halting_loss(found.halt, right, weights)

@@ -31,7 +31,13 @@ class Network(Protocol):
 
 
 NETWORKS: Registry[Any] = Registry(
-    "network", {"wafercnn": "qwafer.fitting:WaferCNN", "waferresnet": "qwafer.fitting:WaferResNet"}
+    "network",
+    {
+        "wafercnn": "qwafer.fitting:WaferCNN",
+        "waferresnet": "qwafer.fitting:WaferResNet",
+        "efficientnet": "qwafer.fitting:EfficientNet",
+        "mobilenet": "qwafer.fitting:MobileNet",
+    },
 )
 """Every network by name; one of your own is `package.module:Class`."""
 

@@ -42,6 +42,8 @@ class NetworkOptions(ClassicalOptions):
     """Evaluate the mean of the logits over the eight symmetries (test-time augmentation), in validation and test."""
 
     normalize: ClassVar[str] = "raw"
+    has_features: ClassVar[bool] = True
+    """Whether the head has features of its own, which may learn from a teacher's (`objective.teacher_features`)."""
     sections: ClassVar[tuple[str, ...]] = LOOP
     determines: ClassVar[Mapping[str, tuple[str, ...]]] = {"initial projection": (*WIDTH_OPTIONS, *LABEL_OPTIONS)}
 
@@ -115,6 +117,32 @@ class WaferResNetOptions(WaferResNetShape, NetworkOptions):
         from qwafer.networks.waferresnet import WaferResNet
 
         return WaferResNet(self.width, self.blocks)
+
+
+@dataclass(frozen=True)
+class EfficientNetOptions(NetworkOptions):
+    """EfficientNet-B0 on the map of 64 x 64 dies (4,017,796 parameters for eight labels); see `networks.students`."""
+
+    backbone: ClassVar[str] = "dies_64"
+
+    def architecture(self) -> "Architecture":
+        """Return EfficientNet-B0."""
+        from qwafer.networks.students import unfolded
+
+        return unfolded("efficientnet")
+
+
+@dataclass(frozen=True)
+class MobileNetOptions(NetworkOptions):
+    """MobileNetV3-Small on the map of 64 x 64 dies (931,624 parameters for eight labels); see `networks.students`."""
+
+    backbone: ClassVar[str] = "dies_64"
+
+    def architecture(self) -> "Architecture":
+        """Return MobileNetV3-Small."""
+        from qwafer.networks.students import unfolded
+
+        return unfolded("mobilenet")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxtyping import Array
 from qwafer.backbones.layers import Images, global_mean
 from qwafer.heads import draw
 from qwafer.networks.augmentation import Codes
+from qwafer.networks.batch_norm import channel_sum, spread
 from qwafer.networks.head import Outputs, Tree
 from qwafer.networks.wafercnn_module import CHANNELS, N_INPUTS, SIZE, channels, quarters
 
@@ -78,7 +79,7 @@ class WaferCnn:
 def pooled_norm(x: Images, scale: Array, bias: Array, mean: Array, variance: Array) -> Images:
     """Return relu(max over 2 x 2 of (x - mean) / sqrt(var + eps) * scale + bias) with given moments."""
     gain = scale * lax.rsqrt(variance + EPS)
-    corners = [y * _spread(gain) + _spread(bias - mean * gain) for y in quarters(x)]
+    corners = [y * spread(gain) + spread(bias - mean * gain) for y in quarters(x)]
     return jax.nn.relu(jnp.maximum(jnp.maximum(corners[0], corners[1]), jnp.maximum(corners[2], corners[3])))
 
 
@@ -94,11 +95,11 @@ def norm_pool_relu(x: Images, scale: Array, bias: Array) -> tuple[Images, Array,
 
 def _norm_pool_relu(x: Images, scale: Array, bias: Array) -> tuple[tuple[Images, Array, Array], tuple[Array, ...]]:
     count = x.size // x.shape[-1]
-    mean = _channel_sum(x) / count
-    variance = _channel_sum((x - _spread(mean)) ** 2) / count
+    mean = channel_sum(x) / count
+    variance = channel_sum((x - spread(mean)) ** 2) / count
     inverse = lax.rsqrt(variance + EPS)
     gain = scale * inverse
-    corners = [y * _spread(gain) + _spread(bias - mean * gain) for y in quarters(x)]
+    corners = [y * spread(gain) + spread(bias - mean * gain) for y in quarters(x)]
     top = jnp.maximum(jnp.maximum(corners[0], corners[1]), jnp.maximum(corners[2], corners[3]))
     return (jax.nn.relu(top), mean, variance), (x, scale, bias, mean, inverse, top)
 
@@ -109,21 +110,21 @@ def _norm_pool_relu_reverse(saved: tuple[Array, ...], cotangents: tuple[Array, .
     rows, columns = height // 2, width // 2
     gain = scale * inverse
     received = jnp.where(top > 0, cotangents[0], 0)
-    corners = [y * _spread(gain) + _spread(bias - mean * gain) for y in quarters(x)]
+    corners = [y * spread(gain) + spread(bias - mean * gain) for y in quarters(x)]
     winner = jnp.where(corners[0] == top, 0, jnp.where(corners[1] == top, 1, jnp.where(corners[2] == top, 2, 3)))
     winner, received = lax.optimization_barrier((winner.astype(jnp.int8), received))
-    chosen = _pick(winner, [(y - _spread(mean)) * _spread(inverse) for y in quarters(x)])
-    d_bias, d_scale = _channel_sum(received), _channel_sum(received * chosen)
+    chosen = _pick(winner, [(y - spread(mean)) * spread(inverse) for y in quarters(x)])
+    d_bias, d_scale = channel_sum(received), channel_sum(received * chosen)
     count = x.size // n
 
     def through_moments(y: Images) -> Images:
-        return _spread(-gain / count) * (_spread(d_bias) + (y - _spread(mean)) * _spread(inverse * d_scale))
+        return spread(-gain / count) * (spread(d_bias) + (y - spread(mean)) * spread(inverse * d_scale))
 
     def spread_squares(y: Images) -> Array:
         return jnp.broadcast_to(y[:, :, None, :, None], (batch, rows, 2, columns, 2, n))
 
     place = jnp.arange(4, dtype=jnp.int8).reshape(1, 1, 2, 1, 2, 1)
-    direct = jnp.where(spread_squares(winner) == place, spread_squares(received * _spread(gain)), 0)
+    direct = jnp.where(spread_squares(winner) == place, spread_squares(received * spread(gain)), 0)
     direct = direct.reshape(batch, 2 * rows, 2 * columns, n)
     direct = jnp.pad(direct, ((0, 0), (0, height - 2 * rows), (0, width - 2 * columns), (0, 0)))
     return direct + through_moments(x), d_scale, d_bias
@@ -137,13 +138,3 @@ def _pick(winner: Images, corners: list[Images]) -> Images:
     for index in (2, 1, 0):
         picked = jnp.where(winner == index, corners[index], picked)
     return picked
-
-
-def _spread(vector: Array) -> Images:
-    return jnp.expand_dims(vector, (0, 1, 2))
-
-
-def _channel_sum(x: Images) -> Array:
-    """Sum over all axes but the last, in two steps that XLA's CPU backend keeps in cache."""
-    batch, height, width, n = x.shape
-    return lax.optimization_barrier(x.reshape(batch * height, width, n).sum(axis=1)).sum(axis=0)

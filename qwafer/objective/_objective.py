@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, Real, UInt8
 
 from qwafer._arrays import check_traced, shaped, zero_one
 from qwafer._checks import plain
+from qwafer.objective.hint import NAMES, Hint
 
 
 class Objective(eqx.Module):
@@ -27,6 +29,8 @@ class Objective(eqx.Module):
     """The loss with all of its `arguments` at their defaults."""
     n_labels: int = eqx.field(static=True)
     """Labels, or exclusive classes."""
+    hint: Hint | None = None
+    """The trained map from features of the head to those of a teacher; None where none are taught."""
 
     @property
     def loss(self) -> Any:
@@ -42,14 +46,44 @@ class Objective(eqx.Module):
     ) -> Float[Array, ""]:
         """Return the weighted mean of the loss over a batch; an example of weight 0 has no effect.
 
-        `labels` are (batch, n_labels), with the logits of a teacher behind them for a loss that takes them.
+        `labels` are (batch, n_labels), with the logits of a teacher behind them for a loss that takes them, and its
+        features behind those where there is a `hint`, which are left to `feature_loss`.
 
         Raises InputError for arrays of other shapes, or of another number of labels than it was made for.
         """
-        loss = self._loss(logits)
-        self._check_targets(labels)
-        value: Array = loss.value(logits, labels.astype(logits.dtype), weights, self.constants)
+        loss, (targets, _) = self._loss(logits), self._parted(labels)
+        value: Array = loss.value(logits, targets.astype(logits.dtype), weights, self.constants)
         return value
+
+    @shaped()
+    def feature_loss(
+        self,
+        features: Float[Array, "batch D"],
+        labels: Real[Array, "batch n_targets"],
+        weights: Float[Array, " batch"],
+    ) -> Float[Array, ""]:
+        """Return beta times the loss of the `hint` (`Hint.loss`), for features of the head and those of a teacher, the
+        last columns of `labels`; 0 where no features are taught.
+
+        Raises InputError for arrays of other shapes.
+        """
+        if self.hint is None:
+            return jnp.zeros((), features.dtype)
+        _, taught = self._parted(labels)
+        check_traced("features", features, ("batch", self.hint.arrays[NAMES[0]].shape[0]))
+        check_traced("labels", taught, ("batch", self.hint.width))
+        beta = self.numbers["feature_weight"].astype(features.dtype)
+        return beta * self.hint.loss(features, taught.astype(features.dtype), weights)
+
+    def with_arrays(self, arrays: Mapping[str, Array]) -> "Objective":
+        """Return the same objective with other values of what is trained in it, the arrays of its `hint`."""
+        if self.hint is None:
+            return self
+        return dataclasses.replace(self, hint=Hint({name: arrays[name] for name in self.hint.arrays}))
+
+    def parameters(self) -> dict[str, Array]:
+        """Return what is trained in it, by name: the arrays of its `hint`."""
+        return {} if self.hint is None else dict(self.hint.arrays)
 
     @shaped()
     def per_example(
@@ -60,9 +94,14 @@ class Objective(eqx.Module):
         value: Array = loss.per_example(logits, labels.astype(logits.dtype), self.constants)
         return value
 
-    def _check_targets(self, labels: Any) -> None:
-        if not (hasattr(self.form, "teacher") and labels.shape[1] == 2 * self.n_labels):
-            check_traced("labels", labels, ("batch", self.n_labels))
+    def _parted(self, labels: Any) -> tuple[Any, Any]:
+        """Return labels with the logits of a teacher, if any, and its features, which labels alone have not."""
+        width = 0 if self.hint is None or labels.shape[1] == self.n_labels else self.hint.width
+        end = max(labels.shape[1] - width, 0)
+        targets = labels[:, :end]
+        if not (hasattr(self.form, "teacher") and end == 2 * self.n_labels):
+            check_traced("labels", targets, ("batch", self.n_labels))
+        return targets, labels[:, end:]
 
     def _loss(self, logits: Any) -> Any:
         """Return the loss with its numbers in the dtype of `logits`, which must be those of `n_labels` labels."""

@@ -58,10 +58,8 @@ class Written:
     image, which takes three times as long as the float32 one."""
 
 
-BACKBONES = {
-    "wafercnn": Written(wafercnn),
-    "mobilenet_v3_small": Written(mobilenet_v3_small, ("stem", "stem.hard_sigmoid", "stem.hard_swish")),
-}
+_MOBILENET = Written(mobilenet_v3_small, ("stem", "stem.hard_sigmoid", "stem.hard_swish"))
+BACKBONES = {"wafercnn": Written(wafercnn), "mobilenet_v3_small": _MOBILENET, "mobilenet": _MOBILENET}
 """Every backbone that can be written, by name."""
 
 

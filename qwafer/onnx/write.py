@@ -5,6 +5,7 @@ from typing import Any
 from qwafer._errors import CapabilityError, InputError
 from qwafer._io import canonical_json
 from qwafer.backbones.keys import parameter_tree
+from qwafer.backbones.preprocess import chosen_channels
 from qwafer.backbones.pretrained import Architecture, architecture
 from qwafer.model import Model
 from qwafer.onnx.graph import Graph
@@ -62,6 +63,5 @@ def network_of(model: Model) -> tuple[Architecture, str | None]:
         raise CapabilityError(
             f"the model computes in {backbone.record.get('dtype')}: graphs are those of float32 models"
         )
-    found = backbone.record.get("preprocessing", {}).get("channels")
-    channels = None if backbone.name == "wafercnn" else found
+    channels = chosen_channels(backbone.record)
     return architecture(backbone.name, None, channels), channels

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from qwafer._errors import CapabilityError
-from qwafer.backbones.preprocess import Preprocessing
+from qwafer.backbones.preprocess import Preprocessing, chosen_channels
 from qwafer.backbones.pretrained import architecture
 from qwafer.model import Model
 from qwafer.networks.wafercnn_module import WaferImages
@@ -32,8 +32,7 @@ def check_exportable(model: Model) -> None:
 
 def images_of(xp: Any, model: Model, maps: Any) -> Any:
     """Return the images (batch, size, size, 3) float32 of maps (batch, H, W) uint8, as the preprocessing makes them."""
-    channels = model.backbone.record.get("preprocessing", {}).get("channels")
-    form = architecture(model.backbone.name, None, None if model.backbone.name == "wafercnn" else channels)
+    form = architecture(model.backbone.name, None, chosen_channels(model.backbone.record))
     made = form.preprocessing
     if not isinstance(made, (Preprocessing, WaferImages)):
         raise CapabilityError(f"the preprocessing of backbone {model.backbone.name} cannot be exported")
@@ -89,6 +88,5 @@ def jax_function(model: Model, review: Review) -> Any:
     if model.backbone.name == "spatial":
         return lambda maps: answers(xp, model, review, spatial(xp, maps))
     weights = Checkpoint(dict(model.backbone.state or {}), model.backbone.record["weights"])
-    channels = None if model.backbone.name == "wafercnn" else model.backbone.record["preprocessing"].get("channels")
-    network = load(model.backbone.name, weights, channels=channels)
+    network = load(model.backbone.name, weights, channels=chosen_channels(model.backbone.record))
     return lambda maps: answers(xp, model, review, network.apply(network.parameters, images_of(xp, model, maps)))

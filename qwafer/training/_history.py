@@ -124,7 +124,8 @@ class History:
         `head` holds the initial parameters; `learning_rate` is that of the last step.
         """
         sums, self.sums = self.sums, Sums()
-        params = {name: np.asarray(value) for name, value in evaluated_parameters(config, state).items()}
+        found = evaluated_parameters(config, state)
+        params = {name: np.asarray(found[name]) for name in head.params}
         moved = {name: value - np.asarray(head.params[name]) for name, value in params.items()}
         entry: dict[str, Any] = {
             "epoch": epoch,

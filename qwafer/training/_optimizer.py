@@ -162,10 +162,11 @@ def _unpacked(vectors: Mapping[str, jax.Array], like: Mapping[str, jax.Array]) -
 
 
 def _each(values: Mapping[str, jax.Array], params: Mapping[str, jax.Array], dtype: str) -> jax.Array:
-    """Return the value of the group of each entry of the vector of `dtype`."""
-    return jnp.concatenate(
-        [jnp.broadcast_to(values[group_of(name)], (params[name].size,)) for name in _by_dtype(params)[dtype]]
-    )
+    """Return the value of the group of each entry of the vector of `dtype`, (1,) where all are of one group."""
+    names = _by_dtype(params)[dtype]
+    if len({group_of(name) for name in names}) == 1:
+        return values[group_of(names[0])][None]
+    return jnp.concatenate([jnp.broadcast_to(values[group_of(name)], (params[name].size,)) for name in names])
 
 
 def _by_dtype(arrays: Mapping[str, jax.Array]) -> dict[str, list[str]]:

@@ -75,9 +75,9 @@ def loops(program: Program | None, head: Head) -> bool:
     return head.looped and not calls_host(program)
 
 
-def initial_state(config: TrainingConfig, head: Head) -> State:
-    """Return the state before the first step."""
-    params = head.parameters()
+def initial_state(config: TrainingConfig, head: Head, objective: Objective) -> State:
+    """Return the state before the first step; what is trained in the objective stands beside the head's parameters."""
+    params = {**head.parameters(), **objective.parameters()}
     average = {} if config.ema_decay is None else {name: jnp.zeros_like(value) for name, value in params.items()}
     return State(params, optimizer_state(params), average, head.statistics(), jnp.asarray(0, jnp.int32))
 
@@ -110,7 +110,8 @@ def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
         def loss_of(params: dict[str, jax.Array]) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
             step_key = jax.random.fold_in(key, state.step)
             own = head.with_arrays({**params, **state.statistics})
-            whole, loss, moved = own.training_loss(objective, features, labels, program, weights=weights, key=step_key)
+            aim = objective.with_arrays(params)
+            whole, loss, moved = own.training_loss(aim, features, labels, program, weights=weights, key=step_key)
             return whole, (loss, moved)
 
         gradient, (loss, statistics) = jax.grad(loss_of, has_aux=True)(state.params)

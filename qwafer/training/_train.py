@@ -1,5 +1,6 @@
 """`train`: one run from features to `RunResult`."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ from qwafer.training._step import (
     loops,
     steps,
 )
-from qwafer.training._targets import targets
+from qwafer.training._targets import targets, taught_hint
 from qwafer.training._validation import Scores, mean_loss, validate
 from qwafer.training.make import circuit_digest, make_head, make_program
 from qwafer.training.predictor import PREDICTION_BATCH, Predictor
@@ -135,13 +136,16 @@ class Run:
         self.steps: CompiledSteps = steps(self.program)
         self.rows = prepared.split.train.astype(np.int32)
         self.features = jnp.asarray(np.asarray(prepared.data.features, self.head.dtype))
-        wanted, self.taught = targets(config, prepared)
-        self.labels = jnp.asarray(np.asarray(wanted, self.head.dtype))
+        wanted = targets(config, prepared)
+        self.taught = wanted.digest
+        self.labels = jnp.asarray(np.asarray(wanted.values, self.head.dtype))
+        hint = taught_hint(self.head, wanted.n_features, seed)
+        self.objective = dataclasses.replace(self.objective, hint=hint)
         self.schedule = make_schedule(options, self.stage_steps)
-        self.told = hyperparameters(options, self.head.params)
+        self.told = hyperparameters(options, {**self.head.params, **self.objective.parameters()})
         self.key = jax.random.key(key_seed(seed, "dropout"))
         self.epoch = 0
-        self.state: State = initial_state(options, self.head)
+        self.state: State = initial_state(options, self.head, self.objective)
         self.best: dict[str, jax.Array] = evaluated_arrays(options, self.state)
         self.settled: tuple[int, Any, Callable[[], dict[str, Any]]] | None = None
         self.checkpoints: Checkpoints | None = None
