@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backbone",
         metavar="NAME",
-        help="spatial (the default; no weights); wafercnn, waferresnet, trm, efficientnet or mobilenet, with weights of "
+        help="spatial (the default; no weights); wafercnn, waferresnet, trm, efficientnet or mobilenet, weights of "
         "fit; efficientnet_b0, mobilenet_v3_small, or mamba_vision_ and one of T, T2, S, B, L, L2, B_21k, L_21k, "
         "L2_512_21k, L3_256_21k, L3_512_21k; or package.module:thing; NAME@STAGE: what enters that stage of a network, "
         "for head lora",
