@@ -17,6 +17,7 @@ from qwafer.backbones.keys import Shapes
 from qwafer.backbones.layers import Images, global_mean
 from qwafer.heads import draw
 from qwafer.networks.augmentation import Codes
+from qwafer.networks.batch_norm import batch_norm, spread
 from qwafer.networks.head import Outputs, Tree
 from qwafer.networks.options import WaferResNetShape
 from qwafer.networks.wafercnn_module import N_INPUTS, SIZE, channels
@@ -92,16 +93,15 @@ class WaferResNet(WaferResNetShape):
             x = lax.conv_general_dilated(
                 x, weights[f"{name}.kernel"], (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
+            scale, bias = weights[f"{name}.scale"], weights[f"{name}.bias"]
             moments = {part: known[f"{name}.{part}"] for part in ("mean", "var")}
-            if train:
-                mean = x.mean(axis=(0, 1, 2))
-                seen = {"mean": mean, "var": ((x - jnp.expand_dims(mean, (0, 1, 2))) ** 2).mean(axis=(0, 1, 2))}
-                for part, old in moments.items():
-                    moved[f"{name}.{part}"] = old + MOMENTUM * (lax.stop_gradient(seen[part]) - old)
-                moments = seen
-            gain = weights[f"{name}.scale"] * lax.rsqrt(moments["var"] + EPS)
-            shift = weights[f"{name}.bias"] - moments["mean"] * gain
-            return x * jnp.expand_dims(gain, (0, 1, 2)) + jnp.expand_dims(shift, (0, 1, 2))
+            if not train:
+                gain = scale * lax.rsqrt(moments["var"] + EPS)
+                return x * spread(gain) + spread(bias - moments["mean"] * gain)
+            x, *seen = batch_norm(x, scale, bias, EPS)
+            for (part, old), new in zip(moments.items(), seen, strict=True):
+                moved[f"{name}.{part}"] = old + MOMENTUM * (lax.stop_gradient(new) - old)
+            return x
 
         x = _squares(channels(codes, jnp))
         x = x.reshape(*x.shape[:3], -1)
