@@ -235,12 +235,16 @@ def add_objective(table: Table) -> None:
         loss = loss_options("bce", pos_weight="balanced")
         return dict(objective.make_objective(loss, train_labels).constants)
 
-    def sampled(labels: Any, **options: Any) -> Any:
-        return objective.make_sampler(SamplingConfig(**options), labels, batch_size=4, seed=0).epoch(1)
+    def sampled(labels: Any, *, exclusive: bool = False, **options: Any) -> Any:
+        config = SamplingConfig(**options)
+        return objective.make_sampler(config, labels, batch_size=4, seed=0, exclusive=exclusive).epoch(1)
 
     table.add("make_objective", constants, "M K", train_labels=b.labels)
     table.add("make_sampler", sampled, "M K", labels=b.labels)
     table.add("make_sampler[balanced]", partial(sampled, balanced=True), "M 1", labels=b.labels[:, :1])
+    table.add("make_sampler[classes]", partial(sampled, balanced=True, exclusive=True), "M 3", labels=b.one_hot)
+    shares = {"pi_t": np.array([0.5, 0.3, 0.2]), "pi_b": np.array([0.25, 0.5, 0.25])}
+    table.add("class_importance_weights", objective.class_importance_weights, "n, n", **shares)
     table.add("class_prior", objective.class_prior, "M K", labels=b.labels)
     for name in ("class_weights", "example_weights", "positive_weights"):
         table.add(name, partial(getattr(objective, name), option="balanced"), "M K", labels=b.labels)
