@@ -412,7 +412,8 @@ def add_training(table: Table) -> None:
         return dict(training.make_head(config, train_features, K, 0).buffers)
 
     def asked(features: Any, name: str, method: str) -> Any:
-        return getattr(run_of(name).predictor, method)(features)
+        found = getattr(run_of(name).predictor, method)(features)
+        return found[0] if method == "answered" else found
 
     def trained(**arrays: Any) -> Any:
         fields = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
@@ -422,7 +423,7 @@ def add_training(table: Table) -> None:
         call = partial(made, config=config_of(name, **options))
         table.add(f"make_head[{name}{options or ''}]", call, "M D", train_features=b.features)
     for name in ("linear", "quantum", "tree"):
-        for method in ("logits", "probabilities"):
+        for method in ("logits", "answered", "probabilities"):
             call = partial(asked, name=name, method=method)
             table.add(f"Predictor.{method}[{name}]", call, f"N {D}", features=b.features)
     arrays = {name: getattr(whole, name) for name in ("features", "labels", "content_ids")}
@@ -519,6 +520,8 @@ NOT_ATTACKED = {
     "training.RunResult": "a record of `train`",
     "model.Predictions": "a record of `Model.predict`",
     "heads.HeadInputs": "a record of `head_inputs`",
+    "heads.Halted": "a record of `Head.halted`",
+    "heads.Head.halted": "what `Predictor.answered` calls",
     "heads.Head": "a record of `make_head`",
     "heads.LinearHead": "a record of `make_head`",
     "heads.MlpHead": "a record of `make_head`",
