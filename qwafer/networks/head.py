@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
 from qwafer.engines import Program
-from qwafer.heads import Halted, Head, HeadInputs
+from qwafer.heads import HEADS, Halted, Head, HeadInputs
 from qwafer.networks.augmentation import Codes, augmented, symmetries
 from qwafer.networks.halting import compile_halting, halted_logits, halting_limit
 from qwafer.networks.options import NetworkOptions
@@ -214,9 +214,10 @@ def network_head(options: NetworkOptions, inputs: HeadInputs) -> NetworkHead:
     size, width = architecture.size, inputs.features.shape[1]
     if width != size * size:
         side = math.isqrt(width)
-        found = f"maps of {side} x {side} dies" if side * side == width else f"{width} features"
+        dies = side * side == width
+        found = f"maps of {side} x {side} dies: " if dies else f"{width} features: take maps, and "
         raise InputError(
-            f"head.name {type(options).__name__} reads maps of {size} x {size} dies, got {found}: "
+            f"head {HEADS.name_of(type(options))} reads maps of {size} x {size} dies, got {found}"
             f"set data.backbone = dies_{size}"
         )
     params, statistics = architecture.initial(inputs.seed, inputs.n_labels)
