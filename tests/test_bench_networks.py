@@ -25,7 +25,14 @@ batch_size = 32
 [arms.linear]
 head = "linear"
 """
-SMALL = ["head.width=8", "head.layers=1", "head.recursions=1", "head.supervision_steps=2"]
+SMALL = [
+    "head.size=26",
+    "head.patch=2",
+    "head.width=8",
+    "head.layers=1",
+    "head.recursions=1",
+    "head.supervision_steps=2",
+]
 
 
 @pytest.fixture
@@ -35,7 +42,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_each_contender_has_the_dies_that_it_reads(file: Path) -> None:
-    arms = load_experiment(file, ["data.backbone=wafercnn"], heads=["linear", "wafercnn", "waferresnet", "trm"]).arms
+    overrides = ["data.backbone=wafercnn", "head.size=26", "head.patch=2"]
+    arms = load_experiment(file, overrides, heads=["linear", "wafercnn", "waferresnet", "trm"]).arms
     assert {arm: config.data.backbone for arm, config in arms.items()} == {
         "linear": "wafercnn",
         "wafercnn": "dies_52",

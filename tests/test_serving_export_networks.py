@@ -24,7 +24,7 @@ from qwafer.training import Predictor, make_head
 from tests.factories import training_options
 
 MAPS = synthetic_maps(40, seed=3)
-SMALL = {"width": 8, "layers": 1, "recursions": 1, "supervision_steps": 2}
+SMALL = {"size": 26, "patch": 2, "width": 8, "layers": 1, "recursions": 1, "supervision_steps": 2, "halt_bias": -3.0}
 HEADS: dict[str, Any] = {
     "trm": TrmOptions(**SMALL, halt_threshold=0.0474, tta=True),
     "wafercnn": WaferCnnOptions(),

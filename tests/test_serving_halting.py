@@ -23,7 +23,16 @@ from tests.factories import training_options
 from tests.serving_factory import made_registry, made_release, request_of, running
 
 MAPS = synthetic_maps(90, seed=4)
-SHAPE = {"width": 8, "recursions": 2, "layers": 1, "supervision_steps": 4, "augment": "none"}
+SHAPE = {
+    "size": 26,
+    "patch": 2,
+    "halt_bias": -3.0,
+    "width": 8,
+    "recursions": 2,
+    "layers": 1,
+    "supervision_steps": 4,
+    "augment": "none",
+}
 
 
 def with_halting(model: Model, **options: Any) -> Model:
