@@ -52,7 +52,8 @@ def test_the_expected_loss_is_the_plain_mean(shares: str | None, counts: list[in
     seen = np.bincount(found.rows.ravel(), minlength=len(CLASS))
     assert all(len(set(seen[LABELS[:, k] == 1])) == 1 for k in range(3))
     objective = make_objective(loss_options("softmax"), LABELS)
-    logits = np.random.default_rng(0).standard_normal(LABELS.shape) + [2, 0, -2]  # the rare class is the hard one
+    hard = np.array([2, 0, -2])  # the rare class is the hard one
+    logits = np.random.default_rng(0).standard_normal(LABELS.shape) + hard
     logits = jnp.asarray(logits, jnp.float32)
     each = objective.per_example(logits, jnp.asarray(LABELS))
     weighted = [
