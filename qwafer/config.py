@@ -24,7 +24,8 @@ from qwafer.data.synthetic import MAX_MAPS
 from qwafer.engines import ENGINES
 from qwafer.features import SourceFacts
 from qwafer.heads.options import HEADS, LOOP, PARAMETER_GROUPS, QuantumOptions
-from qwafer.objective.options import LOSSES, Bce, SamplingConfig
+from qwafer.objective.options import LOSSES, Bce
+from qwafer.objective.sampling import SamplingConfig
 
 MAX_EPOCHS = 1_000_000
 """Epochs of a run, with all doublings, and examples of a batch, at most."""
@@ -411,10 +412,10 @@ class RunConfig:
                 f"`objective.loss` = {loss} needs all classes, got data.task = {self.data.task}: set it to "
                 "multilabel, or use loss bce"
             )
-        if self.sampling.balanced and self.data.task == "multilabel":
+        if self.sampling.balanced and self.data.task == "multilabel" and not self.objective.exclusive:
             raise InputError(
-                "`sampling.balanced` needs a binary task (data.task = any, or a label's name): "
-                "a batch cannot be balanced for several labels at once"
+                "`sampling.balanced` needs a binary task (data.task = any, or a label's name) or exclusive classes "
+                "(objective.loss = softmax): a batch cannot be balanced for several labels at once"
             )
 
     @property

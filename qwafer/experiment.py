@@ -16,7 +16,7 @@ from qwafer._io import digest
 from qwafer._process import DEFAULT_EXPERIMENT as DEFAULT_EXPERIMENT
 from qwafer._reading import reads
 from qwafer._records import from_json
-from qwafer.config import DataConfig, RunConfig, thing_class
+from qwafer.config import DataConfig, RunConfig
 from qwafer.features import SourceFacts
 from qwafer.heads.options import HEADS
 from qwafer.overrides import (
@@ -264,8 +264,9 @@ def load_experiment(
 
     given = named(in_overrides, known)
     resolved = {arm: {**base, **options, **given} for arm, options in own.items()}
-    for arm, head in joined.items():
-        preferred = getattr(thing_class("head", head), "backbone", None)  # a tree reads features that have a meaning
+    for arm in joined:
+        # A tree reads features that have a meaning, and a network the dies themselves.
+        preferred = getattr(build(resolved[arm])[0].head, "backbone", None)
         if preferred is not None:
             resolved[arm]["data.backbone"] = Given(preferred)
     _refuse_without_effect(given, resolved, "any arm")

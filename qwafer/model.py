@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from qwafer._errors import InputError
 from qwafer._io import file_sha256
@@ -47,6 +47,9 @@ class Predictions:
     """Logits above the label's threshold; the largest logit alone for exclusive classes."""
     label_names: tuple[str, ...]
     """The labels, in the order of the columns."""
+    steps_used: Int[np.ndarray, " N"] | None = None
+    """Steps that each map took, from 1, where the head halts (`head.halt_threshold` below 1); with `head.tta` over all
+    eight forms of a map. None for other heads."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ class Model:
         """Return what the model says of `maps`, 2-D uint8 arrays of any shapes and any number of them.
 
         A map's logits do not depend on how many others come with it, beyond what its place in a batch does to a
-        compiled float32 program: 1e-5, relative and absolute. Features of `spatial` are the same bits.
+        compiled float32 program: 1e-5, relative and absolute. Features of `spatial` are the same bits. A head that
+        halts stops computing a map at the step at which its answer is final, and says which (`steps_used`).
 
         Raises:
             InputError: no maps, or maps with values other than 0, 1, 2.
@@ -125,9 +129,9 @@ class Model:
         if not len(wafers):
             raise InputError("`maps` must hold at least one wafer map")
         check_maps(wafers, "`predict`")
-        logits = self.head.logits(feature_rows(list(wafers), self.backbone))
+        logits, steps = self.head.answered(feature_rows(list(wafers), self.backbone))
         p = probabilities(logits, exclusive=self.head.config.objective.exclusive)
-        return Predictions(logits, p, decide(logits, self.head.thresholds), self.label_names)
+        return Predictions(logits, p, decide(logits, self.head.thresholds), self.label_names, steps)
 
     def stored(self) -> dict[str, Stored]:
         """Return what a packed file holds: the weights of the backbone, if the file has them, and those of the head."""

@@ -198,7 +198,12 @@ BATCHES = ("training.batch_size", "training.epochs", "training.fixed_num_batches
 DETERMINED_BY = {
     "data": (*SOURCE, "data.backbone", "data.task", "data.limit", "data.split_seed", "data.n_folds"),
     "split": (*SOURCE, *SPLIT),
-    "batches": (*SOURCE, *SPLIT, "sampling.balanced", "sampling.pos_frac", "sampling.importance_weights", *BATCHES),
+    "batches": (
+        *SOURCE,
+        *SPLIT,
+        *(f"sampling.{name}" for name in ("balanced", "pos_frac", "class_shares", "importance_weights")),
+        *BATCHES,
+    ),
 }
 QUANTUM = {
     "circuit.ansatz": ("circuit.n_qubits", "circuit.n_layers", "circuit.ansatz", "circuit.dtype", "head.init_scale"),

@@ -286,6 +286,7 @@ def test_every_option_has_an_effect_somewhere():
             {"head.name": "trigonometric"},
             {"engine.name": "xla"},
             {"data.task": "any", "sampling.balanced": True},
+            {"objective.loss": "softmax", "sampling.balanced": True},
             {"objective.loss": "focal", "objective.focal_gamma": 2.0},
             {"objective.loss": "asymmetric", "objective.pos_weight": "effective"},
             {"objective.loss": "softmax"},

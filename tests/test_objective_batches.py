@@ -79,7 +79,7 @@ def test_the_digest_tells_orders_apart():
 
 
 def test_balanced_batches_need_one_label_and_both_classes():
-    with pytest.raises(InputError, match="needs one label, got 2"):
+    with pytest.raises(InputError, match="needs one label or exclusive classes, got 2"):
         make_sampler(BALANCED, np.zeros((5, 2), np.uint8), batch_size=4, seed=0)
     with pytest.raises(InputError, match="one is absent"):
         make_sampler(BALANCED, np.ones((5, 1), np.uint8), batch_size=4, seed=0)

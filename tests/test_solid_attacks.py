@@ -250,12 +250,16 @@ def add_objective(table: Table) -> None:
         loss = loss_options("bce", pos_weight="balanced")
         return dict(objective.make_objective(loss, train_labels).constants)
 
-    def sampled(labels: Any, **options: Any) -> Any:
-        return objective.make_sampler(SamplingConfig(**options), labels, batch_size=4, seed=0).epoch(1)
+    def sampled(labels: Any, *, exclusive: bool = False, **options: Any) -> Any:
+        config = SamplingConfig(**options)
+        return objective.make_sampler(config, labels, batch_size=4, seed=0, exclusive=exclusive).epoch(1)
 
     table.add("make_objective", constants, "M K", train_labels=b.labels)
     table.add("make_sampler", sampled, "M K", labels=b.labels)
     table.add("make_sampler[balanced]", partial(sampled, balanced=True), "M 1", labels=b.labels[:, :1])
+    table.add("make_sampler[classes]", partial(sampled, balanced=True, exclusive=True), "M 3", labels=b.one_hot)
+    shares = {"pi_t": np.array([0.5, 0.3, 0.2]), "pi_b": np.array([0.25, 0.5, 0.25])}
+    table.add("class_importance_weights", objective.class_importance_weights, "n, n", **shares)
     table.add("class_prior", objective.class_prior, "M K", labels=b.labels)
     for name in ("class_weights", "example_weights", "positive_weights"):
         table.add(name, partial(getattr(objective, name), option="balanced"), "M K", labels=b.labels)
@@ -425,7 +429,8 @@ def add_training(table: Table) -> None:
         return dict(training.make_head(config, train_features, K, 0).buffers)
 
     def asked(features: Any, name: str, method: str) -> Any:
-        return getattr(run_of(name).predictor, method)(features)
+        found = getattr(run_of(name).predictor, method)(features)
+        return found[0] if method == "answered" else found
 
     def trained(**arrays: Any) -> Any:
         fields = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
@@ -435,7 +440,7 @@ def add_training(table: Table) -> None:
         call = partial(made, config=config_of(name, **options))
         table.add(f"make_head[{name}{options or ''}]", call, "M D", train_features=b.features)
     for name in ("linear", "quantum", "tree"):
-        for method in ("logits", "probabilities"):
+        for method in ("logits", "answered", "probabilities"):
             call = partial(asked, name=name, method=method)
             table.add(f"Predictor.{method}[{name}]", call, f"N {D}", features=b.features)
     arrays = {name: getattr(whole, name) for name in ("features", "labels", "content_ids")}
@@ -533,6 +538,8 @@ NOT_ATTACKED = {
     "training.RunResult": "a record of `train`",
     "model.Predictions": "a record of `Model.predict`",
     "heads.HeadInputs": "a record of `head_inputs`",
+    "heads.Halted": "a record of `Head.halted`",
+    "heads.Head.halted": "what `Predictor.answered` calls",
     "heads.Head": "a record of `make_head`",
     "heads.LinearHead": "a record of `make_head`",
     "heads.MlpHead": "a record of `make_head`",

@@ -48,6 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from qwafer._process import configure_jax
     from qwafer.serving.evidence import assess, maps_of
     from qwafer.serving.export import export_model, int8_model
+    from qwafer.serving.function import check_exportable
     from qwafer.serving.release import RECORD, Release
     from qwafer.sweeps.ledger import note_model_read
 
@@ -69,6 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from qwafer.model import Model
 
         model, forward = Model.load(arguments.model), None
+        check_exportable(model, arguments.format)  # before the test split is read
         maps = maps_of(model, arguments.maps)
         assessed = model
         if arguments.int8:

@@ -18,6 +18,7 @@ from qwafer.heads.options import TreeOptions as TreeOptions
 from qwafer.heads.options import TrigonometricOptions as TrigonometricOptions
 
 if TYPE_CHECKING:
+    from qwafer.heads._base import Halted as Halted
     from qwafer.heads._base import Head as Head
     from qwafer.heads._base import HeadInputs as HeadInputs
     from qwafer.heads._base import draw as draw

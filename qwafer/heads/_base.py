@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,6 +20,15 @@ from qwafer.engines import Program
 from qwafer.features import Origin
 from qwafer.heads._normalization import LENGTH, MEAN, SCALE, normalization, normalized
 from qwafer.heads.size import Stored
+
+
+class Halted(NamedTuple):
+    """The answers of what halts: each example takes as many steps as it needs."""
+
+    logits: np.ndarray
+    """(N, n_labels), of the step at which each example's answer was final."""
+    steps_used: np.ndarray
+    """(N,) int64, from 1."""
 
 
 class Head(eqx.Module):
@@ -63,6 +72,15 @@ class Head(eqx.Module):
     ) -> Float[Array, "batch n_labels"]:
         """Return the logits (batch, n_labels) of `features` (batch, D); see `logits`."""
         return self.logits(features, program, key=key, train=train)
+
+    def halted(self, features: Real[np.ndarray, "examples D"]) -> Halted | None:
+        """Return the answers for `features` (N, D) at the step at which each is final, computed no further than that;
+        None for a head that takes the same steps for all.
+        """
+        return None
+
+    def compile_halted(self) -> None:
+        """Compile every program that `halted` may call, whatever the number of examples."""
 
     def training_outputs(
         self,

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from qwafer._checks import check_interval, check_positive_int
 from qwafer._errors import InputError
 from qwafer.backbones.base import available_cores
 from qwafer.data import WaferMaps
+from qwafer.heads import Halted
 
 BATCH = 32
 """Maps per call of the compiled step, at most."""
@@ -49,15 +50,6 @@ class Halting(Protocol):
         """Return the state after one more step, its logits (batch, n_labels) and halting logits (batch,)."""
 
 
-class Halted(NamedTuple):
-    """The answers of a network that halts."""
-
-    logits: np.ndarray
-    """(n, n_labels) float32, of the step at which each map's answer was final."""
-    steps_used: np.ndarray
-    """(n,) int64, from 1."""
-
-
 def halted_logits(
     network: Halting, params: Any, statistics: Any, codes: np.ndarray, threshold: float, *, batch: int = BATCH
 ) -> Halted:
@@ -80,7 +72,7 @@ def halted_logits(
     codes = whole_array("codes", codes, 0, 2).astype(np.uint8)
     if codes.ndim != 3 or codes.shape[1:] != (network.size,) * 2 or not len(codes):
         raise InputError(f"`codes` must have shape (n, {network.size}, {network.size}), got {codes.shape}")
-    limit = _limit(threshold)
+    limit = halting_limit(threshold)
     if len(codes) == 1:
         logits, steps = _one(network, params, codes, limit)
         return Halted(np.asarray(logits), np.asarray(steps, np.int64)[None])
@@ -88,7 +80,19 @@ def halted_logits(
     return Halted(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _limit(threshold: float) -> np.float32:
+def compile_halting(network: Halting, params: Any, *, batch: int = BATCH) -> None:
+    """Compile every program that `halted_logits` may call with these parameters, by calling it."""
+    empty = np.zeros((batch, network.size, network.size), np.uint8)
+    jax.block_until_ready(_one(network, params, empty[:1], halting_limit(0.0)))
+    rows = 1
+    while rows <= batch:
+        state = _begin(network, params, empty[:rows])
+        state, *_ = _advance(network, params, state)
+        jax.block_until_ready(_advance(network, params, jax.tree.map(np.asarray, state)))
+        rows *= 2
+
+
+def halting_limit(threshold: float) -> np.float32:
     """Return the halting logit above which a map halts: log(p / (1 - p)), which is infinite for 1."""
     with np.errstate(divide="ignore"):
         return np.float32(np.log(np.float64(threshold)) - np.log1p(-np.float64(threshold)))
@@ -277,14 +281,14 @@ def _trajectory(network: Halting, params: Any, codes: np.ndarray) -> tuple[np.nd
 
 def _steps_used(halt: np.ndarray, threshold: float) -> np.ndarray:
     """Return (n,) the first step, from 1, whose halting logit (T, n) is above the threshold's, else T."""
-    halts = halt > _limit(threshold)
+    halts = halt > halting_limit(threshold)
     halts[-1] = True
     return halts.argmax(axis=0) + 1
 
 
 def _seconds(network: Halting, params: Any, maps: Sequence[np.ndarray], threshold: float) -> np.ndarray:
     """Return the seconds of each of `maps`, one at a time."""
-    limit = _limit(threshold)
+    limit = halting_limit(threshold)
     seconds = []
     for one in [*maps[:WARM_UP], *maps]:
         start = time.perf_counter()

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float
 
 from qwafer._errors import InputError
 from qwafer.engines import Program
-from qwafer.heads import Head, HeadInputs
+from qwafer.heads import HEADS, Halted, Head, HeadInputs
 from qwafer.networks.augmentation import Codes, augmented, symmetries
+from qwafer.networks.halting import compile_halting, halted_logits, halting_limit
 from qwafer.networks.options import NetworkOptions
 
 RECORD = "qwafer_training"
@@ -132,11 +133,37 @@ class NetworkHead(Head):
 
     def _answer(self, codes: Codes) -> Float[Array, "batch n_labels"]:
         found, _ = self.outputs(codes)
-        threshold = getattr(self.options, "halt_threshold", 1.0)
+        threshold = self._halt_threshold
         if found.halt is None or threshold == 1:
             return found.logits[-1]
-        halts = (jax.nn.sigmoid(found.halt) > threshold).at[-1].set(True)
+        halts = (found.halt > halting_limit(threshold)).at[-1].set(True)
         return jnp.take_along_axis(found.logits, halts.argmax(axis=0)[None, :, None], axis=0)[0]
+
+    def halted(self, features: Float[np.ndarray, "examples D"]) -> Halted | None:
+        """Return logits and steps of the halting network where `halt_threshold` is below 1; see `Head.halted`.
+
+        With `tta` the logits are the mean over the symmetries, and the steps the sum over them.
+        """
+        threshold = self._halt_threshold
+        if threshold == 1:
+            return None
+        codes = self.codes(features)
+        forms = symmetries(codes) if self.options.tta else codes[None]
+        network: Any = self.options.architecture()
+        found = halted_logits(network, *self.trees(), np.concatenate(np.asarray(forms)), threshold)
+        logits = found.logits.reshape(len(forms), len(codes), -1).mean(axis=0)
+        return Halted(logits, found.steps_used.reshape(len(forms), len(codes)).sum(axis=0))
+
+    def compile_halted(self) -> None:
+        """Compile what `halted` calls; nothing where the network does not halt."""
+        if self._halt_threshold < 1:
+            network: Any = self.options.architecture()
+            compile_halting(network, self.trees()[0])
+
+    @property
+    def _halt_threshold(self) -> float:
+        """The halting probability above which an answer is final; 1: every map takes all steps."""
+        return float(getattr(self.options, "halt_threshold", 1.0))
 
     def training_loss(
         self,
@@ -194,9 +221,10 @@ def network_head(options: NetworkOptions, inputs: HeadInputs) -> NetworkHead:
     size, width = architecture.size, inputs.features.shape[1]
     if width != size * size:
         side = math.isqrt(width)
-        found = f"maps of {side} x {side} dies" if side * side == width else f"{width} features"
+        dies = side * side == width
+        found = f"maps of {side} x {side} dies: " if dies else f"{width} features: take maps, and "
         raise InputError(
-            f"head.name {type(options).__name__} reads maps of {size} x {size} dies, got {found}: "
+            f"head {HEADS.name_of(type(options))} reads maps of {size} x {size} dies, got {found}"
             f"set data.backbone = dies_{size}"
         )
     params, statistics = architecture.initial(inputs.seed, inputs.n_labels)

@@ -233,7 +233,6 @@ class TrmOptions(TrmShape, NetworkOptions):
     halt_threshold: float = 1.0
     """Halting probability above which the answer of a step is final, in evaluation; 1: the last step answers."""
 
-    backbone: ClassVar[str] = "dies_64"
     determines: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "initial projection": (*WIDTH_OPTIONS, *LABEL_OPTIONS, *(field.name for field in fields(TrmShape)))
     }
@@ -247,6 +246,11 @@ class TrmOptions(TrmShape, NetworkOptions):
             )
         check_interval("head.halt_weight", self.halt_weight, 0, 1e3)
         check_interval("head.halt_threshold", self.halt_threshold, 0, 1)
+
+    @property
+    def backbone(self) -> str:
+        """The dies that the network reads."""
+        return f"dies_{self.size}"
 
     def architecture(self) -> "Architecture":
         """Return the network."""

@@ -12,8 +12,8 @@ from qwafer.objective.options import Focal as Focal
 from qwafer.objective.options import Loss as Loss
 from qwafer.objective.options import PerLabelLoss as PerLabelLoss
 from qwafer.objective.options import RocAuc as RocAuc
-from qwafer.objective.options import SamplingConfig as SamplingConfig
 from qwafer.objective.options import Softmax as Softmax
+from qwafer.objective.sampling import SamplingConfig as SamplingConfig
 
 if TYPE_CHECKING:
     from qwafer.objective._objective import Objective as Objective
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qwafer.objective.losses import focal as focal
     from qwafer.objective.losses import pairwise_logistic as pairwise_logistic
     from qwafer.objective.losses import softmax_cross_entropy as softmax_cross_entropy
+    from qwafer.objective.priors import class_importance_weights as class_importance_weights
     from qwafer.objective.priors import class_prior as class_prior
     from qwafer.objective.priors import class_weights as class_weights
     from qwafer.objective.priors import effective_number as effective_number

@@ -11,8 +11,8 @@ from qwafer._arrays import zero_one
 from qwafer._checks import check_positive_int
 from qwafer._errors import InputError
 from qwafer._io import digest, key_seed
-from qwafer.objective.options import SamplingConfig
-from qwafer.objective.priors import importance_weights
+from qwafer.objective.priors import class_importance_weights, importance_weights
+from qwafer.objective.sampling import SamplingConfig
 
 
 @dataclass(frozen=True)
@@ -73,30 +73,33 @@ class ShuffledPasses:
 
 @dataclass(frozen=True)
 class BalancedDraws:
-    """Batches with the same number of positives each; positives and negatives are shuffled passes of their own.
+    """Batches with the same number of examples of each class; each class is shuffled passes of its own.
 
-    The batch prior pi_b is the fraction of positives that a batch really holds, round(batch_size pos_frac) /
-    batch_size. Positives weigh `w_pos`, negatives `w_neg`.
+    The batch prior of a class is the fraction of a batch that it really holds, a whole number over `batch_size`.
     """
 
-    positives: np.ndarray
-    negatives: np.ndarray
-    batch_size: int
-    n_positive: int
-    w_pos: float
-    w_neg: float
+    members: tuple[np.ndarray, ...]
+    """Rows of the training split of each class; positives come first, then negatives, in a binary task."""
+    counts: tuple[int, ...]
+    """Examples of each class in a batch."""
+    class_weights: tuple[float, ...]
+    """Weight of the examples of each class."""
     seed: int
     n_batches: int
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per batch."""
+        return sum(self.counts)
 
     def epoch(self, number: int) -> Batches:
         """Return the batches of epoch `number`; see `Sampler`."""
         rng = np.random.default_rng(key_seed(self.seed, f"batches/{number}"))
-        n_negative = self.batch_size - self.n_positive
         parts = [
             _stream(rng, members, self.n_batches * count).reshape(self.n_batches, count)
-            for members, count in ((self.positives, self.n_positive), (self.negatives, n_negative))
+            for members, count in zip(self.members, self.counts, strict=True)
         ]
-        weights = np.repeat([self.w_pos, self.w_neg], [self.n_positive, n_negative])
+        weights = np.repeat(self.class_weights, self.counts)
         weights = np.broadcast_to(weights, (self.n_batches, self.batch_size))
         return Batches(np.concatenate(parts, axis=1).astype(np.int32), weights.astype(np.float32))
 
@@ -108,11 +111,16 @@ def make_sampler(
     batch_size: int,
     seed: int,
     fixed_num_batches: int | None = None,
+    exclusive: bool = False,
 ) -> Sampler:
-    """Return the sampler that `config` describes for a training split with `labels` (M, n_labels).
+    """Return the sampler that `config` describes for a training split with `labels` (M, n_labels), which are
+    `exclusive` classes or not.
 
-    Raises InputError where balanced batches are asked for and the split has not both classes, or the batch no room for
-    both.
+    Several labels that are not exclusive are refused: an example carries some of them at once, so that the share of one
+    label in a batch bounds those of the others, and no one rule balances them all.
+
+    Raises InputError where balanced batches are asked for and the split does not have every class, or the batch no room
+    for all, or for several labels.
     """
     check_positive_int("batch_size", batch_size)
     labels = zero_one("labels", labels, ("M", "n_labels"))
@@ -120,9 +128,38 @@ def make_sampler(
         raise InputError("`labels` must hold at least one example to draw batches from")
     if not config.balanced:
         return ShuffledPasses(len(labels), batch_size, seed, fixed_num_batches)
+    n_batches = fixed_num_batches or -(-len(labels) // batch_size)
+    balance = _by_class if exclusive else _by_sign
+    return BalancedDraws(*balance(config, labels, batch_size), seed, n_batches)
+
+
+Balance = tuple[tuple[np.ndarray, ...], tuple[int, ...], tuple[float, ...]]
+"""Rows, examples in a batch and weight of each class."""
+
+
+def _by_class(config: SamplingConfig, labels: np.ndarray, batch_size: int) -> Balance:
+    """Return the balance of exclusive classes; see `make_sampler`."""
+    if (labels.sum(axis=1) != 1).any():
+        raise InputError("`labels` of exclusive classes must hold one class for each example")
+    counts = config.class_counts(batch_size, labels.shape[1])
+    sizes = labels.sum(axis=0)
+    if not sizes.all():
+        raise InputError(
+            "`sampling.balanced` needs an example of every class in the training split, and "
+            f"{int((sizes == 0).sum())} of {len(sizes)} classes have none"
+        )
+    weights = np.ones(len(sizes))
+    if config.importance_weights:
+        weights = class_importance_weights(sizes / len(labels), np.asarray(counts) / batch_size)
+    return tuple(map(np.flatnonzero, labels.T)), counts, tuple(weights.tolist())
+
+
+def _by_sign(config: SamplingConfig, labels: np.ndarray, batch_size: int) -> Balance:
+    """Return the balance of the positives and negatives of one label; see `make_sampler`."""
     if labels.shape[1] != 1:
         raise InputError(
-            f"`sampling.balanced` needs one label, got {labels.shape[1]}: set data.task to any or to a label"
+            f"`sampling.balanced` needs one label or exclusive classes, got {labels.shape[1]} labels: set data.task to "
+            "any or to a label"
         )
     positives, negatives = np.flatnonzero(labels[:, 0]), np.flatnonzero(~labels[:, 0])
     n_positive = round(batch_size * config.pos_frac)
@@ -135,11 +172,10 @@ def make_sampler(
             f"`training.batch_size` = {batch_size} has no room for both classes at sampling.pos_frac = "
             f"{config.pos_frac}: use larger batches"
         )
-    w_pos, w_neg = 1.0, 1.0
+    weights = 1.0, 1.0
     if config.importance_weights:
-        w_pos, w_neg = importance_weights(len(positives) / len(labels), n_positive / batch_size)
-    n_batches = fixed_num_batches or -(-len(labels) // batch_size)
-    return BalancedDraws(positives, negatives, batch_size, n_positive, w_pos, w_neg, seed, n_batches)
+        weights = importance_weights(len(positives) / len(labels), n_positive / batch_size)
+    return (positives, negatives), (n_positive, batch_size - n_positive), weights
 
 
 def order_digest(sampler: Sampler, epochs: int, ids: np.ndarray, done: Sequence[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""What is minimised and over which batches, as options: losses and sampling. JAX is imported when a loss is called."""
+"""What is minimised, as options. JAX is imported when a loss is called."""
 
 import math
 from collections.abc import Mapping
@@ -308,41 +308,6 @@ class RocAuc:
         if option == "effective_beta" and self.class_weights != "effective":
             return "objective.class_weights is not effective"
         return _one_label(option, config)
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """Which examples make a training batch."""
-
-    balanced: bool = False
-    """Draw batches with a fixed fraction of positives (binary tasks) instead of shuffled passes."""
-    pos_frac: float = 0.5
-    """Fraction of positives in a balanced batch (the batch prior pi_b)."""
-    importance_weights: bool = True
-    """Weight balanced examples by pi_t/pi_b and (1-pi_t)/(1-pi_b), so that the expected loss is that of the true
-    prior pi_t."""
-
-    def __post_init__(self) -> None:
-        check_interval("sampling.pos_frac", self.pos_frac, 0, 1, open_low=True, open_high=True)
-
-    def determined_by(self, what: str) -> tuple[str, ...]:
-        """Return the options that determine the digest `what`: balanced draws pick positives of the task."""
-        if what != "batches":
-            return ()
-        return ("balanced", "pos_frac", "importance_weights", *(["data.task"] if self.balanced else []))
-
-    def no_effect(self, option: str, config: Any, facts: Any) -> str | None:
-        """Return why `option` has no effect, as a clause; None where it has one."""
-        if option != "balanced" and not self.balanced:
-            return "sampling.balanced is false"
-        if option == "importance_weights" and getattr(config.objective, "pairs", False):
-            return f"objective.loss {config.name('objective')} is a mean over pairs, from which the weights cancel"
-        return None
-
-    def implied(self, config: Any) -> dict[str, Any]:
-        """Return the fraction of positives that a batch really holds."""
-        size = config.training.batch_size
-        return {"pos_frac": round(size * self.pos_frac) / size}
 
 
 def _mean(weights: "jax.Array", values: "jax.Array") -> "jax.Array":

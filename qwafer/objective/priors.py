@@ -27,6 +27,23 @@ def importance_weights(pi_t: float, pi_b: float) -> tuple[float, float]:
 
 
 @shaped()
+def class_importance_weights(
+    pi_t: Float[np.ndarray, " n_classes"], pi_b: Float[np.ndarray, " n_classes"]
+) -> Float[np.ndarray, " n_classes"]:
+    """Return pi_t / pi_b: `importance_weights` of the examples of exclusive classes, from the shares `pi_t` of the
+    classes in the data and `pi_b` in a batch, both of sum one.
+
+    sum_k pi_b,k w_k E[l | class k] = sum_k pi_t,k E[l | class k], the expected loss of the data, and the mean of the
+    weights over a batch, sum_k pi_b,k w_k, is one. Raises InputError for shares that are not positive or of another
+    sum.
+    """
+    for name, shares in (("pi_t", pi_t), ("pi_b", pi_b)):
+        if not (np.asarray(shares) > 0).all() or abs(float(np.sum(shares)) - 1) > 1e-6:
+            raise InputError(f"`{name}` must be positive shares of sum one, got {np.asarray(shares).tolist()}")
+    return np.asarray(pi_t, np.float64) / np.asarray(pi_b, np.float64)
+
+
+@shaped()
 def effective_number(counts: Float[np.ndarray, " n"], beta: float) -> Float[np.ndarray, " n"]:
     """Return (1 - beta^n) / (1 - beta) of n = `counts` examples: n for few, at most 1 / (1 - beta) for many.
 

@@ -69,11 +69,13 @@ def head_layers(name: str, head: Any) -> list[dict[str, np.ndarray]]:
     The normalisation (x - m) / s of the features is folded into the first: W' = W / s, b' = b - (m / s) W.
     Raises CapabilityError for any other head, and for one that normalises each example.
     """
-    if LENGTH in head.buffers:
+    if LENGTH in getattr(head, "buffers", {}):
         raise CapabilityError("head.normalize = l2 cannot be written as an ONNX graph: take standard, min_max or raw")
     layers = {"linear": ("projection.linear",), "mlp": ("projection.hidden", "projection.output")}.get(name)
     if layers is None:
-        raise CapabilityError(f"head {name} cannot be written as an ONNX graph: take linear or mlp")
+        raise CapabilityError(
+            f"head {name} cannot be written as an ONNX graph: take linear or mlp, on the features of a frozen network"
+        )
     found = [
         {part: np.asarray(head.array(f"{layer}.{part}"), np.float64) for part in ("weight", "bias")} for layer in layers
     ]

@@ -33,8 +33,8 @@ def model_graph(model: Model, *, integer: bool = False) -> Any:
     """
     if not isinstance(model, Model):
         raise InputError(f"`model` must be a qwafer.Model, got {type(model).__name__}: Model.from_run or Model.load")
-    form, channels = network_of(model)
     layers = head_layers(model.head.config.name("head"), model.head.head)
+    form, channels = network_of(model)
     graph = Graph(model.backbone.name, integer=integer)
     parameters = parameter_tree(form.table, model.backbone.state or {})
     images = graph.node("Transpose", f"{IMAGES}.nchw", IMAGES, perm=[0, 3, 1, 2])

@@ -37,6 +37,8 @@ class Answering:
             head = dataclasses.replace(head, config=dataclasses.replace(config, engine=get("xla")))
         self.head = head
         self.label_names = model.label_names
+        self.halts = False
+        """Whether answers say how many steps they took; known after `warm`."""
 
     def __call__(self, maps: Sequence[np.ndarray]) -> Answers:
         """Return the answers for maps, 2-D uint8 arrays of any shapes."""
@@ -47,12 +49,15 @@ class Answering:
         if not np.isfinite(features).all():
             raise InputError("the backbone gives features that are not finite for these maps")
         batch = next((n for n in BATCHES if n >= len(maps)), BATCHES[-1])
-        logits = self.head.logits(features, batch=batch)
-        return self.release.review.answers(logits, features, self.head.thresholds, self.label_names)
+        logits, steps = self.head.answered(features, batch=batch)
+        answers = self.release.review.answers(logits, features, self.head.thresholds, self.label_names)
+        return dataclasses.replace(answers, steps_used=steps)
 
     def warm(self) -> "Answering":
         """Compile every program that a number of maps may take, on maps of 26 x 26 dies, and return itself."""
         doubled = (1 << k for k in range(self.backbone.compute_batch.bit_length()))
         for n in sorted({*BATCHES, *(doubled if self.backbone.quick else ())}):
-            self([np.pad(np.ones((24, 24), np.uint8), 1)] * n)
+            found = self([np.pad(np.ones((24, 24), np.uint8), 1)] * n)
+            self.halts = found.steps_used is not None
+        self.head.head.compile_halted()
         return self

@@ -83,7 +83,7 @@ def forward_of(model: Model) -> Forward:
 
     def forward(maps: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         features = feature_rows(maps, model.backbone)
-        return features, model.head.logits(features)
+        return features, model.head.answered(features)[0]
 
     return forward
 

@@ -97,7 +97,7 @@ def export_model(
 
     Args:
         model: with a backbone `spatial` or a network of qwafer (for ONNX `wafercnn` or `mobilenet_v3_small`), and a
-            head `linear`, `mlp` or `quantum` of up to eight wires.
+            head `linear`, `mlp` or `quantum` of up to eight wires; or, as StableHLO, a network on the dies as its head.
         review: its review; `assess` makes it.
         evidence: what they are worth, for the manifest; `assess` finds it.
         maps: real maps.
@@ -111,7 +111,7 @@ def export_model(
         InputError: maps that are not wafer maps, or a file that did not give the answers of the model.
     """
     check_choice("form", form, FORMATS)
-    check_exportable(model)
+    check_exportable(model, form)
     wafers = as_sequence("maps", maps.maps if isinstance(maps, WaferMaps) else maps)
     check_maps(wafers, "`maps`")
     if int8 is not None and form != "onnx":

@@ -8,6 +8,7 @@ from qwafer._errors import CapabilityError
 from qwafer.backbones.preprocess import Preprocessing, chosen_channels
 from qwafer.backbones.pretrained import architecture
 from qwafer.model import Model
+from qwafer.networks.head import NetworkHead
 from qwafer.networks.wafercnn_module import WaferImages
 from qwafer.serving.heads import check_head, head_logits
 from qwafer.serving.review import Review
@@ -18,16 +19,41 @@ OUTPUTS = ("probabilities", "labels", "review")
 (batch,) bool."""
 
 
-def check_exportable(model: Model) -> None:
-    """Raise CapabilityError for a model that cannot be exported."""
-    backbone = model.backbone
-    check_head(model.head.config.name("head"), model.head.head)
+def check_exportable(model: Model, form: str = "stablehlo") -> None:
+    """Raise CapabilityError for a model that cannot be exported as `form`, `onnx` or `stablehlo`."""
+    backbone, name = model.backbone, model.head.config.name("head")
+    size = dies_read(model)
+    if size is not None:
+        if backbone.name != f"dies_{size}":
+            raise CapabilityError(f"head {name} on backbone {backbone.name} cannot be exported: take dies_{size}")
+        if form != "stablehlo":
+            raise CapabilityError(f"head {name} is a network, which ONNX files do not hold: take --format stablehlo")
+        return
+    check_head(name, model.head.head)
     if backbone.name == "spatial":
         return
     if backbone.state is None or ":" in backbone.name:
-        raise CapabilityError(f"backbone {backbone.name} cannot be exported: take spatial, or a network of qwafer")
+        raise CapabilityError(
+            f"backbone {backbone.name} cannot be exported: take spatial, wafercnn or a pretrained network; another "
+            "network of fit is exported as its own model, which fit writes"
+        )
     if backbone.record.get("dtype") != "float32":
         raise CapabilityError(f"the backbone computes in {backbone.record.get('dtype')}: export float32 ones")
+
+
+def dies_read(model: Model) -> int | None:
+    """Return the side of the dies that a model's head reads, a network on them; None for other heads."""
+    head = model.head.head
+    return int(head.options.architecture().size) if isinstance(head, NetworkHead) else None
+
+
+def codes_of(xp: Any, maps: Any, size: int) -> Any:
+    """Return the dies (batch, size, size) of maps (batch, H, W), by nearest neighbour (pixel centres)."""
+    codes = maps
+    for axis in (1, 2):
+        pixel = xp.asarray(2 * np.arange(size) + 1)
+        codes = xp.take(codes, pixel * xp.length(maps, axis) // (2 * size), axis=axis)
+    return codes
 
 
 def images_of(xp: Any, model: Model, maps: Any) -> Any:
@@ -36,10 +62,7 @@ def images_of(xp: Any, model: Model, maps: Any) -> Any:
     made = form.preprocessing
     if not isinstance(made, (Preprocessing, WaferImages)):
         raise CapabilityError(f"the preprocessing of backbone {model.backbone.name} cannot be exported")
-    codes = maps
-    for axis in (1, 2):
-        pixel = xp.asarray(2 * np.arange(made.size) + 1)
-        codes = xp.take(codes, pixel * xp.length(maps, axis) // (2 * made.size), axis=axis)
+    codes = codes_of(xp, maps, made.size)
     if isinstance(made, Preprocessing):
         # The images of three maps of one die each are the colours of off the wafer, passing and failing.
         palette = made([np.full((1, 1), value, np.uint8) for value in range(3)])[:, 0, 0]
@@ -87,6 +110,15 @@ def jax_function(model: Model, review: Review) -> Any:
     xp = ModuleArrays(jnp)
     if model.backbone.name == "spatial":
         return lambda maps: answers(xp, model, review, spatial(xp, maps))
+    size = dies_read(model)
+    if size is not None:
+        head = model.head._evaluated
+
+        def of_dies(maps: Any) -> Any:
+            dies = xp.flatten(codes_of(xp, maps, size)).astype(np.float32)
+            return answers(xp, model, review, dies, head.logits(dies, None))
+
+        return of_dies
     weights = Checkpoint(dict(model.backbone.state or {}), model.backbone.record["weights"])
     network = load(model.backbone.name, weights, channels=chosen_channels(model.backbone.record))
     return lambda maps: answers(xp, model, review, network.apply(network.parameters, images_of(xp, model, maps)))

@@ -19,6 +19,11 @@ def check_head(name: str, head: Any) -> None:
     """Raise CapabilityError for a head that cannot be written."""
     if LENGTH in getattr(head, "buffers", {}):
         raise CapabilityError("head.normalize = l2 cannot be exported: take standard, min_max or raw")
+    if name == "lora":
+        raise CapabilityError(
+            "head lora cannot be exported: merge its adapters into the network's weights (write_merged), and train "
+            "head linear on the features of those"
+        )
     if name not in ("linear", "mlp", "quantum"):
         raise CapabilityError(f"head {name} cannot be exported: take linear, mlp or quantum")
     if name != "quantum":

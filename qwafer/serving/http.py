@@ -195,6 +195,7 @@ def application(service: Service) -> Any:
         n = len(found.label_names)
         shapes = {"probabilities": ("FP32", [-1, n]), "labels": ("BOOL", [-1, n])}
         shapes |= {"review": ("BOOL", [-1]), "confidence": ("FP32", [-1])}
+        shapes |= {"recursion_steps_used": ("INT64", [-1])} if found.halts else {}
         outputs = [{"name": key, "datatype": kind, "shape": shape} for key, (kind, shape) in shapes.items()]
         inputs = [{"name": "maps", "datatype": "UINT8", "shape": [-1, -1, -1]}]
         known = {"name": name, "versions": [found.version], "platform": "qwafer", "inputs": inputs, "outputs": outputs}

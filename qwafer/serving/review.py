@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from qwafer._checks import check_interval, plain_numbers
 from qwafer._errors import InputError
@@ -51,12 +51,15 @@ class Answers:
     """Whether an engineer is to look: a confidence below, or a distance beyond its threshold."""
     label_names: tuple[str, ...]
     """The labels, in the order of the columns."""
+    steps_used: Int[np.ndarray, " N"] | None = None
+    """Steps that each map took, where the head halts; see `Predictions.steps_used`."""
 
     def __getitem__(self, rows: slice) -> "Answers":
         """Return the answers of some of the maps."""
         own = (self.probabilities, self.labels, self.confidence, self.distance, self.review)
         p, labels, confidence, distance, review = (part[rows] for part in own)
-        return Answers(p, labels, confidence, distance, review, self.label_names)
+        steps = None if self.steps_used is None else self.steps_used[rows]
+        return Answers(p, labels, confidence, distance, review, self.label_names, steps)
 
     @property
     def predictions(self) -> list[str]:

@@ -128,7 +128,7 @@ def parse_infer(body: bytes, *, check: Callable[[int], None] = lambda n: None) -
 
 def answer_json(wafer: Wafer, answers: Answers, row: int, version: str) -> dict[str, Any]:
     """Return the answer for a wafer, without its number and latency."""
-    names = answers.label_names
+    names, steps = answers.label_names, answers.steps_used
     return {
         "wafer_id": wafer.wafer_id,
         "lot_id": wafer.lot_id,
@@ -136,6 +136,7 @@ def answer_json(wafer: Wafer, answers: Answers, row: int, version: str) -> dict[
         "labels": [name for name, is_set in zip(names, answers.labels[row], strict=True) if is_set],
         "confidence": round(float(answers.confidence[row]), 6),
         "class_probabilities": dict(zip(names, np.round(answers.probabilities[row], 6).tolist(), strict=True)),
+        **({} if steps is None else {"recursion_steps_used": int(steps[row])}),
         "distance": round(float(answers.distance[row]), 4),
         "model_version": version,
         "flagged_for_review": bool(answers.review[row]),
@@ -150,6 +151,8 @@ def infer_json(name: str, version: str, request_id: str, answers: Answers) -> di
         "review": ("BOOL", answers.review),
         "confidence": ("FP32", answers.confidence),
     }
+    if answers.steps_used is not None:
+        parts["recursion_steps_used"] = ("INT64", answers.steps_used)
     outputs = [
         {"name": name, "datatype": kind, "shape": list(values.shape), "data": values.ravel().tolist()}
         for name, (kind, values) in parts.items()

@@ -185,6 +185,7 @@ def check_run(payload: Mapping[str, Any], report: ReportPart) -> dict[str, Any]:
         batch_size=options.batch_size,
         seed=payload["seed"],
         fixed_num_batches=options.fixed_num_batches,
+        exclusive=prepared.exclusive,
     )
     seconds = {} if program is None else expected_steps(config.engine, program.circuit, options.batch_size)
     return dataclasses.asdict(

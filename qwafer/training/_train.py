@@ -129,6 +129,7 @@ class Run:
             batch_size=options.batch_size,
             seed=seed,
             fixed_num_batches=options.fixed_num_batches,
+            exclusive=prepared.exclusive,
         )
         self.stage_steps = options.epochs * self.sampler.n_batches
         self.history = History()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from qwafer._arrays import real_array
 from qwafer._checks import LARGEST_SEED, check_positive_int
@@ -88,6 +88,29 @@ class Predictor:
                 float32, or those of another backbone, of other weights or of another preprocessing; features so large,
                 or a head so diverged, that a logit is not finite: a NaN would pass for "no defect".
         """
+        return self._logits(self._checked(features), batch)
+
+    def answered(
+        self, features: FeatureSet | Float[np.ndarray, "N D"], *, batch: int = PREDICTION_BATCH
+    ) -> tuple[Float[np.ndarray, "N n_labels"], Int[np.ndarray, " N"] | None]:
+        """Return the `logits`, and the steps that each example took where the head halts, None where it does not.
+
+        A head that halts (`head.halt_threshold` below 1) computes an example no further than to its last step. Its
+        logits are those of `logits` to rounding, but where rounding decides whether an example halts.
+        """
+        values = self._checked(features)
+        if not hasattr(self.head, "halted"):
+            return self._logits(values, batch), None
+        from qwafer.engines.process import check_not_forked
+
+        check_not_forked()
+        found = self._evaluated.halted(values) if len(values) else None
+        if found is None:
+            return self._logits(values, batch), None
+        return _finite(found.logits, values), found.steps_used
+
+    def _checked(self, features: FeatureSet | Float[np.ndarray, "N D"]) -> np.ndarray:
+        """Return the features (N, D) as the head takes them; see `logits`."""
         if isinstance(features, FeatureSet):
             self.check_made_alike(features.provenance)
             features = features.features
@@ -96,6 +119,10 @@ class Predictor:
             found = f"{values.shape[1]} features" if values.ndim == 2 else f"an array of shape {values.shape}"
             raise InputError(f"the head was trained on {self.n_features} features for each example, got {found}")
         check_finite(values)
+        return values
+
+    def _logits(self, values: np.ndarray, batch: int) -> np.ndarray:
+        """Return the logits of features that are checked."""
         from qwafer.heads import Head, predict_logits
 
         if not isinstance(self.head, Head):

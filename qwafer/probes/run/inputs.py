@@ -96,9 +96,7 @@ def run_data(run: RunResult, config: RunConfig, data: FeatureSet, split: Split) 
         faults.append("the split is not the one that came with the data")
     if config.trained_by_loop and run.digests.batches:
         ids = hash_texts(content[parts["train"]])
-        plan = [
-            planned(config, labels[parts["train"], 0], run.seed, epoch + 1) for epoch in range(config.training.epochs)
-        ]
+        plan = [planned(config, labels[parts["train"]], run.seed, epoch + 1) for epoch in range(config.training.epochs)]
         own = digest(*(digest(ids[order], weights.astype(np.float32)) for order, weights in plan))
         if own != run.digests.batches:
             faults.append("the batches that were handed to the steps are not those that the sampling options state")

@@ -37,7 +37,7 @@ def replay(run: RunResult, config: RunConfig, features: np.ndarray, labels: np.n
     steps, buffers, seed = trace.steps, trace.buffers, run.seed
     x = normalizer(config, features)(features)
     model, loss = Model(config, labels.shape[1]), OwnLoss(config.objective, labels)
-    plans = {step.epoch: planned(config, labels[:, 0], seed, step.epoch) for step in steps}
+    plans = {step.epoch: planned(config, labels, seed, step.epoch) for step in steps}
     per_epoch = len(next(iter(plans.values()))[0]) if plans else 0
     options, worst = config.training, 0.0
     faults = [] if _same_start(run, config, steps) else ["training does not start from the initial values of the run"]
@@ -99,10 +99,12 @@ def replay(run: RunResult, config: RunConfig, features: np.ndarray, labels: np.n
     )
 
 
-def planned(config: RunConfig, first_label: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and weights (n_batches, batch) of an epoch, as the sampling options state them."""
+def planned(config: RunConfig, labels: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and weights (n_batches, batch) of an epoch for `labels` (M, n_labels) of the training split, as the
+    sampling options state them.
+    """
     sampling: SamplingConfig = config.sampling
-    size, fixed, m = config.training.batch_size, config.training.fixed_num_batches, len(first_label)
+    size, fixed, m = config.training.batch_size, config.training.fixed_num_batches, len(labels)
     rng = np.random.default_rng(key_seed(seed, f"batches/{epoch}"))
 
     def passes(members: np.ndarray, length: int) -> np.ndarray:
@@ -117,16 +119,34 @@ def planned(config: RunConfig, first_label: np.ndarray, seed: int, epoch: int) -
         rows, weights = np.zeros(n_batches * size, np.int64), np.zeros(n_batches * size)
         rows[:length], weights[:length] = passes(np.arange(m), length), 1.0
         return rows.reshape(n_batches, size), weights.reshape(n_batches, size)
-    positives, negatives = np.flatnonzero(first_label == 1), np.flatnonzero(first_label == 0)
-    up = round(size * sampling.pos_frac)
+    if config.objective.exclusive:
+        members = [np.flatnonzero(column == 1) for column in labels.T]
+        counts = _class_counts(sampling.class_shares, size, len(members))
+        shares = [len(rows) / m for rows in members]
+    else:
+        members = [np.flatnonzero(labels[:, 0] == value) for value in (1, 0)]
+        counts = [up := round(size * sampling.pos_frac), size - up]
+        shares = [share := len(members[0]) / m, 1 - share]
     drawn = [
-        passes(members, n_batches * count).reshape(n_batches, count)
-        for members, count in ((positives, up), (negatives, size - up))
+        passes(rows, n_batches * count).reshape(n_batches, count) for rows, count in zip(members, counts, strict=True)
     ]
-    share = len(positives) / m  # a positive stands for share / (up / size) of what the data hold
-    pair = (share / (up / size), (1 - share) / (1 - up / size)) if sampling.importance_weights else (1.0, 1.0)
-    weights = np.tile(np.repeat(pair, (up, size - up)), (n_batches, 1))
-    return np.concatenate(drawn, axis=1), weights
+    # An example stands for its class's share of the data over its share of the batch.
+    each = [
+        share / (count / size) if sampling.importance_weights else 1.0
+        for share, count in zip(shares, counts, strict=True)
+    ]
+    return np.concatenate(drawn, axis=1), np.tile(np.repeat(each, counts), (n_batches, 1))
+
+
+def _class_counts(given: str | None, size: int, n_classes: int) -> list[int]:
+    """Return how many examples of each class a batch of `size` holds: shares, rounded down, and one more for those that
+    lost most.
+    """
+    parts = np.array([float(part) for part in given.split(",")] if given else [1.0] * n_classes)
+    exact = size * parts / sum(parts)
+    counts = np.floor(exact).astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: size - counts.sum()]] += 1
+    return [int(count) for count in counts]
 
 
 def schedule(options: TrainingConfig, stage: int, done: int) -> float:
