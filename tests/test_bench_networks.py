@@ -50,7 +50,7 @@ def test_each_contender_has_the_dies_that_it_reads(file: Path) -> None:
         "waferresnet": "dies_52",
         "trm": "dies_26",
     }
-    larger = load_experiment(file, ["head.size=52"], heads=["linear", "trm"]).arms
+    larger = load_experiment(file, ["head.size=52", "head.patch=4"], heads=["linear", "trm"]).arms
     assert (larger["linear"].data.backbone, larger["trm"].data.backbone) == ("spatial", "dies_52")
 
 
