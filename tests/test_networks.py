@@ -16,7 +16,7 @@ import qwafer
 from qwafer import InputError
 from qwafer.backbones import extractor, features_from_maps
 from qwafer.backbones.spatial import spatial_features
-from qwafer.config import RunConfig
+from qwafer.config import RunConfig, TrainingConfig
 from qwafer.data import WaferMaps, make_split, synthetic_maps
 from qwafer.fit import main
 from qwafer.fitting import RECORD, fit, fit_config, training_record
@@ -29,6 +29,8 @@ from qwafer.networks.wafercnn_module import channels
 from qwafer.networks.waferresnet import WaferResNet
 from qwafer.objective import make_objective
 from qwafer.training import RunResult, train
+from qwafer.training._optimizer import hyperparameters
+from qwafer.training._step import EpochArrays, evaluated_arrays, initial_state, one_step
 
 MAPS = synthetic_maps(120, seed=5)
 QUICK = {"training.epochs": 2, "training.batch_size": 16}
@@ -136,6 +138,28 @@ def test_a_network_that_is_none_and_an_option_without_effect_are_refused() -> No
         fit_config("wafercnn", exclusive=False, options={"training.plateau_patience": 3})
 
 
+def test_the_moving_average_of_weights_has_that_of_their_moments() -> None:
+    """Moments of the last weights would normalise averaged ones by another scale."""
+    head, features = head_of(WaferCnnOptions(augment="none"))
+    labels = jnp.asarray(np.eye(3)[np.arange(16) % 3], jnp.float32)
+    objective = make_objective(RunConfig().objective, np.asarray(labels, np.uint8))
+    config = TrainingConfig(learning_rate=0.1, ema_decay=0.75)
+    state = initial_state(config, head, objective)
+    told = hyperparameters(config, head.params)
+    rows = np.arange(16).reshape(2, 8)
+    batch = EpochArrays(features, labels, rows, np.ones((2, 8)), np.full(2, 0.1), told)
+    seen = []
+    for i in range(2):
+        state, _ = one_step(None)(head, objective, state, batch, jax.random.key(0), i)
+        seen.append({**state.params, **state.statistics})
+    found = evaluated_arrays(config, state)
+    assert set(found) == set(seen[0])
+    for name, value in found.items():
+        wanted = (0.25 * 0.75 * seen[0][name] + 0.25 * seen[1][name]) / (1 - 0.75**2)
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-6)
+    assert float(jnp.abs(seen[1]["block0.mean"] - found["block0.mean"]).max()) > 0
+
+
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fit") / "w.safetensors"
@@ -237,7 +261,6 @@ def test_exclusive_classes_are_trained_with_softmax(tmp_path: Path) -> None:
 
 
 def test_plateau_halves_and_warmup_rises() -> None:
-    from qwafer.config import TrainingConfig
     from qwafer.training import make_schedule
     from qwafer.training._optimizer import plateau_factor
 

@@ -27,7 +27,8 @@ class State(NamedTuple):
     params: dict[str, jax.Array]
     optimizer: Any
     average: dict[str, jax.Array]
-    """Exponential moving average of the parameters, started at zero; without an entry where it is off."""
+    """Exponential moving average of the parameters and statistics, started at zero; without an entry where it is
+    off."""
     statistics: dict[str, jax.Array]
     """`Head.statistics`; without an entry for a head that has none."""
     step: jax.Array
@@ -78,24 +79,30 @@ def loops(program: Program | None, head: Head) -> bool:
 def initial_state(config: TrainingConfig, head: Head, objective: Objective) -> State:
     """Return the state before the first step; what is trained in the objective stands beside the head's parameters."""
     params = {**head.parameters(), **objective.parameters()}
-    average = {} if config.ema_decay is None else {name: jnp.zeros_like(value) for name, value in params.items()}
-    return State(params, optimizer_state(params), average, head.statistics(), jnp.asarray(0, jnp.int32))
+    statistics = head.statistics()
+    averaged = {} if config.ema_decay is None else {**params, **statistics}
+    average = {name: jnp.zeros_like(value) for name, value in averaged.items()}
+    return State(params, optimizer_state(params), average, statistics, jnp.asarray(0, jnp.int32))
 
 
-def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.Array]:
-    """Return the parameters that are evaluated: those of the state, or their moving average, corrected for its start
-    at 0.
+def evaluated_arrays(config: TrainingConfig, state: State) -> dict[str, jax.Array]:
+    """Return the parameters and statistics that are evaluated: those of the state, or their moving average, corrected
+    for its start at 0.
+
+    Statistics are averaged as the parameters are: moments of layers whose weights are others normalise by the wrong
+    scale.
     """
     step = int(state.step)
     if config.ema_decay is None or step == 0:
-        return state.params
+        return {**state.params, **state.statistics}
     correction = 1 - config.ema_decay**step
     return {name: value / jnp.asarray(correction, value.dtype) for name, value in state.average.items()}
 
 
-def evaluated_arrays(config: TrainingConfig, state: State) -> dict[str, jax.Array]:
-    """Return all that is evaluated of a head: its `evaluated_parameters`, and its statistics."""
-    return {**evaluated_parameters(config, state), **state.statistics}
+def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.Array]:
+    """Return the parameters of `evaluated_arrays`."""
+    found = evaluated_arrays(config, state)
+    return {name: found[name] for name in state.params}
 
 
 def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
@@ -118,7 +125,7 @@ def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
         params, moments = optimizer_update(gradient, state.optimizer, state.params, batch.learning_rate[i], batch.told)
         average = state.average
         if batch.told.ema_decay is not None:
-            average = optax.incremental_update(params, average, 1 - batch.told.ema_decay)
+            average = optax.incremental_update({**params, **statistics}, average, 1 - batch.told.ema_decay)
         weight = jnp.sum(weights)
         state = State(params, moments, average, statistics, state.step + 1)
         return state, Totals(loss * weight, weight, group_norms(gradient))

@@ -81,8 +81,8 @@ def replay(run: RunResult, config: RunConfig, features: np.ndarray, labels: np.n
                     faults.append(f"{place}: {name} moves {error:.2g} beside AdamW at the learning rate {own_rate:.2g}")
         if options.ema_decay is not None:
             d = options.ema_decay
-            for name, value in step.average.items():
-                own = d * value + (1 - d) * step.after[name]
+            for name, after in step.after.items():
+                own = d * step.average[name] + (1 - d) * after
                 if not np.allclose(own, step.average_after[name], rtol=1e-5, atol=1e-6):
                     faults.append(f"step {step.number + 1}: the moving average of {name} is not the one of decay {d}")
     faults += _evaluated(options, steps[-1], trace.evaluated) if steps else []
