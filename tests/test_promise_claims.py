@@ -69,11 +69,11 @@ def everywhere(patch, name, value):
 
 
 def average_not_corrected(patch):
-    everywhere(patch, "evaluated_parameters", lambda config, state: state.average if int(state.step) else state.params)
+    everywhere(patch, "evaluated_arrays", lambda config, state: state.average if int(state.step) else state.params)
 
 
 def average_not_evaluated(patch):
-    everywhere(patch, "evaluated_parameters", lambda config, state: state.params)
+    everywhere(patch, "evaluated_arrays", lambda config, state: state.params)
 
 
 def always_converged(patch):

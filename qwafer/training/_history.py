@@ -13,7 +13,7 @@ from qwafer.config import TrainingConfig
 from qwafer.heads import Head, QuantumHead
 from qwafer.training._convergence import has_converged
 from qwafer.training._optimizer import group_norms
-from qwafer.training._step import State, Totals, evaluated_parameters
+from qwafer.training._step import State, Totals, evaluated_arrays
 from qwafer.training._validation import Scores
 from qwafer.training.result import InitialScores, Timings
 
@@ -124,7 +124,7 @@ class History:
         `head` holds the initial parameters; `learning_rate` is that of the last step.
         """
         sums, self.sums = self.sums, Sums()
-        found = evaluated_parameters(config, state)
+        found = evaluated_arrays(config, state)
         params = {name: np.asarray(found[name]) for name in head.params}
         moved = {name: value - np.asarray(head.params[name]) for name, value in params.items()}
         entry: dict[str, Any] = {

@@ -99,12 +99,6 @@ def evaluated_arrays(config: TrainingConfig, state: State) -> dict[str, jax.Arra
     return {name: value / jnp.asarray(correction, value.dtype) for name, value in state.average.items()}
 
 
-def evaluated_parameters(config: TrainingConfig, state: State) -> dict[str, jax.Array]:
-    """Return the parameters of `evaluated_arrays`."""
-    found = evaluated_arrays(config, state)
-    return {name: found[name] for name in state.params}
-
-
 def one_step(program: Program | None) -> Callable[..., tuple[State, Totals]]:
     """Return (head, objective, state, batch, key, i) -> (state, totals): the step of batch `i`, not compiled."""
 
