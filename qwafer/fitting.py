@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from qwafer._checkpoints import remove_checkpoints
 from qwafer._checks import LARGEST_SEED, check_choice, check_interval, check_positive_int, plain_numbers
 from qwafer._errors import InputError, RecordError
@@ -13,7 +15,7 @@ from qwafer._io import canonical_json, jsonable, read_or_set_aside
 from qwafer._reading import reads
 from qwafer.backbones import Extractor, extractor, features_from_maps
 from qwafer.backbones.checkpoints import read_tensors, write_tensors
-from qwafer.backbones.trained import id_tensors
+from qwafer.backbones.trained import ID_TENSORS, id_numbers, id_tensors
 from qwafer.config import RunConfig, SourceFacts, thing_class
 from qwafer.data import WaferMaps
 from qwafer.execution import OnProgress
@@ -23,6 +25,7 @@ from qwafer.networks.head import RECORD
 from qwafer.networks.options import NetworkOptions
 from qwafer.overrides import no_effect, with_options
 from qwafer.training import RunResult, prepare, train_prepared
+from qwafer.training._other import other_task
 
 RECIPE: Mapping[str, Any] = {
     "training.epochs": 12,
@@ -107,6 +110,10 @@ def fit(
         raise InputError("the run gave no predictor")
     result.save(result_path)
     ids = id_tensors(prepared.split, prepared.data.content_ids)
+    together = other_task(config, prepared)
+    if together is not None:
+        trained = id_numbers(together.data.content_ids[together.rows])
+        ids[ID_TENSORS["train"]] = np.union1d(ids[ID_TENSORS["train"]], trained)
     Model.from_run(result, extractor(config.data.backbone)).save(path.with_suffix(".model.safetensors"))
     write_tensors(path, result.predictor.head.tensors() | ids, {RECORD: json.dumps(record)})
     remove_checkpoints(parts)
