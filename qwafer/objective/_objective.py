@@ -92,16 +92,12 @@ class Objective(eqx.Module):
 
     def with_arrays(self, arrays: Mapping[str, Array]) -> "Objective":
         """Return the same objective with other values of what is trained in it (`parameters`)."""
-        trained = {}
-        for name in ("hint", "other"):
-            part = getattr(self, name)
-            if part is not None:
-                trained[name] = dataclasses.replace(part, arrays={key: arrays[key] for key in part.arrays})
-        return dataclasses.replace(self, **trained)
+        return dataclasses.replace(self, hint=_with(self.hint, arrays), other=_with(self.other, arrays))
 
     def parameters(self) -> dict[str, Array]:
         """Return what is trained in it, by name: the arrays of its `hint`, or of its `other` task."""
-        return {name: array for part in (self.hint, self.other) if part for name, array in part.arrays.items()}
+        trained = [part.arrays for part in (self.hint, self.other) if part is not None]
+        return {name: array for arrays in trained for name, array in arrays.items()}
 
     def own_weights(self, labels: Real[Array, "batch n_targets"], weights: Float[Array, " batch"]) -> Array:
         """Return the weights (batch,) of the examples of the run's own task: all of them where there is no other."""
@@ -139,6 +135,11 @@ class Objective(eqx.Module):
             # The options were checked when the loss was made; a tracer cannot be checked again.
             object.__setattr__(loss, name, value if dtype is None else value.astype(dtype))
         return loss
+
+
+def _with(part: Any, arrays: Mapping[str, Array]) -> Any:
+    """Return a trained part of an objective with its arrays out of `arrays`; None where there is none."""
+    return None if part is None else dataclasses.replace(part, arrays={name: arrays[name] for name in part.arrays})
 
 
 def make_objective(loss: Any, train_labels: UInt8[np.ndarray, "M n_labels"]) -> Objective:

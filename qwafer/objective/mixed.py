@@ -63,7 +63,9 @@ class Together:
 
 @dataclass(frozen=True)
 class Mixed(Together, Softmax):
-    """`softmax` on the run's own exclusive classes, and the cross-entropy of another task in the same batches."""
+    """`softmax` on the run's own exclusive classes, and the cross-entropy of another task in the same batches, by a
+    readout of its own on the features of the network; in validation the former alone.
+    """
 
     arguments: ClassVar[tuple[str, ...]] = (*Softmax.arguments, *OTHER)
 
@@ -74,7 +76,9 @@ class Mixed(Together, Softmax):
 
 @dataclass(frozen=True)
 class MixedLabels(Together, Bce):
-    """`bce` on the run's own labels, and the cross-entropy of another task in the same batches."""
+    """`bce` on the run's own labels, and the cross-entropy of another task in the same batches, by a readout of its own
+    on the features of the network; in validation the former alone.
+    """
 
     arguments: ClassVar[tuple[str, ...]] = (*ARGUMENTS, *OTHER)
 

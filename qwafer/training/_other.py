@@ -8,13 +8,10 @@ import numpy as np
 from qwafer._errors import InputError
 from qwafer.config import RunConfig
 from qwafer.data.arrays import row_ids
-from qwafer.features import FeatureSet, fingerprint
+from qwafer.features import SEARCHED, FeatureSet, fingerprint
 from qwafer.heads import Head, draw
 from qwafer.objective.other_task import NAMES, OtherTask
 from qwafer.training._prepare import Prepared
-
-SEARCHED = "for the search of options"
-"""`part` in the provenance of features that a search may see (`sweeps.set_apart`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +73,7 @@ def other_task(config: RunConfig, prepared: Prepared) -> Other | None:
             "`objective.other` cannot be used in a search: its examples may be those that are tested later"
         )
     bound = {part.strip() for part in getattr(config.head, "bound_labels", "").split(",")} & {*data.label_names}
-    if bound and config.head.augment != "none":
+    if bound and getattr(config.head, "augment", "none") != "none":
         raise InputError(
             f"`head.bound_labels` names {', '.join(sorted(bound))}, which `objective.other` = {path} has, too, and its "
             "maps are moved: set head.augment to none"
