@@ -97,6 +97,8 @@ def fit(
     features = features_from_maps(maps, extractor(config.data.backbone))
     prepared = prepare(config, features, seed)
     told = {"config": config.to_dict(), "seed": seed, "split": prepared.split.digest, "labels": maps.label_names}
+    together = other_task(config, prepared)
+    told |= {} if together is None else {"other": together.data.digest()}
     record = jsonable({**told, "data": {"source": maps.source, "sha256": maps.sha256}})
     result_path = path.with_suffix(".run.json")
     found = read_or_set_aside(training_record, path, damage=RecordError)
@@ -110,7 +112,6 @@ def fit(
         raise InputError("the run gave no predictor")
     result.save(result_path)
     ids = id_tensors(prepared.split, prepared.data.content_ids)
-    together = other_task(config, prepared)
     if together is not None:
         trained = id_numbers(together.data.content_ids[together.rows])
         ids[ID_TENSORS["train"]] = np.union1d(ids[ID_TENSORS["train"]], trained)

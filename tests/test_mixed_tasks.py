@@ -210,6 +210,9 @@ def test_fit_and_its_weights_remember_both(classes: FeatureSet, other: Path, tmp
     held = np.isin(id_numbers(classes.content_ids), seen)
     assert f"with {held.sum()} examples" in " ".join(run.notes)
     assert 40 <= held.sum() < 60
+    classes.take(np.arange(40)).save(other)
+    with pytest.raises(InputError, match="exists and holds other weights"):
+        qwafer.fit(MAPS, "trm", tmp_path / "net.safetensors", options=options)
 
 
 def test_two_arms_of_one_file_are_a_fair_pair(other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
