@@ -407,6 +407,8 @@ class RunConfig:
                 f"`objective.loss` = {loss} cannot be combined with sampling.balanced: both re-weight the classes, so "
                 f"the {loss} effect and the prior shift could not be told apart; use one of them"
             )
+        if hasattr(self.objective, "check_config"):
+            self.objective.check_config(self)
         if self.objective.exclusive and self.data.task != "multilabel":
             raise InputError(
                 f"`objective.loss` = {loss} needs all classes, got data.task = {self.data.task}: set it to "

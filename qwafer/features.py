@@ -23,6 +23,8 @@ REQUIRED_KEYS = ("features", "labels", "label_names", "content_ids", "provenance
 OPTIONAL_KEYS = ("groups", "times", "exclusive", "split", "feature_names", "folds", "network")
 NO_DEFECT_NAMES = ("none", "normal")
 """Class names, in lower case, that mean a wafer without a defect pattern."""
+SEARCHED = "for the search of options"
+"""`part` in the provenance of features that a search may see, and an experiment never tests on."""
 CIRCUMSTANCES = ("data", "rows", "split", "unseen", "versions", "device", "compute_batch")
 """Entries of a provenance that say of which examples features are, and where they were computed, but not how."""
 

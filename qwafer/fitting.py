@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from qwafer._checkpoints import remove_checkpoints
 from qwafer._checks import LARGEST_SEED, check_choice, check_interval, check_positive_int, plain_numbers
 from qwafer._errors import InputError, RecordError
@@ -13,7 +15,7 @@ from qwafer._io import canonical_json, jsonable, read_or_set_aside
 from qwafer._reading import reads
 from qwafer.backbones import Extractor, extractor, features_from_maps
 from qwafer.backbones.checkpoints import read_tensors, write_tensors
-from qwafer.backbones.trained import id_tensors
+from qwafer.backbones.trained import ID_TENSORS, id_numbers, id_tensors
 from qwafer.config import RunConfig, SourceFacts, thing_class
 from qwafer.data import WaferMaps
 from qwafer.execution import OnProgress
@@ -23,6 +25,7 @@ from qwafer.networks.head import RECORD
 from qwafer.networks.options import NetworkOptions
 from qwafer.overrides import no_effect, with_options
 from qwafer.training import RunResult, prepare, train_prepared
+from qwafer.training._other import other_task
 
 RECIPE: Mapping[str, Any] = {
     "training.epochs": 12,
@@ -94,6 +97,8 @@ def fit(
     features = features_from_maps(maps, extractor(config.data.backbone))
     prepared = prepare(config, features, seed)
     told = {"config": config.to_dict(), "seed": seed, "split": prepared.split.digest, "labels": maps.label_names}
+    together = other_task(config, prepared)
+    told |= {} if together is None else {"other": together.data.digest()}
     record = jsonable({**told, "data": {"source": maps.source, "sha256": maps.sha256}})
     result_path = path.with_suffix(".run.json")
     found = read_or_set_aside(training_record, path, damage=RecordError)
@@ -107,6 +112,9 @@ def fit(
         raise InputError("the run gave no predictor")
     result.save(result_path)
     ids = id_tensors(prepared.split, prepared.data.content_ids)
+    if together is not None:
+        trained = id_numbers(together.data.content_ids[together.rows])
+        ids[ID_TENSORS["train"]] = np.union1d(ids[ID_TENSORS["train"]], trained)
     Model.from_run(result, extractor(config.data.backbone)).save(path.with_suffix(".model.safetensors"))
     write_tensors(path, result.predictor.head.tensors() | ids, {RECORD: json.dumps(record)})
     remove_checkpoints(parts)

@@ -301,6 +301,7 @@ def test_every_option_has_an_effect_somewhere():
             {"objective.loss": "distilled", "objective.teacher": "t.npz"},
             {"head.name": "mobilenet", "objective.loss": "distilled_labels", "objective.teacher_features": "f.npz"},
             {"head.name": "efficientnet"},
+            {"head.name": "trm", "objective.loss": "mixed", "objective.other": "f.npz"},
             {"data.split_by": "fold"},
             {"circuit.name": "function", "circuit.function": f"{__file__}:body", "circuit.weights": "theta=4"},
             *(model.options(9) for model in MODELS.values()),

@@ -535,6 +535,7 @@ NOT_ATTACKED = {
     "objective.Batches": "a record of a sampler",
     "objective.Objective": "a record of `make_objective`",
     "objective.Objective.with_arrays": "what the compiled step calls, with what the run holds",
+    "objective.Objective.own_weights": "what `NetworkHead.training_loss` calls, with what the run holds",
     "training.RunResult": "a record of `train`",
     "model.Predictions": "a record of `Model.predict`",
     "heads.HeadInputs": "a record of `head_inputs`",

@@ -65,9 +65,9 @@ class NetworkHead(Head):
     """A network on the dies: features (batch, size * size) of 0, 1 and 2 to logits (batch, n_labels).
 
     The loss of a batch is the mean over supervision steps of the objective of the step's logits, plus the objective's
-    loss of the features where a teacher gives some (`Objective.feature_loss`), plus, for a network that halts,
-    `halt_weight` times the mean over steps of the binary cross-entropy of its halting probability against whether the
-    step's answer was right.
+    loss of the features where a teacher gives some or another task reads them (`Objective.feature_loss`), plus, for a
+    network that halts, `halt_weight` times the mean over steps of the binary cross-entropy of its halting probability
+    against whether the step's answer was right, over the examples of the run's own task.
     """
 
     options: Any = eqx.field(static=True)
@@ -182,16 +182,18 @@ class NetworkHead(Head):
         rows = jnp.where(weights > 0, rows, rows % real)
         codes = self.codes(features)[rows]
         moves, drops = jax.random.split(key)
-        truth = labels[:, : self.n_labels]  # a loss may take the logits of a teacher behind the labels
+        truth = labels[:, : self.n_labels]  # a loss may be told more behind the labels
         free = (truth @ self.buffers[BOUND])[rows] == 0
         codes = augmented(codes, moves, free, self.options.augment, self.options.flip_rate)
         found, statistics = self.outputs(codes, train=True, key=drops)
         losses = jnp.stack([objective(logits, labels, weights) for logits in found.logits])
-        whole = jnp.mean(losses) + objective.feature_loss(found.features, labels, weights)
+        beside = objective.feature_loss(found.features, labels, weights)
+        whole = jnp.mean(losses) + beside
         if found.halt is not None:
             right = _right(found.logits, truth, exclusive=objective.loss.exclusive)
-            whole = whole + self.options.halt_weight * _halting_loss(found.halt, right, weights)
-        return whole, losses[-1], statistics
+            own = objective.own_weights(labels, weights)
+            whole = whole + self.options.halt_weight * _halting_loss(found.halt, right, own)
+        return whole, losses[-1] if objective.other is None else losses[-1] + beside, statistics
 
 
 def flat(tree: Tree) -> dict[str, Array]:
@@ -210,9 +212,11 @@ def _right(logits: Array, labels: Array, *, exclusive: bool) -> Array:
 
 
 def _halting_loss(halt: Array, right: Array, weights: Array) -> Array:
-    """Return the mean over steps, weighted over examples, of the binary cross-entropy of log-odds against `right`."""
-    each = jax.nn.softplus(halt) - halt * right
-    return jnp.sum(each.mean(axis=0) * weights) / jnp.sum(weights)
+    """Return the mean over steps, weighted over examples, of the binary cross-entropy of log-odds against `right`; 0
+    without an example.
+    """
+    each, total = jax.nn.softplus(halt) - halt * right, jnp.sum(weights)
+    return jnp.sum(each.mean(axis=0) * weights) / jnp.where(total > 0, total, 1)
 
 
 def network_head(options: NetworkOptions, inputs: HeadInputs) -> NetworkHead:

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float, Real, UInt8
 from qwafer._arrays import check_traced, shaped, zero_one
 from qwafer._checks import plain
 from qwafer.objective.hint import NAMES, Hint
+from qwafer.objective.other_task import NAMES as OTHER_NAMES
+from qwafer.objective.other_task import OtherTask
 
 
 class Objective(eqx.Module):
@@ -31,6 +33,8 @@ class Objective(eqx.Module):
     """Labels, or exclusive classes."""
     hint: Hint | None = None
     """The trained map from features of the head to those of a teacher; None where none are taught."""
+    other: OtherTask | None = None
+    """The trained readout of another task, whose examples are in the batches; None where there is none."""
 
     @property
     def loss(self) -> Any:
@@ -47,12 +51,17 @@ class Objective(eqx.Module):
         """Return the weighted mean of the loss over a batch; an example of weight 0 has no effect.
 
         `labels` are (batch, n_labels), with the logits of a teacher behind them for a loss that takes them, and its
-        features behind those where there is a `hint`, which are left to `feature_loss`.
+        features behind those where there is a `hint`, which are left to `feature_loss`. Where there is an `other` task,
+        what it is told stands there: its examples count in the mean, and what they cost is left to `feature_loss`.
 
         Raises InputError for arrays of other shapes, or of another number of labels than it was made for.
         """
-        loss, (targets, _) = self._loss(logits), self._parted(labels)
-        value: Array = loss.value(logits, targets.astype(logits.dtype), weights, self.constants)
+        loss, (targets, told) = self._loss(logits), self._parted(labels)
+        targets = targets.astype(logits.dtype)
+        if self.other is not None and told.shape[1]:
+            own, _, total = self.other.weights(told, weights, self.numbers["other_weight"])
+            return jnp.sum(own * loss.per_example(logits, targets, self.constants)) / total
+        value: Array = loss.value(logits, targets, weights, self.constants)
         return value
 
     @shaped()
@@ -63,10 +72,16 @@ class Objective(eqx.Module):
         weights: Float[Array, " batch"],
     ) -> Float[Array, ""]:
         """Return beta times the loss of the `hint` (`Hint.loss`), for features of the head and those of a teacher, the
-        last columns of `labels`; 0 where no features are taught.
+        last columns of `labels`; or the part of the mean that examples of an `other` task have; 0 without either.
 
         Raises InputError for arrays of other shapes.
         """
+        if self.other is not None:
+            _, told = self._parted(labels)
+            check_traced("features", features, ("batch", self.other.arrays[OTHER_NAMES[0]].shape[0]))
+            check_traced("labels", told, ("batch", self.other.width))
+            _, others, total = self.other.weights(told, weights, self.numbers["other_weight"])
+            return jnp.sum(others * self.other.per_example(features, told)) / total
         if self.hint is None:
             return jnp.zeros((), features.dtype)
         _, taught = self._parted(labels)
@@ -76,14 +91,19 @@ class Objective(eqx.Module):
         return beta * self.hint.loss(features, taught.astype(features.dtype), weights)
 
     def with_arrays(self, arrays: Mapping[str, Array]) -> "Objective":
-        """Return the same objective with other values of what is trained in it, the arrays of its `hint`."""
-        if self.hint is None:
-            return self
-        return dataclasses.replace(self, hint=Hint({name: arrays[name] for name in self.hint.arrays}))
+        """Return the same objective with other values of what is trained in it (`parameters`)."""
+        return dataclasses.replace(self, hint=_with(self.hint, arrays), other=_with(self.other, arrays))
 
     def parameters(self) -> dict[str, Array]:
-        """Return what is trained in it, by name: the arrays of its `hint`."""
-        return {} if self.hint is None else dict(self.hint.arrays)
+        """Return what is trained in it, by name: the arrays of its `hint`, or of its `other` task."""
+        trained = [part.arrays for part in (self.hint, self.other) if part is not None]
+        return {name: array for arrays in trained for name, array in arrays.items()}
+
+    def own_weights(self, labels: Real[Array, "batch n_targets"], weights: Float[Array, " batch"]) -> Array:
+        """Return the weights (batch,) of the examples of the run's own task: all of them where there is no other."""
+        if self.other is None:
+            return weights
+        return self.other.weights(self._parted(labels)[1], weights, self.numbers["other_weight"])[0]
 
     @shaped()
     def per_example(
@@ -95,8 +115,11 @@ class Objective(eqx.Module):
         return value
 
     def _parted(self, labels: Any) -> tuple[Any, Any]:
-        """Return labels with the logits of a teacher, if any, and its features, which labels alone have not."""
-        width = 0 if self.hint is None or labels.shape[1] == self.n_labels else self.hint.width
+        """Return labels with the logits of a teacher, if any, and its features, or what another task is told, which
+        labels alone have not.
+        """
+        beside = self.other if self.hint is None else self.hint
+        width = 0 if beside is None or labels.shape[1] == self.n_labels else beside.width
         end = max(labels.shape[1] - width, 0)
         targets = labels[:, :end]
         if not (hasattr(self.form, "teacher") and end == 2 * self.n_labels):
@@ -112,6 +135,11 @@ class Objective(eqx.Module):
             # The options were checked when the loss was made; a tracer cannot be checked again.
             object.__setattr__(loss, name, value if dtype is None else value.astype(dtype))
         return loss
+
+
+def _with(part: Any, arrays: Mapping[str, Array]) -> Any:
+    """Return a trained part of an objective with its arrays out of `arrays`; None where there is none."""
+    return None if part is None else dataclasses.replace(part, arrays={name: arrays[name] for name in part.arrays})
 
 
 def make_objective(loss: Any, train_labels: UInt8[np.ndarray, "M n_labels"]) -> Objective:

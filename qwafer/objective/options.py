@@ -47,6 +47,8 @@ LOSSES: Registry[Any] = Registry(
         "square": "qwafer.objective.bounded:Square",
         "distilled": "qwafer.objective.distilled:Distilled",
         "distilled_labels": "qwafer.objective.distilled:DistilledLabels",
+        "mixed": "qwafer.objective.mixed:Mixed",
+        "mixed_labels": "qwafer.objective.mixed:MixedLabels",
     },
 )
 

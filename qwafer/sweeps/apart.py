@@ -7,7 +7,7 @@ import numpy as np
 
 from qwafer._errors import CapabilityError
 from qwafer.data import make_split
-from qwafer.features import FeatureSet
+from qwafer.features import SEARCHED, FeatureSet
 
 SEARCH_SHARE = 0.25
 """Share of the examples that is set apart for a search, where a file has no split of its own."""
@@ -54,7 +54,7 @@ def set_apart(file: Path, folder: Path | None = None, split_by: str = "content")
         maps = np.unique(features.content_ids[parts == "train"])
         called_test = (parts == "train") & np.isin(features.content_ids, maps[::20])
         split = np.where(called_test, "test", parts)
-        _part(dataclasses.replace(features, split=split), parts != "test", "for the search of options").save(search)
+        _part(dataclasses.replace(features, split=split), parts != "test", SEARCHED).save(search)
     return search, rest
 
 

@@ -78,7 +78,7 @@ def first_step(config: RunConfig, prepared: Prepared, seed: int) -> FirstStep:
         run.program,
         tuple(np.asarray(leaf) for leaf in jax.tree.leaves((head.params, head.buffers, objective))),
         (run.schedule(np.arange(run.stage_steps)), *(np.asarray(leaf) for leaf in jax.tree.leaves(run.told))),
-        order_digest(run.sampler, config.training.epochs, prepared.ids("train")),
+        order_digest(run.sampler, config.training.epochs, run.ids[run.rows]),
     )
 
 

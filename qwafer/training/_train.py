@@ -23,11 +23,13 @@ from qwafer.execution import OnProgress, Progress
 from qwafer.features import FeatureSet
 from qwafer.heads import Head, predict_logits, size_of
 from qwafer.objective import Batches, Objective, Sampler, batches_digest, make_objective, make_sampler, order_digest
+from qwafer.objective.batches import ShuffledPasses
 from qwafer.training._contender import fit_contender
 from qwafer.training._environment import environment
 from qwafer.training._history import History
 from qwafer.training._judge import judge, judge_validation
 from qwafer.training._optimizer import hyperparameters, make_schedule, plateau_factor
+from qwafer.training._other import other_task
 from qwafer.training._prepare import Prepared, check_feature_set, given_config, prepare, written_config
 from qwafer.training._step import (
     STEPS_A_CALL,
@@ -118,7 +120,11 @@ class Run:
         options = config.training
         features, labels = prepared.part("train")
         self.val = prepared.part("val")
-        self.ids = hash_texts(prepared.data.content_ids)
+        self.ids, self.rows = hash_texts(prepared.data.content_ids), prepared.split.train.astype(np.int32)
+        self.other = other_task(config, prepared)
+        if self.other is not None:
+            self.rows = np.append(self.rows, len(self.ids) + self.other.rows).astype(np.int32)
+            self.ids = np.append(self.ids, hash_texts(self.other.data.content_ids))
         self.n_labels = labels.shape[1]
         known = prepared.data.origin, prepared.data.label_names
         self.head: Head = make_head(config, features, self.n_labels, seed, *known)
@@ -131,17 +137,22 @@ class Run:
             fixed_num_batches=options.fixed_num_batches,
             exclusive=prepared.exclusive,
         )
+        if self.other is not None:
+            self.sampler = ShuffledPasses(len(self.rows), options.batch_size, seed, options.fixed_num_batches)
         self.stage_steps = options.epochs * self.sampler.n_batches
         self.history = History()
         self.program, self.forward = self._timed("compile", self._programs)
         self.steps: CompiledSteps = steps(self.program)
-        self.rows = prepared.split.train.astype(np.int32)
-        self.features = jnp.asarray(np.asarray(prepared.data.features, self.head.dtype))
-        wanted = targets(config, prepared)
-        self.taught = wanted.digest
-        self.labels = jnp.asarray(np.asarray(wanted.values, self.head.dtype))
+        inputs, wanted = prepared.data.features, targets(config, prepared)
+        self.taught, values = wanted.digest, wanted.values
         hint = taught_hint(self.head, wanted.n_features, seed)
         self.objective = dataclasses.replace(self.objective, hint=hint)
+        if self.other is not None:
+            inputs, values = np.concatenate([inputs, self.other.data.features]), self.other.labels(values)
+            self.objective = dataclasses.replace(self.objective, other=self.other.readout(self.head, seed))
+            self.taught = self.other.data.digest()
+        self.features = jnp.asarray(np.asarray(inputs, self.head.dtype))
+        self.labels = jnp.asarray(np.asarray(values, self.head.dtype))
         self.schedule = make_schedule(options, self.stage_steps)
         self.told = hyperparameters(options, {**self.head.params, **self.objective.parameters()})
         self.key = jax.random.key(key_seed(seed, "dropout"))
@@ -264,7 +275,7 @@ class Run:
 
     def _typical(self) -> float:
         """Return the size of the validation split to expect of any seed."""
-        return len(self.features) * self.config.data.val_fraction
+        return len(self.prepared.data) * self.config.data.val_fraction
 
     def _evaluate(self) -> dict[str, Any]:
         """Evaluate on validation, extend the curves, and keep the parameters if they are the best."""
@@ -318,6 +329,7 @@ class Run:
     def result(self, begin: float) -> RunResult:
         """Evaluate the best checkpoint on validation and, for the only time, on test."""
         notes, best_epoch = list(self.prepared.notes), self.history.best_epoch
+        notes += [] if self.other is None else [self.other.note]
         if self.history.diverged:
             notes.append(
                 f"training diverged: the loss of epoch {self.epoch} is not finite, and nothing was trained after it"

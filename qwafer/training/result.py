@@ -67,7 +67,7 @@ class Digests:
     parameters: dict[str, str] = field(default_factory=dict)
     """Initial value of each parameter, by `NAME[SHAPE]`."""
     teacher: str = ""
-    """The logits of the teacher, of all examples; empty where there is none."""
+    """What a teacher gives of all examples, or the examples of another task; empty where there are none."""
 
 
 @dataclass(frozen=True)
